@@ -1,0 +1,95 @@
+"""Toys that the tests share. Factories are named as a user names theirs, by address: `conftest:mlp`."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from tune_prune.data import Data, Split
+from tune_prune.errors import UserError
+
+torch.set_num_threads(1)
+settings.register_profile("no timing assertions", deadline=None)
+settings.load_profile("no timing assertions")
+
+
+def mlp() -> nn.Sequential:
+    """[n, 1, 8, 8] -> [n, 4]; 1,024 + 64 weights in layers 2 and 4."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Conv(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; 36 + 288 + 128 weights in features.0, features.4 and head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(inputs).flatten(1))
+
+
+class Tied(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; `again` uses the weight of `first`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        self.again.weight = self.first.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
+
+
+def images() -> Data:
+    """240 / 120 / 120 images of four classes, uint8 [n, 1, 8, 8]: a pattern a class, under noise."""
+    generator = torch.Generator().manual_seed(5)
+    patterns = torch.rand(4, 1, 8, 8, generator=generator)
+
+    def split(n: int) -> Split:
+        labels = torch.randint(4, (n,), generator=generator)
+        noisy = patterns[labels] + 0.7 * torch.randn(n, 1, 8, 8, generator=generator)
+        return Split(noisy.mul(128).clamp(0, 255).to(torch.uint8), labels)
+
+    train, validation, test = split(240), split(120), split(120)
+    return Data(train, validation, lambda: test)
+
+
+@pytest.fixture(autouse=True)
+def _same_initial_weights() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def toy_data() -> Data:
+    return images()
+
+
+@pytest.fixture(params=[mlp, Conv, Tied])
+def toy_model(request: pytest.FixtureRequest) -> nn.Module:
+    """A fresh toy, each in turn."""
+    return request.param()
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A random source."""
+    return torch.Generator().manual_seed(seed)
+
+
+def fault(call: Callable[[], object]) -> str:
+    """What the UserError says that the call raises; one line always."""
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,103 @@
+import importlib
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_prune.address import is_address, load
+from tune_prune.errors import UserError
+
+Write = Callable[[str, str], None]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a module that can be imported until the test ends."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+
+    def write(name: str, source: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+
+    return write
+
+
+def message(address: str) -> str:
+    """What load says about a wrong address."""
+    with pytest.raises(UserError) as caught:
+        load(address)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["json:dumps", "a.b.c:d", "_a:B_1", "größe:f"])
+def test_addresses(text: str) -> None:
+    assert is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "mnist", "a.b", "a:", ":b", "a..b:c", ".a:b", "a:b.c", "a:b:c", "a b:c", "1:2", "host:6379"],
+)
+def test_no_addresses(text: str) -> None:
+    assert not is_address(text)
+    assert "write 'package.module:factory'" in message(text)
+
+
+@given(st.text(alphabet="ab.:_1 ") | st.text())
+def test_text_that_is_not_an_address_is_a_user_error(text: str) -> None:
+    if not is_address(text):
+        message(text)
+
+
+def test_load_finds_functions_and_classes() -> None:
+    assert load("json:dumps") is json.dumps
+    assert load("collections:OrderedDict") is OrderedDict
+
+
+def test_load_imports_the_users_own_module(module: Write) -> None:
+    module("my_lab", "def tiny(): return 7")
+    assert load("my_lab:tiny")() == 7
+
+
+def test_a_module_that_is_not_there() -> None:
+    said = message("no_such_lab.scores:fisher")
+    assert "cannot import no_such_lab.scores" in said
+    assert "No module named 'no_such_lab'" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def f(:", "SyntaxError"),
+        ("import no_such_dependency", "No module named 'no_such_dependency'"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_fails_says_why(module: Write, source: str, reason: str) -> None:
+    module("broken_lab", source)
+    said = message("broken_lab:f")
+    assert "cannot import broken_lab" in said
+    assert reason in said
+
+
+def test_a_missing_attribute_lists_the_nearest_callables(module: Write) -> None:
+    module("near_lab", "def fisher(): ...\ndef zeta(): ...\ndef _fischer(): ...\nfischer_size = 3")
+    said = message("near_lab:fischer")
+    assert said.endswith("near_lab has no 'fischer'; nearest callables: fisher, zeta")
+
+
+def test_a_module_without_callables(module: Write) -> None:
+    module("empty_lab", "")
+    assert message("empty_lab:f").endswith("nearest callables: none")
+
+
+def test_what_is_found_must_be_callable() -> None:
+    assert "version_info is of type version_info" in message("sys:version_info")

@@ -1,0 +1,138 @@
+import gzip
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import fault
+from torch import Tensor
+
+from tune_prune import data
+from tune_prune.data import Data, Split, load_data
+
+ADDRESS = f"{__name__}:user_data"
+answer: object = None
+
+
+def user_data() -> object:
+    return answer
+
+
+def pair(n: int = 3) -> tuple[Tensor, Tensor]:
+    return torch.rand(n, 2), torch.arange(n)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+    """Let the user's factory return a value."""
+    monkeypatch.setattr(sys.modules[__name__], "answer", value)
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Data:
+    return load_data("mnist")
+
+
+MD5 = dict(re.findall(r"\| (\S+-ubyte) \| ([0-9a-f]{32}) \|", (data.MNIST / "README.md").read_text()))
+
+
+def test_mnist_is_as_published() -> None:
+    found = {path.stem: hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() for path in data.MNIST.glob("*.gz")}
+    assert found == MD5
+    assert len(MD5) == 4
+
+
+def test_the_validation_split_is_the_last_10000_of_the_training_file(mnist: Data) -> None:
+    raw = gzip.decompress((data.MNIST / "train-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((data.MNIST / "train-labels-idx1-ubyte.gz").read_bytes())
+    assert mnist.validation.inputs.numpy().tobytes() == raw[-10_000 * 784 :]
+    assert mnist.validation.labels.tolist() == list(labels[-10_000:])
+    assert mnist.train.inputs.numpy().tobytes() == raw[16 : -10_000 * 784]
+
+
+def test_mnist_splits(mnist: Data) -> None:
+    for split, n in ((mnist.train, 50_000), (mnist.validation, 10_000), (mnist.load_test(), 10_000)):
+        assert split.inputs.shape == (n, 1, 28, 28)
+        assert split.inputs.dtype == torch.uint8
+        assert split.labels.dtype == torch.int64
+        assert set(split.labels.tolist()) == set(range(10))
+
+
+def test_test_images_are_read_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def note(path: Path) -> Tensor:
+        read.append(path.name)
+        return torch.zeros(60_000, dtype=torch.uint8)
+
+    monkeypatch.setattr(data, "_read_idx", note)
+    loaded = load_data("mnist")
+    assert {name[:5] for name in read} == {"train"}
+    loaded.load_test()
+    assert read[2:] == ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
+
+
+@pytest.mark.parametrize("header", [b"\x00\x00\x0d\x01\x00\x00\x00\x00", b"\x00\x01\x08\x01\x00\x00\x00\x00"])
+def test_another_kind_of_idx_file(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "floats.gz"
+    path.write_bytes(gzip.compress(header))
+    assert fault(lambda: data._read_idx(path)) == f"{path}: not an IDX file of unsigned bytes"
+
+
+def test_bytes_are_divided_by_256_and_floats_pass() -> None:
+    pixels = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)
+    assert data.as_float(pixels).tolist() == [0, 1 / 256, 0.5, 255 / 256]
+    assert pixels.tolist() == [0, 1, 128, 255]
+    floats = torch.tensor([-3.0, 700.0])
+    assert data.as_float(floats) is floats
+
+
+def test_a_users_own_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubles = torch.tensor([[1.5, 2.0]], dtype=torch.float64), torch.tensor([3], dtype=torch.int32)
+    pixels = torch.ones(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0.0, 1.0])
+    answers(monkeypatch, (doubles, pixels, pair(5)))
+    loaded = load_data(ADDRESS)
+    assert loaded.train.inputs.dtype == torch.float32
+    assert loaded.train.inputs.tolist() == [[1.5, 2.0]]
+    assert loaded.train.labels.dtype == loaded.validation.labels.dtype == torch.int64
+    assert loaded.validation.inputs.dtype == torch.uint8
+    assert len(loaded.load_test().labels) == 5
+
+
+def test_a_users_own_data_object_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Data(Split(*pair()), Split(*pair()), lambda: Split(*pair()))
+    answers(monkeypatch, own)
+    assert load_data(ADDRESS) is own
+
+
+@pytest.mark.parametrize("value", [None, pair(), (pair(), pair()), [pair()] * 3, {"train": pair()}])
+def test_not_three_splits(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+    answers(monkeypatch, value)
+    assert fault(lambda: load_data(ADDRESS)).startswith(f"data {ADDRESS!r} must return (train, validation, test)")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        None,
+        torch.rand(3, 2),
+        (torch.rand(3, 2),),
+        (*pair(), torch.rand(3)),
+        (torch.rand(3, 2), [0, 1, 2]),
+        ([[0.0], [1.0]], torch.arange(2)),
+        (torch.rand(4, 2), torch.arange(3)),
+        (torch.rand(0, 2), torch.arange(0)),
+        (torch.rand(3, 2), torch.eye(3)),
+        (torch.tensor(1.0), torch.tensor(1)),
+        (torch.tensor(1.0), torch.arange(1)),
+    ],
+)
+@pytest.mark.parametrize("where", range(3))
+def test_a_split_that_is_no_pair(monkeypatch: pytest.MonkeyPatch, part: object, where: int) -> None:
+    answers(monkeypatch, tuple(part if i == where else pair() for i in range(3)))
+    assert fault(lambda: load_data(ADDRESS)).startswith(f"data {ADDRESS!r}: every split must be a pair of tensors")
+
+
+def test_an_unknown_name() -> None:
+    assert fault(lambda: load_data("cifar99")).startswith("unknown data set 'cifar99'; known: mnist")

@@ -1,0 +1,18 @@
+import pickle
+
+from tune_prune.errors import UserError, known
+
+
+def test_a_message_is_one_line_whatever_it_quotes() -> None:
+    assert str(UserError("a.conf:1: no such\nlayer\r\n'8'")) == "a.conf:1: no such layer '8'"
+
+
+def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
+    error = pickle.loads(pickle.dumps(UserError("a\nb")))
+    assert isinstance(error, UserError)
+    assert str(error) == "a b"
+
+
+def test_known_lists_in_the_order_given() -> None:
+    assert known(["mag", "random", "l1"]) == "mag, random, l1"
+    assert known(iter(())) == "none"

@@ -1,0 +1,164 @@
+import copy
+
+import pytest
+import torch
+from conftest import Conv, Tied, fault, mlp
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from tune_prune import masks
+from tune_prune.models import build
+
+ratios = st.floats(0, 1, exclude_max=True)
+tied_scores = st.lists(st.integers(-3, 3), min_size=1, max_size=60).map(lambda s: torch.tensor(s, dtype=torch.float))
+weights = st.tuples(st.integers(2, 40), st.integers(0, 2**32)).map(
+    lambda t: torch.randn(t[0], 7, generator=torch.Generator().manual_seed(t[1]))
+)
+
+
+def removed(mask: Tensor) -> set[int]:
+    """Positions of the zeros."""
+    return set((mask.flatten() == 0).nonzero().flatten().tolist())
+
+
+@given(tied_scores, st.lists(ratios, min_size=1, max_size=5))
+def test_exact_counts_lowest_first_and_no_return(scores: Tensor, wanted: list[float]) -> None:
+    mask, most = torch.ones_like(scores), 0
+    for ratio in wanted:
+        before, mask = removed(mask), masks.shrink(mask, scores, ratio)
+        most = max(most, round(ratio * len(scores)))
+        rest = sorted(set(range(len(scores))) - before, key=lambda i: (scores[i].item(), i))
+        assert removed(mask) == before | set(rest[: most - len(before)])
+        assert set(mask.tolist()) <= {0.0, 1.0}
+
+
+@given(st.integers(1, 200), ratios)
+def test_of_equal_scores_the_first_go(n: int, ratio: float) -> None:
+    mask = masks.shrink(torch.ones(n), torch.full((n,), 0.1), ratio)
+    assert removed(mask) == set(range(round(ratio * n)))
+
+
+@given(weights, ratios)
+def test_magnitudes_as_torch_prunes_them(weight: Tensor, ratio: float) -> None:
+    layer = nn.Linear(*reversed(weight.shape), bias=False)
+    layer.weight.data = weight
+    prune.l1_unstructured(layer, "weight", amount=round(ratio * weight.numel()))
+    assert torch.equal(masks.shrink(torch.ones_like(weight), weight.abs(), ratio), layer.weight_mask)
+
+
+@given(st.integers(0, 1000), ratios)
+def test_channels_last_makes_no_difference(seed: int, ratio: float) -> None:
+    scores = torch.randint(5, (6, 3, 5, 5), generator=torch.Generator().manual_seed(seed)).float()
+    last = scores.to(memory_format=torch.channels_last)
+    mask = masks.shrink(torch.ones_like(last), last, ratio)
+    assert torch.equal(mask, masks.shrink(torch.ones_like(scores), scores, ratio))
+    assert mask.stride() == last.stride()
+
+
+def test_whole_number_scores() -> None:
+    assert masks.shrink(torch.ones(4), torch.tensor([4, 1, 3, 2]), 0.5).tolist() == [1, 0, 1, 0]
+
+
+def test_the_mask_given_is_not_changed() -> None:
+    mask, scores = torch.ones(4), torch.arange(4.0)
+    masks.shrink(mask, scores, 0.5)
+    half = masks.shrink(mask, scores, 0.5)
+    assert masks.shrink(half, scores, 0.25) is not half
+    assert mask.tolist() == [1, 1, 1, 1]
+    assert scores.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.3, float("nan")])
+def test_a_ratio_out_of_bounds(ratio: float) -> None:
+    with pytest.raises(ValueError, match=rf"ratio must be in \[0, 1\), got {ratio}"):
+        masks.count_removed(ratio, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        (mlp, ["2", "4"]),
+        (Conv, ["features.0", "features.4", "head"]),
+        (Tied, ["first", "head"]),
+        (lambda: nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.Conv3d(1, 2, 3)), ["1", "2", "3"]),
+        (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Embedding(3, 4), nn.Linear(4, 2)), ["3"]),
+        (lambda: nn.ModuleDict({"a": mlp(), "b": nn.Linear(2, 2)}), ["a.1", "a.3", "b"]),
+    ],
+)
+def test_labels(model: type[nn.Module], labels: list[str]) -> None:
+    assert list(masks.prunable(model())) == labels
+
+
+def test_one_activation_used_twice_shifts_no_position() -> None:
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(2, 2), relu, nn.Linear(2, 2), relu, nn.Linear(2, 2))
+    assert list(masks.prunable(model)) == ["1", "3", "5"]
+
+
+def test_prunable_weights_are_the_models_own() -> None:
+    model = mlp()
+    assert masks.prunable(model)["4"] is model[3].weight
+
+
+def test_a_layer_that_is_not_there() -> None:
+    masks.require_layers(mlp(), ["4", "2"], "a.conf")
+    said = fault(lambda: masks.require_layers(mlp(), ["2", "3"], "a.conf"))
+    assert said == "a.conf: layer 3 cannot be pruned; layers that can: 2, 4"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "gone"),
+    [
+        ({}, 0),
+        ({"8": 0.7}, 201_600),
+        ({"1": 0.5, "4": 0.7, "8": 0.95, "10": 0.7, "12": 0.5}, 291_231),
+    ],
+)
+def test_compression_of_lenet5(ratios: dict[str, float], gone: int) -> None:
+    model = build("lenet5")
+    found = masks.dense(model)
+    for label, ratio in ratios.items():
+        found[label] = masks.shrink(found[label], masks.prunable(model)[label].detach().abs(), ratio)
+    counts = masks.kept_counts(found)
+    assert sum(kept for kept, _ in counts.values()) == 313_470 - gone
+    assert {label: n for label, (_, n) in counts.items()} == {"1": 150, "4": 14400, "8": 288000, "10": 10080, "12": 840}
+    assert masks.compression(found) == gone / 313_470
+    masks.apply(model, found)
+    zeros = sum(int((weight == 0).sum()) for weight in masks.prunable(model).values())
+    assert zeros == gone
+
+
+def test_the_compression_of_torch7_pruner() -> None:
+    assert 201_600 / 313_470 == pytest.approx(0.6431237438989, abs=5e-14)
+    assert masks.compression({"8": torch.tensor([0.0, 1.0, 1.0]), "9": torch.tensor([0.0])}) == 0.5
+
+
+@pytest.mark.parametrize(("compression", "factor"), [(0.0, 1), (0.5, 2), (0.75, 4), (1.0, float("inf"))])
+def test_factor(compression: float, factor: float) -> None:
+    assert masks.factor(compression) == factor
+
+
+def test_apply_sets_plus_zero_and_nothing_else(toy_model: nn.Module) -> None:
+    found = {
+        label: masks.shrink(mask, torch.rand(mask.shape), 0.6) for label, mask in masks.dense(toy_model).items()
+    }
+    before = copy.deepcopy(toy_model.state_dict())
+    layers = masks.prunable(toy_model)
+    layers["head" if "head" in layers else "2"].data.mul_(-1).clamp_(max=-1)  # a product would leave -0.0
+    expected = {label: weight.detach().clone() for label, weight in layers.items()}
+    masks.apply(toy_model, found)
+    for label, weight in layers.items():
+        gone = found[label] == 0
+        assert torch.equal(weight[gone].view(torch.int32), torch.zeros_like(weight[gone]).view(torch.int32))
+        assert torch.equal(weight[~gone], expected[label][~gone])
+    for key, value in toy_model.state_dict().items():
+        assert key.endswith("weight") or torch.equal(value, before[key])
+
+
+def test_dense_masks_keep_everything(toy_model: nn.Module) -> None:
+    found = masks.dense(toy_model)
+    assert masks.compression(found) == 0
+    assert all(not mask.requires_grad for mask in found.values())
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in masks.prunable(toy_model).items()}

@@ -1,0 +1,82 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Conv, mlp, seeded
+from torch import nn
+
+from tune_prune import measure
+from tune_prune.data import Data, as_float
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, draw_sample, statistics
+
+
+@pytest.mark.parametrize("name", statistics)
+def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
+    before = copy.deepcopy(toy_model.state_dict())
+    one, same = (statistics[name](Context(toy_model, toy_data.validation, seeded(2))) for _ in range(2))
+    assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in prunable(toy_model).items()}
+    assert all(torch.isfinite(value).all() for value in one.values())
+    assert all(not value.requires_grad for value in one.values())
+    assert all(torch.equal(one[label], same[label]) for label in one)
+    assert all(torch.equal(value, before[key]) for key, value in toy_model.state_dict().items())
+    assert all(parameter.grad is None for parameter in toy_model.parameters())
+
+
+@pytest.mark.parametrize("batch", [1, 50, 120, 500])
+def test_the_gradient_whatever_the_batches(
+    monkeypatch: pytest.MonkeyPatch, toy_model: nn.Module, toy_data: Data, batch: int
+) -> None:
+    monkeypatch.setattr(measure, "BATCH", batch)
+    found = statistics["gradient"](Context(toy_model.train(), toy_data.validation, seeded(0)))
+    inputs, labels = toy_data.validation
+    F.cross_entropy(toy_model.eval()(as_float(inputs)), labels).backward()
+    for label, weight in prunable(toy_model).items():
+        assert torch.allclose(found[label], weight.grad, atol=1e-6)
+
+
+def test_the_gradient_is_not_of_a_model_in_training(toy_data: Data) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 4)).train()
+    one, same = (statistics["gradient"](Context(model, toy_data.validation, seeded(0))) for _ in range(2))
+    assert torch.equal(one["3"], same["3"])
+
+
+def test_noise_is_uniform_and_seeded() -> None:
+    def noise(seed: int) -> torch.Tensor:
+        return statistics["noise"](Context(mlp(), images, seeded(seed)))["2"]
+
+    images = draw_sample_of_one()
+    draws = noise(1)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 0.05
+    assert abs(draws.var() - 1 / 12) < 0.01
+    assert not torch.equal(draws, noise(2))
+
+
+def draw_sample_of_one() -> measure.Split:
+    return measure.Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_sample_is_of_different_images_with_their_labels() -> None:
+    split = measure.Split(torch.arange(50.0)[:, None], torch.arange(50))
+    sample = draw_sample(split, 20, seeded(0))
+    assert len(set(sample.labels.tolist())) == 20
+    assert sample.inputs[:, 0].tolist() == sample.labels.tolist()
+    assert sample.labels.tolist() == draw_sample(split, 20, seeded(0)).labels.tolist()
+    assert sample.labels.tolist() != draw_sample(split, 20, seeded(1)).labels.tolist()
+
+
+def test_a_sample_of_more_than_there_is_is_all(toy_data: Data) -> None:
+    sample = draw_sample(toy_data.train, 10_000, seeded(0))
+    assert sorted(sample.labels.tolist()) == sorted(toy_data.train.labels.tolist())
+    assert len(sample.inputs) == 240
+
+
+def test_channels_last_has_the_same_gradient(toy_data: Data) -> None:
+    model = Conv()
+    before = statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
+    model.to(memory_format=torch.channels_last)
+    after = statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
+    assert all(torch.allclose(before[label], after[label], atol=1e-5) for label in before)

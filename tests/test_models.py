@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Conv, fault, mlp
+
+from tune_prune import models
+from tune_prune.masks import prunable
+
+SIZES = {
+    "lenet5": {"1": 150, "4": 14_400, "8": 288_000, "10": 10_080, "12": 840},
+    "lenet_300_100": {"2": 235_200, "4": 30_000, "6": 1_000},
+    "lenet5_caffe": {"1": 500, "3": 25_000, "6": 400_000, "8": 5_000},
+}
+TOTALS = {"lenet5": 313_470, "lenet_300_100": 266_200, "lenet5_caffe": 430_500}
+
+
+@pytest.mark.parametrize("name", models.models)
+def test_built_in_models(name: str) -> None:
+    model = models.build(name)
+    sizes = {label: weight.numel() for label, weight in prunable(model).items()}
+    assert sizes == SIZES[name]
+    assert sum(sizes.values()) == TOTALS[name]
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_every_build_is_fresh() -> None:
+    one, other = models.build("lenet_300_100"), models.build("lenet_300_100")
+    assert not torch.equal(one[1].weight, other[1].weight)
+
+
+def test_a_users_own_model() -> None:
+    assert isinstance(models.build("conftest:Conv"), Conv)
+    assert [type(m) for m in models.build("conftest:mlp")] == [type(m) for m in mlp()]
+
+
+def test_unknown_name() -> None:
+    known = ", ".join(models.models)
+    assert fault(lambda: models.build("lenet6")) == f"unknown model 'lenet6'; known: {known}"
+
+
+@pytest.mark.parametrize(("address", "kind"), [("builtins:dict", "dict"), ("conftest:images", "Data")])
+def test_a_factory_of_something_else(address: str, kind: str) -> None:
+    assert fault(lambda: models.build(address)) == (
+        f"model {address!r} returned {kind}; a factory returns an nn.Module"
+    )
+
+
+def test_a_factory_that_is_not_there() -> None:
+    assert "conftest has no 'mlpp'; nearest callables: mlp" in fault(lambda: models.build("conftest:mlpp"))
+
+
+def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    for name in ("lenet5", "mine"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert models.pretrained("lenet5") == tmp_path / "lenet5.safetensors"
+    assert models.pretrained("lenet_300_100") is None
+    assert models.pretrained("mine") is None
+    assert models.pretrained("conftest:mlp") is None

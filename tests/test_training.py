@@ -1,0 +1,286 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Conv, Tied, fault, mlp, seeded
+from torch import Tensor, nn
+
+from tune_prune import masks
+from tune_prune.data import Data, Split, as_float
+from tune_prune.training import DivergedError, Recipe, evaluate, fit, logits, pick_device, ready
+
+HARD = Recipe(steps=25, lr=0.1, momentum=0.9, weight_decay=0.01, batch_size=32)
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    """All of a model's parameters, one after the other."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def trained(data: Data, recipe: Recipe, seed: int = 3, teacher: Tensor | None = None) -> Tensor:
+    """The weights of the toy MLP, always from the same start, after training."""
+    torch.manual_seed(0)
+    model = mlp()
+    fit(model, data.train, recipe, seeded(seed), teacher=teacher)
+    return weights_of(model)
+
+
+# What fit does
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("batch_size", [64, 240, 1000])
+def test_fit_is_a_plain_loop(toy_data: Data, momentum: float, batch_size: int) -> None:
+    recipe = Recipe(steps=9, lr=0.1, momentum=momentum, weight_decay=0.02, batch_size=batch_size)
+    model = mlp()
+    plain = copy.deepcopy(model)
+    found: list[Tensor] = []
+    fit(model, toy_data.train, recipe, seeded(3), on_epoch=lambda epoch, loss: found.append(weights_of(model)))
+
+    velocity = [torch.zeros_like(p) for p in plain.parameters()]
+    generator, n, expected, step = seeded(3), 240, [], 0
+    while step < 9:
+        order = torch.randperm(n, generator=generator)
+        for batch in range(n // min(batch_size, n)):
+            index = order[batch * batch_size : (batch + 1) * batch_size]
+            loss = F.cross_entropy(plain(toy_data.train.inputs[index] / 256), toy_data.train.labels[index])
+            grads = torch.autograd.grad(loss, list(plain.parameters()))
+            with torch.no_grad():
+                for p, g, v in zip(plain.parameters(), grads, velocity, strict=True):
+                    g = g + 0.02 * p
+                    v.copy_(g if step == 0 else momentum * v + g)
+                    p -= 0.1 * 0.5 * (1 + math.cos(math.pi * step / 9)) * (g + momentum * v)
+            step += 1
+            if step == 9:
+                break
+        if step % (n // min(batch_size, n)) == 0:
+            expected.append(weights_of(plain))
+    assert len(found) == len(expected) == 9 // (240 // min(batch_size, 240))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.allclose(weights_of(model), weights_of(plain), atol=1e-5)
+
+
+def test_fit_learns(toy_data: Data) -> None:
+    model = mlp()
+    before = evaluate(model, toy_data.validation)
+    fit(model, toy_data.train, Recipe(steps=150, lr=0.1, batch_size=32), seeded(3))
+    after = evaluate(model, toy_data.validation)
+    assert after.error < before.error / 2
+    assert after.loss < before.loss / 2
+
+
+@pytest.mark.parametrize("factory", [mlp, Conv, Tied])
+def test_removed_weights_stay_exactly_zero(toy_data: Data, factory: type[nn.Module]) -> None:
+    model = factory()
+    found = {k: masks.shrink(m, torch.rand(m.shape), 0.7) for k, m in masks.dense(model).items()}
+    layers = masks.prunable(model)
+    fit(model, toy_data.train, HARD, seeded(0))  # not zero, and with a way to go
+    masks.apply(model, found)
+    before = {label: weight.detach().clone() for label, weight in layers.items()}
+    every_step: list[bool] = []
+
+    def look(epoch: int, loss: float) -> None:
+        every_step.append(all(bool((layers[label][kept == 0] == 0).all()) for label, kept in found.items()))
+
+    split = Split(toy_data.train.inputs[:32], toy_data.train.labels[:32])  # so that an epoch is a step
+    fit(model, split, HARD, seeded(3), masks=[(layers[k], m) for k, m in found.items()], on_epoch=look)
+    assert every_step == [True] * HARD.steps
+    for label, kept in found.items():
+        assert (layers[label] != before[label])[kept == 1].any()
+
+
+def test_masks_of_ones_change_nothing(toy_data: Data) -> None:
+    model = mlp()
+    pairs = list(zip(masks.prunable(model).values(), masks.dense(model).values(), strict=True))
+    fit(model, toy_data.train, HARD, seeded(3), masks=pairs)
+    assert torch.equal(weights_of(model), trained(toy_data, HARD))
+
+
+def test_frozen_parameters_stay(toy_data: Data) -> None:
+    model = mlp()
+    before = model[1].weight.requires_grad_(False).clone()
+    fit(model, toy_data.train, HARD, seeded(3))
+    assert torch.equal(model[1].weight, before)
+
+
+def test_the_seed_decides(toy_data: Data) -> None:
+    assert torch.equal(trained(toy_data, HARD), trained(toy_data, HARD))
+    assert not torch.equal(trained(toy_data, HARD), trained(toy_data, HARD, seed=4))
+
+
+def test_augmented_images_are_other_images(toy_data: Data) -> None:
+    recipe = Recipe(steps=5, lr=0.1, augment=True)
+    assert torch.equal(trained(toy_data, recipe), trained(toy_data, recipe))
+    assert not torch.equal(trained(toy_data, recipe), trained(toy_data, Recipe(steps=5, lr=0.1)))
+
+
+def test_no_steps_change_nothing(toy_data: Data) -> None:
+    torch.manual_seed(0)
+    assert torch.equal(trained(toy_data, Recipe(steps=0, lr=1.0)), weights_of(mlp()))
+
+
+def test_a_split_smaller_than_a_batch(toy_data: Data) -> None:
+    epochs: list[int] = []
+    model = mlp()
+    few = Split(toy_data.train.inputs[:5], toy_data.train.labels[:5])
+    fit(model, few, Recipe(4, 0.1, batch_size=128), seeded(0), on_epoch=lambda epoch, loss: epochs.append(epoch))
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_every_image_once_an_epoch_but_the_last_short_batch() -> None:
+    seen: list[Tensor] = []
+
+    class Spy(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(inputs[:, 0])
+            return super().forward(inputs)
+
+    split = Split(torch.arange(10.0).reshape(10, 1), torch.zeros(10, dtype=torch.int64))
+    fit(Spy(1, 2), split, Recipe(6, 1e-9, batch_size=3), seeded(0))
+    assert [len(batch) for batch in seen] == [3] * 6
+    for epoch in (seen[:3], seen[3:]):
+        assert len(set(torch.cat(epoch).tolist())) == 9
+    assert not torch.equal(seen[0], seen[3])
+
+
+def test_the_mean_loss_of_the_last_epoch_begun(toy_data: Data) -> None:
+    told: dict[int, float] = {}
+    recipe = Recipe(steps=10, lr=1e-12, batch_size=60)  # nothing moves: a batch's loss tells which batch it was
+    model = mlp()
+    mean = fit(model, toy_data.train, recipe, seeded(0), on_epoch=lambda epoch, loss: told.update({epoch: loss}))
+    generator = seeded(0)
+    orders = [torch.randperm(240, generator=generator) for _ in range(3)]
+    every = F.cross_entropy(logits(model, toy_data.train.inputs), toy_data.train.labels, reduction="none")
+    assert told == pytest.approx({1: every.mean().item(), 2: every.mean().item()}, rel=1e-5)
+    assert mean == pytest.approx(every[orders[2][:120]].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [10, 16])  # within the second epoch, and at its end
+def test_divergence_is_told(toy_data: Data, steps: int) -> None:
+    with pytest.raises(DivergedError, match=rf"training loss became (nan|inf) within {steps} steps at lr 1e\+30"):
+        fit(mlp(), toy_data.train, Recipe(steps, 1e30, warmup=0.9, batch_size=30), seeded(0))
+
+
+# Distillation
+
+
+@pytest.mark.parametrize(("share", "t"), [(0.3, 4.0), (1.0, 2.0), (0.5, 1.0)])
+def test_the_distillation_loss(toy_data: Data, share: float, t: float) -> None:
+    inputs, labels = toy_data.train
+    teacher = torch.randn(240, 4, generator=seeded(1))
+    model = mlp()
+    scores = model(as_float(inputs)).detach()
+    hard = -sum(scores[i].log_softmax(0)[labels[i]] for i in range(240)) / 240
+    p, q = (teacher / t).softmax(1), (scores / t).softmax(1)
+    soft = (p * (p.log() - q.log())).sum() / 240
+    recipe = Recipe(steps=1, lr=0.1, batch_size=240, distill=share, temperature=t)
+    loss = fit(model, toy_data.train, recipe, seeded(0), teacher=teacher)
+    assert loss == pytest.approx(float((1 - share) * hard + share * t**2 * soft), rel=1e-4)
+
+
+def test_a_teacher_alone_needs_no_labels(toy_data: Data) -> None:
+    teacher = torch.randn(240, 4, generator=seeded(1))
+    recipe = Recipe(steps=5, lr=0.1, distill=1.0)
+    other = Data(Split(toy_data.train.inputs, 3 - toy_data.train.labels), toy_data.validation, toy_data.load_test)
+    assert torch.allclose(trained(toy_data, recipe, teacher=teacher), trained(other, recipe, teacher=teacher))
+
+
+def test_no_share_no_teacher(toy_data: Data) -> None:
+    teacher = torch.randn(240, 4, generator=seeded(1))
+    assert torch.equal(trained(toy_data, HARD, teacher=teacher), trained(toy_data, HARD))
+    half = Recipe(steps=5, lr=0.1, distill=0.5)
+    assert torch.equal(trained(toy_data, half), trained(toy_data, Recipe(steps=5, lr=0.1)))
+
+
+# Learning rates
+
+
+def test_the_cosine_without_warm_up() -> None:
+    recipe = Recipe(steps=1000, lr=0.2)
+    rates = [recipe.lr_at(step) for step in range(1000)]
+    assert rates[0] == 0.2
+    assert rates[500] == pytest.approx(0.1)
+    assert 0 < rates[-1] < 1e-5
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_warm_up_rises_in_equal_steps_to_the_highest_rate() -> None:
+    recipe = Recipe(steps=100, lr=1.0, warmup=0.2)
+    rates = [recipe.lr_at(step) for step in range(100)]
+    assert rates[:21] == pytest.approx([(step + 1) / 21 for step in range(21)])
+    assert rates[20] == max(rates) == 1.0
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[60] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_training_has_rates_too(steps: int, warmup: float) -> None:
+    rates = [Recipe(steps=steps, lr=0.1, warmup=warmup).lr_at(step) for step in range(steps)]
+    assert all(0 < rate <= 0.1 for rate in rates)
+
+
+# Evaluation
+
+
+def test_evaluate_against_a_count_by_hand() -> None:
+    model = nn.Linear(3, 3, bias=False)
+    model.weight.data = torch.eye(3)
+    inputs = torch.tensor([[3.0, 0, 0], [0, 2, 1], [0, 2, 1], [1, 0, 2]])
+    measured = evaluate(model, Split(inputs, torch.tensor([0, 1, 2, 0])))
+    assert measured.error == 50
+    e = math.e
+    losses = [-math.log(e**3 / (e**3 + 2)), -math.log(e**2 / (e**2 + e + 1)), -math.log(e / (e**2 + e + 1))]
+    assert measured.loss == pytest.approx((sum(losses) + losses[2]) / 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 120, 500])
+def test_the_batch_size_changes_no_answer(toy_data: Data, batch_size: int) -> None:
+    model = Conv()
+    fit(model, toy_data.train, Recipe(5, 0.1), seeded(0))
+    expected = model.eval()(as_float(toy_data.validation.inputs)).detach()
+    model.train()
+    found = logits(model, toy_data.validation.inputs, batch_size)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+
+
+def test_evaluation_changes_no_model(toy_data: Data, toy_model: nn.Module) -> None:
+    before = copy.deepcopy(toy_model.state_dict())
+    evaluate(toy_model, toy_data.validation)
+    assert all(torch.equal(value, before[key]) for key, value in toy_model.state_dict().items())
+
+
+# Devices
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert fault(lambda: pick_device("tpu")) == "--device must be auto, cpu or cuda, got 'tpu'"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert pick_device("auto").type == ("cuda" if there else "cpu")
+    if there:
+        assert pick_device("cuda").type == "cuda"
+    else:
+        assert "--device cuda: this machine has no GPU" in fault(lambda: pick_device("cuda"))
+
+
+def test_ready_is_channels_last_and_the_same_model(toy_model: nn.Module, toy_data: Data) -> None:
+    before = toy_model.eval()(as_float(toy_data.validation.inputs))
+    model = ready(toy_model, torch.device("cpu"))
+    for weight in masks.prunable(model).values():
+        assert weight.is_contiguous(memory_format=torch.channels_last) or weight.dim() == 2
+    assert torch.allclose(model(as_float(toy_data.validation.inputs)), before, atol=1e-5)
+
+
+def test_ready_takes_every_convolution() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.Conv3d(1, 2, 3))
+    assert ready(model, torch.device("cpu")) is model

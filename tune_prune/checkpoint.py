@@ -1,0 +1,96 @@
+"""Weights, masks and how they came about, in one safetensors file: nothing is ever unpickled.
+
+Tensors are named as in the model's state dict, masks `mask/<layer>` (bool, True keeps). The file's metadata holds
+one JSON text under `tune_prune`: the model's name and notes. A dense model is a checkpoint without masks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tune_prune import atomic, masks
+from tune_prune.errors import UserError, known
+from tune_prune.models import build
+
+_MASK = "mask/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: the model's name, its state dict, masks by layer label (empty: dense), and notes."""
+
+    model: str
+    weights: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    notes: dict[str, object] = field(default_factory=dict)
+
+
+def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor], notes: Mapping[str, object]) -> bytes:
+    """The bytes of a checkpoint file of a model called `name`."""
+    # cloned, since safetensors refuses tensors that share memory, as tied weights do
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    tensors |= {_MASK + label: (kept != 0).cpu().contiguous() for label, kept in mask.items()}
+    return save(tensors, {"tune_prune": json.dumps({"model": name, "notes": dict(notes)})})
+
+
+def write(
+    path: Path, name: str, model: nn.Module, mask: Mapping[str, Tensor], notes: Mapping[str, object] | None = None
+) -> None:
+    """Write a checkpoint, whole or not at all."""
+    atomic.write_bytes(path, dumps(name, model, mask, notes or {}))
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint; a `UserError` says what is wrong with a file that is not one."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; `tune-prune train` and a search write them as .safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("tune_prune", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable safetensors checkpoint ({error})") from error
+    if not (isinstance(header, dict) and isinstance(header.get("model"), str)):
+        raise UserError(f"{path}: a safetensors file, but not one that tune_prune wrote: it names no model")
+    kept = {key.removeprefix(_MASK): tensors.pop(key) for key in list(tensors) if key.startswith(_MASK)}
+    notes = header.get("notes")
+    return Checkpoint(header["model"], tensors, kept, notes if isinstance(notes, dict) else {})
+
+
+def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The checkpoint's model with its weights, and a mask for every prunable layer.
+
+    Raises a `UserError` that names `source` where tensors do not fit the model, or a removed weight is not zero.
+    """
+    model = build(checkpoint.model)
+    load_weights(model, checkpoint, source)
+    full = masks.dense(model)
+    for label, kept in checkpoint.masks.items():
+        if label not in full or full[label].shape != kept.shape:
+            raise UserError(f"{source}: mask of layer {label} does not fit model {checkpoint.model}")
+        full[label].copy_(kept)
+    for label, weight in masks.prunable(model).items():
+        if bool((weight[full[label] == 0] != 0).any()):
+            raise UserError(f"{source}: layer {label} has weights that its mask removes; the file is damaged")
+    return model, full
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
+    """Copy a checkpoint's weights into a model of the same architecture."""
+    state = model.state_dict()
+    wrong = [key for key in state | checkpoint.weights if not _fits(state.get(key), checkpoint.weights.get(key))]
+    if wrong:
+        raise UserError(f"{source}: does not fit the model; made for {checkpoint.model!r}; differing: {known(wrong)}")
+    with torch.no_grad():
+        for key, value in state.items():
+            value.copy_(checkpoint.weights[key])
+
+
+def _fits(ours: Tensor | None, theirs: Tensor | None) -> bool:
+    return ours is not None and theirs is not None and ours.shape == theirs.shape

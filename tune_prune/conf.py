@@ -1,0 +1,168 @@
+"""Read and write .conf files: which ratio, and which pruner, each layer gets.
+
+The format of torch7-pruner, whose reader takes the first two lines and ignores the rest:
+
+    1,4,8              layers: 1-based position in the nn.Sequential, or qualified name (layer1.0.conv1)
+    0.5,0.7,0.95       their ratios: the fraction of a layer's weights that is removed, in [0, 1)
+    mag,mag,taylor1    their pruners; this line may be absent
+    # rounds = 4       notes, TOML after the '#': how the point was made and what it measured
+"""
+
+import io
+import json
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, time
+from pathlib import Path
+
+from tune_prune import atomic
+from tune_prune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Conf:
+    """What a .conf file says, in its order: layer label -> ratio in [0, 1), label -> pruner, key -> note.
+
+    `pruners` names the layers that `ratios` names, or is None where the file leaves the pruner open.
+    """
+
+    ratios: Mapping[str, float]
+    pruners: Mapping[str, str] | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+
+def read(path: Path) -> Conf:
+    """The conf in a file; a UserError names file, line, what is wrong and what would be right."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}); name a readable .conf file") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text; a .conf is text: layers, ratios, pruners") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Conf:
+    """The conf in a text; `source` is what a UserError calls it, followed by the line: `best.conf:2: ...`."""
+    # Only \n, \r\n and \r end a line, as in every editor; str.splitlines knows eight more.
+    lines = [line.strip() for line in io.StringIO(text.removeprefix("\ufeff"), newline=None)]
+    first, second, third = [*lines, "", "", ""][:3]
+    if not first or first.startswith("#"):
+        raise UserError(f"{source}:1: no layers here; line 1 holds them, separated by commas, like 1,4,8")
+    if not second or second.startswith("#"):
+        raise UserError(f"{source}:2: no ratios here; line 2 holds one for each layer, like 0.5,0.7,0.95")
+    labels = [_name(label.strip(), "layer label", f"{source}:1") for label in first.split(",")]
+    label, times = Counter(labels).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{source}:1: layer {label} is named {times} times; name each layer once")
+    values = _one_each(second, "ratios", labels, f"{source}:2")
+    ratios = {label: _ratio(value, label, f"{source}:2") for label, value in values.items()}
+    pruners = None
+    if third and not third.startswith("#"):
+        names = _one_each(third, "pruners", labels, f"{source}:3")
+        pruners = {label: _name(name, "pruner", f"{source}:3") for label, name in names.items()}
+    return Conf(ratios, pruners, _notes(lines[2:]))
+
+
+def write(path: Path, conf: Conf) -> None:
+    """Write a conf whole or not at all; raises as `dump`, and OSError."""
+    atomic.write_text(path, dump(conf))
+
+
+def dump(conf: Conf) -> str:
+    """The text of a .conf, from which `parse` makes an equal conf: every double round-trips.
+
+    Raises UserError for what no .conf can hold (a layer named 'a,b', a ratio of 1), ValueError where ratios
+    and pruners name different layers, TypeError for a note that TOML has no type for. Lone surrogates in
+    notes become '?': TOML forbids them.
+    """
+    if not conf.ratios:
+        raise UserError("a .conf needs at least one layer, got none")
+    if conf.pruners is not None and conf.pruners.keys() != conf.ratios.keys():
+        raise ValueError(f"pruners for layers {list(conf.pruners)}, but ratios for {list(conf.ratios)}")
+    labels = [_name(label, "layer label", "a .conf") for label in conf.ratios]
+    ratios = [repr(_ratio(repr(float(ratio)), label, "a .conf")) for label, ratio in conf.ratios.items()]
+    lines = [",".join(labels), ",".join(ratios)]
+    if conf.pruners is not None:
+        lines.append(",".join(_name(conf.pruners[label], "pruner", "a .conf") for label in labels))
+    lines += [f"# {_key(key)} = {_toml(value)}" for key, value in conf.notes.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _name(name: str, kind: str, where: str) -> str:
+    """A layer label or pruner, checked that it can stand in a line separated by commas."""
+    if not name:
+        raise UserError(f"{where}: empty {kind}; separate them by single commas, like 1,4,8")
+    if not name.isprintable() or set(name) & set(" ,") or name.startswith("#"):
+        raise UserError(f"{where}: bad {kind} {name[:60]!r}; it may hold no space, comma or leading '#'")
+    return name
+
+
+def _one_each(line: str, kind: str, labels: list[str], where: str) -> dict[str, str]:
+    """The line's fields, without the spaces around them, one for each layer."""
+    fields = [text.strip() for text in line.split(",")]
+    if len(fields) != len(labels):
+        raise UserError(f"{where}: {len(fields)} {kind} for {len(labels)} layers; give one for each layer")
+    return dict(zip(labels, fields, strict=True))
+
+
+def _ratio(text: str, label: str, where: str) -> float:
+    rule = f"{where}: ratio must be in [0, 1)"
+    try:
+        ratio = float(text)
+    except ValueError:
+        raise UserError(f"{rule}, got {text[:60]!r}, which is no number, for layer {label}") from None
+    if not 0 <= ratio < 1:  # NaN too
+        raise UserError(f"{rule}, got {text[:60]} for layer {label}")
+    return ratio
+
+
+def _notes(lines: list[str]) -> dict[str, object]:
+    """What the comment lines say in TOML; any other line is somebody's own remark."""
+    notes: dict[str, object] = {}
+    for line in lines:
+        comment = line.removeprefix("#").strip()
+        if not line.startswith("#") or comment.startswith("["):  # '# [x]' would be a table, not key = value
+            continue
+        try:
+            notes.update(tomllib.loads(comment))
+        except (ValueError, RecursionError):
+            continue
+    return notes
+
+
+def _toml(value: object) -> str:
+    """A value on one line of TOML; the standard library only reads it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _quoted(value)
+        case int():
+            return str(int(value))
+        case float():
+            return repr(float(value))  # a subclass's repr may be no number: NumPy's is 'np.float64(1.0)'
+        case date() | time():
+            return value.isoformat()
+        case list() | tuple():
+            return f"[{', '.join(map(_toml, value))}]"
+        case Mapping():
+            return f"{{{', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items())}}}"
+    raise TypeError(f"a note must be a str, int, float, bool, date, list or dict, got {type(value).__name__}")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: JSON's escapes, and further ones for all that could break or disguise a line."""
+    valid = text.encode("utf-8", "replace").decode("utf-8")
+    escaped = json.dumps(valid, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in escaped)

@@ -1,0 +1,152 @@
+"""The settings of a run, checked before anything starts, and kept in the run directory for `--resume`."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_prune import atomic
+from tune_prune.errors import UserError, known
+from tune_prune.space import Space
+from tune_prune.space_file import locate
+from tune_prune.space_file import read as read_space
+
+SAMPLERS = ("tpe", "nsga2", "gp", "random")
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to search: everything `tune-prune search` is told beside the space. Raises `UserError` out of bounds.
+
+    `time_budget` in seconds, `acc_tradeoff` in percentage points; None means that the machine or the space decides.
+    """
+
+    budget: int
+    acc_tradeoff: float
+    pruners: tuple[str, ...] | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    time_budget: float | None = None
+    device: str = "auto"
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    address: str | None = None
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.budget >= 1, "--budget", "at least 1 trial", self.budget)
+        _require(0 <= self.acc_tradeoff <= 100, "--acc-tradeoff", "between 0 and 100 points", self.acc_tradeoff)
+        _require(self.sampler in SAMPLERS, "--sampler", f"one of {known(SAMPLERS)}", self.sampler)
+        _require(0 <= self.seed < 2**32, "--seed", "between 0 and 4294967295", self.seed)
+        _require(self.device in ("auto", "cpu", "cuda"), "--device", "one of auto, cpu, cuda", self.device)
+        _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
+        _require((self.gpus_per_trial or 0) >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
+        concurrent = self.max_concurrent is None or self.max_concurrent >= 1
+        _require(concurrent, "--max-concurrent", "at least 1", self.max_concurrent)
+        if not self.address:  # a cluster's GPUs are on other machines
+            self._check_gpus(torch.cuda.device_count())
+
+    def _check_gpus(self, there: int) -> None:
+        if self.device == "cuda" and not there:
+            raise UserError("--device cuda: this machine has no GPU that torch can use; use --device cpu or auto")
+        if (self.gpus_per_trial or 0) > there:
+            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g}: this machine has {there}; ask for at most that")
+        if self.device == "cpu" and self.gpus_per_trial:
+            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g} with --device cpu; leave one of them out")
+
+    @property
+    def torch_device(self) -> str:
+        """The device that trials run on: `cpu` or `cuda`."""
+        if self.device != "auto":
+            return self.device
+        wanted = torch.cuda.is_available() if self.gpus_per_trial is None else self.gpus_per_trial > 0
+        return "cuda" if wanted else "cpu"
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs a trial takes; networks of LeNet's size leave room for four trials on one."""
+        if self.torch_device == "cpu":
+            return 0.0
+        return 0.25 if self.gpus_per_trial is None else self.gpus_per_trial
+
+
+def _require(holds: bool, flag: str, rule: str, value: object) -> None:
+    if not holds:
+        raise UserError(f"{flag} must be {rule}, got {value}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as `90`, `90s`, `15m` or `1h30m`."""
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
+    parts = zip(match.groups(), (3600, 60, 1), strict=True) if match else ()
+    seconds = sum(float(part or 0) * unit for part, unit in parts)
+    if seconds <= 0:
+        raise UserError(f"--time-budget must be a duration such as 90s, 15m or 1h30m, got {text!r}")
+    return seconds
+
+
+FIXED = {"acc_tradeoff": "--acc-tradeoff", "pruners": "--pruners", "sampler": "--sampler", "seed": "--seed"}
+"""What defines a search, and so stays as it was begun when it is resumed."""
+
+
+def begin(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
+    """The settings and the space of a new search, and the text of the space's file.
+
+    `given` are the fields of `Config` that the user named; the space decides the budget and tradeoff otherwise.
+    """
+    path = locate(name)
+    space = read_space(path)
+    config = Config(**{"budget": space.budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
+    return config, _fitted(space, config), path.read_text(encoding="utf-8")
+
+
+def new_run_dir(path: Path | None, space: str) -> Path:
+    """Where a new run writes: an absolute path that is not in use. Nothing is made yet."""
+    if path is None:
+        path = Path("runs") / f"{space}-{datetime.now():%Y%m%d-%H%M%S}"
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"--run-dir {path} exists already; name another, or go on with --resume {path}")
+    return path.absolute()
+
+
+def save(run_dir: Path, config: Config, space: Space, text: str) -> None:
+    """Keep what a run was begun with: `run.json` and the text of its space."""
+    # a storage URL may hold a password, which has no place in a file: it is given again with --resume
+    kept = {"space": space.name} | asdict(config) | {"storage": None}
+    atomic.write_text(run_dir / "space.toml", text)
+    atomic.write_text(run_dir / "run.json", json.dumps(kept, indent=1) + "\n")
+
+
+def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]) -> tuple[Config, Space]:
+    """What a run was begun with, and what may change: the budget, the time, and where it runs.
+
+    `barred` are flags that make no sense with `--resume`, with their values: None where they were not given.
+    """
+    named = [flag for flag, value in barred.items() if value is not None]
+    named += [flag for field, flag in FIXED.items() if field in given]
+    if named:
+        raise UserError(f"--resume goes on with the search as it was begun; leave out {known(named)}")
+    path = run_dir / "run.json"
+    if not path.is_file():
+        raise UserError(f"--resume {run_dir}: no run was begun there ({path.name} is missing)")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        name = str(raw.pop("space"))
+        # a time budget was that process's; the resumed one has its own or none
+        raw |= {"pruners": tuple(raw["pruners"]) if raw["pruners"] else None, "time_budget": None} | given
+        config = Config(**raw)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error}); begin again with a new --run-dir") from error
+    return config, _fitted(replace(read_space(run_dir / "space.toml"), name=name), config)
+
+
+def _fitted(space: Space, config: Config) -> Space:
+    """A space with what the settings say instead: its pruners."""
+    return space.with_pruners(config.pruners) if config.pruners else space

@@ -1,0 +1,97 @@
+"""The pruners: one small function each, from a layer's weight and named statistics to scores of its shape.
+
+The lowest scores go first. A parameter is called `weight` or after an entry of `measure.statistics`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from tune_prune.address import is_address, load
+from tune_prune.errors import UserError, known
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, statistics
+from tune_prune.registry import Registry
+
+Criterion = Callable[..., Tensor]
+criteria: Registry[Criterion] = Registry("pruner")
+
+
+class ScoreError(RuntimeError):
+    """A criterion gave scores that cannot rank weights."""
+
+
+def _needs(criterion: Criterion, name: str) -> list[str]:
+    """The statistics a criterion asks for; a parameter that is neither those nor `weight` is refused."""
+    try:
+        parameters = list(inspect.signature(criterion).parameters)
+    except ValueError as error:
+        raise UserError(f"pruner {name!r} tells no parameter names ({error}); wrap it in a function") from error
+    for parameter in parameters:
+        if parameter != "weight" and parameter not in statistics:
+            raise UserError(f"pruner {name!r} asks for {parameter!r}; known: weight, {known(statistics.names())}")
+    return [parameter for parameter in parameters if parameter != "weight"]
+
+
+def criterion(function: Criterion) -> Criterion:
+    """Register a pruner under its function's name; its parameters are checked here, at import."""
+    name = function.__name__
+    _needs(function, name)
+    criteria.add(name, function)
+    return function
+
+
+@criterion
+def mag(weight: Tensor) -> Tensor:
+    """|w|: small weights go first (Han et al. 2015, sec. 3)."""
+    return weight.abs()
+
+
+@criterion
+def taylor1(weight: Tensor, gradient: Tensor) -> Tensor:
+    """|g w|: the loss's first-order change without w (LeCun et al. 1989, eq. 1, first term)."""
+    return (weight * gradient).abs()
+
+
+@criterion
+def random(noise: Tensor) -> Tensor:
+    """Uniform noise: what any criterion must beat."""
+    return noise
+
+
+def find(name: str) -> Criterion:
+    """A pruner by its name or by the `package.module:function` address of a user's own."""
+    if not is_address(name):
+        return criteria[name]
+    found: Criterion = load(name)  # type: ignore[assignment]
+    _needs(found, name)
+    return found
+
+
+def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
+    """Scores per layer by that layer's pruner; each statistic that some pruner names is measured once.
+
+    Raises `ScoreError` where a score is of the wrong shape or not finite.
+    """
+    layers = prunable(context.model)
+    chosen = {label: find(name) for label, name in pruners.items()}
+    needed = {need for label, function in chosen.items() for need in _needs(function, pruners[label])}
+    measured = {name: statistics[name](context) for name in sorted(needed)}
+    scores = {}
+    for label, function in chosen.items():
+        available = {"weight": layers[label].detach()} | {name: values[label] for name, values in measured.items()}
+        scores[label] = function(**{name: available[name] for name in inspect.signature(function).parameters})
+        _check(scores[label], layers[label], label, pruners[label])
+    return scores
+
+
+def _check(scores: Tensor, weight: Tensor, label: str, pruner: str) -> None:
+    if scores.shape != weight.shape:
+        raise ScoreError(
+            f"pruner {pruner} gave scores of shape {list(scores.shape)} for layer {label}; its weight has "
+            f"{list(weight.shape)}"
+        )
+    if not torch.isfinite(scores).all():
+        raise ScoreError(f"pruner {pruner} gave scores that are not finite for layer {label}")

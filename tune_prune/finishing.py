@@ -1,0 +1,71 @@
+"""Which trials to finish: most trials retrain for a moment, the few that promise most are trained on.
+
+A finishing trial goes on from another trial's last weights and masks with a long retraining. How much that wins back
+is learned from the run: `recovery` is the share of the error above the dense model's that is left afterwards.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from statistics import median
+
+from tune_prune.pareto import hypervolume
+from tune_prune.records import TrialRecord
+
+PRIOR = 0.5
+"""The recovery assumed before any trial was finished."""
+
+
+def due(started: int, finishing: int, budget: int, share: float, wait: float = 0.2) -> bool:
+    """Whether the next trial should finish another one.
+
+    `started` trials so far, `finishing` of them finish another. The `share` of the budget that is kept for finishing
+    is spread evenly over the budget after its first `wait`.
+    """
+    begin = wait * budget
+    return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
+
+
+def recovery(records: Sequence[TrialRecord], dense_error: float) -> float:
+    """The median, over finished trials, of (error - dense) after finishing to before."""
+    by_trial = {record.trial: record for record in records}
+    shares = [PRIOR]
+    for record in records:
+        parent = by_trial.get(record.parent) if record.parent is not None else None
+        if parent and record.points and parent.points:
+            before = parent.last.val_error - dense_error
+            if before > 0:
+                shares.append(max(0.0, record.last.val_error - dense_error) / before)
+    return median(shares[1:] or shares)
+
+
+def predicted(error: float, dense_error: float, recovered: float) -> float:
+    """The error expected after finishing a trial that ends with `error`."""
+    return dense_error + recovered * max(0.0, error - dense_error)
+
+
+def choose(
+    records: Sequence[TrialRecord], taken: Collection[int], dense_error: float, limit: float
+) -> TrialRecord | None:
+    """The trial whose finishing is expected to add most to the hypervolume; None where there is none to finish.
+
+    `taken` are the trials that are finished already or being finished. Where no trial is expected to come below the
+    `limit`, the one that comes nearest is chosen.
+    """
+    recovered = recovery(records, dense_error)
+    reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
+    # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
+    reached += [
+        (r.last.compression, predicted(r.last.val_error, dense_error, recovered))
+        for r in records
+        if r.trial in taken and r.points
+    ]
+    candidates = [
+        r for r in records if r.state == "complete" and r.parent is None and r.trial not in taken and r.last.checkpoint
+    ]
+
+    def promise(record: TrialRecord) -> tuple[float, float]:
+        error = predicted(record.last.val_error, dense_error, recovered)
+        gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit else 0.0
+        return gain, -error
+
+    return max(candidates, key=promise, default=None)

@@ -1,0 +1,84 @@
+"""Which of a search's points are worth reporting, and what test images say about them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tune_prune import pareto
+from tune_prune.records import PointRecord, TrialRecord
+
+
+@dataclass(frozen=True)
+class Member:
+    """A point that is reported, with its trial; ids are "001", "002", ... ascending in compression."""
+
+    id: str
+    record: TrialRecord
+    point: PointRecord
+
+    @property
+    def conf(self) -> str:
+        """Where its configuration goes, relative to the run directory."""
+        return f"confs/{self.id}.conf"
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where its weights go, relative to the run directory; None where the round's were not kept."""
+        return None if self.point.checkpoint is None else f"checkpoints/{self.id}.safetensors"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Error on the test images in percent, and the ends of its 95 % Wilson interval."""
+
+    __test__ = False  # pytest takes what begins with Test for a test class
+
+    error: float
+    low: float
+    high: float
+
+
+def wilson(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval, in percent, around `wrong` of `n` images (Wilson 1927); z = 1.96 makes it a 95 % one.
+
+    It holds 100 * wrong / n always, also where rounding would put an end on the wrong side.
+    """
+    if not 0 <= wrong <= n or n == 0:
+        raise ValueError(f"wrong must be in [0, n] and n positive, got {wrong} of {n}")
+    share = wrong / n
+    scale = 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return 100 * max(0.0, min(share, middle - half)), 100 * min(1.0, max(share, middle + half))
+
+
+def front_of(records: Iterable[TrialRecord]) -> list[Member]:
+    """The feasible points, of all rounds of all trials whatever their state, that no other feasible one dominates.
+
+    Ascending in compression; of equal points the one of the earliest trial.
+    """
+    found = [(record, point) for record, point in _every_point(records) if point.feasible]
+    chosen = pareto.front([(point.compression, point.val_error) for _, point in found])
+    return [Member(f"{number:03d}", *found[i]) for number, i in enumerate(chosen, start=1)]
+
+
+def best_of(members: Sequence[Member]) -> Member | None:
+    """The most compressed member; None of none."""
+    return max(members, key=lambda member: member.point.compression, default=None)
+
+
+def closest(records: Iterable[TrialRecord]) -> Member | None:
+    """What to show where no point is feasible: the lowest validation error, of equal ones the most compressed.
+
+    None where no point has a finite error.
+    """
+    found = [pair for pair in _every_point(records) if math.isfinite(pair[1].val_error)]
+    if not found:
+        return None
+    return Member("001", *min(found, key=lambda pair: (pair[1].val_error, -pair[1].compression)))
+
+
+def _every_point(records: Iterable[TrialRecord]) -> list[tuple[TrialRecord, PointRecord]]:
+    """Trial by trial, in the order of their numbers, round by round."""
+    in_order = sorted(records, key=lambda record: record.trial)
+    return [(record, point) for record in in_order for point in record.points]

@@ -1,0 +1,106 @@
+"""What a search may turn: a value that is fixed, a choice among values, or a range to draw from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tune_prune.errors import UserError, known
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    options: tuple[Scalar, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.options
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from low to high, both included; whole where both are whole numbers."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+Knob = Scalar | Choice | Range
+Check = Callable[[object], str | None]
+"""What is wrong with a value ("must be ..."), or None."""
+
+
+def number(low: float, high: float = math.inf, *, whole: bool = False, open_high: bool = False) -> Check:
+    """A check for numbers in [low, high], or [low, high) with `open_high`."""
+    open_high = open_high or high == math.inf
+    rule = f"must be a {'whole ' if whole else ''}number in [{low:g}, {high:g}{')' if open_high else ']'}"
+
+    def check(value: object) -> str | None:
+        right_type = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if right_type and low <= value <= high and not (open_high and value == high):  # type: ignore[operator]
+            return None
+        return f"{rule}, got {value!r}"
+
+    return check
+
+
+def parse(raw: object, check: Check, where: str) -> Knob:
+    """A knob from its TOML value: a scalar, a list of choices, or a table {low, high, log, step}.
+
+    Raises a `UserError` that begins with `where`, the file and the key.
+    """
+    match raw:
+        case dict():
+            return _range(raw, check, where)
+        case []:
+            raise UserError(f"{where}: the list of choices is empty; give at least one value")
+        case list():
+            options = tuple(scalar(value, check, where) for value in raw)
+            return options[0] if len(options) == 1 else Choice(options)
+    return scalar(raw, check, where)
+
+
+def scalar(raw: object, check: Check, where: str) -> Scalar:
+    """A single value that passes the check; a `UserError` begins with `where`."""
+    if not isinstance(raw, Scalar):
+        raise UserError(f"{where}: must be text, a number or true or false, got {raw!r}")
+    wrong = check(raw)
+    if wrong:
+        raise UserError(f"{where}: {wrong}")
+    return raw
+
+
+def _range(raw: dict[str, object], check: Check, where: str) -> Range | Scalar:
+    unknown = set(raw) - {"low", "high", "log", "step"}
+    if unknown:
+        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {known(['low', 'high', 'log', 'step'])}")
+    if "low" not in raw or "high" not in raw:
+        raise UserError(f"{where}: a range needs both low and high")
+    low, high = scalar(raw["low"], check, where + ".low"), scalar(raw["high"], check, where + ".high")
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise UserError(f"{where}: low and high must be numbers; text is chosen from a list")
+    if low > high:
+        raise UserError(f"{where}: low {low} is above high {high}; swap them")
+    log, step = raw.get("log", False), raw.get("step")
+    if not isinstance(log, bool):
+        raise UserError(f"{where}.log: must be true or false, got {log!r}")
+    if log and low <= 0:
+        raise UserError(f"{where}: a logarithmic range must begin above 0, got low {low:g}")
+    step_rule = number(1, whole=True) if isinstance(low, int) and isinstance(high, int) else number(1e-12)
+    if step is not None and (wrong := step_rule(step)):
+        raise UserError(f"{where}.step: {wrong}")
+    if log and step is not None:
+        raise UserError(f"{where}: log and step exclude each other; leave one out")
+    return low if low == high else Range(low, high, log, step)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+"""Which layers can be pruned, masks of an exact count, and the compression they make.
+
+A mask has its weight's shape and dtype: 1 keeps a weight, 0 removes it. Masks are keyed by layer label.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune.errors import UserError, known
+
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def prunable(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that can be pruned, by label, in the model's order; no biases.
+
+    In an `nn.Sequential` a layer's label is its 1-based position, as torch7-pruner counted ("8"); in any other
+    model its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once.
+    """
+    # not named_children, which leaves out a module's second use and so would shift the positions after it
+    modules = enumerate(model, start=1) if isinstance(model, nn.Sequential) else model.named_modules()
+    weights: dict[str, Tensor] = {}
+    for label, module in modules:
+        if isinstance(module, PRUNABLE) and not any(module.weight is seen for seen in weights.values()):
+            weights[str(label)] = module.weight
+    return weights
+
+
+def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:
+    """Raise a `UserError` that names `source` for the first label that is no prunable layer of the model."""
+    layers = prunable(model)
+    for label in labels:
+        if label not in layers:
+            raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {known(layers)}")
+
+
+def dense(model: nn.Module) -> dict[str, Tensor]:
+    """Masks that keep everything."""
+    return {label: torch.ones_like(weight).requires_grad_(False) for label, weight in prunable(model).items()}
+
+
+def count_removed(ratio: float, total: int) -> int:
+    """How many of a layer's `total` weights a ratio removes."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio must be in [0, 1), got {ratio}")
+    return round(ratio * total)
+
+
+def shrink(mask: Tensor, scores: Tensor, ratio: float) -> Tensor:
+    """A new mask with exactly `round(ratio * n)` zeros: what `mask` removed, then the lowest scores.
+
+    Ties go by position, the first first. Where `mask` has removed more already it is returned unchanged.
+    """
+    removed = mask.flatten() == 0
+    remove = count_removed(ratio, mask.numel())
+    if remove <= int(removed.sum()):
+        return mask.clone()
+    order = scores.flatten().double().masked_fill(removed, -torch.inf).argsort(stable=True)
+    kept = torch.ones(mask.numel(), dtype=mask.dtype, device=mask.device)
+    kept[order[:remove]] = 0
+    # ones_like keeps the memory layout (channels-last), which a product with the weight wants
+    return torch.ones_like(mask).copy_(kept.view(mask.shape))
+
+
+@torch.no_grad()
+def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set every removed weight to exactly zero (not to a negative zero, which a product could leave)."""
+    for label, weight in prunable(model).items():
+        weight.masked_fill_(masks[label] == 0, 0.0)
+
+
+def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Per layer: (weights kept, weights in all)."""
+    return {label: (int(torch.count_nonzero(mask)), mask.numel()) for label, mask in masks.items()}
+
+
+def compression(masks: Mapping[str, Tensor]) -> float:
+    """The fraction of all weights of all weighted layers that is removed, in [0, 1]."""
+    counts = kept_counts(masks).values()
+    total = sum(n for _, n in counts)
+    return (total - sum(kept for kept, _ in counts)) / total
+
+
+def factor(compressed: float) -> float:
+    """How many times fewer weights there are: 1 / (1 - compression), infinite where nothing is kept."""
+    return 1 / (1 - compressed) if compressed < 1 else float("inf")

@@ -1,0 +1,80 @@
+"""The built-in models, and the way to name any other."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from tune_prune.address import is_address, load
+from tune_prune.errors import UserError
+from tune_prune.registry import Registry
+
+models: Registry[Callable[[], nn.Module]] = Registry("model")
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Pretrained weights of the built-in models, one `<model>.safetensors` each."""
+
+
+@models.register("lenet5")
+def lenet5() -> nn.Sequential:
+    """torch7-pruner's LeNet-5: [n, 1, 28, 28] -> [n, 10], 313,470 weights in layers 1, 4, 8, 10, 12."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 96, 5),
+        nn.Tanh(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2400, 120),
+        nn.Tanh(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, 10),
+    )
+
+
+@models.register("lenet_300_100")
+def lenet_300_100() -> nn.Sequential:
+    """LeNet-300-100 (LeCun et al. 1998): [n, 1, 28, 28] -> [n, 10], 266,200 weights in layers 2, 4, 6."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 300),
+        nn.ReLU(),
+        nn.Linear(300, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+
+
+@models.register("lenet5_caffe")
+def lenet5_caffe() -> nn.Sequential:
+    """Caffe's LeNet-5: [n, 1, 28, 28] -> [n, 10], 430,500 weights in layers 1, 3, 6, 8."""
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
+def build(name: str) -> nn.Module:
+    """A fresh model from a built-in name or a `package.module:factory` address.
+
+    Raises `UserError` where the name is unknown or the factory returns no `nn.Module`.
+    """
+    factory = load(name) if is_address(name) else models[name]
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
+    return model
+
+
+def pretrained(name: str) -> Path | None:
+    """Where the package keeps the dense weights of a built-in model; None for any other model."""
+    path = WEIGHTS / f"{name}.safetensors"
+    return path if name in models and path.is_file() else None

@@ -1,0 +1,90 @@
+"""The files of a run directory, each written whole; a resumed run writes them again."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pandas import DataFrame
+
+from tune_prune import atomic, conf
+from tune_prune.front import Member, Tested, best_of, closest
+from tune_prune.records import TrialRecord
+from tune_prune.results import RunInfo, pareto_table, points_table, trials_table
+
+
+def write_tables(run_dir: Path, records: Sequence[TrialRecord], info: RunInfo) -> None:
+    """Write points.csv and trials.csv."""
+    _write_csv(run_dir / "points.csv", points_table(records, info))
+    _write_csv(run_dir / "trials.csv", trials_table(records))
+
+
+def write_front(
+    run_dir: Path,
+    records: Sequence[TrialRecord],
+    members: Sequence[Member],
+    tested: Mapping[str, Tested],
+    info: RunInfo,
+) -> None:
+    """Write pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
+
+    Rounds' checkpoints are copied, and stay, since a later front may hold them under another number. Without members,
+    best.conf holds the point closest to keeping the tradeoff. Raises OSError where a checkpoint is gone.
+    """
+    for member in members:
+        if member.checkpoint is not None and member.point.checkpoint is not None:
+            atomic.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
+        conf.write(run_dir / member.conf, conf_of(member, tested.get(member.id), info))
+    # only now, so that a failure above leaves all that an earlier write put there
+    _remove_stale(run_dir / "confs", {member.conf for member in members})
+    _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
+    best = best_of(members) or closest(records)
+    if best is not None:
+        conf.write(run_dir / "best.conf", conf_of(best, tested.get(best.id) if members else None, info))
+    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info))
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
+    """Write summary.json; raises ValueError for a NaN or infinity, which JSON does not have."""
+    atomic.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+
+
+def conf_of(member: Member, test: Tested | None, info: RunInfo) -> conf.Conf:
+    """A member as a .conf: the layers that are pruned, or all where none is, and how that was done and came out.
+
+    The trial's parameters are noted where lines 1-3 do not say them already: an early round has not reached its
+    trial's `ratio/<layer>`, and replaying it takes them.
+    """
+    record, point = member.record, member.point
+    pruned = {label: point.ratios[label] for label in info.labels if point.ratios.get(label, 0.0) > 0}
+    ratios = pruned or dict.fromkeys(info.labels, 0.0)
+    pruners = {label: record.pruners[label] for label in ratios} if ratios.keys() <= record.pruners.keys() else None
+    facts: dict[str, object] = {
+        "model": info.model,
+        "data": info.data,
+        "seed": info.seed,
+        "trial": record.trial,
+        "round": point.round,
+        "parent": record.parent,
+        "compression": point.compression,
+        "val_error": point.val_error,
+        "test_error": None if test is None else test.error,
+    }
+    said = facts | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
+    if pruners is not None:
+        said["pruner"] = record.params.get("pruner")
+    params = {key: value for key, value in record.params.items() if key not in facts and said.get(key) != value}
+    # TOML has no null, and a note no use for what is not a scalar
+    notes = {key: value for key, value in (facts | params).items() if isinstance(value, str | int | float)}
+    return conf.Conf(ratios, pruners, notes)
+
+
+def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:
+    """Remove the numbered files of an earlier, longer front; nobody else's."""
+    for path in folder.glob("*"):
+        if re.fullmatch(r"\d{3,}\.(conf|safetensors)", path.name) and f"{folder.name}/{path.name}" not in keep:
+            path.unlink()
+
+
+def _write_csv(path: Path, table: DataFrame) -> None:
+    atomic.write_text(path, table.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,75 @@
+"""How a report's HTML is put together: the page around it, tables, and numbers that may be missing."""
+
+import math
+from collections.abc import Sequence
+
+STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.05rem; font-weight: 600; color: #5a5a5a; margin: 1rem 0 .25rem }
+h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem }
+.headline { font-size: 1.45rem; line-height: 1.35; margin: 0 0 1.5rem }
+.missing { background: #fdf3e7; border-left: 4px solid #d55e00; padding: .5rem .8rem; overflow-wrap: anywhere }
+img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6e6e6 }
+th { font-weight: 600; color: #5a5a5a }
+.wide { overflow-x: auto }
+.wide td { white-space: nowrap }
+.marked td { background: #eaf4fb; font-weight: 600 }
+td { overflow-wrap: anywhere }
+b { font-weight: 600; color: #5a5a5a; white-space: nowrap }
+a { color: #0072b2 }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem }
+"""
+
+
+def page(title: str, sections: Sequence[str]) -> str:
+    """A whole HTML page; title and sections are HTML already."""
+    body = "\n".join(section for section in sections if section)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None) -> str:
+    """A table whose cells are HTML already, one row of it marked; no head row where `head` is empty."""
+    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"] if head else []
+    for number, row in enumerate(rows):
+        begin = '<tr class="marked">' if number == marked else "<tr>"
+        lines.append(f"{begin}{''.join(f'<td>{cell}</td>' for cell in row)}</tr>")
+    return "\n".join(["<table>", *lines, "</table>"])
+
+
+def to_float(value: object) -> float:
+    """The number that a JSON value or CSV cell holds; NaN where it holds none."""
+    try:
+        return float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def shown(value: float, spec: str = "g", unit: str = "") -> str:
+    """A number as text; `n/a` for one that is missing or infinite."""
+    return f"{value:{spec}}{unit}" if math.isfinite(value) else "n/a"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `42 s`, `13 min 32 s`, `2 h 5 min`."""
+    if not math.isfinite(seconds):
+        return "n/a"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

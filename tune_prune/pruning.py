@@ -1,0 +1,138 @@
+"""Iterative pruning: measure, score, mask, retrain; a point every round."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune import criteria, masks
+from tune_prune.data import Split
+from tune_prune.measure import Context, draw_sample
+from tune_prune.schedule import schedules
+from tune_prune.training import Measured, Recipe, evaluate, fit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to prune: final ratio and pruner of every layer that is pruned, rounds, and the retraining of each round.
+
+    `steps` of SGD follow every round but the last, which has `final_steps`; 0 means no retraining. `sample` training
+    images serve the statistics that the pruners ask for.
+    """
+
+    ratios: Mapping[str, float]
+    pruners: Mapping[str, str]
+    rounds: int = 1
+    schedule: str = "cubic"
+    steps: int = 0
+    final_steps: int = 0
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    distill: float = 0.0
+    temperature: float = 4.0
+    sample: int = 1024
+
+    def ratios_at(self, round_: int) -> dict[str, float]:
+        """The ratios of a round counted from 1; those of the last round are the final ones exactly."""
+        share = 1.0 if round_ == self.rounds else schedules[self.schedule](round_ / self.rounds)
+        return {label: ratio * share for label, ratio in self.ratios.items()}
+
+    def recipe_at(self, round_: int) -> Recipe:
+        """How a round retrains."""
+        return Recipe(
+            steps=self.final_steps if round_ == self.rounds else self.steps,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            distill=self.distill,
+            temperature=self.temperature,
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one round measured: compression in [0, 1], error in percent and loss in nats on validation images.
+
+    `ratios` are those the round's schedule asked for, `seconds` the round's wall-clock time.
+    """
+
+    round: int
+    compression: float
+    error: float
+    loss: float
+    seconds: float
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def factor(self) -> float:
+        """1 / (1 - compression)."""
+        return masks.factor(self.compression)
+
+
+@dataclass
+class State:
+    """A model on its way: weights and masks, changed in place round by round, and how many rounds are done."""
+
+    model: nn.Module
+    masks: dict[str, Tensor]
+    rounds_done: int = 0
+
+
+def start(model: nn.Module) -> State:
+    """The state before the first round: nothing removed."""
+    return State(model, masks.dense(model))
+
+
+def _generator(seed: int, round_: int) -> torch.Generator:
+    # one stream a round, so that a run resumed between rounds goes on exactly as it would have
+    return torch.Generator().manual_seed((seed * 1_000_003 + round_) % 2**63)
+
+
+def prune_once(state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator) -> None:
+    """Measure, score and mask: bring the state to the ratios of a round, without retraining."""
+    sample = draw_sample(train, plan.sample, generator)
+    scores = criteria.score(plan.pruners, Context(state.model, sample, generator))
+    for label, ratio in plan.ratios_at(round_).items():
+        state.masks[label] = masks.shrink(state.masks[label], scores[label], ratio)
+    masks.apply(state.model, state.masks)
+
+
+def retrain(
+    state: State, recipe: Recipe, train: Split, generator: torch.Generator, teacher: Tensor | None = None
+) -> None:
+    """Train what is left; removed weights stay exactly zero."""
+    layers = masks.prunable(state.model)
+    pairs = [(layers[label], mask) for label, mask in state.masks.items()]
+    fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher)
+    masks.apply(state.model, state.masks)
+
+
+def prune(
+    state: State, plan: Plan, train: Split, validation: Split, seed: int, teacher: Tensor | None = None
+) -> Iterator[Point]:
+    """Go through the rounds that the state has not done yet, and yield a point after each.
+
+    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation.
+    """
+    for round_ in range(state.rounds_done + 1, plan.rounds + 1):
+        began = time.perf_counter()
+        generator = _generator(seed, round_)
+        prune_once(state, plan, round_, train, generator)
+        recipe = plan.recipe_at(round_)
+        if recipe.steps:
+            retrain(state, recipe, train, generator, teacher)
+        measured: Measured = evaluate(state.model, validation)
+        state.rounds_done = round_
+        yield Point(
+            round=round_,
+            compression=masks.compression(state.masks),
+            error=measured.error,
+            loss=measured.loss,
+            seconds=time.perf_counter() - began,
+            ratios=plan.ratios_at(round_),
+        )

@@ -1,0 +1,80 @@
+"""What a trial measured: one JSON file a trial, written whole by its worker before it reports."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tune_prune import atomic
+from tune_prune.errors import UserError
+
+FINAL = ("complete", "stopped", "failed")
+"""The states of a trial that has ended; until then its record says `running`."""
+
+
+@dataclass(frozen=True)
+class PointRecord:
+    """A round: compression in [0, 1], validation error in percent and loss in nats, seconds of wall-clock.
+
+    `ratios` are by layer label; `checkpoint` is the file, relative to the run directory, that holds the round's
+    weights and masks, or None where they were not kept.
+    """
+
+    round: int
+    compression: float
+    factor: float
+    val_error: float
+    val_loss: float
+    feasible: bool
+    seconds: float
+    ratios: dict[str, float]
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial: `state` is running, complete, stopped or failed, `reason` why it stopped or failed.
+
+    `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label;
+    `parent` is the trial whose weights and masks this one went on from.
+    """
+
+    trial: int
+    state: str
+    params: dict[str, object]
+    pruners: dict[str, str]
+    points: list[PointRecord] = field(default_factory=list)
+    reason: str = ""
+    parent: int | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def last(self) -> PointRecord:
+        """The last round's point."""
+        return self.points[-1]
+
+
+def path_of(run_dir: Path, trial: int) -> Path:
+    """Where a trial's record is."""
+    return run_dir / "results" / f"{trial}.json"
+
+
+def write(run_dir: Path, record: TrialRecord) -> None:
+    """Write a record, whole or not at all."""
+    atomic.write_text(path_of(run_dir, record.trial), json.dumps(asdict(record), indent=1) + "\n")
+
+
+def read(path: Path) -> TrialRecord:
+    """Read one record; a damaged file is a `UserError` that names it."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        points = [PointRecord(**point) for point in raw.pop("points")]
+        return TrialRecord(points=points, **raw)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: damaged trial record ({error}); delete it and its trial is run again") from error
+
+
+def read_all(run_dir: Path) -> list[TrialRecord]:
+    """Every record of a run directory, in the order of trials."""
+    found = [read(path) for path in (run_dir / "results").glob("*.json")]
+    return sorted(found, key=lambda record: record.trial)

@@ -1,0 +1,146 @@
+"""The HTML report of a run: one file, nothing loaded from elsewhere, made from the files of the run directory."""
+
+import base64
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from tune_prune import atomic
+from tune_prune.page import duration, page, shown, table, to_float
+from tune_prune.report_files import Found, Row, find, mapping, rows_of
+
+MOST_LAYERS = 8  # the ratios of more would make the table wider than any page; the .conf files have them
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write report.html from summary.json, pareto.csv, pareto.png and best.conf; returns its path.
+
+    What is missing or damaged is left out and named on the page; without a readable summary.json it is a `UserError`.
+    """
+    found = find(run_dir)
+    title = escape(f"{found.summary.get('model', '?')} on {found.summary.get('data', '?')}")
+    sections = [
+        f"<h1>{title}</h1>",
+        f'<p class="headline">{escape(headline(found.summary)).replace(" %", "&nbsp;%")}</p>',
+        _missing(found),
+        _picture(found),
+        _front(found),
+        _best_conf(found),
+        _how_it_was_run(found.summary),
+    ]
+    path = run_dir / "report.html"
+    # JSON may hold what UTF-8 cannot, half a surrogate pair
+    atomic.write_bytes(path, page(title, sections).encode("utf-8", "replace"))
+    return path
+
+
+def headline(summary: Row) -> str:
+    """What the search came to, in a sentence or two."""
+    best = next((row for row in rows_of(summary) if row.get("id") == summary.get("best")), None)
+    if best is not None:
+        return f"{_factor(best)} fewer weights at {_outcome(best, mapping(summary, 'dense'))}."
+    nothing = f"Nothing within {shown(to_float(summary.get('acc_tradeoff')))} points of the dense error."
+    nearest = mapping(summary, "closest")
+    if not nearest:
+        return nothing
+    smallest = shown(to_float(summary.get("smallest_tradeoff")))
+    by = f"{_factor(nearest)} at {_error(nearest, 'val')} validation error"
+    return f"{nothing} {smallest} points would have been met, by {by}."
+
+
+def _outcome(best: Row, dense: Row) -> str:
+    """Test error against the dense model's, or validation errors where no test image was read."""
+    if best.get("test_error") is None:
+        return f"{_error(best, 'val')} validation error, against {_error(dense, 'val')} dense"
+    now = f"{_error(best, 'test')} test error (95 % interval {_interval(best)})"
+    return f"{now}, against {_error(dense, 'test')} dense"
+
+
+def _missing(found: Found) -> str:
+    return f'<p class="missing">Missing or damaged: {escape(", ".join(found.missing))}.</p>' if found.missing else ""
+
+
+def _picture(found: Found) -> str:
+    if found.picture is None:
+        return ""
+    source = f"data:image/png;base64,{base64.b64encode(found.picture).decode('ascii')}"
+    return f'<img alt="Error over times fewer weights: every round, and the front" src="{source}">'
+
+
+def _front(found: Found) -> str:
+    if not found.front:
+        return ""
+    layers = [key.removeprefix("ratio/") for key in found.front[0] if key.startswith("ratio/")]
+    layers = layers if len(layers) <= MOST_LAYERS else []
+    head = ["", "fewer weights", "kept", "validation error", "test error, 95 % interval", "trial, round", "files"]
+    if layers:
+        head.append(f"removed, %, in {', '.join(layers)}")
+    rows = [_front_cells(found, row, layers) for row in found.front]
+    ids = [row.get("id") for row in found.front]
+    best = found.summary.get("best")
+    inside = table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
+    tested = any(math.isfinite(to_float(row.get("test_error"))) for row in found.front)
+    note = "<p>Chosen on validation images; test images were read once, for these points.</p>\n" if tested else ""
+    return f'<h2>The front</h2>\n{note}<div class="wide">{inside}</div>'
+
+
+def _front_cells(found: Found, row: Row, layers: Sequence[str]) -> list[str]:
+    cells = [
+        escape(str(row.get("id"))),
+        _factor(row),
+        shown(100 * (1 - to_float(row.get("compression"))), ".2f", " %"),
+        _error(row, "val"),
+        shown(to_float(row.get("test_error")), ".2f", f" %, {_interval(row)}"),
+        escape(f"{row.get('trial')}, {row.get('round')}"),
+        " ".join(_link(found, row, kind) for kind in ("conf", "checkpoint")),
+    ]
+    if layers:
+        cells.append(", ".join(shown(100 * to_float(row.get(f"ratio/{layer}")), ".1f") for layer in layers))
+    return cells
+
+
+def _link(found: Found, row: Row, kind: str) -> str:
+    target = str(row.get(kind) or "")  # empty for a round whose weights were not kept
+    return f'<a href="{escape(quote(target))}">{kind}</a>' if target and target not in found.missing else ""
+
+
+def _best_conf(found: Found) -> str:
+    if found.best_conf is None:
+        return ""
+    return f'<h2><a href="best.conf">best.conf</a></h2>\n<pre>{escape(found.best_conf)}</pre>'
+
+
+def _how_it_was_run(summary: Row) -> str:
+    dense = mapping(summary, "dense")
+    trials = ", ".join(f"{count} {state}" for state, count in mapping(summary, "trials").items())
+    facts = {
+        "command": summary.get("command", "n/a"),
+        "space": summary.get("space", "n/a"),
+        "sampler": f"{summary.get('sampler', 'n/a')}, seed {summary.get('seed', 'n/a')}",
+        "device": f"{summary.get('device', 'n/a')}, {summary.get('concurrency', 'n/a')} at a time",
+        "budget": f"{summary.get('budget', 'n/a')} trials: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
+        "accuracy tradeoff": shown(to_float(summary.get("acc_tradeoff")), "g", " points"),
+        "dense error": f"{_error(dense, 'val')} validation, {_error(dense, 'test')} test",
+        "hypervolume": shown(to_float(summary.get("hypervolume")), ".4f"),
+        "wall-clock": duration(to_float(summary.get("wall_seconds"))),
+        "processor time": duration(to_float(summary.get("cpu_seconds"))),
+        "versions": ", ".join(f"{name} {version}" for name, version in mapping(summary, "versions").items()) or "n/a",
+    }
+    rows = [[f"<b>{name}</b>", escape(str(value))] for name, value in facts.items()]
+    return f"<h2>How it was run</h2>\n{table([], rows)}"
+
+
+def _factor(row: Row) -> str:
+    return shown(to_float(row.get("factor")), ".1f", "x")
+
+
+def _error(row: Row, kind: str) -> str:
+    """A validation ("val") or test error."""
+    return shown(to_float(row.get(f"{kind}_error")), ".2f", " %")
+
+
+def _interval(row: Row) -> str:
+    low, high = (shown(to_float(row.get(f"test_error_{end}")), ".2f") for end in ("low", "high"))
+    return f"{low} to {high}"

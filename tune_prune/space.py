@@ -1,0 +1,117 @@
+"""A search space: search_spaces/*.toml -> what is fixed, chosen or drawn, per layer and for the whole trial."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tune_prune import knobs
+from tune_prune.criteria import find
+from tune_prune.errors import UserError, known
+from tune_prune.knobs import Check, Choice, Knob, Range, number
+from tune_prune.pruning import Plan
+from tune_prune.schedule import schedules
+
+RATIO = number(0, 1, open_high=True)
+
+
+def _pruner(value: object) -> str | None:
+    find(str(value))  # raises a UserError that lists what there is
+    return None
+
+
+def _schedule(value: object) -> str | None:
+    schedules[str(value)]
+    return None
+
+
+KNOBS: Mapping[str, Check] = {
+    "pruner": _pruner,
+    "schedule": _schedule,
+    "rounds": number(1, whole=True),
+    "steps": number(0, whole=True),
+    "final_steps": number(0, whole=True),
+    "lr": number(0),
+    "momentum": number(0, 1, open_high=True),
+    "weight_decay": number(0),
+    "batch_size": number(1, whole=True),
+    "distill": number(0, 1),
+    "temperature": number(0.01),
+    "sample": number(1, whole=True),
+}
+"""What `[space]` may hold beside the ratios: the fields of `pruning.Plan`, and one pruner for all layers."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How what looks best is finished: the share of the budget kept for it, and how long those trials train."""
+
+    share: float = 0.0
+    steps: int = 1000
+    lr: float = 0.05
+
+
+@dataclass(frozen=True)
+class Space:
+    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
+
+    `copies` is how many distorted copies of every training image trials train on beside the original.
+    """
+
+    name: str
+    source: str
+    model: str
+    data: str
+    weights: str | None
+    copies: int
+    knobs: Mapping[str, Knob]
+    ratios: Sequence[tuple[str, Knob]]
+    acc_tradeoff: float
+    budget: int
+    finish: Finish
+    guesses: Sequence[Mapping[str, object]]
+
+    def params(self, labels: Sequence[str]) -> dict[str, Knob]:
+        """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.
+
+        A layer that no pattern matches is not pruned. A `UserError` where a pattern matches no layer.
+        """
+        for pattern, _ in self.ratios:
+            if not any(fnmatchcase(label, pattern) for label in labels):
+                where = f"{self.source}: space.ratio.{pattern!r}"
+                raise UserError(f"{where} matches no layer of {self.model}; layers that can be pruned: {known(labels)}")
+        found: dict[str, Knob] = {}
+        for label in labels:
+            match = next((knob for pattern, knob in self.ratios if fnmatchcase(label, pattern)), None)
+            if match is not None:
+                found[f"ratio/{label}"] = match
+        return found | dict(self.knobs)
+
+    def with_pruners(self, names: Sequence[str]) -> "Space":
+        """The same space with another choice of pruners."""
+        return replace(self, knobs={**self.knobs, "pruner": knobs.parse(list(names), _pruner, "--pruners")})
+
+    def queue(self, labels: Sequence[str]) -> list[dict[str, object]]:
+        """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range."""
+        params = self.params(labels)
+        return [self._guess(guess, params) for guess in self.guesses]
+
+    def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
+        ratio = guess["ratio"]
+        wanted = {k: v for k, v in guess.items() if k != "ratio"}
+        for key, knob in params.items():
+            label = key.removeprefix("ratio/")
+            if key.startswith("ratio/") and isinstance(knob, Range):
+                value = ratio.get(label) if isinstance(ratio, dict) else ratio
+                if value is not None:
+                    wanted[key] = min(max(float(value), knob.low), knob.high)
+        # a value that its knob does not hold is left to be drawn, for `--pruners` may have taken it away
+        drawn = {k: knob for k, knob in params.items() if isinstance(knob, Range | Choice)}
+        return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}
+
+
+def to_plan(params: Mapping[str, Any]) -> Plan:
+    """The pruning plan of a trial's parameters."""
+    ratios = {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
+    rest = {f.name: params[f.name] for f in fields(Plan) if f.name in params}
+    return Plan(ratios=ratios, pruners={label: params["pruner"] for label in ratios}, **rest)

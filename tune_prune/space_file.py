@@ -1,0 +1,129 @@
+"""Read a search space from TOML; everything that is wrong is one line: file, key, and what would be right."""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tune_prune import knobs
+from tune_prune.errors import UserError, known
+from tune_prune.knobs import Check, Knob, number
+from tune_prune.space import KNOBS, RATIO, Finish, Space
+
+
+def locate(name: str) -> Path:
+    """The file of a space: a path to a .toml file, or the name of one.
+
+    A name means `search_spaces/<name>.toml` in the working directory, else beside launch.py, else in the package.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        return path.absolute()
+    package = Path(__file__).parent
+    folders = [folder / "search_spaces" for folder in (Path.cwd(), package.parent, package)]
+    for folder in folders:
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    there = sorted({file.stem for folder in folders for file in folder.glob("*.toml")})
+    raise UserError(f"unknown space {name!r}; known: {known(there)}; or give a .toml file")
+
+
+def read(path: Path) -> Space:
+    """Read and check a space; everything that is wrong is one line: file, key, and what would be right."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file; a space is TOML in UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the space ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    return _Reader(str(path)).space(path.stem, raw)
+
+
+class _Reader:
+    """Turns TOML into a `Space`, and knows the file's name for its errors."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def space(self, name: str, raw: dict[str, Any]) -> Space:
+        self._only(raw, "", ["task", "space", "goal", "finish", "guess"])
+        task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
+        goal, finish = self._table(raw, "goal"), self._table(raw, "finish")
+        self._only(task, "task.", ["model", "data", "weights", "copies"])
+        self._only(space, "space.", ["ratio", *KNOBS])
+        self._only(goal, "goal.", ["acc_tradeoff", "budget"])
+        self._only(finish, "finish.", ["share", "steps", "lr"])
+        ratios = self._table(space, "ratio", prefix="space.", required=True)
+        chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key != "ratio"}
+        return Space(
+            name=name,
+            source=self._source,
+            model=self._value(task, "task.model", _text),
+            data=self._value(task, "task.data", _text),
+            weights=self._value(task, "task.weights", _text, None),
+            copies=self._value(task, "task.copies", number(0, 20, whole=True), 0),
+            knobs={"pruner": "mag"} | chosen,
+            ratios=[(pattern, self._knob(f"space.ratio.{pattern!r}", v, RATIO)) for pattern, v in ratios.items()],
+            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", number(0, 100), 0.5),
+            budget=self._value(goal, "goal.budget", number(1, whole=True), 100),
+            finish=Finish(
+                share=self._value(finish, "finish.share", number(0, 0.9), 0.0),
+                steps=self._value(finish, "finish.steps", number(1, whole=True), Finish.steps),
+                lr=self._value(finish, "finish.lr", number(0), Finish.lr),
+            ),
+            guesses=self._guesses(raw.get("guess", [])),
+        )
+
+    def _only(self, table: dict[str, Any], prefix: str, names: Sequence[str]) -> None:
+        for key in table:
+            if key not in names:
+                raise UserError(f"{self._source}: unknown key {prefix + key!r}; known: {known(names)}")
+
+    def _table(self, raw: dict[str, Any], key: str, prefix: str = "", required: bool = False) -> dict[str, Any]:
+        table = raw.get(key, {})
+        if not isinstance(table, dict) or (required and not table):
+            raise UserError(f"{self._source}: [{prefix}{key}] must be a table with at least one key")
+        return table
+
+    def _value(self, table: dict[str, Any], where: str, check: Check, *default: Any) -> Any:
+        key = where.rpartition(".")[2]
+        if key not in table:
+            if default:
+                return default[0]
+            raise UserError(f"{self._source}: {where} is missing")
+        wrong = check(table[key])
+        if wrong:
+            raise UserError(f"{self._source}: {where} {wrong}")
+        return table[key]
+
+    def _knob(self, where: str, raw: object, check: Check, parse: Callable[..., Knob] = knobs.parse) -> Knob:
+        try:
+            return parse(raw, check, f"{self._source}: {where}")
+        except UserError as error:
+            if str(error).startswith(self._source):
+                raise
+            raise UserError(f"{self._source}: {where}: {error}") from error
+
+    def _guesses(self, raw: object) -> list[Mapping[str, object]]:
+        if not isinstance(raw, list):
+            raise UserError(f"{self._source}: guess must be a list of tables; head each one [[guess]]")
+        return [self._guess(index, guess) for index, guess in enumerate(raw, start=1)]
+
+    def _guess(self, index: int, raw: object) -> Mapping[str, object]:
+        where = f"guess {index}"
+        if not isinstance(raw, dict) or "ratio" not in raw:
+            raise UserError(f"{self._source}: {where} must hold `ratio`, a number or a table of layers")
+        self._only(raw, f"{where}.", ["ratio", *KNOBS])
+        for key, value in raw.items():
+            if key == "ratio" and isinstance(value, dict):
+                for label, ratio in value.items():
+                    self._knob(f"{where}.ratio.{label!r}", ratio, RATIO, knobs.scalar)
+            else:
+                self._knob(f"{where}.{key}", value, RATIO if key == "ratio" else KNOBS[key], knobs.scalar)
+        return raw
+
+
+def _text(value: object) -> str | None:
+    return None if isinstance(value, str) and value else f"must be text, got {value!r}"

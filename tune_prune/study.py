@@ -1,0 +1,110 @@
+"""The Optuna study: its storage, its parameters, its samplers.
+
+A layer's ratio is the study's `keep/<layer>` = 1 - ratio on a logarithmic scale, so that 0.99 and 0.995 are as far
+apart as 0.5 and 0.75. Everywhere else it is `ratio/<layer>`.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+
+from tune_prune.errors import UserError
+from tune_prune.knobs import Choice, Knob, Range
+
+NAME = "tune_prune"
+RATIO_DIGITS = 5
+"""A ratio is rounded to this many decimals: exact in a .conf, and finer than one weight of most layers."""
+
+Params = Mapping[str, object]
+
+
+def distributions(knobs: Mapping[str, Knob]) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of every knob that is not fixed."""
+    found: dict[str, BaseDistribution] = {}
+    for name, knob in knobs.items():
+        if isinstance(knob, Choice):
+            found[name] = CategoricalDistribution(knob.options)
+        elif isinstance(knob, Range) and name.startswith("ratio/"):
+            found[_keep(name)] = FloatDistribution(1 - knob.high, 1 - knob.low, log=True)
+        elif isinstance(knob, Range) and knob.whole:
+            found[name] = IntDistribution(int(knob.low), int(knob.high), knob.log, int(knob.step or 1))
+        elif isinstance(knob, Range):
+            found[name] = FloatDistribution(knob.low, knob.high, knob.log, knob.step)
+    return found
+
+
+def _keep(name: str) -> str:
+    return name.replace("ratio/", "keep/", 1)
+
+
+def to_study(params: Params) -> dict[str, object]:
+    """Our parameters under the study's names."""
+    return {_keep(k) if k.startswith("ratio/") else k: 1 - v if k.startswith("ratio/") else v  # type: ignore[operator]
+            for k, v in params.items()}  # fmt: skip
+
+
+def from_study(drawn: Params, knobs: Mapping[str, Knob]) -> dict[str, object]:
+    """What the study drew, and what is fixed, under our names and in the space's order."""
+    params: dict[str, object] = {}
+    for name, knob in knobs.items():
+        if name.startswith("ratio/") and isinstance(knob, Range):
+            ratio = round(1 - float(drawn[_keep(name)]), RATIO_DIGITS)  # type: ignore[arg-type]
+            params[name] = min(max(ratio, knob.low), knob.high)
+        else:
+            params[name] = drawn[name] if isinstance(knob, Choice | Range) else knob
+    return params
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """A constrained multi-objective sampler."""
+    with warnings.catch_warnings():
+        # multivariate and constant_liar are marked experimental; what they do here is tested
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match name:
+            case "tpe":
+                return TPESampler(multivariate=True, constant_liar=True, seed=seed)
+            case "nsga2":
+                return NSGAIISampler(population_size=20, seed=seed)
+            case "gp":
+                return GPSampler(seed=seed)
+            case "random":
+                return RandomSampler(seed=seed)
+    raise ValueError(f"unknown sampler {name!r}")
+
+
+def derive_seed(*parts: int) -> int:
+    """A seed in [0, 2**31) from several numbers; neighbouring numbers give unrelated seeds."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def open_study(storage: str | None, run_dir: Path, fingerprint: str) -> optuna.Study:
+    """Create or go on with a run's study: compression to be maximised, validation error to be minimised.
+
+    `fingerprint` says what is searched; a study that was begun for another search is a `UserError`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = storage or f"sqlite:///{run_dir / 'study.db'}"
+    # a reader such as a dashboard may hold SQLite's lock for a moment
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    study = optuna.create_study(
+        storage=RDBStorage(url, engine_kwargs=engine),
+        study_name=NAME if storage is None else f"{NAME}-{run_dir.name}",
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get("fingerprint")
+    if known is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
+            study.set_metric_names(["compression", "val_error"])
+        study.set_user_attr("fingerprint", fingerprint)
+    elif known != fingerprint:
+        raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
+    return study

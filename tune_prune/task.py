@@ -1,0 +1,68 @@
+"""What every trial of a search shares: a dense model, the images to train and validate on, the teacher's answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune import checkpoint
+from tune_prune.augment import with_copies
+from tune_prune.data import Split, load_data
+from tune_prune.errors import UserError
+from tune_prune.models import build, pretrained
+from tune_prune.training import Measured, evaluate, logits, ready
+
+
+@dataclass(frozen=True)
+class Task:
+    """Made once a run and never changed. `teacher` is the dense model's logits on `train`, float32 [n, classes]."""
+
+    model: str
+    weights: dict[str, Tensor]
+    train: Split
+    validation: Split
+    teacher: Tensor
+    dense: Measured
+
+    def dense_model(self, device: torch.device) -> nn.Module:
+        """A fresh copy of the dense model on a device."""
+        model = build(self.model)
+        model.load_state_dict(self.weights)
+        return ready(model, device)
+
+    def to(self, device: torch.device) -> "Task":
+        """The same task with its images and logits on a device."""
+        moved = self.train.to(device), self.validation.to(device), self.teacher.to(device)
+        return Task(self.model, self.weights, *moved, self.dense)
+
+
+def load_dense(name: str, weights: str | None, source: str) -> nn.Module:
+    """A model with its dense weights: from a checkpoint file, else from the package, else as its factory made it.
+
+    `source` is what a `UserError` names when a built-in model has no weights.
+    """
+    model = build(name)
+    path = Path(weights) if weights else pretrained(name)
+    if path is not None:
+        checkpoint.load_weights(model, checkpoint.read(path), str(path))
+    elif ":" not in name:
+        raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
+    return model
+
+
+def prepare(
+    name: str, data: str, weights: str | None, copies: int, device: torch.device, source: str
+) -> tuple[Task, Callable[[], Split]]:
+    """The task of a search, and the function that reads the test split, to be called once at the end.
+
+    `copies` distorted copies of every training image are made now, and the teacher answers all of them once.
+    """
+    model = ready(load_dense(name, weights, source), device)
+    loaded = load_data(data)
+    train = with_copies(loaded.train, copies, torch.Generator().manual_seed(0)) if copies else loaded.train
+    train, validation = train.to(device), loaded.validation.to(device)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
+    return task.to(torch.device("cpu")), loaded.load_test

@@ -1,0 +1,111 @@
+"""The end of a search: the front meets the test images, once, and every file of the run directory is written."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tune_prune import checkpoint, masks, outputs, plots, records, report
+from tune_prune.data import Split
+from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
+from tune_prune.records import TrialRecord
+from tune_prune.results import RunInfo
+from tune_prune.screen import Screen
+from tune_prune.summary import summarize
+from tune_prune.task import Task
+from tune_prune.training import evaluate, ready
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process spent so far: seconds of wall-clock, and CPU seconds of its own, workers not counted."""
+
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def tell(
+    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], cost: Cost, screen: Screen, ended: str
+) -> int:
+    """Write every file of a run directory; returns 0, or 3 where no point keeps the tradeoff.
+
+    `ended` says why the search ended before its budget, or is empty. After an interruption the test images are not
+    read: the front is not the final one yet.
+    """
+    found = [_closed(record, ended) for record in records.read_all(run_dir)]
+    members = front_of(found)
+    tested, dense = {}, None
+    if ended != "interrupted":
+        tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
+    spent = sum(record.cpu_seconds for record in found) + cost.cpu_seconds
+    summary = summarize(
+        found,
+        members,
+        tested,
+        info,
+        dense_test_error=dense.error if dense else None,
+        wall_seconds=cost.wall_seconds + _earlier_wall(run_dir),
+        cpu_seconds=spent,
+    )
+    outputs.write_tables(run_dir, found, info)
+    outputs.write_front(run_dir, found, members, tested, info)
+    outputs.write_summary(run_dir, summary)
+    plots.pareto_png(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
+    report.write_report(run_dir)
+    _show(screen, run_dir, found, members, tested, dense, info, summary)
+    return 0 if members else 3
+
+
+def _closed(record: TrialRecord, reason: str) -> TrialRecord:
+    """A trial that was running when the search ended counts as stopped; its record on disk is left as it is."""
+    return record if record.state in records.FINAL else replace(record, state="stopped", reason=reason or "cut off")
+
+
+def _earlier_wall(run_dir: Path) -> float:
+    """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
+    path = run_dir / "summary.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"]) if path.is_file() else 0.0
+
+
+def _test(
+    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
+) -> tuple[dict[str, Tested], Tested]:
+    """The one reading of the test images: each member's checkpoint as it is on disk, and the dense model."""
+    split = load_test().to(device)
+    tested = {}
+    for member in members:
+        path = run_dir / str(member.point.checkpoint)
+        model, mask = checkpoint.restore(checkpoint.read(path), str(path))
+        if masks.compression(mask) != member.point.compression:
+            raise RuntimeError(f"{path}: holds another compression than its trial measured")
+        tested[member.id] = _tested(evaluate(ready(model, device), split).error, len(split.labels))
+    return tested, _tested(evaluate(task.dense_model(device), split).error, len(split.labels))
+
+
+def _tested(error: float, n: int) -> Tested:
+    return Tested(error, *wilson(round(error * n / 100), n))
+
+
+def _show(
+    screen: Screen,
+    run_dir: Path,
+    found: Sequence[TrialRecord],
+    members: Sequence[Member],
+    tested: dict[str, Tested],
+    dense: Tested | None,
+    info: RunInfo,
+    summary: dict[str, object],
+) -> None:
+    if tested and dense:
+        screen.front(members, tested, dense, info.dense_val_error)
+    best, nearest = best_of(members), closest(found)
+    if best:
+        screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
+    elif nearest:
+        screen.say(
+            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; the best found, {nearest.point.factor:.1f}x at "
+            f"{nearest.point.val_error:.2f} %, would keep one of {summary['smallest_tradeoff']:g}"
+        )
+    screen.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")

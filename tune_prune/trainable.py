@@ -1,0 +1,134 @@
+"""The Ray Tune trainable: an adapter around pruning.py, with no science in it. One step is one round."""
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from tune_prune import checkpoint, records
+from tune_prune.data import Split
+from tune_prune.pruning import Plan, Point, State, prune, start
+from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.space import to_plan
+from tune_prune.task import Task
+from tune_prune.training import Measured
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A task as NumPy arrays, which Ray's object store hands to every worker of a machine without copying them."""
+
+    model: str
+    weights: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    dense: Measured
+    run_dir: Path
+    limit: float
+    device: str
+    threads: int
+
+    @classmethod
+    def of(cls, task: Task, run_dir: Path, limit: float, device: str, threads: int) -> "Shared":
+        """Share a task; `limit` is the highest feasible validation error in percent."""
+        arrays = {
+            "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
+            "validation": task.validation.inputs, "validation_labels": task.validation.labels,
+        }  # fmt: skip
+        weights = {key: value.numpy() for key, value in task.weights.items()}
+        numpy = {key: value.numpy() for key, value in arrays.items()}
+        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values()])
+
+    def task(self) -> Task:
+        """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
+        arrays = {key: _view(value) for key, value in self.arrays.items()}
+        train = Split(arrays["train"], arrays["train_labels"])
+        validation = Split(arrays["validation"], arrays["validation_labels"])
+        weights = {key: torch.tensor(value) for key, value in self.weights.items()}
+        task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
+        return task.to(torch.device(self.device))
+
+
+def _view(array: np.ndarray) -> torch.Tensor:
+    """A tensor over an array without a copy. The store's memory is read-only, and nothing here writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+class PruneTrainable(tune.Trainable):
+    """One trial: the rounds of a plan, a record of them on disk, and the weights of the rounds that may be wanted."""
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        """Called once a worker: what all its trials share."""
+        torch.set_num_threads(shared.threads)
+        self._shared, self._task = shared, shared.task()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The worker goes on with another trial."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trial: int = config["trial"]
+        self._params: dict[str, Any] = config["params"]
+        self._parent: int | None = config.get("parent")
+        self._plan: Plan = to_plan(self._params)
+        self._points: list[PointRecord] = []
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+        self._state = self._start(config.get("start"))
+        task = self._task
+        self._rounds: Iterator[Point] = prune(
+            self._state, self._plan, task.train, task.validation, config["seed"], task.teacher
+        )
+
+    def _start(self, parent_checkpoint: str | None) -> State:
+        """From the dense model, or from the weights and masks of a parent's last round."""
+        model = self._task.dense_model(torch.device(self._shared.device))
+        state = start(model)
+        if parent_checkpoint is not None:
+            path = self._shared.run_dir / parent_checkpoint
+            saved = checkpoint.read(path)
+            checkpoint.load_weights(model, saved, str(path))
+            for label, kept in saved.masks.items():
+                state.masks[label].copy_(kept)
+        return state
+
+    def step(self) -> dict[str, Any]:
+        """One round. What a trial raises is its own failure, told in its record; the others go on."""
+        try:
+            point = next(self._rounds)
+        except Exception as error:
+            return self._report("failed", f"{type(error).__name__}: {error}")
+        last = point.round == self._plan.rounds
+        self._points.append(self._record_point(point, keep=last))
+        return self._report("complete" if last else "running")
+
+    def _record_point(self, point: Point, keep: bool) -> PointRecord:
+        feasible = point.error <= self._shared.limit
+        saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
+        if saved:
+            checkpoint.write(self._shared.run_dir / saved, self._task.model, self._state.model, self._state.masks)
+        return PointRecord(
+            point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
+            point.ratios, saved,
+        )  # fmt: skip
+
+    def _report(self, state: str, reason: str = "") -> dict[str, Any]:
+        record = TrialRecord(
+            self._trial, state, self._params, dict(self._plan.pruners), self._points, reason, self._parent,
+            time.perf_counter() - self._began, time.process_time() - self._cpu_began,
+        )  # fmt: skip
+        records.write(self._shared.run_dir, record)
+        return {"trial": self._trial, "rounds": len(self._points), "done": state != "running"}
