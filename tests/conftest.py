@@ -1,5 +1,6 @@
 """Toys that the tests share. Factories are named as a user names theirs, by address: `conftest:mlp`."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from tune_prune import cli
 from tune_prune.data import Data, Split
 from tune_prune.errors import UserError
+from tune_prune.records import PointRecord, TrialRecord
 
 torch.set_num_threads(1)
 settings.register_profile("no timing assertions", deadline=None)
@@ -82,6 +85,20 @@ def toy_model(request: pytest.FixtureRequest) -> nn.Module:
     return request.param()
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """Runs `tune-prune` with arguments, in this process; returns its exit code."""
+
+    def run(*arguments: object, name: str | None = None) -> object:
+        monkeypatch.setattr(sys, "argv", ["tune-prune", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as ended:
+            cli.main(name)
+        return ended.value.code or 0
+
+    return run
+
+
 def seeded(seed: int) -> torch.Generator:
     """A random source."""
     return torch.Generator().manual_seed(seed)
@@ -93,3 +110,25 @@ def fault(call: Callable[[], object]) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def ended(
+    trial: int, *points: tuple[float, float], limit: float = 2.0, state: str = "complete", parent: int | None = None
+) -> TrialRecord:
+    """A trial that measured these (compression, error), with the checkpoints that its worker would have kept."""
+    found = [
+        PointRecord(
+            round=number,
+            compression=compression,
+            factor=1 / (1 - compression),
+            val_error=error,
+            val_loss=error / 30,
+            feasible=error <= limit,
+            seconds=1.5,
+            ratios={"2": compression},
+            checkpoint=f"rounds/{trial}-{number}.safetensors" if error <= limit or number == len(points) else None,
+        )
+        for number, (compression, error) in enumerate(points, start=1)
+    ]
+    params = {"ratio/2": points[-1][0] if points else 0.0, "pruner": "mag"}
+    return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent)

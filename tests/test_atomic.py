@@ -17,9 +17,7 @@ def test_bytes_and_parents(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
-def test_text_is_utf8_with_its_line_ends_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_text_is_utf8_with_its_line_ends_unchanged(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "note.txt"
     atomic.write_text(path, text)
     assert path.read_bytes() == text.encode("utf-8")

@@ -1,11 +1,8 @@
-import pytest
 import torch
 from conftest import seeded
 from torch import Tensor
 
-from tune_prune import augment
-from tune_prune.augment import affine, with_copies
-from tune_prune.data import Split
+from tune_prune.augment import affine
 
 AXIS = torch.arange(28) - 13.5
 
@@ -66,24 +63,3 @@ def test_the_seed_decides() -> None:
     one, same, other = (affine(images, seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_copies_follow_the_originals(dtype: torch.dtype) -> None:
-    split = Split((torch.randn(7, 1, 8, 8) * 100).to(dtype), torch.arange(7))
-    made = with_copies(split, 2, seeded(0), batch_size=3)
-    assert made.inputs.shape == (21, 1, 8, 8)
-    assert made.inputs.dtype == dtype
-    assert made.labels.tolist() == [*range(7)] * 3
-    assert torch.equal(made.inputs[:7], split.inputs)
-    one, two = made.inputs[7:14], made.inputs[14:]
-    assert not torch.equal(one, split.inputs)
-    assert not torch.equal(one, two)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_copies_keep_every_brightness(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(augment, "affine", lambda images, generator: images.clone())
-    levels = torch.arange(256).to(dtype).reshape(4, 1, 8, 8)
-    made = with_copies(Split(levels, torch.arange(4)), 1, seeded(0))
-    assert torch.equal(made.inputs[4:], levels)

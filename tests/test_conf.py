@@ -31,7 +31,7 @@ notes = st.dictionaries(texts, values, max_size=4)
 @st.composite
 def confs(draw: st.DrawFn) -> Conf:
     by_layer = draw(st.dictionaries(names, ratios, min_size=1, max_size=6))
-    pruners = draw(st.none() | st.fixed_dictionaries({layer: names for layer in by_layer}))
+    pruners = draw(st.none() | st.fixed_dictionaries(dict.fromkeys(by_layer, names)))
     return Conf(by_layer, pruners, draw(notes))
 
 
@@ -80,18 +80,14 @@ def test_files_of_torch7_pruner(text: str) -> None:
 
 
 def test_remarks_are_not_notes() -> None:
-    text = (
-        "8\n0.7\n# made by hand\n#a=1\n\n#\n## b = 2\n# [table]\nnonsense\n# = \n# c = [1\n# d = 'x' # why\n"
-    )
+    text = "8\n0.7\n# made by hand\n#a=1\n\n#\n## b = 2\n# [table]\nnonsense\n# = \n# c = [1\n# d = 'x' # why\n"
     read = conf.parse(text, "a.conf")
     assert read.pruners is None
     assert read.notes == {"a": 1, "d": "x"}
 
 
 @given(confs())
-@example(
-    Conf({"8": 0.1 + 0.2}, None, {"line\nbreak": 'a "quote" \\ \x7f\x85\u2028\u202e # = \r\n', "": [{}]})
-)
+@example(Conf({"8": 0.1 + 0.2}, None, {"line\nbreak": 'a "quote" \\ \x7f\x85\u2028\u202e # = \r\n', "": [{}]}))
 @example(Conf({"8": 5e-324}, None, {"nan": math.nan, "inf": [math.inf, -math.inf], "zero": -0.0}))
 def test_what_is_dumped_is_parsed_again(written: Conf) -> None:
     text = conf.dump(written)
@@ -102,9 +98,7 @@ def test_what_is_dumped_is_parsed_again(written: Conf) -> None:
     assert len(text.splitlines()) == 2 + (written.pruners is not None) + len(written.notes)
 
 
-@given(
-    st.text() | st.text(alphabet="18,.#=[]{}\"'\n\r a\x00") | st.text().map(lambda tail: "8\n0.7\n#" + tail)
-)
+@given(st.text() | st.text(alphabet="18,.#=[]{}\"'\n\r a\x00") | st.text().map(lambda tail: "8\n0.7\n#" + tail))
 def test_any_text_is_a_conf_that_round_trips_or_a_user_error_of_one_line(text: str) -> None:
     try:
         read = conf.parse(text, "a.conf")

@@ -97,9 +97,7 @@ def test_each_layer_by_its_own_pruner(toy_data: Data) -> None:
     assert torch.equal(scores["2"], score({"2": "taylor1"}, context)["2"])
 
 
-def test_a_statistic_is_measured_once_and_only_where_asked_for(
-    monkeypatch: pytest.MonkeyPatch, toy_data: Data
-) -> None:
+def test_a_statistic_is_measured_once_and_only_where_asked_for(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
     measured: list[str] = []
     for name in measure.statistics:
         original = measure.statistics[name]

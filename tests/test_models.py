@@ -15,7 +15,7 @@ SIZES = {
 TOTALS = {"lenet5": 313_470, "lenet_300_100": 266_200, "lenet5_caffe": 430_500}
 
 
-@pytest.mark.parametrize("name", models.models)
+@pytest.mark.parametrize("name", SIZES)
 def test_built_in_models(name: str) -> None:
     model = models.build(name)
     sizes = {label: weight.numel() for label, weight in prunable(model).items()}

@@ -103,9 +103,7 @@ def test_a_further_point_never_lessens_the_hypervolume(points: list[Point], poin
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=8),
     st.randoms(use_true_random=False),
 )
-def test_hypervolume_is_the_count_of_dominated_cells(
-    corners: list[tuple[int, int]], rng: random.Random
-) -> None:
+def test_hypervolume_is_the_count_of_dominated_cells(corners: list[tuple[int, int]], rng: random.Random) -> None:
     # Corners on a grid of 10 by 10 cells, some beyond it, dominate whole cells.
     points = [(1 - 10 ** (-3 * x / 10), MAX_ERROR * y / 10) for x, y in corners]
     rng.shuffle(points)
@@ -113,9 +111,7 @@ def test_hypervolume_is_the_count_of_dominated_cells(
     assert hypervolume(points, MAX_ERROR) == pytest.approx(cells / 100)
 
 
-@pytest.mark.parametrize(
-    ("max_error", "max_log_factor"), [(0.0, 3.0), (-1.0, 3.0), (2.0, 0.0), (math.nan, 3.0)]
-)
+@pytest.mark.parametrize(("max_error", "max_log_factor"), [(0.0, 3.0), (-1.0, 3.0), (2.0, 0.0), (math.nan, 3.0)])
 def test_a_rectangle_without_area_is_refused(max_error: float, max_log_factor: float) -> None:
     with pytest.raises(ValueError, match="must have an area"):
         hypervolume([], max_error, max_log_factor)
@@ -163,9 +159,7 @@ def test_knee_is_farthest_by_the_formula_of_a_line_through_two_points(points: li
 def _scaled(points: list[Point]) -> list[Point]:
     x = [-math.log10(max(1 - compression, 1e-16)) for compression, _ in points]
     y = [error for _, error in points]
-    return [
-        ((u - x[0]) / ((x[-1] - x[0]) or 1.0), (v - y[0]) / (y[-1] - y[0])) for u, v in zip(x, y, strict=True)
-    ]
+    return [((u - x[0]) / ((x[-1] - x[0]) or 1.0), (v - y[0]) / (y[-1] - y[0])) for u, v in zip(x, y, strict=True)]
 
 
 def _distance(point: Point, start: Point, end: Point) -> float:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tune_prune.data import Split, as_float
-
 
 def affine(
     images: Tensor,
@@ -30,19 +28,3 @@ def affine(
     theta = torch.stack(rows, dim=1).reshape(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
-
-
-def with_copies(split: Split, copies: int, generator: torch.Generator, batch_size: int = 1000) -> Split:
-    """A split of images followed by `copies` distorted copies of it: n images become n * (1 + copies).
-
-    Distorting once, ahead, lets a teacher's answers be cached for what every trial trains on.
-    """
-    parts, labels = [split.inputs], [split.labels]
-    for _ in range(copies):
-        for images in split.inputs.split(batch_size):
-            distorted = affine(as_float(images), generator)
-            if images.dtype == torch.uint8:
-                distorted = distorted.mul_(256).round_().clamp_(0, 255).to(torch.uint8)
-            parts.append(distorted)
-        labels.append(split.labels)
-    return Split(torch.cat(parts), torch.cat(labels))

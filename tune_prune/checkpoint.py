@@ -68,7 +68,10 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
     Raises a `UserError` that names `source` where tensors do not fit the model, or a removed weight is not zero.
     """
-    model = build(checkpoint.model)
+    try:
+        model = build(checkpoint.model)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     load_weights(model, checkpoint, source)
     full = masks.dense(model)
     for label, kept in checkpoint.masks.items():

@@ -1,10 +1,12 @@
 """The settings of a run, checked before anything starts, and kept in the run directory for `--resume`."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,17 @@ class Config:
         _require(self.device in ("auto", "cpu", "cuda"), "--device", "one of auto, cpu, cuda", self.device)
         _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
         _require((self.gpus_per_trial or 0) >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
+        if self.sampler == "gp" and find_spec("scipy") is None:
+            raise UserError("--sampler gp needs scipy, which is not installed; pip install scipy, or choose tpe")
         concurrent = self.max_concurrent is None or self.max_concurrent >= 1
         _require(concurrent, "--max-concurrent", "at least 1", self.max_concurrent)
-        if not self.address:  # a cluster's GPUs are on other machines
+        if not self.address:  # a cluster's are on other machines
+            self._check_cpus(os.cpu_count() or 1)
             self._check_gpus(torch.cuda.device_count())
+
+    def _check_cpus(self, there: int) -> None:
+        if self.cpus_per_trial > there:
+            raise UserError(f"--cpus-per-trial {self.cpus_per_trial:g}: this machine has {there}; ask for at most that")
 
     def _check_gpus(self, there: int) -> None:
         if self.device == "cuda" and not there:
@@ -140,7 +149,7 @@ def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]
         raw = json.loads(path.read_text(encoding="utf-8"))
         name = str(raw.pop("space"))
         # a time budget was that process's; the resumed one has its own or none
-        raw |= {"pruners": tuple(raw["pruners"]) if raw["pruners"] else None, "time_budget": None} | given
+        raw |= {"pruners": tuple(raw["pruners"]) if raw["pruners"] else None, "time_budget": None, **given}
         config = Config(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}); begin again with a new --run-dir") from error

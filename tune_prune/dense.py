@@ -23,11 +23,6 @@ class Epoch:
     val_loss: float
 
 
-def steps_per_epoch(data: Data, batch_size: int) -> int:
-    """Whole batches in one pass over the training images."""
-    return max(1, len(data.train.labels) // batch_size)
-
-
 def train(
     name: str,
     data: Data,

@@ -1,6 +1,7 @@
 """What a search may turn: a value that is fixed, a choice among values, or a range to draw from."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from low to high, both included; whole where both are whole numbers."""
+    """A number from low to high, both included; a whole one where low and high are of type int."""
 
     low: float
     high: float
@@ -42,18 +43,24 @@ Check = Callable[[object], str | None]
 """What is wrong with a value ("must be ..."), or None."""
 
 
-def number(low: float, high: float = math.inf, *, whole: bool = False, open_high: bool = False) -> Check:
-    """A check for numbers in [low, high], or [low, high) with `open_high`."""
-    open_high = open_high or high == math.inf
-    rule = f"must be a {'whole ' if whole else ''}number in [{low:g}, {high:g}{')' if open_high else ']'}"
+@dataclass(frozen=True)
+class Number:
+    """A check for numbers in [low, high], or [low, high) with `open_high`; whole numbers alone with `whole`."""
 
-    def check(value: object) -> str | None:
-        right_type = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if right_type and low <= value <= high and not (open_high and value == high):  # type: ignore[operator]
-            return None
-        return f"{rule}, got {value!r}"
+    low: float
+    high: float = math.inf
+    whole: bool = False
+    open_high: bool = False
 
-    return check
+    def __call__(self, value: object) -> str | None:
+        """What is wrong with a value, or None."""
+        open_high = self.open_high or self.high == math.inf
+        if isinstance(value, int if self.whole else int | float) and not isinstance(value, bool):
+            below = value < self.high if open_high else value <= self.high
+            if self.low <= value <= sys.float_info.max and below:
+                return None
+        interval = f"[{self.low:g}, {self.high:g}{')' if open_high else ']'}"
+        return f"must be a {'whole ' if self.whole else ''}number in {interval}, got {value!r}"
 
 
 def parse(raw: object, check: Check, where: str) -> Knob:
@@ -98,9 +105,13 @@ def _range(raw: dict[str, object], check: Check, where: str) -> Range | Scalar:
         raise UserError(f"{where}.log: must be true or false, got {log!r}")
     if log and low <= 0:
         raise UserError(f"{where}: a logarithmic range must begin above 0, got low {low:g}")
-    step_rule = number(1, whole=True) if isinstance(low, int) and isinstance(high, int) else number(1e-12)
+    whole = isinstance(check, Number) and check.whole
+    step_rule = Number(1, whole=True) if whole else Number(1e-12)
     if step is not None and (wrong := step_rule(step)):
         raise UserError(f"{where}.step: {wrong}")
     if log and step is not None:
         raise UserError(f"{where}: log and step exclude each other; leave one out")
-    return low if low == high else Range(low, high, log, step)  # type: ignore[arg-type]
+    if low == high:
+        return low
+    # `distill = {low = 0, high = 1}` is a range of all numbers between, although TOML reads whole ones
+    return Range(low, high, log, step) if whole else Range(float(low), float(high), log, step)  # type: ignore[arg-type]

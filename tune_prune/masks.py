@@ -3,7 +3,7 @@
 A mask has its weight's shape and dtype: 1 keeps a weight, 0 removes it. Masks are keyed by layer label.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,25 @@ PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that can be pruned, by label, in the model's order; no biases.
 
-    In an `nn.Sequential` a layer's label is its 1-based position, as torch7-pruner counted ("8"); in any other
-    model its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once.
+    In an `nn.Sequential` a layer's label is its 1-based position, as torch7-pruner counted ("8"); a layer inside a
+    part of it ("2/conv1") has that part's position before its name there, and in any other model a layer's label is
+    its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once.
     """
-    # not named_children, which leaves out a module's second use and so would shift the positions after it
-    modules = enumerate(model, start=1) if isinstance(model, nn.Sequential) else model.named_modules()
     weights: dict[str, Tensor] = {}
-    for label, module in modules:
+    for label, module in _labelled(model):
         if isinstance(module, PRUNABLE) and not any(module.weight is seen for seen in weights.values()):
-            weights[str(label)] = module.weight
+            weights[label] = module.weight
     return weights
+
+
+def _labelled(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if not isinstance(model, nn.Sequential):
+        yield from model.named_modules()
+        return
+    # not named_children, which leaves out a module's second use and so would shift the positions after it
+    for position, part in enumerate(model, start=1):
+        for name, module in part.named_modules():
+            yield f"{position}/{name}" if name else str(position), module
 
 
 def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:

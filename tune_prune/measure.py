@@ -45,7 +45,8 @@ def gradient(context: Context) -> dict[str, Tensor]:
     inputs, labels = context.sample
     for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
         loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
-        grads = torch.autograd.grad(loss, list(layers.values()))
+        # a layer that this model does not use has no part in the loss: its gradient is zero
+        grads = torch.autograd.grad(loss, list(layers.values()), allow_unused=True, materialize_grads=True)
         torch._foreach_add_(list(totals.values()), grads, alpha=1 / len(labels))
     return totals
 

@@ -1,5 +1,6 @@
 """Iterative pruning: measure, score, mask, retrain; a point every round."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from tune_prune import criteria, masks
 from tune_prune.data import Split
 from tune_prune.measure import Context, draw_sample
 from tune_prune.schedule import schedules
-from tune_prune.training import Measured, Recipe, evaluate, fit
+from tune_prune.training import DivergedError, Measured, Recipe, evaluate, fit
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def prune(
         if recipe.steps:
             retrain(state, recipe, train, generator, teacher)
         measured: Measured = evaluate(state.model, validation)
+        if not math.isfinite(measured.loss):
+            raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_
         yield Point(
             round=round_,

@@ -12,6 +12,8 @@ LAYERS = 2
 
 def wanted(records: Sequence[TrialRecord], parents: Collection[int]) -> set[str]:
     """The checkpoints to keep: the feasible front's, parents', and those of trials that are worth finishing."""
+    # in the order of trials, as the front has it: of equal points the same one must stay that is reported
+    records = sorted(records, key=lambda record: record.trial)
     points = [point for record in records for point in record.points if point.checkpoint]
     keep = _front([point for point in points if point.feasible])
     keep += [r.last for r in records if r.trial in parents and r.points]

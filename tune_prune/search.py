@@ -2,6 +2,7 @@
 
 import hashlib
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -15,8 +16,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from tune_prune import __version__, masks, task
-from tune_prune.config import Config
-from tune_prune.data import Split
+from tune_prune.config import Config, save
+from tune_prune.data import Split, load_data
 from tune_prune.errors import HeldError
 from tune_prune.models import build
 from tune_prune.results import RunInfo
@@ -43,28 +44,34 @@ class Prepared:
 
 def describe(config: Config, space: Space) -> str:
     """What would be searched, checked as a run would be: for `--dry-run`."""
-    labels = list(masks.prunable(build(space.model)))
+    labels = list(masks.prunable(task.load_dense(space.model, space.weights, space.source)))
+    load_data(space.data)
     rows = [f"  {name} = {knob}" for name, knob in space.params(labels).items()]
-    head = f"{space.name}: {space.model} on {space.data}, {config.budget} trials, tradeoff {config.acc_tradeoff:g} points"
+    what = f"{space.name}: {space.model} on {space.data}"
+    head = f"{what}, {config.budget} trials, tradeoff {config.acc_tradeoff:g} points"
     return "\n".join([head, *rows, f"  first guesses: {len(space.queue(labels))}"])
 
 
-def search(config: Config, space: Space, run_dir: Path, screen: Screen) -> int:
+def search(config: Config, space: Space, run_dir: Path, screen: Screen, text: str | None = None) -> int:
     """Search, or go on with a search, in a run directory. Returns the exit code: 0, 3, 130 or 143.
 
-    Raises `UserError` for what is wrong with the settings and `HeldError` where another process holds the directory.
+    `text` is what the space's file says where the search is a new one. Raises `UserError` for what is wrong with the
+    settings and `HeldError` where another process holds the directory.
     """
     began = time.monotonic()
     stop = Stop(config.time_budget)
-    with _lock(run_dir), stop.on_signals():
+    with stop.on_signals():
         screen.say(f"{space.name}: {space.model} on {space.data}, {config.budget} trials, into {run_dir}")
-        prepared = _prepare(config, space)
+        prepared = _prepare(config, space)  # before the directory is made: a task that is wrong leaves none behind
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
-        info, cost = _run(config, space, run_dir, screen, prepared, stop, began)
-        code = tell(run_dir, prepared.task, info, prepared.load_test, cost, screen, stop.reason)
+        with _lock(run_dir):
+            if text is not None:
+                save(run_dir, config, space, text)
+            info, cost = _run(config, space, run_dir, screen, prepared, stop, began)
+            code = tell(run_dir, prepared.task, info, prepared.load_test, cost, screen, stop.reason)
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
@@ -85,7 +92,7 @@ def _prepare(config: Config, space: Space) -> Prepared:
     device = torch.device(config.torch_device)
     labels = list(masks.prunable(build(space.model)))
     space.params(labels)  # a pattern that matches no layer is found before the data is read
-    prepared, load_test = task.prepare(space.model, space.data, space.weights, space.copies, device, space.source)
+    prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source)
     model = prepared.dense_model(torch.device("cpu"))
     info = RunInfo(
         space=space.name,
@@ -100,16 +107,23 @@ def _prepare(config: Config, space: Space) -> Prepared:
         dense_val_error=prepared.dense.error,
         labels=tuple(labels),
         totals={label: weight.numel() for label, weight in masks.prunable(model).items()},
-        command=" ".join(["tune-prune", *sys.argv[1:]]),
+        command=_command(),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
     )
     return Prepared(prepared, info, load_test)
 
 
+def _command() -> str:
+    """How this process was started, as it would be typed again."""
+    name = Path(sys.argv[0]).name
+    program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
 def _fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
-    searched = (space.model, space.data, space.copies, sorted(space.params(info.labels).items(), key=str))
+    searched = (space.model, space.data, sorted(space.params(info.labels).items(), key=str))
     goal = (info.acc_tradeoff, info.dense_val_error, space.finish, info.seed, info.sampler)
     return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
 
@@ -141,9 +155,7 @@ def _run(
 class _Progress:
     """Turns what the searcher knows into what the screen shows, and drops weights that nothing needs any more."""
 
-    def __init__(
-        self, run_dir: Path, info: RunInfo, screen: Screen, began: float, time_budget: float | None
-    ) -> None:
+    def __init__(self, run_dir: Path, info: RunInfo, screen: Screen, began: float, time_budget: float | None) -> None:
         self._run_dir, self._info, self._screen = run_dir, info, screen
         self._began, self._time_budget = began, time_budget
         self._first: tuple[float, int] | None = None

@@ -17,7 +17,7 @@ from tune_prune import finishing, records
 from tune_prune.knobs import Knob
 from tune_prune.records import TrialRecord
 from tune_prune.space import Finish
-from tune_prune.study import derive_seed, distributions, from_study, make_sampler, to_study
+from tune_prune.study import derive_seed, distributions, from_study, log_factor, make_sampler, to_study
 
 MAX_STARTS = 3
 """A trial that took its process down this often is given up as failed."""
@@ -167,14 +167,25 @@ class StudySearcher(Searcher):
 
     def _tell(self, record: TrialRecord) -> None:
         """Tell the study a trial's record, the constraint before the values: positive means infeasible."""
-        frozen = self._study.trials[record.trial]
         if record.state == "complete":
-            violation = record.last.val_error - self._goal.limit
-            Trial(self._study, frozen._trial_id).set_constraint("val_error - limit", violation)
-            self._study.tell(record.trial, [record.last.compression, record.last.val_error])
+            frozen = self._study.trials[record.trial]
+            violation = self._expected_error(record) - self._goal.limit
+            Trial(self._study, frozen._trial_id).set_constraint("expected val_error - limit", violation)
+            self._study.tell(record.trial, [log_factor(record.last.compression), record.last.val_error])
         else:
             self._study.tell(record.trial, state=TrialState.FAIL)
         self.records[record.trial] = record
+
+    def _expected_error(self, record: TrialRecord) -> float:
+        """What the constraint is held against: what was measured, or what finishing is expected to make of it.
+
+        Where trials are finished, one that was not is judged as if it were: its short retraining says too little of
+        what its ratios can reach, and the sampler would learn to prune timidly.
+        """
+        dense = self._goal.dense_error
+        finished = record.parent is not None or self._goal.finish.share == 0
+        recovered = 1.0 if finished else finishing.recovery([*self.records.values()], dense)
+        return finishing.predicted(record.last.val_error, dense, recovered)
 
     def _fail(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
         """The record of a trial that could not write one to its end."""

@@ -8,11 +8,11 @@ from typing import Any
 from tune_prune import knobs
 from tune_prune.criteria import find
 from tune_prune.errors import UserError, known
-from tune_prune.knobs import Check, Choice, Knob, Range, number
+from tune_prune.knobs import Check, Choice, Knob, Number, Range
 from tune_prune.pruning import Plan
 from tune_prune.schedule import schedules
 
-RATIO = number(0, 1, open_high=True)
+RATIO = Number(0, 1, open_high=True)
 
 
 def _pruner(value: object) -> str | None:
@@ -28,16 +28,16 @@ def _schedule(value: object) -> str | None:
 KNOBS: Mapping[str, Check] = {
     "pruner": _pruner,
     "schedule": _schedule,
-    "rounds": number(1, whole=True),
-    "steps": number(0, whole=True),
-    "final_steps": number(0, whole=True),
-    "lr": number(0),
-    "momentum": number(0, 1, open_high=True),
-    "weight_decay": number(0),
-    "batch_size": number(1, whole=True),
-    "distill": number(0, 1),
-    "temperature": number(0.01),
-    "sample": number(1, whole=True),
+    "rounds": Number(1, whole=True),
+    "steps": Number(0, whole=True),
+    "final_steps": Number(0, whole=True),
+    "lr": Number(0),
+    "momentum": Number(0, 1, open_high=True),
+    "weight_decay": Number(0),
+    "batch_size": Number(1, whole=True),
+    "distill": Number(0, 1),
+    "temperature": Number(0.01),
+    "sample": Number(1, whole=True),
 }
 """What `[space]` may hold beside the ratios: the fields of `pruning.Plan`, and one pruner for all layers."""
 
@@ -53,17 +53,13 @@ class Finish:
 
 @dataclass(frozen=True)
 class Space:
-    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
-
-    `copies` is how many distorted copies of every training image trials train on beside the original.
-    """
+    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts."""
 
     name: str
     source: str
     model: str
     data: str
     weights: str | None
-    copies: int
     knobs: Mapping[str, Knob]
     ratios: Sequence[tuple[str, Knob]]
     acc_tradeoff: float
@@ -92,12 +88,20 @@ class Space:
         return replace(self, knobs={**self.knobs, "pruner": knobs.parse(list(names), _pruner, "--pruners")})
 
     def queue(self, labels: Sequence[str]) -> list[dict[str, object]]:
-        """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range."""
+        """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range.
+
+        A `UserError` where a guess names a layer that the model does not have.
+        """
         params = self.params(labels)
+        for number, guess in enumerate(self.guesses, start=1):
+            named = guess["ratio"] if isinstance(guess["ratio"], Mapping) else {}
+            for label in set(named) - set(labels):
+                where = f"{self.source}: guess {number}: ratio.{label} names no layer of {self.model}"
+                raise UserError(f"{where}; layers that can be pruned: {known(labels)}")
         return [self._guess(guess, params) for guess in self.guesses]
 
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
-        ratio = guess["ratio"]
+        ratio: Any = guess["ratio"]
         wanted = {k: v for k, v in guess.items() if k != "ratio"}
         for key, knob in params.items():
             label = key.removeprefix("ratio/")
@@ -114,4 +118,4 @@ def to_plan(params: Mapping[str, Any]) -> Plan:
     """The pruning plan of a trial's parameters."""
     ratios = {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
     rest = {f.name: params[f.name] for f in fields(Plan) if f.name in params}
-    return Plan(ratios=ratios, pruners={label: params["pruner"] for label in ratios}, **rest)
+    return Plan(ratios=ratios, pruners=dict.fromkeys(ratios, params["pruner"]), **rest)

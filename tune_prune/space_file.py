@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
-from tune_prune.knobs import Check, Knob, number
+from tune_prune.knobs import Check, Knob, Number
 from tune_prune.space import KNOBS, RATIO, Finish, Space
 
 
@@ -51,7 +51,7 @@ class _Reader:
         self._only(raw, "", ["task", "space", "goal", "finish", "guess"])
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
         goal, finish = self._table(raw, "goal"), self._table(raw, "finish")
-        self._only(task, "task.", ["model", "data", "weights", "copies"])
+        self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
         self._only(finish, "finish.", ["share", "steps", "lr"])
@@ -63,15 +63,14 @@ class _Reader:
             model=self._value(task, "task.model", _text),
             data=self._value(task, "task.data", _text),
             weights=self._value(task, "task.weights", _text, None),
-            copies=self._value(task, "task.copies", number(0, 20, whole=True), 0),
             knobs={"pruner": "mag"} | chosen,
-            ratios=[(pattern, self._knob(f"space.ratio.{pattern!r}", v, RATIO)) for pattern, v in ratios.items()],
-            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", number(0, 100), 0.5),
-            budget=self._value(goal, "goal.budget", number(1, whole=True), 100),
+            ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", v)) for pattern, v in ratios.items()],
+            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
+            budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             finish=Finish(
-                share=self._value(finish, "finish.share", number(0, 0.9), 0.0),
-                steps=self._value(finish, "finish.steps", number(1, whole=True), Finish.steps),
-                lr=self._value(finish, "finish.lr", number(0), Finish.lr),
+                share=self._value(finish, "finish.share", Number(0, 0.9), 0.0),
+                steps=self._value(finish, "finish.steps", Number(1, whole=True), Finish.steps),
+                lr=self._value(finish, "finish.lr", Number(0), Finish.lr),
             ),
             guesses=self._guesses(raw.get("guess", [])),
         )
@@ -97,6 +96,14 @@ class _Reader:
         if wrong:
             raise UserError(f"{self._source}: {where} {wrong}")
         return table[key]
+
+    def _ratio(self, where: str, raw: object) -> Knob:
+        if isinstance(raw, dict) and raw.keys() & {"log", "step"}:
+            rule = "takes low and high alone; ratios are drawn evenly in log(1 - ratio)"
+            raise UserError(f"{self._source}: {where}: {rule}")
+        if isinstance(raw, dict) and any(isinstance(value, dict) for value in raw.values()):
+            raise UserError(f"{self._source}: {where}: a name with dots must stand in quotes")
+        return self._knob(where, raw, RATIO)
 
     def _knob(self, where: str, raw: object, check: Check, parse: Callable[..., Knob] = knobs.parse) -> Knob:
         try:

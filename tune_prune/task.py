@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint
-from tune_prune.augment import with_copies
 from tune_prune.data import Split, load_data
 from tune_prune.errors import UserError
 from tune_prune.models import build, pretrained
@@ -43,6 +42,7 @@ def load_dense(name: str, weights: str | None, source: str) -> nn.Module:
 
     `source` is what a `UserError` names when a built-in model has no weights.
     """
+    torch.manual_seed(0)  # weights that a factory draws are drawn again where a run is resumed
     model = build(name)
     path = Path(weights) if weights else pretrained(name)
     if path is not None:
@@ -53,16 +53,12 @@ def load_dense(name: str, weights: str | None, source: str) -> nn.Module:
 
 
 def prepare(
-    name: str, data: str, weights: str | None, copies: int, device: torch.device, source: str
+    name: str, data: str, weights: str | None, device: torch.device, source: str
 ) -> tuple[Task, Callable[[], Split]]:
-    """The task of a search, and the function that reads the test split, to be called once at the end.
-
-    `copies` distorted copies of every training image are made now, and the teacher answers all of them once.
-    """
+    """The task of a search, and the function that reads the test split, to be called once at the end."""
     model = ready(load_dense(name, weights, source), device)
     loaded = load_data(data)
-    train = with_copies(loaded.train, copies, torch.Generator().manual_seed(0)) if copies else loaded.train
-    train, validation = train.to(device), loaded.validation.to(device)
+    train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test

@@ -36,7 +36,8 @@ def tell(
     """
     found = [_closed(record, ended) for record in records.read_all(run_dir)]
     members = front_of(found)
-    tested, dense = {}, None
+    tested: dict[str, Tested] = {}
+    dense: Tested | None = None
     if ended != "interrupted":
         tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
     spent = sum(record.cpu_seconds for record in found) + cost.cpu_seconds
@@ -104,8 +105,9 @@ def _show(
     if best:
         screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
     elif nearest:
+        found_best = f"{nearest.point.factor:.1f}x at {nearest.point.val_error:.2f} %"
         screen.say(
-            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; the best found, {nearest.point.factor:.1f}x at "
-            f"{nearest.point.val_error:.2f} %, would keep one of {summary['smallest_tradeoff']:g}"
+            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; "
+            f"the best found, {found_best}, would keep one of {summary['smallest_tradeoff']:g}"
         )
     screen.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")

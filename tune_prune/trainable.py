@@ -110,7 +110,7 @@ class PruneTrainable(tune.Trainable):
         try:
             point = next(self._rounds)
         except Exception as error:
-            return self._report("failed", f"{type(error).__name__}: {error}")
+            return self._report("failed", " ".join(f"{type(error).__name__}: {error}".split()))
         last = point.round == self._plan.rounds
         self._points.append(self._record_point(point, keep=last))
         return self._report("complete" if last else "running")

@@ -84,12 +84,19 @@ def evaluate(model: nn.Module, split: Split) -> Measured:
     return Measured(100 * wrong / len(split.labels), float(F.cross_entropy(scores, split.labels)))
 
 
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Whole batches in one pass over n images; one where there are fewer images than a batch holds."""
+    return max(1, n // batch_size)
+
+
 def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches without end: a new permutation every epoch, its last short batch left out."""
+    """An index batch for every step: a new permutation every epoch, its last short batch left out."""
     size = min(recipe.batch_size, n)
-    while True:
-        order = torch.randperm(n, generator=generator)
-        yield from order[: n - n % size].split(size)
+    for step in range(recipe.steps):
+        at = step % (n // size)
+        if at == 0:
+            order = torch.randperm(n, generator=generator)
+        yield order[at * size : (at + 1) * size]
 
 
 def _loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
@@ -119,31 +126,41 @@ def fit(
     `on_epoch(epoch from 1, mean loss)` is called after each whole epoch. Raises `DivergedError`.
     """
     model.train()
-    params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
-        params, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
     )
     weights, kept = [w.data for w, _ in masks], [m for _, m in masks]
-    per_epoch = max(1, len(split.labels) // min(recipe.batch_size, len(split.labels)))
-    total, seen = torch.zeros((), device=split.labels.device), 0
-    for step, index in zip(range(recipe.steps), _batches(len(split.labels), recipe, generator), strict=False):
+    per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
+    losses: list[Tensor] = []
+    mean = math.nan
+    for step, index in enumerate(_batches(len(split.labels), recipe, generator), start=1):
         index = index.to(split.labels.device)
         inputs = as_float(split.inputs[index])
         if recipe.augment:
             inputs = affine(inputs, generator)
-        optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
+        optimizer.param_groups[0]["lr"] = recipe.lr_at(step - 1)
         loss = _loss(model(inputs), split.labels[index], None if teacher is None else teacher[index], recipe)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if weights:
             torch._foreach_mul_(weights, kept)
-        total, seen = total + loss.detach(), seen + 1
-        if seen == per_epoch or step == recipe.steps - 1:
-            mean = float(total) / seen
-            if not math.isfinite(mean):
-                raise DivergedError(f"the training loss became {mean} within {step + 1} steps at lr {recipe.lr:g}")
-            if seen == per_epoch:
-                on_epoch((step + 1) // per_epoch, mean)
-            total, seen = torch.zeros_like(total), 0
-    return mean if recipe.steps else math.nan
+        losses.append(loss.detach())
+        if step % per_epoch == 0 or step == recipe.steps:
+            mean = _mean(losses, step, recipe)
+            losses.clear()
+            if step % per_epoch == 0:
+                on_epoch(step // per_epoch, mean)
+    return mean
+
+
+def _mean(losses: list[Tensor], step: int, recipe: Recipe) -> float:
+    # read once an epoch: on a GPU every reading waits until the device has caught up
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise DivergedError(f"the training loss became {mean} within {step} steps at lr {recipe.lr:g}")
+    return mean

@@ -1,0 +1,97 @@
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from conftest import ended
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_prune.finishing import choose
+from tune_prune.front import front_of
+from tune_prune.records import TrialRecord
+from tune_prune.rounds import LAYERS, sweep, wanted
+
+DENSE, LIMIT = 1.0, 2.0
+
+levels = st.sampled_from([0.5, 0.9, 0.99]) | st.floats(0, 0.99)
+errors = st.sampled_from([0.5, 1.5, 75.0]) | st.floats(0, 90)
+trials = st.lists(st.lists(st.tuples(levels, errors), min_size=1, max_size=3), min_size=1, max_size=12)
+
+
+def files(run_dir: Path, record: TrialRecord) -> list[Path]:
+    """The files that a trial's worker wrote."""
+    return [run_dir / point.checkpoint for point in record.points if point.checkpoint]
+
+
+def written(run_dir: Path, *records: TrialRecord) -> None:
+    """Put the trials' files there."""
+    for path in [path for record in records for path in files(run_dir, record)]:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
+def left(run_dir: Path) -> list[str]:
+    """The files that are there."""
+    return sorted(path.stem for path in (run_dir / "rounds").iterdir())
+
+
+def test_only_the_front_stays(tmp_path: Path) -> None:
+    records = [
+        ended(0, (0.5, 1.0), (0.9, 1.5), parent=9),
+        ended(1, (0.5, 1.2), (0.8, 1.5), parent=9),
+        ended(2, (0.99, 1.9), (0.999, 9.0), state="failed"),
+    ]
+    written(tmp_path, *records)
+    sweep(tmp_path, records, [])
+    assert left(tmp_path) == ["0-1", "0-2", "2-1"]
+
+
+def test_what_is_worth_finishing_stays_and_what_is_being_finished(tmp_path: Path) -> None:
+    # the further in the list, the worse in both
+    records = [ended(number, (0.9 - number / 100, 5.0 + number)) for number in range(LAYERS + 3)]
+    written(tmp_path, *records)
+    sweep(tmp_path, records, [LAYERS + 2])
+    assert left(tmp_path) == sorted([*(f"{number}-1" for number in range(LAYERS)), f"{LAYERS + 2}-1"])
+
+
+def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) -> None:
+    running, other = ended(1, (0.1, 1.9), (0.2, 1.9)), tmp_path / "rounds" / "mine.txt"
+    records = [ended(0, (0.9, 0.1))]
+    written(tmp_path, running, *records)
+    other.touch()
+    sweep(tmp_path, records, [])
+    assert left(tmp_path) == ["0-1", "1-1", "1-2", "mine"]
+
+
+def test_a_file_that_is_gone_already(tmp_path: Path) -> None:
+    records = [ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2), parent=0)]
+    sweep(tmp_path, records, [])
+    assert wanted(records, []) == {"rounds/0-1.safetensors"}
+
+
+@settings(max_examples=60)
+@given(trials, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_whatever_order_trials_end_in_no_file_is_missed(
+    measured: list[list[tuple[float, float]]], workers: int, order: random.Random
+) -> None:
+    every = [ended(number, *points, limit=LIMIT) for number, points in enumerate(measured)]
+    with TemporaryDirectory() as folder:
+        run_dir = Path(folder)
+        found: list[TrialRecord] = []
+        running, waiting, parents = every[:workers], every[workers:], set[int]()
+        written(run_dir, *running)
+        while running:
+            found.append(running.pop(order.randrange(len(running))))
+            sweep(run_dir, found, parents)
+            for member in front_of([*found, *running]):
+                assert (run_dir / str(member.point.checkpoint)).is_file()
+            parent = choose(found, parents, DENSE, LIMIT)
+            if parent is not None:
+                assert files(run_dir, parent)[-1].is_file()
+                parents |= {parent.trial} if order.random() < 0.3 else set()
+            for number in parents:
+                assert files(run_dir, every[number])[-1].is_file()
+            running += waiting[:1]
+            written(run_dir, *waiting[:1])
+            waiting = waiting[1:]
+        assert len(found) == len(every)

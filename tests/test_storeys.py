@@ -1,0 +1,50 @@
+"""A module imports only from modules above it in this list, at its top or inside its functions."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tune_prune
+
+STOREYS = {
+    "plain Python": "errors registry address atomic pareto conf records",
+    "torch": "models data augment masks measure criteria schedule training pruning checkpoint dense task",
+    "one model, by hand": "sensitivity one_model",
+    "a search, described": "knobs space space_file config",
+    "a search, told": "front results summary outputs plots screen page report_files report",
+    "a search, run": "finishing study searcher trainable rounds telling tuning search",
+    "the command line": "model_commands search_commands cli __main__",
+}
+ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
+FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
+ALLOWED = {"ray": {"searcher", "trainable", "tuning"}, "optuna": {"study", "searcher"}}
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """(what is imported, whether at the module's top level): `from a import b` counts as `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in tree.body) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from ((f"{node.module}.{alias.name}", node in tree.body) for alias in node.names)
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(set(FILES) - set(ORDER)) == []
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_up(name: str) -> None:
+    above = {"__version__", *ORDER[: ORDER.index(name)]}
+    plain = name in STOREYS["plain Python"].split()
+    for imported, at_top in imports(ast.parse(FILES[name].read_text())):
+        package, *rest = imported.split(".")
+        if package == "tune_prune":
+            assert rest[0] in above, f"{name} imports {rest[0]}, which is not above it"
+        assert name in ALLOWED.get(package, {name}), f"{name} imports {package}"
+        assert not (plain and package == "torch"), f"{name} is plain Python and imports torch"
+        assert not (at_top and package == "torchvision"), f"{name} imports torchvision at its top"

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Conv, fault, images, mlp
+from torch import nn
+
+from tune_prune import checkpoint
+from tune_prune.data import Data, Split
+from tune_prune.models import models
+from tune_prune.task import load_dense, prepare
+from tune_prune.training import evaluate, logits
+
+CPU = torch.device("cpu")
+
+
+def guarded() -> Data:
+    """Data whose test images may not be read."""
+    data = images()
+
+    def refuse() -> Split:
+        raise AssertionError("the test images were read")
+
+    return Data(data.train, data.validation, refuse)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of dense weights."""
+    torch.manual_seed(8)
+    checkpoint.write(tmp_path / "dense.safetensors", "conftest:Conv", Conv(), {})
+    return tmp_path / "dense.safetensors"
+
+
+def test_a_task(weights: Path) -> None:
+    task, load_test = prepare("conftest:Conv", "test_task:guarded", str(weights), CPU, "a.toml")
+    data, model = images(), task.dense_model(CPU)
+    assert all(torch.equal(value, checkpoint.read(weights).weights[key]) for key, value in model.state_dict().items())
+    assert torch.equal(task.train.inputs, data.train.inputs)
+    assert torch.equal(task.validation.labels, data.validation.labels)
+    assert torch.equal(task.teacher, logits(model, data.train.inputs))
+    assert task.dense == evaluate(model, data.validation)
+    with pytest.raises(AssertionError, match="were read"):
+        load_test()
+
+
+def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
+    task, _ = prepare("conftest:Conv", "conftest:images", str(weights), CPU, "a.toml")
+    with torch.no_grad():
+        for parameter in task.dense_model(CPU).parameters():
+            parameter.zero_()
+    assert evaluate(task.dense_model(CPU), task.validation) == task.dense
+
+
+def test_a_convolution_is_in_channels_last(weights: Path) -> None:
+    model = prepare("conftest:Conv", "conftest:images", str(weights), CPU, "a.toml")[0].dense_model(CPU)
+    weight = next(iter(model.children()))[4].weight  # type: ignore[index]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_users_model_comes_as_its_factory_made_it() -> None:
+    made = load_dense("conftest:mlp", None, "a.toml")
+    assert [tuple(p.shape) for p in made.parameters()] == [tuple(p.shape) for p in mlp().parameters()]
+
+
+def test_weights_that_a_factory_draws_are_the_same_in_every_process() -> None:
+    first = load_dense("conftest:mlp", None, "a.toml").state_dict()
+    torch.rand(7)
+    again = load_dense("conftest:mlp", None, "a.toml").state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+
+
+def test_built_in_weights() -> None:
+    assert isinstance(load_dense("lenet5", None, "a.toml"), nn.Sequential)
+
+
+def test_a_built_in_model_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models._entries, "toy", mlp)
+    said = fault(lambda: load_dense("toy", None, "a.toml"))
+    assert said == "a.toml: model 'toy' has no pretrained weights; give task.weights, a checkpoint"
+
+
+def test_weights_that_do_not_fit(weights: Path) -> None:
+    said = fault(lambda: load_dense("conftest:mlp", str(weights), "a.toml"))
+    assert said.startswith(f"{weights}: does not fit the model; made for 'conftest:Conv'")
+    assert "no such checkpoint" in fault(lambda: load_dense("conftest:mlp", "none.safetensors", "a.toml"))

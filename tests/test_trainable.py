@@ -1,0 +1,211 @@
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Conv, images
+
+from tune_prune import checkpoint, masks, records
+from tune_prune.masks import prunable
+from tune_prune.records import TrialRecord
+from tune_prune.task import Task
+from tune_prune.trainable import PruneTrainable, Shared
+from tune_prune.training import evaluate, logits
+
+PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    """The convolutional toy, untrained: 70 % validation error or so."""
+    torch.manual_seed(0)
+    model, data = Conv(), images()
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    teacher = logits(model, data.train.inputs).clone()
+    return Task("conftest:Conv", weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+
+
+@pytest.fixture
+def shared(task: Task, tmp_path: Path) -> Shared:
+    return Shared.of(task, tmp_path, limit=100.0, device="cpu", threads=1)
+
+
+def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[str, Any]:
+    """What the searcher suggests."""
+    return {"trial": trial, "seed": 7 + trial, "params": dict(params), **more}
+
+
+def worker(shared: Shared, first: Mapping[str, Any]) -> PruneTrainable:
+    """A worker as Ray sets it up, without Ray: `tune.with_parameters` hands `shared` to `setup`."""
+    made = PruneTrainable.__new__(PruneTrainable)
+    made.setup(dict(first), shared)
+    return made
+
+
+def run(made: PruneTrainable) -> TrialRecord:
+    """All steps of a trial; its record."""
+    while not (said := made.step())["done"]:
+        pass
+    return read(made, said["trial"])
+
+
+def read(made: PruneTrainable, trial: int) -> TrialRecord:
+    return records.read(records.path_of(made._shared.run_dir, trial))
+
+
+def timeless(record: TrialRecord) -> TrialRecord:
+    """The record without times."""
+    return replace(record, seconds=0, cpu_seconds=0, points=[replace(point, seconds=0) for point in record.points])
+
+
+# Sharing
+
+
+def test_what_is_shared_comes_back_without_a_copy(task: Task, shared: Shared) -> None:
+    again = shared.task()
+    for ours, theirs in [
+        (shared.arrays["train"], again.train.inputs),
+        (shared.arrays["train_labels"], again.train.labels),
+        (shared.arrays["validation"], again.validation.inputs),
+        (shared.arrays["validation_labels"], again.validation.labels),
+        (shared.arrays["teacher"], again.teacher),
+    ]:
+        assert np.shares_memory(ours, theirs.numpy())
+    assert np.shares_memory(shared.arrays["train"], task.train.inputs.numpy())
+    assert (again.model, again.dense) == (task.model, task.dense)
+    assert all(torch.equal(value, again.weights[key]) for key, value in task.weights.items())
+    assert torch.equal(again.train.labels, task.train.labels)
+
+
+def test_read_only_memory_is_no_reason_to_copy_or_to_warn(shared: Shared) -> None:
+    for array in shared.arrays.values():
+        array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = shared.task()
+    assert np.shares_memory(shared.arrays["train"], again.train.inputs.numpy())
+
+
+def test_bytes(shared: Shared) -> None:
+    images_, labels, teacher = 360 * 64, 360 * 8, 240 * 4 * 4
+    weights = 4 * (36 + 4 + 2 * 4 + 2 * 4 + 288 + 8 + 128 + 4) + 8  # with the batch norm's, and its counter
+    assert shared.nbytes == images_ + labels + teacher + weights
+
+
+# A trial
+
+
+def test_a_record_after_every_round(shared: Shared) -> None:
+    made = worker(shared, config(4))
+    for number in (1, 2, 3):
+        assert made.step() == {"trial": 4, "rounds": number, "done": number == 3}
+        record = read(made, 4)
+        assert record.state == ("complete" if number == 3 else "running")
+        assert [point.round for point in record.points] == list(range(1, number + 1))
+    assert record.params == PARAMS
+    assert record.pruners == {"features.4": "taylor1", "head": "taylor1"}
+    assert record.parent is None
+    assert record.last.compression == (round(0.9 * 288) + 64) / 452
+    assert record.last.ratios == {"features.4": 0.9, "head": 0.5}
+    assert sum(point.seconds for point in record.points) <= record.seconds
+
+
+def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
+    record = run(worker(shared, config(4)))
+    for point in record.points:
+        assert point.checkpoint == f"rounds/4-{point.round}.safetensors"
+        path = shared.run_dir / point.checkpoint
+        model, mask = checkpoint.restore(checkpoint.read(path), str(path))
+        assert masks.compression(mask) == point.compression
+        assert evaluate(model, task.validation) == (point.val_error, point.val_loss)
+
+
+def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
+    made = worker(replace(shared, limit=-1.0), config(4))
+    record = run(made)
+    assert [point.feasible for point in record.points] == [False] * 3
+    assert [point.checkpoint for point in record.points] == [None, None, "rounds/4-3.safetensors"]
+    assert [path.name for path in (shared.run_dir / "rounds").iterdir()] == ["4-3.safetensors"]
+
+
+def test_the_limit_itself_is_feasible(shared: Shared) -> None:
+    error = run(worker(shared, config(4))).last.val_error
+    for limit, feasible in ((error, True), (error - 1e-6, False)):
+        assert run(worker(replace(shared, limit=limit), config(4))).last.feasible == feasible
+
+
+def broken(weight: torch.Tensor) -> torch.Tensor:
+    """A user's pruner with a fault."""
+    raise ZeroDivisionError("in a user's\npruner")
+
+
+def not_finite(weight: torch.Tensor) -> torch.Tensor:
+    return weight / 0
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"pruner": "test_trainable:broken"}, "ZeroDivisionError: in a user's pruner"),
+        ({"pruner": "test_trainable:not_finite"}, "ScoreError: pruner test_trainable:not_finite gave scores that"),
+        ({"lr": 1e30, "final_steps": 9}, "DivergedError: the training loss became "),
+    ],
+)
+def test_what_a_trial_raises_is_its_own_failure(shared: Shared, params: dict[str, Any], reason: str) -> None:
+    made = worker(shared, config(0, PARAMS | {"rounds": 2, "steps": 0} | params))
+    record = run(made)
+    assert record.state == "failed"
+    assert record.reason.startswith(reason)
+    assert "\n" not in record.reason
+    assert [point.round for point in record.points] == ([1] if "lr" in params else [])
+    assert made.reset_config(config(1))  # the worker goes on
+    assert run(made).state == "complete"
+
+
+# Another trial in the same worker
+
+
+def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
+    alone = run(worker(shared, config(5)))
+    made = worker(shared, config(3, PARAMS | {"pruner": "mag", "lr": 0.1}))
+    made.step()
+    assert made.reset_config(config(4, PARAMS | {"ratio/head": 0.9}))
+    run(made)
+    assert made.reset_config(config(5))
+    assert timeless(run(made)) == timeless(alone)
+    assert read(made, 3).state == "running"
+
+
+# Finishing
+
+
+def test_finishing_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
+    parent = run(worker(shared, config(0)))
+    saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
+    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, parent=0, start=parent.last.checkpoint)
+    made = worker(shared, finish)
+    for _ in range(2):  # before its one round, and after it, which without training changes nothing
+        for key, value in made._state.model.state_dict().items():
+            assert torch.equal(value, saved.weights[key])
+        for label, kept in saved.masks.items():
+            assert torch.equal(made._state.masks[label] != 0, kept)
+        made.step()
+    record = read(made, 1)
+    assert record.parent == 0
+    assert (record.last.compression, record.last.val_error) == (parent.last.compression, parent.last.val_error)
+
+
+def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
+    parent = run(worker(shared, config(0)))
+    longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
+    made = worker(shared, config(1, longer, parent=0, start=parent.last.checkpoint))
+    record = run(made)
+    assert record.last.compression == parent.last.compression
+    assert record.last.val_loss < parent.last.val_loss
+    saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
+    for label, weight in prunable(made._state.model).items():
+        assert not weight[~saved.masks[label]].any()

@@ -1,0 +1,121 @@
+"""The commands about one model: train, prune, test. Heavy modules are imported when a command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_prune.errors import UserError
+
+Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
+Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def _echo(line: str) -> None:
+    typer.echo(line)
+
+
+def _silent(line: str) -> None:
+    """What is said beside `--json`."""
+
+
+def train(
+    model: Model = "lenet5",
+    data: Data = "mnist",
+    out: Annotated[Path, typer.Option(help="File to write; a CSV goes beside it.")] = Path("model.safetensors"),
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="Highest rate; it rises for 5 % of the steps, then falls.")] = 0.05,
+    momentum: Annotated[float, typer.Option(min=0, max=0.999)] = 0.9,
+    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
+    augment: Annotated[bool, typer.Option(help="Rotate, scale and shift the training images at random.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a dense model; keep the epoch with the lowest validation error."""
+    from tune_prune import dense
+    from tune_prune.data import load_data
+    from tune_prune.training import Recipe, pick_device, steps_per_epoch
+
+    loaded = load_data(data)
+    steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
+    recipe = Recipe(steps, lr, momentum, weight_decay, batch_size, warmup=0.05, augment=augment)
+
+    def show(epoch: dense.Epoch) -> None:
+        loss, error = f"train loss {epoch.train_loss:.4f}", f"validation error {epoch.val_error:.2f} %"
+        typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}  {error}")
+
+    history = dense.train(model, loaded, recipe, out.absolute(), seed=seed, device=pick_device(device), on_epoch=show)
+    best = min(history, key=lambda epoch: (epoch.val_error, epoch.val_loss))
+    typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
+
+
+def prune(
+    layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Layer to prune: position or name.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Share of its weights to remove.")] = None,
+    conf: Annotated[Path | None, typer.Option(help="A .conf file.  [default: the model's own]")] = None,
+    model: Model = "lenet5",
+    data: Data = "mnist",
+    checkpoint: Annotated[Path | None, typer.Option(help="Start from this file instead of the dense model.")] = None,
+    pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
+    iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="linear or cubic.")] = "linear",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("pruned"),
+    json: AsJson = False,
+) -> None:
+    """Prune layers of one model, once or iteratively, with or without retraining."""
+    from json import dumps
+    from math import inf
+
+    from tune_prune import one_model
+    from tune_prune.data import load_data
+    from tune_prune.training import evaluate, pick_device
+
+    say = _silent if json else _echo
+    if epochs is not None and not retrain:
+        raise UserError("--epochs without --retrain; add --retrain")
+    settings = one_model.Settings(
+        iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0,
+        pruner=pruner, schedule=schedule, lr=lr, seed=seed,
+    )  # fmt: skip
+    if retrain and not 0 < settings.epochs < inf:
+        raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
+    wanted, source = one_model.wanted(layer or [], ratio or [], conf, model)
+    loaded, on = load_data(data), pick_device(device)
+    state, plan, points = one_model.prune(model, checkpoint, loaded, wanted, settings, on, source)
+    found = []
+    for point in points:
+        found.append(point)
+        reached = f"compression {point.compression:.5f}, validation error {point.error:.2f} %"
+        say(f"round {point.round}/{iterations}: {reached}")
+    for line in one_model.kept_lines(state.masks):
+        say(line)
+    test_error = evaluate(state.model, loaded.load_test().to(on)).error
+    say(f"test error {test_error:.2f} %")
+    summary = one_model.write(out.absolute(), model, state, plan, found, settings, test_error)
+    typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv)")
+
+
+def test(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file of a search, of prune or of train.")],
+    data: Data = "mnist",
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Test error and compression of a saved model."""
+    from json import dumps
+
+    from tune_prune import one_model
+    from tune_prune.data import load_data
+    from tune_prune.training import pick_device
+
+    say = _silent if json else _echo
+    result = one_model.measure(checkpoint, load_data(data), pick_device(device), say)
+    typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

@@ -1,0 +1,167 @@
+"""Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune import atomic, checkpoint, conf, criteria, masks, pruning
+from tune_prune.conf import Conf
+from tune_prune.data import Data
+from tune_prune.errors import UserError
+from tune_prune.pruning import Plan, Point, State
+from tune_prune.schedule import schedules
+from tune_prune.task import load_dense
+from tune_prune.training import evaluate, logits, ready, steps_per_epoch
+
+CONFS = Path(__file__).parent / "confs"
+"""The built-in models' own configurations, one `<model>.conf` each."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to prune one model: one-shot or in `iterations` rounds, each retrained for `epochs` (0: not at all)."""
+
+    iterations: int = 1
+    epochs: float = 0.0
+    pruner: str = "mag"
+    schedule: str = "linear"
+    lr: float = 0.01
+    distill: float = 0.0
+    seed: int = 0
+
+
+def own_conf(model: str) -> Path:
+    """The conf that comes with a built-in model."""
+    path = CONFS / f"{model}.conf"
+    if not path.is_file():
+        raise UserError(f"model {model!r} has no conf of its own; give --conf FILE, or --layer and --ratio")
+    return path
+
+
+def wanted(layers: list[str], ratios: list[float], path: Path | None, model: str) -> tuple[Conf, str]:
+    """What to prune, and what messages call it: layers by hand, else a conf file, else the model's own conf."""
+    if not layers and not ratios:
+        path = path or own_conf(model)
+        return conf.read(path), str(path)
+    if path is not None:
+        raise UserError("--conf and --layer exclude each other; leave one out")
+    if len(layers) != len(ratios):
+        raise UserError(f"--layer and --ratio go in pairs, got {len(layers)} and {len(ratios)}")
+    for label, ratio in zip(layers, ratios, strict=True):
+        if layers.count(label) > 1:
+            raise UserError(f"--layer {label} is named {layers.count(label)} times; name each layer once")
+        if not 0 <= ratio < 1:
+            raise UserError(f"--ratio must be in [0, 1), got {ratio:g} for layer {label}")
+    return Conf(dict(zip(layers, ratios, strict=True))), "--layer"
+
+
+def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
+    """The plan that reaches a conf; its third line, where it has one, names the pruners."""
+    steps = max(1, round(settings.epochs * epoch_steps)) if settings.epochs else 0
+    pruners = wanted.pruners or dict.fromkeys(wanted.ratios, settings.pruner)
+    return Plan(
+        wanted.ratios,
+        pruners,
+        rounds=settings.iterations,
+        schedule=settings.schedule,
+        steps=steps,
+        final_steps=steps,
+        lr=settings.lr,
+        distill=settings.distill,
+    )
+
+
+def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A model and its masks: a checkpoint's, which must be of model `name`, or the dense model."""
+    if path is None:
+        model = load_dense(name, None, "--model")
+        return model, masks.dense(model)
+    saved = checkpoint.read(path)
+    if saved.model != name:
+        raise UserError(f"--checkpoint {path}: holds model {saved.model!r}, not {name!r}; name it with --model")
+    return checkpoint.restore(saved, str(path))
+
+
+def prune(
+    name: str, start: Path | None, data: Data, wanted: Conf, settings: Settings, device: torch.device, source: str
+) -> tuple[State, Plan, Iterator[Point]]:
+    """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation."""
+    model, mask = open_model(name, start)
+    masks.require_layers(model, wanted.ratios, source)
+    _check_names(wanted, settings, source)
+    model = ready(model, device)
+    state = State(model, {label: kept.to(device) for label, kept in mask.items()})
+    plan = plan_of(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
+    train, validation = data.train.to(device), data.validation.to(device)
+    teacher = logits(model, train.inputs).clone() if settings.distill else None
+    return state, plan, pruning.prune(state, plan, train, validation, settings.seed, teacher)
+
+
+def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
+    """Raise a `UserError` for a pruner or schedule that there is not; pruning itself would meet it late, or never."""
+    schedules[settings.schedule]
+    for name in (wanted.pruners or {"": settings.pruner}).values():
+        try:
+            criteria.find(name)
+        except UserError as error:
+            raise UserError(f"{source if wanted.pruners else '--pruner'}: {error}") from error
+
+
+def layer_counts(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Per layer: weights in all, and kept."""
+    return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
+
+
+def measure(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:
+    """Test error in percent, compression, and per layer what is kept, of a checkpoint file."""
+    model, mask = checkpoint.restore(checkpoint.read(path), str(path))
+    error = evaluate(ready(model, device), data.load_test().to(device)).error
+    for line in kept_lines(mask):
+        say(line)
+    return {"compression": masks.compression(mask), "test_error": error, "layers": layer_counts(mask)}
+
+
+def kept_lines(mask: dict[str, Tensor]) -> list[str]:
+    """Per layer what is retained, and the total compression with 14 digits, as torch7-pruner printed it."""
+    lines = [
+        f"layer {label}: retained {kept:,} of {total:,} ({100 * kept / total:.2f} %)"
+        for label, (kept, total) in masks.kept_counts(mask).items()
+    ]
+    compressed = masks.compression(mask)
+    return [*lines, f"total compression {compressed:.14f} ({masks.factor(compressed):.1f}x)"]
+
+
+def write(
+    out: Path, name: str, state: State, plan: Plan, points: list[Point], settings: Settings, test_error: float
+) -> dict[str, object]:
+    """Write points.csv, pruned.conf and pruned.safetensors; what `--json` prints."""
+    notes: dict[str, object] = {
+        "model": name,
+        "seed": settings.seed,
+        "rounds": plan.rounds,
+        "schedule": plan.schedule,
+        "epochs": settings.epochs,
+        "lr": plan.lr,
+        "compression": points[-1].compression,
+        "val_error": points[-1].error,
+        "test_error": test_error,
+    }
+    rows = [f"{p.round},{p.compression!r},{p.factor!r},{p.error!r},{p.loss!r},{p.seconds:.3f}" for p in points]
+    header = "round,compression,factor,val_error,val_loss,seconds"
+    atomic.write_text(out / "points.csv", "\n".join([header, *rows, ""]))
+    conf.write(out / "pruned.conf", Conf(plan.ratios, plan.pruners, notes))
+    checkpoint.write(out / "pruned.safetensors", name, state.model, state.masks, notes)
+    summary = {
+        "compression": points[-1].compression,
+        "val_error": points[-1].error,
+        "test_error": test_error,
+        "layers": layer_counts(state.masks),
+        "conf": "pruned.conf",
+        "checkpoint": "pruned.safetensors",
+    }
+    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary

@@ -1,0 +1,74 @@
+"""The commands about a search: search, report. Heavy modules are imported when a command runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def search(
+    space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
+    budget: Annotated[int | None, typer.Option(help="Trials to finish.  [default: the space's]")] = None,
+    time_budget: Annotated[str | None, typer.Option(help="End after this long: 90s, 15m, 1h30m.")] = None,
+    acc_tradeoff: Annotated[
+        float | None, typer.Option(help="Points of error to give up.  [default: the space's]")
+    ] = None,
+    pruners: Annotated[str | None, typer.Option(help="Pruners to choose from: mag,taylor1,...")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.  [default: tpe]")] = None,
+    seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where to write.  [default: runs/<space>-<date>-<time>]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on in this run directory.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="[default: 0.25 on a GPU]")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.  [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing Ray cluster: auto or HOST:PORT.")] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of the study.  [default: the run's study.db]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on the screen but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+) -> int:
+    """Search ratios and pruners; write the Pareto front of compression against error."""
+    from rich.console import Console
+
+    from tune_prune import config as configs
+    from tune_prune.screen import Screen
+    from tune_prune.search import describe
+    from tune_prune.search import search as run_search
+
+    given: dict[str, Any] = {
+        "budget": budget,
+        "time_budget": None if time_budget is None else configs.parse_duration(time_budget),
+        "acc_tradeoff": acc_tradeoff,
+        "pruners": None if pruners is None else tuple(pruners.split(",")),
+        "sampler": sampler,
+        "seed": seed,
+        "device": device,
+        "cpus_per_trial": cpus_per_trial,
+        "gpus_per_trial": gpus_per_trial,
+        "max_concurrent": max_concurrent,
+        "address": address,
+        "storage": storage,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if resume is not None:
+        directory = resume.absolute()
+        text = None
+        settings, chosen = configs.resume(directory, given, {"--space": space, "--run-dir": run_dir})
+    else:
+        settings, chosen, text = configs.begin(space or "lenet5", given)
+        directory = configs.new_run_dir(run_dir, chosen.name)
+    if dry_run:
+        typer.echo(describe(settings, chosen))
+        return 0
+    code = run_search(settings, chosen, directory, Screen(Console(), quiet=quiet or json), text)
+    if json:
+        typer.echo((directory / "summary.json").read_text(encoding="utf-8").rstrip())
+    return code
+
+
+def report(run_dir: Annotated[Path, typer.Argument(help="The run directory of a search.")]) -> None:
+    """Write the report of a run again."""
+    from tune_prune.report import write_report
+
+    typer.echo(write_report(run_dir.absolute()))
