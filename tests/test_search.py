@@ -1,0 +1,338 @@
+"""The search without Ray: its trials run here, one after the other. With Ray: test_launch.py."""
+
+import io
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from conftest import ended, fault, images, mlp, seeded
+from filelock import FileLock
+from rich.console import Console
+
+from tune_prune import checkpoint, config, masks, records, search
+from tune_prune.config import Config
+from tune_prune.errors import HeldError
+from tune_prune.records import TrialRecord
+from tune_prune.screen import Screen
+from tune_prune.searcher import StudySearcher
+from tune_prune.space import Space
+from tune_prune.trainable import PruneTrainable, Shared
+from tune_prune.training import Recipe, evaluate, fit
+from tune_prune.tuning import Stop
+
+SPACE = """
+[task]
+model = "conftest:mlp"
+data = "conftest:images"
+[space]
+pruner = ["mag", "taylor1"]
+rounds = 2
+steps = 2
+final_steps = 10
+lr = 0.05
+[space.ratio]
+"2" = {low = 0.1, high = 0.95}
+"4" = {low = 0.0, high = 0.5}
+[goal]
+acc_tradeoff = 5
+budget = 8
+[finish]
+share = 0.25
+steps = 20
+lr = 0.05
+[[guess]]
+ratio = 0.5
+"""
+
+
+class Trials:
+    """What Ray does: runs the searcher's trials. `after` is called with the number of those that are done."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.after: Callable[[int], None] = lambda count: None
+
+    def run(self, shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
+        for number in range(1, searcher.missing + 1):
+            if stop.stop_all():
+                return
+            suggested = searcher.suggest(f"ray{number}")
+            assert suggested is not None
+            self.started += 1
+            worker = PruneTrainable.__new__(PruneTrainable)
+            worker.setup(suggested, shared)
+            while not (result := worker.step())["done"]:
+                searcher.on_trial_result(f"ray{number}", result)
+            searcher.on_trial_complete(f"ray{number}", result)
+            self.after(number)
+
+
+@contextmanager
+def without_ray() -> Iterator[Trials]:
+    """A search that runs its trials here."""
+
+    @contextmanager
+    def no_ray(*_: object) -> Iterator[int]:
+        yield 1
+
+    made = Trials()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "started_ray", no_ray)
+        patch.setattr(search, "run_trials", made.run)
+        yield made
+
+
+@pytest.fixture
+def trials() -> Iterator[Trials]:
+    with without_ray() as made:
+        yield made
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(SPACE)
+    return path
+
+
+def searched(toml: Path, name: str = "run", **given: Any) -> tuple[int, Path]:
+    """The exit code of a new search, and its run directory."""
+    settings, space, text = config.begin(str(toml), given)
+    return search.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
+
+
+def resumed(run_dir: Path, **given: Any) -> int:
+    """The exit code of a search that goes on."""
+    return search.search(*config.resume(run_dir, given, {}), run_dir, quiet())
+
+
+def quiet() -> Screen:
+    return Screen(Console(file=io.StringIO()), quiet=True)
+
+
+def results(run_dir: Path) -> dict[str, tuple[bytes, int]]:
+    """Every result file: what it holds, and when it was written."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in (run_dir / "results").iterdir()}
+
+
+def points(run_dir: Path) -> pd.DataFrame:
+    """points.csv but for what is never the same twice."""
+    return pd.read_csv(run_dir / "points.csv").drop(columns="seconds")
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished search, not to be touched."""
+    toml = tmp_path_factory.mktemp("original") / "toy.toml"
+    toml.write_text(SPACE)
+    with without_ray() as trials:
+        code, run_dir = searched(toml, max_concurrent=1)
+        assert (code, trials.started) == (0, 8)
+    return run_dir
+
+
+@pytest.fixture
+def finished(original: Path, tmp_path: Path) -> Path:
+    """The directory of a finished search."""
+    return Path(shutil.copytree(original, tmp_path / "finished"))
+
+
+# From beginning to end
+
+
+def test_a_search(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} - {".lock"} == {
+        *("run.json", "space.toml", "study.db", "results", "rounds", "points.csv", "trials.csv", "pareto.csv"),
+        *("summary.json", "confs", "best.conf", "checkpoints", "pareto.png", "report.html"),
+    }
+    table, summary = pd.read_csv(finished / "trials.csv"), summary_of(finished)
+    assert list(table["trial"]) == list(range(8))
+    assert summary["trials"] == {"completed": 8, "stopped": 0, "failed": 0, "infeasible": 0}
+    assert table["parent"].notna().sum() == 2
+    assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the guess
+    for member in summary["front"]:
+        _, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
+        assert masks.compression(mask) == member["compression"]
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{finished / 'study.db'}")
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+
+
+def test_only_wanted_rounds_stay(finished: Path) -> None:
+    known = [records.read(path) for path in (finished / "results").iterdir()]
+    written = {point.checkpoint for record in known for point in record.points if point.checkpoint}
+    left = {f"rounds/{path.name}" for path in (finished / "rounds").iterdir()}
+    assert left < written
+
+
+def test_the_same_seed_finds_the_same(toml: Path, finished: Path, trials: Trials) -> None:
+    assert points(searched(toml, "again")[1]).equals(points(finished))
+    assert not points(searched(toml, "other", seed=1)[1]).equals(points(finished))
+
+
+def test_a_task_that_is_wrong_leaves_nothing_behind(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("conftest:images", "conftest:mlp"))
+    assert "must return (train, validation, test)" in fault(lambda: searched(toml))
+    assert list(toml.parent.iterdir()) == [toml]
+
+
+# Going on
+
+
+def test_a_finished_run_runs_nothing(finished: Path, trials: Trials) -> None:
+    before, summary = results(finished), summary_of(finished)
+    (finished / "report.html").unlink()
+    assert (resumed(finished), trials.started) == (0, 0)
+    assert results(finished) == before
+    assert (finished / "report.html").is_file()
+    assert summary_of(finished)["front"] == summary["front"]
+
+
+def test_a_larger_budget_runs_the_rest(finished: Path, trials: Trials) -> None:
+    before = results(finished)
+    assert (resumed(finished, budget=10), trials.started) == (0, 2)
+    after = results(finished)
+    assert {name: after[name] for name in before} == before
+    assert summary_of(finished)["trials"]["completed"] == 10
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("done", [1, 5])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    toml: Path, finished: Path, trials: Trials, number: signal.Signals, code: int, done: int
+) -> None:
+    trials.after = lambda count: os.kill(os.getpid(), number) if count == done else None
+    assert searched(toml)[0] == code
+    run_dir = toml.parent / "run"
+    summary, before = summary_of(run_dir), results(run_dir)
+    assert summary["trials"]["completed"] == done
+    assert summary["dense"]["test_error"] is None  # the front is not the final one
+    trials.after = lambda count: None
+    assert resumed(run_dir) == 0
+    assert {name: results(run_dir)[name] for name in before} == before
+    assert points(run_dir).equals(points(finished))
+    assert summary_of(run_dir)["front"] == summary_of(finished)["front"]
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finished: Path, trials: Trials) -> None:
+    def killed(count: int) -> None:
+        if count == 5:
+            raise SystemExit
+
+    trials.after = killed
+    with pytest.raises(SystemExit):
+        searched(toml)
+    run_dir = toml.parent / "run"
+    assert not (run_dir / "summary.json").exists()
+    trials.after = lambda count: None
+    assert resumed(run_dir) == 0
+    assert points(run_dir).equals(points(finished))
+
+
+def test_time_is_up(toml: Path, trials: Trials) -> None:
+    assert searched(toml, time_budget=1e-9)[0] == 3  # before anything was measured
+    assert trials.started == 0
+    assert resumed(toml.parent / "run") == 0
+    assert summary_of(toml.parent / "run")["trials"]["completed"] == 8
+
+
+def test_another_space_is_refused(finished: Path, trials: Trials) -> None:
+    (finished / "space.toml").write_text(SPACE.replace("0.95", "0.96"))
+    before = results(finished)
+    assert "was begun for another model, data, space or goal" in fault(lambda: resumed(finished))
+    assert (results(finished), trials.started) == (before, 0)
+
+
+def test_a_held_directory(finished: Path, trials: Trials) -> None:
+    with FileLock(finished / ".lock"), pytest.raises(HeldError, match="another process works there"):
+        resumed(finished)
+    assert resumed(finished) == 0
+
+
+# Nothing is feasible
+
+
+def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
+    model, weights = mlp(), toml.parent / "dense.safetensors"
+    fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
+    checkpoint.write(weights, "conftest:mlp", model, {})
+    hard = SPACE.replace("low = 0.1", "low = 0.94").replace("final_steps = 10", "").replace("share = 0.25", "share = 0")
+    toml.write_text(hard.replace("steps = 2\n", "").replace("[task]", f"[task]\nweights = '{weights}'"))
+    code, run_dir = searched(toml, acc_tradeoff=0.0)
+    summary = summary_of(run_dir)
+    assert (code, trials.started, summary["front"]) == (3, 8, [])
+    assert summary["dense"]["val_error"] == evaluate(model, images().validation).error
+    nearest = min(point["val_error"] for _, point in pd.read_csv(run_dir / "points.csv").iterrows())
+    assert summary["smallest_tradeoff"] == pytest.approx(nearest - summary["dense"]["val_error"])
+    assert (run_dir / "best.conf").is_file()
+
+
+def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("lr = 0.05\n[space.ratio]", "lr = 1e30\n[space.ratio]"))
+    code, run_dir = searched(toml)
+    assert code == (0 if summary_of(run_dir)["front"] else 3)
+    assert summary_of(run_dir)["trials"]["failed"] == 8
+    assert all("DivergedError" in reason for reason in pd.read_csv(run_dir / "trials.csv")["reason"])
+
+
+# Pieces
+
+
+def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
+    settings, space, _ = config.begin(str(toml), {})
+    info = search._prepare(settings, space).info
+
+    def of(space: Space = space, **changed: Any) -> str:
+        return search._fingerprint(space, replace(info, **changed))
+
+    assert of() == of(budget=99, concurrency=7, command="x", device="cuda")
+    others = [
+        of(seed=9),
+        of(sampler="random"),
+        of(acc_tradeoff=1.0),
+        of(dense_val_error=1.0),
+        of(replace(space, finish=replace(space.finish, share=0.1))),
+        of(space.with_pruners(["mag"])),
+        of(replace(space, ratios=[("2", 0.5)])),
+    ]
+    assert len({of(), *others}) == 8
+
+
+def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, space, _ = config.begin(str(toml), {})
+    info = search._prepare(settings, space).info
+    now = 100.0
+    monkeypatch.setattr(search.time, "monotonic", lambda: now)
+    shown: list[Any] = []
+    screen = quiet()
+    monkeypatch.setattr(screen, "update", shown.append)
+    progress = search._Progress(tmp_path, info, screen, began=90.0, time_budget=None)
+
+    class Known:
+        running = 1
+        parents: dict[int, int] = {}  # noqa: RUF012
+        records: dict[int, TrialRecord] = {}  # noqa: RUF012
+
+    progress.update(Known)  # type: ignore[arg-type]
+    assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
+    Known.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
+    now = 120.0
+    progress.update(Known)  # type: ignore[arg-type]
+    last = shown[-1]
+    assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
+    assert last.best_factor == pytest.approx(10)
+    assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
+    assert 0 < last.hypervolume < 1

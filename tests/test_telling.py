@@ -1,0 +1,193 @@
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import images, mlp
+from rich.console import Console
+
+from tune_prune import checkpoint, conf, masks, records
+from tune_prune.data import Split
+from tune_prune.front import wilson
+from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results import RunInfo
+from tune_prune.screen import Screen
+from tune_prune.task import Task
+from tune_prune.telling import Cost, tell
+from tune_prune.training import evaluate, logits
+
+FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    torch.manual_seed(0)
+    model, data = mlp(), images()
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    teacher = logits(model, data.train.inputs).clone()
+    return Task("conftest:mlp", weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+
+
+@pytest.fixture
+def info(task: Task) -> RunInfo:
+    return RunInfo(
+        space="toy",
+        model="conftest:mlp",
+        data="conftest:images",
+        seed=1,
+        budget=4,
+        concurrency=1,
+        device="cpu",
+        sampler="tpe",
+        acc_tradeoff=50.0,
+        dense_val_error=task.dense.error,
+        labels=("2", "4"),
+        totals={"2": 1024, "4": 64},
+        command="tune-prune search",
+        versions={"torch": "2"},
+    )
+
+
+@pytest.fixture
+def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRecord]:
+    """Prunes layer 2, as a trial would, and leaves the trial's record and its checkpoint in the run directory."""
+
+    def write(trial: int, ratio: float, error: float | None = None, state: str = "complete") -> TrialRecord:
+        model = task.dense_model(torch.device("cpu"))
+        mask = masks.dense(model)
+        mask["2"] = masks.shrink(mask["2"], masks.prunable(model)["2"].abs(), ratio)
+        masks.apply(model, mask)
+        reached, found = masks.compression(mask), evaluate(model, task.validation)
+        error = found.error if error is None else error
+        path = f"rounds/{trial}-1.safetensors"
+        checkpoint.write(tmp_path / path, "conftest:mlp", model, mask)
+        feasible = error <= info.limit
+        ratios = {"2": ratio}
+        point = PointRecord(1, reached, masks.factor(reached), error, found.loss, feasible, 0.5, ratios, path)
+        record = TrialRecord(trial, state, {"ratio/2": ratio}, {"2": "mag"}, [point], cpu_seconds=2.0)
+        records.write(tmp_path, record)
+        return record
+
+    return write
+
+
+class TestImages:
+    """The test images, and how often they were read."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def load(self) -> Split:
+        self.read += 1
+        return images().load_test()
+
+
+def told(
+    run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ended: str = ""
+) -> tuple[int, str]:
+    """The exit code, and what is on the screen."""
+    shown = io.StringIO()
+    screen = Screen(Console(file=shown, width=140))
+    code = tell(run_dir, task, info, (test or TestImages()).load, Cost(10.0, 4.0), screen, ended)
+    return code, shown.getvalue()
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    for trial, ratio in enumerate((0.2, 0.5, 0.8)):
+        measured(trial, ratio, error=60.0 + trial)  # so that all three are on the front
+    test = TestImages()
+    code, shown = told(tmp_path, task, info, test)
+    assert (code, test.read) == (0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "trials.csv", "results", "rounds"])
+    summary, split = summary_of(tmp_path), images().load_test()
+    assert [member["id"] for member in summary["front"]] == ["001", "002", "003"]
+    for member in summary["front"]:
+        model, mask = checkpoint.restore(checkpoint.read(tmp_path / member["checkpoint"]), "x")
+        error = evaluate(model, split).error
+        assert (masks.compression(mask), error) == (member["compression"], member["test_error"])
+        low_high = wilson(round(error * len(split.labels) / 100), len(split.labels))
+        assert (member["test_error_low"], member["test_error_high"]) == low_high
+        noted = conf.read(tmp_path / member["conf"]).notes
+        assert (noted["compression"], noted["test_error"]) == (member["compression"], error)
+        assert f"{error:.2f} %" in shown
+    dense = evaluate(task.dense_model(torch.device("cpu")), split).error
+    assert summary["dense"] == {"val_error": info.dense_val_error, "test_error": dense}
+    assert summary["cpu_seconds"] == 4 + 3 * 2
+    assert (tmp_path / "best.conf").read_bytes() == (tmp_path / "confs/003.conf").read_bytes()
+    assert list(pd.read_csv(tmp_path / "pareto.csv")["test_error"]) == [m["test_error"] for m in summary["front"]]
+    assert "most compressed: 4.0x at 62.00 % validation error" in shown
+
+
+def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    strict = replace(info, acc_tradeoff=0.5)
+    for trial, error in enumerate((task.dense.error + 3, task.dense.error + 2)):
+        record = measured(trial, 0.5, error)
+        records.write(tmp_path, replace(record, points=[replace(record.last, feasible=False)]))
+    code, shown = told(tmp_path, task, strict)
+    assert code == 3
+    summary = summary_of(tmp_path)
+    assert (summary["front"], summary["best"], summary["smallest_tradeoff"]) == ([], None, 2.0)
+    assert summary["dense"]["test_error"] is not None
+    assert conf.read(tmp_path / "best.conf").notes["trial"] == 1
+    assert "no point keeps the tradeoff of 0.5 points" in shown
+    assert "would keep one of 2\n" in shown
+    assert {path.name for path in tmp_path.iterdir()} >= {*FILES, "trials.csv"} - {"confs", "checkpoints"}
+
+
+@pytest.mark.parametrize("ended", ["", "time budget", "interrupted"])
+def test_nothing_was_measured(tmp_path: Path, task: Task, info: RunInfo, ended: str) -> None:
+    assert told(tmp_path, task, info, ended=ended)[0] == 3
+    assert summary_of(tmp_path)["points"] == 0
+
+
+def test_an_interruption_leaves_the_test_images_unread(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    test = TestImages()
+    told(tmp_path, task, info, test, ended="interrupted")
+    assert test.read == 0
+    summary = summary_of(tmp_path)
+    assert [member["test_error"] for member in summary["front"]] == [None]
+    assert summary["dense"]["test_error"] is None
+    assert (tmp_path / "report.html").is_file()
+    assert told(tmp_path, task, info, test)[0] == 0  # resumed, and done
+    assert test.read == 1
+    assert summary_of(tmp_path)["front"][0]["test_error"] is not None
+
+
+def test_trials_that_were_running_count_as_stopped(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    measured(1, 0.8, state="running")
+    before = records.path_of(tmp_path, 1).read_bytes()
+    told(tmp_path, task, info, ended="time budget")
+    assert records.path_of(tmp_path, 1).read_bytes() == before
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert list(table["state"]) == ["complete", "stopped"]
+    assert table["reason"][1] == "time budget"
+    assert summary_of(tmp_path)["trials"] == {"completed": 1, "stopped": 1, "failed": 0, "infeasible": 0}
+
+
+def test_a_checkpoint_of_another_compression(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    record, other = measured(0, 0.5, error=60.0), measured(1, 0.8, error=61.0)
+    (tmp_path / str(record.last.checkpoint)).write_bytes((tmp_path / str(other.last.checkpoint)).read_bytes())
+    with pytest.raises(RuntimeError, match=r"0-1\.safetensors: holds another compression than its trial measured"):
+        told(tmp_path, task, info)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    for seconds in (10, 20, 30):
+        told(tmp_path, task, info)
+        assert summary_of(tmp_path)["wall_seconds"] == seconds
