@@ -59,6 +59,7 @@ def begun(toml: Path, **given: Any) -> tuple[Config, Space, Path]:
         ({"seed": 2**32}, "--seed must be between 0 and 4294967295, got 4294967296"),
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, got tpu"),
         ({"cpus_per_trial": 0}, "--cpus-per-trial must be above 0, got 0"),
+        ({"cpus_per_trial": float("nan")}, "--cpus-per-trial must be above 0, got nan"),
         ({"gpus_per_trial": -0.5}, "--gpus-per-trial must be at least 0, got -0.5"),
         ({"max_concurrent": 0}, "--max-concurrent must be at least 1, got 0"),
     ],

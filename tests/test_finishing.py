@@ -105,12 +105,28 @@ def test_what_adds_most_to_the_hypervolume() -> None:
     assert chosen([*records, ended(2, (0.9, 1.5), parent=3)], [90]) == 1
 
 
+def test_the_farthest_that_is_expected_to_keep_the_limit() -> None:
+    # expected 1.5, 1.99 and 2.05 percent: the last does not keep the limit, the second adds next to no area
+    records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.99, 2.98)), ended(2, (0.999, 3.1))]
+    assert chosen(records, [90]) == 0
+    assert choose(records, [90], DENSE, LIMIT, farthest=True) == records[3]
+    # where all that is expected to keep it lies behind what is reached, the hypervolume decides
+    reached = [*records, ended(3, (0.995, 1.9), parent=4)]
+    assert choose(reached, [90], DENSE, LIMIT, farthest=True) == records[2]
+
+
 def test_none_is_chosen_twice_and_none_while_it_is_being_finished() -> None:
     records = [*half(), *(ended(number, (number / 10, 2.5)) for number in range(5))]
     taken = [90]
     while (number := chosen(records, taken)) is not None:
         taken.append(number)
     assert sorted(taken) == [0, 1, 2, 3, 4, 90]
+
+
+def test_none_whose_weights_are_gone() -> None:
+    records = [*half(), ended(0, (0.9, 2.5)), ended(1, (0.8, 2.5)), ended(2, (0.7, 2.5))]
+    assert choose(records, [90], DENSE, LIMIT, gone=[0]) == records[3]
+    assert choose(records, [90], DENSE, LIMIT, gone=[0, 1, 2]) is None
 
 
 def test_what_is_being_finished_counts_as_if_it_had_succeeded() -> None:

@@ -85,12 +85,13 @@ def test_whatever_order_trials_end_in_no_file_is_missed(
             sweep(run_dir, found, parents)
             for member in front_of([*found, *running]):
                 assert (run_dir / str(member.point.checkpoint)).is_file()
-            parent = choose(found, parents, DENSE, LIMIT)
-            if parent is not None:
-                assert files(run_dir, parent)[-1].is_file()
-                parents |= {parent.trial} if order.random() < 0.3 else set()
-            for number in parents:
-                assert files(run_dir, every[number])[-1].is_file()
+            best = choose(found, parents, DENSE, LIMIT)
+            assert best is None or parents or files(run_dir, best)[-1].is_file()
+            gone = {record.trial for record in found if not files(run_dir, record)[-1].is_file()}
+            parent = choose(found, parents, DENSE, LIMIT, gone=gone, farthest=order.random() < 0.5)
+            if parent is not None and order.random() < 0.3:
+                parents.add(parent.trial)
+            assert all(files(run_dir, every[number])[-1].is_file() for number in parents)
             running += waiting[:1]
             written(run_dir, *waiting[:1])
             waiting = waiting[1:]

@@ -10,7 +10,7 @@ import pytest
 from conftest import ended
 from optuna.trial import TrialState
 
-from tune_prune import records
+from tune_prune import atomic, records
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, Goal, StudySearcher
@@ -51,6 +51,8 @@ class Driver:
         """The trial's worker wrote this record, and its trial is over."""
         if record is not None:
             records.write(self.run_dir, record)
+            for point in record.points:
+                atomic.write_bytes(self.run_dir / str(point.checkpoint), b"weights")
         self.searcher.on_trial_complete(self.ids[config["trial"]], None, error)
 
     def run(self, trials: int) -> list[dict[str, Any]]:
@@ -152,7 +154,7 @@ def test_it_pickles_as_ray_asks(driver: Driver, tmp_path: Path) -> None:
     assert isinstance(pickle.loads(pickle.dumps(driver.searcher)), StudySearcher)
     driver.searcher.save(str(tmp_path / "a"))
     driver.searcher.restore(str(tmp_path / "a"))
-    assert list(tmp_path.iterdir()) == [tmp_path / "results"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "rounds"}
 
 
 # What it suggests
@@ -207,6 +209,15 @@ def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) ->
         assert config["seed"] != parent["seed"]
         assert "parent" not in parent
     assert driver.searcher.parents == {config["trial"]: config["parent"] for config in finishing}
+
+
+def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH)
+    driver.run(8)
+    for number in range(1, 8):
+        (tmp_path / f"rounds/{number}-2.safetensors").unlink()
+    assert driver.suggest()["parent"] == 0
+    assert "parent" not in driver.suggest()
 
 
 def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:

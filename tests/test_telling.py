@@ -89,9 +89,7 @@ class TestImages:
         return images().load_test()
 
 
-def told(
-    run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ended: str = ""
-) -> tuple[int, str]:
+def told(run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ended: str = "") -> tuple[int, str]:
     """The exit code, and what is on the screen."""
     shown = io.StringIO()
     screen = Screen(Console(file=shown, width=140))

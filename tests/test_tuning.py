@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,22 @@ from tune_prune.tuning import Stop
 HERE = {"CPU": 8.0, "GPU": 2.0}
 
 
-class Gpus(Config):
-    """Settings of trials that take a share of a GPU, whatever this machine has."""
+class Elsewhere(Config):
+    """Settings that ask nothing of this machine, for trials that take a share of a GPU."""
 
     @property
     def gpu_share(self) -> float:
         return self.gpus_per_trial or 0.0
+
+    def _check_cpus(self, there: int) -> None:
+        pass
 
     def _check_gpus(self, there: int) -> None:
         pass
 
 
 def concurrency(there: dict[str, float] = HERE, **given: Any) -> int:
-    return tuning._concurrency(Gpus(10, 0.5, **given), there)
+    return tuning._concurrency(Elsewhere(10, 0.5, **given), there)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +117,8 @@ def test_ray_talks_to_a_file(
     assert not list(tmp_path.iterdir())
     logging.getLogger("ray.tune").error("something")
     assert (tmp_path / "ray.log").read_text() == "something\n"
+    with redirect_stdout(tuning._ToLog()):
+        print("\x1b[33m(raylet)\x1b[0m a worker died\n")
+    assert (tmp_path / "ray.log").read_text().endswith("(raylet)\x1b[0m a worker died\n")
     assert capfd.readouterr() == ("", "")
     logger.handlers[0].close()

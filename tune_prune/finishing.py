@@ -44,12 +44,20 @@ def predicted(error: float, dense_error: float, recovered: float) -> float:
 
 
 def choose(
-    records: Sequence[TrialRecord], taken: Collection[int], dense_error: float, limit: float
+    records: Sequence[TrialRecord],
+    taken: Collection[int],
+    dense_error: float,
+    limit: float,
+    *,
+    gone: Collection[int] = (),
+    farthest: bool = False,
 ) -> TrialRecord | None:
     """The trial whose finishing is expected to add most to the hypervolume; None where there is none to finish.
 
-    `taken` are the trials that are finished already or being finished. Where no trial is expected to come below the
-    `limit`, the one that comes nearest is chosen.
+    With `farthest` it is the most compressed of those that are expected to keep the `limit`, if it goes beyond all that
+    was reached: the hypervolume alone leaves the far end of the front to chance, where a point near the limit adds
+    little area. `taken` are the trials that are finished already or being finished, `gone` those whose weights are not
+    kept any more. Where no trial is expected to come below the limit, the one that comes nearest is chosen.
     """
     recovered = recovery(records, dense_error)
     reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
@@ -59,11 +67,9 @@ def choose(
         for r in records
         if r.trial in taken and r.points
     ]
-    rest = [
-        r for r in records if r.state == "complete" and r.parent is None and r.trial not in taken and r.last.checkpoint
-    ]
+    rest = [r for r in records if r.state == "complete" and r.parent is None and r.trial not in {*taken, *gone}]
     rest.sort(key=lambda record: record.trial)
-    # a dominated one promises no more at best, and its weights may be gone: `rounds` keeps the first fronts alone
+    # a dominated one promises no more at best, and `rounds` keeps the weights of the first fronts alone
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
 
     def promise(record: TrialRecord) -> tuple[float, float]:
@@ -71,4 +77,8 @@ def choose(
         gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit > 0 else 0.0
         return gain, -error
 
+    if farthest:
+        far = [r for r in candidates if predicted(r.last.val_error, dense_error, recovered) <= limit]
+        beyond = [r for r in far if r.last.compression > max((c for c, _ in reached), default=0.0)]
+        candidates = beyond[-1:] or candidates  # ascending in compression, as a front is
     return max(candidates, key=promise, default=None)

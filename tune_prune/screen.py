@@ -63,7 +63,9 @@ class Screen:
         self._status: Status | None = None
         self._as_of = self._last_line = time.monotonic()
         live = console.is_terminal and not quiet
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2) if live else None
+        # the console holds its own file; what others print meanwhile goes where they were sent
+        table = Live(console=console, get_renderable=self._table, refresh_per_second=2, redirect_stdout=False)
+        self._live = table if live else None
 
     def __enter__(self) -> Self:
         if self._live:

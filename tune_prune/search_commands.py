@@ -1,5 +1,6 @@
 """The commands about a search: search, report. Heavy modules are imported when a command runs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ def search(
     if dry_run:
         typer.echo(describe(settings, chosen))
         return 0
-    code = run_search(settings, chosen, directory, Screen(Console(), quiet=quiet or json), text)
+    code = run_search(settings, chosen, directory, Screen(Console(file=sys.stdout), quiet=quiet or json), text)
     if json:
         typer.echo((directory / "summary.json").read_text(encoding="utf-8").rstrip())
     return code

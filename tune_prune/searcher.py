@@ -159,8 +159,10 @@ class StudySearcher(Searcher):
         return trial
 
     def _enqueue_finish(self) -> None:
-        known, taken = list(self.records.values()), set(self.parents.values())
-        parent = finishing.choose(known, taken, self._goal.dense_error, self._goal.limit)
+        known, taken, goal = list(self.records.values()), set(self.parents.values()), self._goal
+        gone = {r.trial for r in known if r.points and not (self._run_dir / str(r.last.checkpoint)).is_file()}
+        farthest = len(taken) % 2 == 1
+        parent = finishing.choose(known, taken, goal.dense_error, goal.limit, gone=gone, farthest=farthest)
         if parent is not None:
             params = self._study.trials[parent.trial].params
             self._study.enqueue_trial(params, user_attrs={"parent": parent.trial})

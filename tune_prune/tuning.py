@@ -1,12 +1,13 @@
 """Ray Tune at work: trials side by side until the budget, the time or the user ends them."""
 
+import io
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,9 +87,19 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
     except (ConnectionError, TimeoutError) as error:
         raise UserError(f"--address {config.address}: no Ray cluster answers there") from error
     try:
-        yield _concurrency(config, ray.cluster_resources())
+        with redirect_stdout(_ToLog()):
+            yield _concurrency(config, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+class _ToLog(io.TextIOBase):
+    """What Ray prints when a worker dies, whatever it was told: standard output may be meant for `--json`."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logging.getLogger("ray").warning(text.rstrip())
+        return len(text)
 
 
 def _log_to(path: Path) -> None:
