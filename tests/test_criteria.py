@@ -128,11 +128,11 @@ def test_scores_of_another_shape(toy_data: Data) -> None:
 
 
 def test_an_unknown_parameter_is_refused_and_not_registered() -> None:
-    def fisher(weight: Tensor, hessian: Tensor) -> Tensor:
-        return weight * hessian
+    def fisher(weight: Tensor, information: Tensor) -> Tensor:
+        return weight * information
 
     statistics = ", ".join(measure.statistics)
-    assert fault(lambda: criterion(fisher)) == f"pruner 'fisher' asks for 'hessian'; known: weight, {statistics}"
+    assert fault(lambda: criterion(fisher)) == f"pruner 'fisher' asks for 'information'; known: weight, {statistics}"
     assert "fisher" not in criteria
 
 

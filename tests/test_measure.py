@@ -80,3 +80,54 @@ def test_channels_last_has_the_same_gradient(toy_data: Data) -> None:
     model.to(memory_format=torch.channels_last)
     after = statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
     assert all(torch.allclose(before[label], after[label], atol=1e-5) for label in before)
+
+
+# The Hessian's diagonal
+
+
+def small() -> nn.Sequential:
+    """32 weights that a tanh bends: a Hessian with curvature of the model itself, which Gauss-Newton would miss."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+
+
+def four_pixels() -> measure.Split:
+    return measure.Split(torch.randn(20, 1, 2, 2, generator=seeded(1)), torch.arange(20) % 4)
+
+
+def exact_diagonal(model: nn.Sequential, split: measure.Split) -> dict[str, torch.Tensor]:
+    """By autograd, of the whole Hessian of the mean cross-entropy with respect to both weights."""
+    names = {"2": "1.weight", "4": "3.weight"}
+    weights = prunable(model)
+
+    def loss(*values: torch.Tensor) -> torch.Tensor:
+        changed = dict(zip(names.values(), values, strict=True))
+        return F.cross_entropy(torch.func.functional_call(model, changed, (split.inputs,)), split.labels)
+
+    whole = torch.autograd.functional.hessian(loss, tuple(weights.values()))
+    return {
+        label: whole[i][i].reshape(weight.numel(), -1).diagonal().reshape(weight.shape)
+        for i, (label, weight) in enumerate(weights.items())
+    }
+
+
+@pytest.mark.parametrize("batch", [7, 500])
+def test_orthogonal_probes_give_the_exact_diagonal(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(measure, "BATCH", batch)
+    model, split = small(), four_pixels()
+    signs = torch.ones(1, 1)
+    for _ in range(5):  # Sylvester's Hadamard matrix of order 32: over its rows, all products of two signs cancel
+        signs = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), signs)
+    probes = [[row[:16].reshape(4, 4), row[16:].reshape(4, 4)] for row in signs]
+    weights = prunable(model)
+    found = measure._curvature(Context(model, split, seeded(0)), list(weights.values()), probes)
+    for ours, (label, exact) in zip(found, exact_diagonal(model, split).items(), strict=True):
+        assert torch.allclose(ours, exact, atol=1e-6), label
+    assert found[0].min() < 0  # or the test would not tell the Hessian from Gauss-Newton
+
+
+def test_random_probes_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "PROBES", 2000)
+    model, split = small(), four_pixels()
+    found = statistics["hessian"](Context(model, split, seeded(0)))
+    for label, exact in exact_diagonal(model, split).items():
+        assert (found[label] - exact).norm() < 0.2 * exact.norm(), label

@@ -59,7 +59,7 @@ def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFix
     assert command("prune", *TOY, "-l", 2, "-p", 0.9, "-l", 4, "-p", 0.5, "--json", "--pruner", "taylor1") == 0
     told = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in Path("pruned").iterdir()) == [
-        *("points.csv", "pruned.conf", "pruned.safetensors", "summary.json"),
+        *("points.csv", "points.png", "pruned.conf", "pruned.safetensors", "summary.json"),
     ]
     assert json.loads(Path("pruned/summary.json").read_text()) == told
     assert told["layers"] == {"2": {"total": 1024, "kept": 102}, "4": {"total": 64, "kept": 32}}
@@ -91,6 +91,34 @@ def test_rounds_with_retraining(command, capsys: pytest.CaptureFixture[str]) -> 
     assert f"test error {test_error:.2f} %" in told
     assert command(*arguments, "--out", "untrained", "--json") == 0
     assert error < json.loads(capsys.readouterr().out)["val_error"] - 20
+
+
+def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixture[str]) -> None:
+    command("train", *TOY, "--epochs", 30, "--out", "dense.safetensors")
+    arguments = (*TOY, "--checkpoint", "dense.safetensors", "-l", 2, "-p", 0.999, "-l", 4, "-p", 0.3)
+    capsys.readouterr()
+    assert command("prune", *arguments, "--acc-tradeoff", 5) == 0
+    told = capsys.readouterr().out
+    assert "round 1/1, layer 2:" in told
+    assert "taken back" in told
+    points = pd.read_csv("pruned/points.csv", dtype={"layer": str})
+    assert list(points["layer"]) == ["2", "4"]
+    assert list(points["reverted"]) == [True, False]
+    assert conf.read(Path("pruned/pruned.conf")).ratios == {"2": 0.0, "4": 0.3}
+    compression, error, _ = loaded(Path("pruned/pruned.safetensors"))
+    assert (compression, error) == (round(0.3 * 64) / 1088, points["val_error"].iloc[-1])
+    dense = checkpoint.read(Path("dense.safetensors")).weights["1.weight"]
+    assert torch.equal(checkpoint.read(Path("pruned/pruned.safetensors")).weights["1.weight"], dense)
+
+
+def test_reload_starts_every_round_from_the_unpruned_model(command) -> None:
+    arguments = ("prune", *TOY, "-l", 2, "--retrain", "--json")
+    assert command(*arguments, "-p", 0.8, "--iterations", 2, "--reload", "--out", "a") == 0
+    assert command(*arguments, "-p", 0.8, "--iterations", 2, "--out", "b") == 0
+    a, b = (pd.read_csv(f"{name}/points.csv")["val_loss"] for name in "ab")
+    assert a[0] == b[0]
+    assert a[1] != b[1]
+    assert command("prune", *TOY, "-l", 2, "-p", 0.5, "--reload", "--acc-tradeoff", 1) == 2
 
 
 def test_the_seed_decides(command) -> None:
@@ -161,7 +189,7 @@ def test_the_dense_model_teaches() -> None:
     for distill in (0.0, 1.0):
         settings = Settings(epochs=100, lr=0.1, distill=distill)
         _, _, points = one_model.prune("conftest:mlp", None, data, Conf({"2": 0.5}), settings, CPU, "x")
-        found.append([replace(point, seconds=0) for point in points])
+        found.append([replace(reached.point, seconds=0) for reached in points])
     untrained = evaluate(mlp(), data.validation).error
     assert found[0][0].error < untrained - 20  # an untrained teacher teaches nothing
     assert found[1][0].error > untrained - 20

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from conftest import fault
@@ -114,6 +114,24 @@ def test_a_guess_for_a_layer_that_is_not_there() -> None:
     assert said == ("toy.toml: guess 2: ratio.9 names no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12")
 
 
+def test_one_pruner_a_layer() -> None:
+    made = replace(
+        space([("8", 0.5), ("1*", Range(0.1, 0.9))], {"pruner": Choice(("mag", "taylor1")), "lr": 0.1},
+              guesses=[{"ratio": 0.5, "pruner": "taylor1"}]),
+        pruner_scope="layer",
+    )  # fmt: skip
+    params = made.params(LENET)
+    both = Choice(("mag", "taylor1"))
+    assert [name for name in params if name.startswith("pruner")] == [
+        f"pruner/{label}" for label in ("1", "8", "10", "12")
+    ]
+    assert all(params[name] == both for name in params if name.startswith("pruner/"))
+    assert made.queue(LENET)[0]["pruner/8"] == "taylor1"
+    plan = to_plan({"ratio/1": 0.5, "ratio/8": 0.6, "pruner/1": "mag", "pruner/8": "taylor1", "lr": 0.1})
+    assert plan.pruners == {"1": "mag", "8": "taylor1"}
+    assert made.pruners == ("mag", "taylor1")
+
+
 def test_to_plan() -> None:
     params = {"ratio/1": 0.5, "ratio/layer1.0.conv1": 0, "pruner": "taylor1", "rounds": 3, "lr": 0.2, "distill": 1}
     assert to_plan(params) == Plan(
@@ -127,7 +145,8 @@ def test_to_plan() -> None:
 
 def test_every_knob_is_a_field_of_the_plan_and_reaches_it() -> None:
     names = {f.name for f in fields(Plan)}
-    assert set(KNOBS) - {"pruner"} == names - {"ratios", "pruners"}
+    by_hand = {"reload", "scale_dropout"}  # for `tune-prune prune` alone
+    assert set(KNOBS) - {"pruner"} == names - {"ratios", "pruners"} - by_hand
     given = {name: f"a {name}" for name in KNOBS if name != "pruner"}
     plan = to_plan({"ratio/1": 0.5, "pruner": "mag", **given})
     assert {name: getattr(plan, name) for name in given} == given

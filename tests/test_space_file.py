@@ -79,7 +79,7 @@ def test_the_least_there_can_be(file: Path) -> None:
 
 
 TOP = ", ".join(["task", "space", "goal", "finish", "guess"])
-SPACE = ", ".join(["ratio", *KNOBS])
+SPACE = ", ".join(["ratio", "pruner_scope", *KNOBS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [
     # unknown keys, at every level
@@ -89,7 +89,7 @@ FAULTS = [
     ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget"),
     ("share", "part", "unknown key 'finish.part'; known: share, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
-    ("rounds = 4", "round = 4", f"unknown key 'guess 1.round'; known: {SPACE}"),
+    ("rounds = 4", "round = 4", "unknown key 'guess 1.round'; known: ratio, pruner, schedule, rounds"),
     # what is missing
     ('model = "lenet5"', "", "task.model is missing"),
     ('data = "mnist"', "", "task.data is missing"),

@@ -10,8 +10,11 @@ import tune_prune
 
 STOREYS = {
     "plain Python": "errors registry address atomic pareto conf records",
-    "torch": "models data augment masks measure criteria schedule training pruning checkpoint dense task",
-    "one model, by hand": "sensitivity one_model",
+    "torch": (
+        "models data augment masks measure gates removal score_cache criteria schedule "
+        "training dropout pruning by_layer checkpoint dense task"
+    ),
+    "one model, by hand": "one_model one_model_files sensitivity",
     "a search, described": "knobs space space_file config",
     "a search, told": "front results summary outputs plots screen page report_files report",
     "a search, run": "finishing study searcher trainable rounds telling tuning search",

@@ -4,11 +4,12 @@ The lowest scores go first. A parameter is called `weight` or after an entry of 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from tune_prune import gates, removal  # noqa: F401 - they register what they measure
 from tune_prune.address import is_address, load
 from tune_prune.errors import UserError, known
 from tune_prune.masks import prunable
@@ -56,6 +57,39 @@ def taylor1(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 @criterion
+def taylor2(weight: Tensor, hessian: Tensor) -> Tensor:
+    """|h w^2 / 2|: the loss's second-order change without w (LeCun et al. 1989, eq. 3).
+
+    The absolute value, since an estimate of h may be negative, and a weight that matters either way matters.
+    """
+    return (hessian * weight**2 / 2).abs()
+
+
+@criterion
+def taylor12(weight: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
+    """|-g w + h w^2 / 2|: both terms of the loss's change without w (LeCun et al. 1989, eq. 1)."""
+    return (hessian * weight**2 / 2 - gradient * weight).abs()
+
+
+@criterion
+def l1(l1_gate: Tensor) -> Tensor:
+    """|f|, f the weight's factor learned under an L1 penalty (torch7-pruner)."""
+    return l1_gate.abs()
+
+
+@criterion
+def l2(l2_gate: Tensor) -> Tensor:
+    """|f|, f the weight's factor learned under an L2 penalty (torch7-pruner)."""
+    return l2_gate.abs()
+
+
+@criterion
+def emp(loss_without: Tensor) -> Tensor:
+    """The loss without w, all else as it is: what it hurts least to remove goes first (torch7-pruner)."""
+    return loss_without
+
+
+@criterion
 def random(noise: Tensor) -> Tensor:
     """Uniform noise: what any criterion must beat."""
     return noise
@@ -70,6 +104,11 @@ def find(name: str) -> Criterion:
     return found
 
 
+def needs(names: Iterable[str]) -> set[str]:
+    """Every statistic that some of these pruners ask for."""
+    return {need for name in names for need in _needs(find(name), name)}
+
+
 def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     """Scores per layer by that layer's pruner; each statistic that some pruner names is measured once.
 
@@ -77,8 +116,8 @@ def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     """
     layers = prunable(context.model)
     chosen = {label: find(name) for label, name in pruners.items()}
-    needed = {need for label, function in chosen.items() for need in _needs(function, pruners[label])}
-    measured = {name: statistics[name](context) for name in sorted(needed)}
+    needed = needs(set(pruners.values()))
+    measured = {name: context.known.get(name) or statistics[name](context) for name in sorted(needed)}
     scores = {}
     for label, function in chosen.items():
         available = {"weight": layers[label].detach()} | {name: values[label] for name, values in measured.items()}

@@ -64,7 +64,15 @@ def prune(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    l1: Annotated[float, typer.Option(min=0, help="L1 penalty on the weights in retraining.")] = 0.0,
+    l2: Annotated[float, typer.Option(min=0, help="L2 penalty on the weights in retraining.")] = 0.0,
+    distill: Annotated[float, typer.Option(min=0, max=1, help="The unpruned model's share of the loss.")] = 0.0,
+    scale_dropout: Annotated[bool, typer.Option("--scale-dropout", help="Shrink dropout with its layer.")] = False,
     schedule: Annotated[str, typer.Option(help="linear or cubic.")] = "linear",
+    reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
+    acc_tradeoff: Annotated[
+        float | None, typer.Option(min=0, help="Prune layer by layer; take back what costs more points of error.")
+    ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("pruned"),
@@ -76,31 +84,35 @@ def prune(
 
     from tune_prune import one_model
     from tune_prune.data import load_data
+    from tune_prune.one_model_files import write
     from tune_prune.training import evaluate, pick_device
 
     say = _silent if json else _echo
     if epochs is not None and not retrain:
         raise UserError("--epochs without --retrain; add --retrain")
     settings = one_model.Settings(
-        iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0,
-        pruner=pruner, schedule=schedule, lr=lr, seed=seed,
+        iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
+        schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill, scale_dropout=scale_dropout, reload=reload,
+        acc_tradeoff=acc_tradeoff, seed=seed,
     )  # fmt: skip
+    if reload and acc_tradeoff is not None:
+        raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
     if retrain and not 0 < settings.epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
     wanted, source = one_model.wanted(layer or [], ratio or [], conf, model)
     loaded, on = load_data(data), pick_device(device)
     state, plan, points = one_model.prune(model, checkpoint, loaded, wanted, settings, on, source)
     found = []
-    for point in points:
-        found.append(point)
-        reached = f"compression {point.compression:.5f}, validation error {point.error:.2f} %"
-        say(f"round {point.round}/{iterations}: {reached}")
+    for reached in points:
+        found.append(reached)
+        say(reached.line(iterations))
     for line in one_model.kept_lines(state.masks):
         say(line)
-    test_error = evaluate(state.model, loaded.load_test().to(on)).error
-    say(f"test error {test_error:.2f} %")
-    summary = one_model.write(out.absolute(), model, state, plan, found, settings, test_error)
-    typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv)")
+    splits = loaded.validation, loaded.load_test()
+    val_error, test_error = (evaluate(state.model, split.to(on)).error for split in splits)
+    say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
+    summary = write(out.absolute(), model, state, plan, found, settings, (val_error, test_error))
+    typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
 
 
 def test(

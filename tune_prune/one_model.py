@@ -1,6 +1,5 @@
 """Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tune_prune import atomic, checkpoint, conf, criteria, masks, pruning
+from tune_prune import checkpoint, conf, criteria, masks, pruning
+from tune_prune.by_layer import prune_by_layer
 from tune_prune.conf import Conf
 from tune_prune.data import Data
 from tune_prune.errors import UserError
@@ -23,15 +23,40 @@ CONFS = Path(__file__).parent / "confs"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to prune one model: one-shot or in `iterations` rounds, each retrained for `epochs` (0: not at all)."""
+    """How to prune one model: one-shot or in `iterations` rounds, each retrained for `epochs` (0: not at all).
+
+    `acc_tradeoff` in percentage points prunes a layer at a time and takes back what costs more; `l1` and `l2` are
+    penalties on the weights while they are retrained, `distill` the dense model's share of the loss; for the rest see
+    `pruning.Plan`.
+    """
 
     iterations: int = 1
     epochs: float = 0.0
     pruner: str = "mag"
     schedule: str = "linear"
     lr: float = 0.01
+    l1: float = 0.0
+    l2: float = 0.0
     distill: float = 0.0
+    scale_dropout: bool = False
+    reload: bool = False
+    acc_tradeoff: float | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A point on the way; where layers are pruned one at a time, which one, and whether its step was taken back."""
+
+    point: Point
+    layer: str = ""
+    reverted: bool = False
+
+    def line(self, rounds: int) -> str:
+        """What to say of it."""
+        at = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
+        back = "; taken back, the layer is pruned no further" if self.reverted else ""
+        return f"{at}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{back}"
 
 
 def own_conf(model: str) -> Path:
@@ -71,7 +96,11 @@ def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
         steps=steps,
         final_steps=steps,
         lr=settings.lr,
+        l1=settings.l1,
+        weight_decay=settings.l2,
+        reload=settings.reload,
         distill=settings.distill,
+        scale_dropout=settings.scale_dropout,
     )
 
 
@@ -88,7 +117,7 @@ def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tenso
 
 def prune(
     name: str, start: Path | None, data: Data, wanted: Conf, settings: Settings, device: torch.device, source: str
-) -> tuple[State, Plan, Iterator[Point]]:
+) -> tuple[State, Plan, Iterator[Reached]]:
     """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation."""
     model, mask = open_model(name, start)
     masks.require_layers(model, wanted.ratios, source)
@@ -98,7 +127,11 @@ def prune(
     plan = plan_of(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
     teacher = logits(model, train.inputs).clone() if settings.distill else None
-    return state, plan, pruning.prune(state, plan, train, validation, settings.seed, teacher)
+    if settings.acc_tradeoff is None:
+        points = pruning.prune(state, plan, train, validation, settings.seed, teacher)
+        return state, plan, (Reached(point) for point in points)
+    steps = prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher)
+    return state, plan, (Reached(step.point, step.layer, step.reverted) for step in steps)
 
 
 def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
@@ -133,35 +166,3 @@ def kept_lines(mask: dict[str, Tensor]) -> list[str]:
     ]
     compressed = masks.compression(mask)
     return [*lines, f"total compression {compressed:.14f} ({masks.factor(compressed):.1f}x)"]
-
-
-def write(
-    out: Path, name: str, state: State, plan: Plan, points: list[Point], settings: Settings, test_error: float
-) -> dict[str, object]:
-    """Write points.csv, pruned.conf and pruned.safetensors; what `--json` prints."""
-    notes: dict[str, object] = {
-        "model": name,
-        "seed": settings.seed,
-        "rounds": plan.rounds,
-        "schedule": plan.schedule,
-        "epochs": settings.epochs,
-        "lr": plan.lr,
-        "compression": points[-1].compression,
-        "val_error": points[-1].error,
-        "test_error": test_error,
-    }
-    rows = [f"{p.round},{p.compression!r},{p.factor!r},{p.error!r},{p.loss!r},{p.seconds:.3f}" for p in points]
-    header = "round,compression,factor,val_error,val_loss,seconds"
-    atomic.write_text(out / "points.csv", "\n".join([header, *rows, ""]))
-    conf.write(out / "pruned.conf", Conf(plan.ratios, plan.pruners, notes))
-    checkpoint.write(out / "pruned.safetensors", name, state.model, state.masks, notes)
-    summary = {
-        "compression": points[-1].compression,
-        "val_error": points[-1].error,
-        "test_error": test_error,
-        "layers": layer_counts(state.masks),
-        "conf": "pruned.conf",
-        "checkpoint": "pruned.safetensors",
-    }
-    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    return summary

@@ -1,8 +1,10 @@
 """Iterative pruning: measure, score, mask, retrain; a point every round."""
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -10,9 +12,13 @@ from torch import Tensor, nn
 
 from tune_prune import criteria, masks
 from tune_prune.data import Split
+from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
 from tune_prune.schedule import schedules
 from tune_prune.training import DivergedError, Measured, Recipe, evaluate, fit
+
+Known = Mapping[str, Mapping[str, Tensor]]
+"""Statistics by name and layer label."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,9 @@ class Plan:
     """How to prune: final ratio and pruner of every layer that is pruned, rounds, and the retraining of each round.
 
     `steps` of SGD follow every round but the last, which has `final_steps`; 0 means no retraining. `sample` training
-    images serve the statistics that the pruners ask for.
+    images serve the statistics that the pruners ask for. With `reload` every round starts from the unpruned model, so
+    that its point is that ratio's alone. `weight_decay` is an L2 penalty on the weights, `l1` an L1 penalty. With
+    `scale_dropout` the model's dropout shrinks with its layers (`dropout.py`).
     """
 
     ratios: Mapping[str, float]
@@ -32,10 +40,13 @@ class Plan:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
+    l1: float = 0.0
     batch_size: int = 128
     distill: float = 0.0
     temperature: float = 4.0
     sample: int = 1024
+    reload: bool = False
+    scale_dropout: bool = False
 
     def ratios_at(self, round_: int) -> dict[str, float]:
         """The ratios of a round counted from 1; those of the last round are the final ones exactly."""
@@ -49,6 +60,7 @@ class Plan:
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
+            l1=self.l1,
             batch_size=self.batch_size,
             distill=self.distill,
             temperature=self.temperature,
@@ -89,44 +101,65 @@ def start(model: nn.Module) -> State:
     return State(model, masks.dense(model))
 
 
-def _generator(seed: int, round_: int) -> torch.Generator:
+def round_generator(seed: int, round_: int) -> torch.Generator:
+    """A round's random source."""
     # one stream a round, so that a run resumed between rounds goes on exactly as it would have
     return torch.Generator().manual_seed((seed * 1_000_003 + round_) % 2**63)
 
 
-def prune_once(state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator) -> None:
+def put_back(state: State, earlier: State) -> None:
+    """Give a state the weights and masks of a copy made earlier; the rounds done stay counted."""
+    state.model.load_state_dict(earlier.model.state_dict())
+    state.masks = {label: mask.clone() for label, mask in earlier.masks.items()}
+
+
+def prune_once(
+    state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, known: Known | None = None
+) -> None:
     """Measure, score and mask: bring the state to the ratios of a round, without retraining."""
     sample = draw_sample(train, plan.sample, generator)
-    scores = criteria.score(plan.pruners, Context(state.model, sample, generator))
+    scores = criteria.score(plan.pruners, Context(state.model, sample, generator, known=known or {}))
     for label, ratio in plan.ratios_at(round_).items():
         state.masks[label] = masks.shrink(state.masks[label], scores[label], ratio)
     masks.apply(state.model, state.masks)
 
 
 def retrain(
-    state: State, recipe: Recipe, train: Split, generator: torch.Generator, teacher: Tensor | None = None
+    state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, teacher: Tensor | None = None
 ) -> None:
-    """Train what is left; removed weights stay exactly zero."""
+    """Train what is left as a round of the plan does; removed weights stay exactly zero."""
+    recipe = plan.recipe_at(round_)
+    if not recipe.steps:
+        return
     layers = masks.prunable(state.model)
     pairs = [(layers[label], mask) for label, mask in state.masks.items()]
-    fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher)
+    with scaled_dropout(state.model, state.masks) if plan.scale_dropout else nullcontext():
+        fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher)
     masks.apply(state.model, state.masks)
 
 
 def prune(
-    state: State, plan: Plan, train: Split, validation: Split, seed: int, teacher: Tensor | None = None
+    state: State,
+    plan: Plan,
+    train: Split,
+    validation: Split,
+    seed: int,
+    teacher: Tensor | None = None,
+    known: Known | None = None,
 ) -> Iterator[Point]:
     """Go through the rounds that the state has not done yet, and yield a point after each.
 
-    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation.
+    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation. `known` are
+    statistics of the dense model that every round takes as they are instead of measuring them anew.
     """
+    unpruned = copy.deepcopy(state) if plan.reload else None
     for round_ in range(state.rounds_done + 1, plan.rounds + 1):
         began = time.perf_counter()
-        generator = _generator(seed, round_)
-        prune_once(state, plan, round_, train, generator)
-        recipe = plan.recipe_at(round_)
-        if recipe.steps:
-            retrain(state, recipe, train, generator, teacher)
+        if unpruned is not None:
+            put_back(state, unpruned)
+        generator = round_generator(seed, round_)
+        prune_once(state, plan, round_, train, generator, known)
+        retrain(state, plan, round_, train, generator, teacher)
         measured: Measured = evaluate(state.model, validation)
         if not math.isfinite(measured.loss):
             raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")

@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from tune_prune import __version__, masks, task
+from tune_prune import __version__, criteria, masks, score_cache, task
 from tune_prune.config import Config, save
 from tune_prune.data import Split, load_data
 from tune_prune.errors import HeldError
+from tune_prune.measure import Context, draw_sample
 from tune_prune.models import build
+from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
 from tune_prune.rounds import sweep
 from tune_prune.screen import Screen, Status
@@ -142,7 +144,8 @@ def _run(
     if not study.get_trials(deepcopy=False):
         searcher.enqueue(space.queue(info.labels))
     threads = max(1, int(config.cpus_per_trial))
-    shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads)
+    statistics = _known(space, prepared.task, config, screen) if searcher.missing else {}
+    shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)
     if searcher.missing and not stop.reason:
         with started_ray(config, shared.nbytes, run_dir / "ray.log") as concurrency, screen:
             info = replace(info, concurrency=concurrency)
@@ -150,6 +153,14 @@ def _run(
         shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
     own = resource.getrusage(resource.RUSAGE_SELF)
     return info, Cost(time.monotonic() - began, own.ru_utime + own.ru_stime)
+
+
+def _known(space: Space, made: Task, config: Config, screen: Screen) -> Known:
+    """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
+    generator, device = torch.Generator().manual_seed(0), torch.device(config.torch_device)
+    sample = draw_sample(made.train.to(device), Plan.sample, generator)
+    context = Context(made.dense_model(device), sample, generator, screen.say)
+    return score_cache.known(sorted(criteria.needs(space.pruners)), context)
 
 
 class _Progress:

@@ -34,12 +34,16 @@ KNOBS: Mapping[str, Check] = {
     "lr": Number(0),
     "momentum": Number(0, 1, open_high=True),
     "weight_decay": Number(0),
+    "l1": Number(0),
     "batch_size": Number(1, whole=True),
     "distill": Number(0, 1),
     "temperature": Number(0.01),
     "sample": Number(1, whole=True),
 }
-"""What `[space]` may hold beside the ratios: the fields of `pruning.Plan`, and one pruner for all layers."""
+"""What `[space]` may hold beside the ratios: the fields of `pruning.Plan`, and the pruner."""
+
+SCOPES = ("model", "layer")
+"""Whether a trial takes one pruner for the whole model, or one for each layer."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Space:
     budget: int
     finish: Finish
     guesses: Sequence[Mapping[str, object]]
+    pruner_scope: str = "model"
 
     def params(self, labels: Sequence[str]) -> dict[str, Knob]:
         """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.
@@ -81,7 +86,16 @@ class Space:
             match = next((knob for pattern, knob in self.ratios if fnmatchcase(label, pattern)), None)
             if match is not None:
                 found[f"ratio/{label}"] = match
-        return found | dict(self.knobs)
+        if self.pruner_scope == "model":
+            return found | dict(self.knobs)
+        pruners = {name.replace("ratio/", "pruner/", 1): self.knobs["pruner"] for name in found}
+        return found | pruners | {name: knob for name, knob in self.knobs.items() if name != "pruner"}
+
+    @property
+    def pruners(self) -> tuple[str, ...]:
+        """Every pruner that a trial may take."""
+        knob = self.knobs["pruner"]
+        return tuple(str(name) for name in (knob.options if isinstance(knob, Choice) else (knob,)))
 
     def with_pruners(self, names: Sequence[str]) -> "Space":
         """The same space with another choice of pruners."""
@@ -103,6 +117,8 @@ class Space:
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
         ratio: Any = guess["ratio"]
         wanted = {k: v for k, v in guess.items() if k != "ratio"}
+        if "pruner" in wanted:
+            wanted |= {name: wanted["pruner"] for name in params if name.startswith("pruner/")}
         for key, knob in params.items():
             label = key.removeprefix("ratio/")
             if key.startswith("ratio/") and isinstance(knob, Range):
@@ -118,4 +134,5 @@ def to_plan(params: Mapping[str, Any]) -> Plan:
     """The pruning plan of a trial's parameters."""
     ratios = {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
     rest = {f.name: params[f.name] for f in fields(Plan) if f.name in params}
-    return Plan(ratios=ratios, pruners=dict.fromkeys(ratios, params["pruner"]), **rest)
+    pruners = {label: params.get(f"pruner/{label}", params.get("pruner")) for label in ratios}
+    return Plan(ratios=ratios, pruners=pruners, **rest)

@@ -8,7 +8,7 @@ from typing import Any
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
 from tune_prune.knobs import Check, Knob, Number
-from tune_prune.space import KNOBS, RATIO, Finish, Space
+from tune_prune.space import KNOBS, RATIO, SCOPES, Finish, Space
 
 
 def locate(name: str) -> Path:
@@ -52,11 +52,11 @@ class _Reader:
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
         goal, finish = self._table(raw, "goal"), self._table(raw, "finish")
         self._only(task, "task.", ["model", "data", "weights"])
-        self._only(space, "space.", ["ratio", *KNOBS])
+        self._only(space, "space.", ["ratio", "pruner_scope", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
         self._only(finish, "finish.", ["share", "steps", "lr"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
-        chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key != "ratio"}
+        chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key in KNOBS}
         return Space(
             name=name,
             source=self._source,
@@ -72,6 +72,7 @@ class _Reader:
                 steps=self._value(finish, "finish.steps", Number(1, whole=True), Finish.steps),
                 lr=self._value(finish, "finish.lr", Number(0), Finish.lr),
             ),
+            pruner_scope=self._value(space, "space.pruner_scope", _scope, "model"),
             guesses=self._guesses(raw.get("guess", [])),
         )
 
@@ -130,6 +131,10 @@ class _Reader:
             else:
                 self._knob(f"{where}.{key}", value, RATIO if key == "ratio" else KNOBS[key], knobs.scalar)
         return raw
+
+
+def _scope(value: object) -> str | None:
+    return None if value in SCOPES else f"must be one of {known(SCOPES)}, got {value!r}"
 
 
 def _text(value: object) -> str | None:

@@ -13,7 +13,7 @@ from ray import tune
 
 from tune_prune import checkpoint, records
 from tune_prune.data import Split
-from tune_prune.pruning import Plan, Point, State, prune, start
+from tune_prune.pruning import Known, Plan, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.space import to_plan
 from tune_prune.task import Task
@@ -32,22 +32,29 @@ class Shared:
     limit: float
     device: str
     threads: int
+    known: dict[str, dict[str, np.ndarray]]
 
     @classmethod
-    def of(cls, task: Task, run_dir: Path, limit: float, device: str, threads: int) -> "Shared":
-        """Share a task; `limit` is the highest feasible validation error in percent."""
+    def of(
+        cls, task: Task, run_dir: Path, limit: float, device: str, threads: int, known: Known | None = None
+    ) -> "Shared":
+        """Share a task; `limit` is the highest feasible validation error in percent, `known` what `prune` takes."""
         arrays = {
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
             "validation": task.validation.inputs, "validation_labels": task.validation.labels,
         }  # fmt: skip
         weights = {key: value.numpy() for key, value in task.weights.items()}
         numpy = {key: value.numpy() for key, value in arrays.items()}
-        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads)
+        found = {
+            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
+        }
+        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads, found)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values()])
+        known = [array for values in self.known.values() for array in values.values()]
+        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values(), *known])
 
     def task(self) -> Task:
         """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
@@ -57,6 +64,13 @@ class Shared:
         weights = {key: torch.tensor(value) for key, value in self.weights.items()}
         task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
         return task.to(torch.device(self.device))
+
+    def statistics(self) -> Known:
+        """What was measured on the dense model, on the workers' device."""
+        device = torch.device(self.device)
+        return {
+            name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.known.items()
+        }
 
 
 def _view(array: np.ndarray) -> torch.Tensor:
@@ -72,7 +86,7 @@ class PruneTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Called once a worker: what all its trials share."""
         torch.set_num_threads(shared.threads)
-        self._shared, self._task = shared, shared.task()
+        self._shared, self._task, self._known = shared, shared.task(), shared.statistics()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -90,7 +104,7 @@ class PruneTrainable(tune.Trainable):
         self._state = self._start(config.get("start"))
         task = self._task
         self._rounds: Iterator[Point] = prune(
-            self._state, self._plan, task.train, task.validation, config["seed"], task.teacher
+            self._state, self._plan, task.train, task.validation, config["seed"], task.teacher, self._known
         )
 
     def _start(self, parent_checkpoint: str | None) -> State:

@@ -30,13 +30,15 @@ class Recipe:
     """How to train: `steps` of SGD with Nesterov momentum, the learning rate falling to 0 along a cosine.
 
     `distill` in [0, 1] is the teacher's share of the loss, at `temperature` (Hinton et al. 2015, sec. 2);
-    `warmup` the share of the steps in which the learning rate rises from 0.
+    `warmup` the share of the steps in which the learning rate rises from 0. `weight_decay` is the strength of an L2
+    penalty on all parameters, `l1` that of an L1 penalty on all but vectors (biases, normalisation).
     """
 
     steps: int
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
+    l1: float = 0.0
     batch_size: int = 128
     warmup: float = 0.0
     distill: float = 0.0
@@ -146,6 +148,8 @@ def fit(
         loss = _loss(model(inputs), split.labels[index], None if teacher is None else teacher[index], recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if recipe.l1:
+            _add_l1(optimizer.param_groups[0]["params"], recipe.l1)
         optimizer.step()
         if weights:
             torch._foreach_mul_(weights, kept)
@@ -156,6 +160,12 @@ def fit(
             if step % per_epoch == 0:
                 on_epoch(step // per_epoch, mean)
     return mean
+
+
+def _add_l1(parameters: list[Tensor], strength: float) -> None:
+    for parameter in parameters:
+        if parameter.dim() > 1 and parameter.grad is not None:
+            parameter.grad.add_(parameter.detach().sign(), alpha=strength)
 
 
 def _mean(losses: list[Tensor], step: int, recipe: Recipe) -> float:

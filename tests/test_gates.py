@@ -1,0 +1,52 @@
+import torch
+from conftest import mlp, seeded
+from torch import nn
+
+from tune_prune import gates, masks
+from tune_prune.criteria import score
+from tune_prune.data import Data, Split, load_data
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, draw_sample
+from tune_prune.task import load_dense
+from tune_prune.training import evaluate
+
+
+def test_without_a_loss_the_penalty_draws_every_factor_alike() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with torch.no_grad():
+        model[1].weight.zero_()  # no factor changes what the model answers
+    sample = Split(torch.rand(9, 1, 8, 8), torch.arange(9) % 4)
+    l1 = gates.l1_gate(Context(model, sample, seeded(0)))["2"]
+    l2 = gates.l2_gate(Context(model, sample, seeded(0)))["2"]
+    assert torch.allclose(l1, torch.full_like(l1, 1 - gates.SHRINK), atol=1e-4)
+    assert torch.allclose(l2, torch.full_like(l2, (1 - gates.SHRINK / gates.STEPS) ** gates.STEPS), atol=1e-4)
+
+
+def test_a_weight_that_is_needed_keeps_its_factor(toy_data: Data) -> None:
+    model = mlp()
+    with torch.no_grad():
+        model[1].weight[:, 32:] = 0
+    found = gates.l1_gate(Context(model, toy_data.train, seeded(0)))["2"].abs()
+    assert found[:, :32].mean() > found[:, 32:].mean()
+
+
+def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
+    data = load_data("mnist")
+    validation = Split(data.validation.inputs[:500], data.validation.labels[:500])
+    sample = draw_sample(data.train, 512, seeded(0))
+    errors: dict[str, list[float]] = {}
+    gone: dict[str, set[int]] = {}
+    for name in ("mag", "l1", "l2", "random"):
+        dense = load_dense("lenet5", None, "test")
+        scores = score(dict.fromkeys(prunable(dense), name), Context(dense, sample, seeded(0)))
+        gone[name] = set(scores["8"].flatten().argsort()[:144_000].tolist())
+        errors[name] = []
+        for ratio in (0.4, 0.5, 0.6):
+            model = load_dense("lenet5", None, "test")
+            made = masks.dense(model)
+            masks.apply(model, {label: masks.shrink(made[label], scores[label], ratio) for label in made})
+            errors[name].append(evaluate(model, validation).error)
+    for name in ("l1", "l2"):
+        assert all(a < b for a, b in zip(errors[name], errors["random"], strict=True)), errors
+    for one, other in (("l1", "l2"), ("l1", "mag"), ("l2", "mag")):
+        assert 0.5 < len(gone[one] & gone[other]) / 144_000 < 0.99, (one, other)

@@ -1,0 +1,99 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Conv, mlp, seeded
+from torch import Tensor, nn
+
+from tune_prune import removal
+from tune_prune.data import Data, Split, as_float
+from tune_prune.masks import prunable
+from tune_prune.measure import Context
+from tune_prune.removal import loss_without
+
+
+def convolutions() -> nn.Sequential:
+    """Padding, stride, dilation and a bias more or less, and a group of its own that has no short cut."""
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(3, 4, 3, stride=2, dilation=2, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 1, groups=2),
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 6)),
+        nn.Linear(6, 4),
+    )
+
+
+def image_rows() -> nn.Sequential:
+    """A linear layer that is used once a row: its output changes in more than one place a weight."""
+    return nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 4))
+
+
+def one_by_one(model: nn.Module, split: Split) -> dict[str, Tensor]:
+    """The loop: set a weight to zero, run everything, set it back."""
+    found = {}
+    for label, weight in prunable(model.eval()).items():
+        flat, losses = weight.data.flatten(), torch.empty(weight.numel())
+        for i, value in enumerate(flat.tolist()):
+            changed = flat.clone()
+            changed[i] = 0
+            weight.data = changed.reshape(weight.shape)
+            losses[i] = F.cross_entropy(model(as_float(split.inputs)), split.labels)
+            assert value == flat[i]
+        weight.data = flat.reshape(weight.shape)
+        found[label] = losses.reshape(weight.shape)
+    return found
+
+
+@pytest.mark.parametrize("model", [mlp, Conv, convolutions, image_rows])
+@pytest.mark.parametrize("chunk", [1, 2**23])
+@torch.no_grad()
+def test_it_agrees_with_the_loop(
+    model: type[nn.Module], chunk: int, toy_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "CHUNK", chunk)
+    made = model()
+    sample = Split(toy_data.train.inputs[:12], toy_data.train.labels[:12])
+    before = copy.deepcopy(made.state_dict())
+    found, expected = loss_without(Context(made, sample, seeded(0))), one_by_one(made, sample)
+    assert list(found) == list(expected)
+    for label, losses in expected.items():
+        assert torch.allclose(found[label], losses, rtol=0, atol=1e-5)
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+def test_channels_last_makes_no_difference(toy_data: Data) -> None:
+    made = convolutions()
+    one = loss_without(Context(made, toy_data.validation, seeded(0)))
+    other = loss_without(Context(made.to(memory_format=torch.channels_last), toy_data.validation, seeded(0)))
+    assert all(torch.allclose(one[label], other[label], rtol=0, atol=1e-5) for label in one)
+
+
+def test_a_weight_that_is_gone_is_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = mlp()
+    with torch.no_grad():
+        for weight in prunable(made).values():
+            weight[:, 1:] = 0
+    asked: list[int] = []
+    plain = removal._stacked
+
+    def counted(model: nn.Sequential, at: int, split: Split, todo: Tensor):
+        asked.append(len(todo))
+        return plain(model, at, split, todo)
+
+    monkeypatch.setattr(removal, "_stacked", counted)
+    found = loss_without(Context(made, toy_data.validation, seeded(0)))
+    assert asked == [16, 4]
+    base = F.cross_entropy(made(as_float(toy_data.validation.inputs)), toy_data.validation.labels)
+    for losses in found.values():
+        assert torch.allclose(losses[:, 1:], base, rtol=0, atol=1e-6)
+
+
+def test_it_says_how_far_it_is(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "SAY_EVERY", -1.0)
+    said: list[str] = []
+    loss_without(Context(mlp(), toy_data.validation, seeded(0), said.append))
+    assert said[0] == "emp: layer 2: 1,024 of 1,024 weights, about 0 s left"
+    assert said[-1] == "emp: layer 4: 64 of 64 weights, about 0 s left"

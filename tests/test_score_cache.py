@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import mlp, seeded
+from torch import nn
+
+from tune_prune import gates, measure, score_cache
+from tune_prune.criteria import score
+from tune_prune.data import Data, Split
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, statistics
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def context(model: nn.Module, data: Data, images: int = 50) -> Context:
+    return Context(model, Split(data.train.inputs[:images], data.train.labels[:images]), seeded(0))
+
+
+def files() -> list[str]:
+    return sorted(path.name for path in score_cache.folder().glob("*"))
+
+
+def test_measured_once_and_the_same_from_disk(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, names = mlp(), ["gradient", "hessian", "loss_without"]
+    first = score_cache.known(names, context(model, toy_data))
+    assert list(first) == ["hessian", "loss_without"]  # the gradient is cheap, and measured anew
+    assert len(files()) == 2
+    monkeypatch.setattr(measure.Registry, "__getitem__", None)  # whatever is measured now fails
+    again = score_cache.known(names, context(model, toy_data))
+    for name, values in first.items():
+        assert all(torch.equal(values[label], again[name][label]) for label in values)
+
+
+def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    score_cache.known(["l1_gate"], context(model, toy_data))
+    score_cache.known(["l1_gate"], context(model, toy_data, images=51))
+    with torch.no_grad():
+        prunable(model)["2"][0, 0] += 1
+    score_cache.known(["l1_gate"], context(model, toy_data))
+    monkeypatch.setattr(gates, "STEPS", 3)
+    score_cache.known(["l1_gate"], context(model, toy_data))
+    score_cache.known(["l2_gate"], context(model, toy_data))
+    assert len(files()) == 5
+
+
+def test_what_is_known_is_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    known = {"hessian": {label: torch.rand_like(weight) for label, weight in prunable(model).items()}}
+    made = context(model, toy_data)
+    scores = score({"2": "taylor2"}, Context(made.model, made.sample, made.generator, known=known))
+    expected = (known["hessian"]["2"] * prunable(model)["2"] ** 2 / 2).abs()
+    assert torch.equal(scores["2"], expected.detach())
+
+
+def test_every_expensive_statistic_is_one() -> None:
+    assert set(score_cache.EXPENSIVE) <= set(statistics)

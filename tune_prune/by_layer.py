@@ -1,0 +1,66 @@
+"""Pruning under an accuracy tradeoff, a layer at a time: a step that costs too much is taken back (torch7-pruner)."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from tune_prune import masks
+from tune_prune.data import Split
+from tune_prune.pruning import Plan, Point, State, prune_once, put_back, retrain, round_generator
+from tune_prune.training import evaluate
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer's step of one round: the point that it reached, and whether it was taken back."""
+
+    layer: str
+    point: Point
+    reverted: bool
+
+
+def prune_by_layer(
+    state: State,
+    plan: Plan,
+    train: Split,
+    validation: Split,
+    seed: int,
+    tradeoff: float,
+    teacher: Tensor | None = None,
+) -> Iterator[Step]:
+    """Take every layer in turn to the ratio of each round, retrain, and measure the validation error in percent.
+
+    Where the error is more than `tradeoff` percentage points above the error before the first step, the step is taken
+    back, with all masks and weights that it and its retraining changed; the layer is pruned no further, and the others
+    go on.
+    """
+    limit = evaluate(state.model, validation).error + tradeoff
+    stopped: set[str] = set()
+    reached = dict.fromkeys(plan.ratios, 0.0)
+    for round_ in range(1, plan.rounds + 1):
+        for number, (layer, ratio) in enumerate(plan.ratios_at(round_).items()):
+            if layer in stopped:
+                continue
+            began = time.perf_counter()
+            before = copy.deepcopy(state)
+            generator = round_generator(seed, round_ * len(plan.ratios) + number)
+            one = replace(plan, ratios={layer: ratio}, pruners={layer: plan.pruners[layer]}, rounds=1)
+            prune_once(state, one, 1, train, generator)
+            retrain(state, plan, round_, train, generator, teacher)
+            measured = evaluate(state.model, validation)
+            ratios = reached | {layer: ratio}
+            compressed = masks.compression(state.masks)
+            seconds = time.perf_counter() - began
+            point = Point(round_, compressed, measured.error, measured.loss, seconds, ratios)
+            # a loss that is not a number has no error to speak of: the step cost everything
+            reverted = measured.error > limit or not math.isfinite(measured.loss)
+            if reverted:
+                stopped.add(layer)
+                put_back(state, before)
+            else:
+                reached = ratios
+            yield Step(layer, point, reverted)

@@ -1,0 +1,59 @@
+"""Expensive statistics of a dense model, measured once and kept on disk by content.
+
+The key is a hash of all that the numbers follow from: the weights, the images and labels, the statistic and the
+settings of its module. So a file is never out of date, and may be deleted at any time.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tune_prune import atomic, gates, measure, removal
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, statistics
+
+EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_without")
+"""Statistics that take seconds to minutes; the others are measured anew in every round."""
+
+
+def folder() -> Path:
+    """Where they are kept: `tune_prune` in the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_prune"
+
+
+def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
+    """Those of the named statistics that are expensive, by name and layer: read from disk, or measured and kept."""
+    return {name: _one(name, context) for name in names if name in EXPENSIVE}
+
+
+def _one(name: str, context: Context) -> dict[str, Tensor]:
+    path = folder() / f"{name}-{_key(name, context)}.safetensors"
+    device = next(context.model.parameters()).device
+    if path.is_file():
+        return {label: value.to(device) for label, value in load_file(path).items()}
+    context.say(f"measuring {name} on the dense model, once: {path}")
+    values = statistics[name](context)
+    atomic.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
+    return values
+
+
+def _key(name: str, context: Context) -> str:
+    digest = hashlib.sha256(repr((name, _settings())).encode())
+    for label, weight in (*context.model.state_dict().items(), *prunable(context.model).items()):
+        digest.update(label.encode() + _bytes(weight))
+    digest.update(_bytes(context.sample.inputs) + _bytes(context.sample.labels))
+    return digest.hexdigest()[:32]
+
+
+def _settings() -> Mapping[str, float]:
+    names = {measure: ["PROBES"], gates: ["STEPS", "BATCH", "SHRINK", "STRENGTH"], removal: ["IMAGES"]}
+    return {f"{module.__name__}.{name}": getattr(module, name) for module in names for name in names[module]}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b""
