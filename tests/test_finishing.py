@@ -145,6 +145,11 @@ def test_of_equal_errors_the_most_compressed() -> None:
     assert chosen(records, [90]) == 1
 
 
+def test_of_equal_points_the_first_trial_whatever_order_they_ended_in() -> None:
+    for numbers in ([4, 2, 7], [7, 4, 2], [2, 7, 4]):
+        assert chosen([*half(), *(ended(number, (0.9, 2.5)) for number in numbers)], [90]) == 2
+
+
 @pytest.mark.parametrize(
     "records",
     [

@@ -242,6 +242,27 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
     assert points(run_dir).equals(points(finished))
 
 
+def test_guesses_are_queued_once_also_by_a_run_that_was_killed_meanwhile(
+    toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text(SPACE + "[[guess]]\nratio = 0.3\n[[guess]]\nratio = 0.4\n")
+    enqueue = StudySearcher.enqueue
+
+    def killed(searcher: StudySearcher, guesses: list[dict[str, object]]) -> None:
+        enqueue(searcher, guesses[:2])
+        raise SystemExit
+
+    monkeypatch.setattr(StudySearcher, "enqueue", killed)
+    with pytest.raises(SystemExit):
+        searched(toml)
+    monkeypatch.setattr(StudySearcher, "enqueue", enqueue)
+    assert resumed(toml.parent / "run") == 0
+    table = pd.read_csv(toml.parent / "run" / "trials.csv")
+    guessed = table["ratio/4"][table["parent"].isna()]
+    assert list(guessed[:3]) == [0.5, 0.3, 0.4]
+    assert not guessed[3:].isin([0.5, 0.3, 0.4]).any()
+
+
 def test_time_is_up(toml: Path, trials: Trials) -> None:
     assert searched(toml, time_budget=1e-9)[0] == 3  # before anything was measured
     assert trials.started == 0

@@ -216,8 +216,7 @@ def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Stu
     driver.run(8)
     for number in range(1, 8):
         (tmp_path / f"rounds/{number}-2.safetensors").unlink()
-    assert driver.suggest()["parent"] == 0
-    assert "parent" not in driver.suggest()
+    assert [config["parent"] for config in (driver.suggest() for _ in range(10)) if "parent" in config] == [0]
 
 
 def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -72,22 +73,22 @@ def search(config: Config, space: Space, run_dir: Path, screen: Screen, text: st
         with _lock(run_dir):
             if text is not None:
                 save(run_dir, config, space, text)
-            info, cost = _run(config, space, run_dir, screen, prepared, stop, began)
+            info, cost, missing = _run(config, space, run_dir, screen, prepared, stop, began)
             code = tell(run_dir, prepared.task, info, prepared.load_test, cost, screen, stop.reason)
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
+    if missing and not stop.reason:
+        raise RuntimeError(f"Ray ended {missing} trials early, see ray.log; go on with --resume {run_dir}")
     return code
 
 
-def _lock(run_dir: Path) -> FileLock:
+def _lock(run_dir: Path) -> AbstractContextManager[object]:
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        return FileLock(run_dir / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
-    return lock
 
 
 def _prepare(config: Config, space: Space) -> Prepared:
@@ -132,8 +133,8 @@ def _fingerprint(space: Space, info: RunInfo) -> str:
 
 def _run(
     config: Config, space: Space, run_dir: Path, screen: Screen, prepared: Prepared, stop: Stop, began: float
-) -> tuple[RunInfo, Cost]:
-    """Run what is missing; what it cost, and the run's facts with the concurrency it had."""
+) -> tuple[RunInfo, Cost, int]:
+    """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
     info = prepared.info
     study = open_study(config.storage, run_dir, _fingerprint(space, info))
     goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish)
@@ -141,8 +142,7 @@ def _run(
     searcher = StudySearcher(
         study, run_dir, space.params(info.labels), goal, config.sampler, config.seed, progress.update
     )
-    if not study.get_trials(deepcopy=False):
-        searcher.enqueue(space.queue(info.labels))
+    searcher.enqueue(space.queue(info.labels))  # those that an earlier process has put there are left out
     threads = max(1, int(config.cpus_per_trial))
     statistics = _known(space, prepared.task, config, screen) if searcher.missing else {}
     shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)
@@ -152,7 +152,7 @@ def _run(
             run_trials(shared, searcher, config, concurrency, stop)
         shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
     own = resource.getrusage(resource.RUSAGE_SELF)
-    return info, Cost(time.monotonic() - began, own.ru_utime + own.ru_stime)
+    return info, Cost(time.monotonic() - began, own.ru_utime + own.ru_stime), searcher.missing
 
 
 def _known(space: Space, made: Task, config: Config, screen: Screen) -> Known:
