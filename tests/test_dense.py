@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import mlp
+from conftest import fault, mlp
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, dense
@@ -61,10 +61,10 @@ def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
     history = train("conftest:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
     with (tmp_path / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["epoch", "train_loss", "val_error", "val_loss"]
+    assert list(rows[0]) == ["epoch", "train_loss", "train_error", "val_error", "val_loss"]
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
     for row, epoch in zip(rows, history, strict=True):
-        for column in ("train_loss", "val_error", "val_loss"):
+        for column in ("train_loss", "train_error", "val_error", "val_loss"):
             assert float(row[column]) == pytest.approx(getattr(epoch, column), abs=1e-4)
 
 
@@ -96,3 +96,43 @@ def test_the_model_learned(toy_data: Data, tmp_path: Path) -> None:
     untrained = evaluate(mlp(), toy_data.validation)
     history = train("conftest:mlp", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
     assert min(e.val_error for e in history) < untrained.error / 2
+
+
+class StopError(Exception):
+    """What cuts a training off."""
+
+
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Data, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    told = {"seed": 1, "device": CPU}
+    history = train("conftest:Conv", toy_data, RECIPE, whole, **told)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train("conftest:Conv", toy_data, RECIPE, cut, **told, on_epoch=stop)
+    assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
+    assert train("conftest:Conv", toy_data, RECIPE, cut, **told, resume=True) == history
+    assert cut.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".safetensors", ".safetensors"]
+
+
+def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+
+    def resume(recipe: Recipe = RECIPE) -> list[Epoch]:
+        return train("conftest:mlp", toy_data, recipe, out, seed=1, device=CPU, resume=True)
+
+    assert "a.resume is not there" in fault(resume)
+
+    def stop(epoch: Epoch) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        train("conftest:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
+    assert "was begun with another recipe" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
+    (tmp_path / "a.resume").write_bytes(b"noise")
+    assert "a.resume" in fault(resume)

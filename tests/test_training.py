@@ -150,7 +150,7 @@ def test_the_mean_loss_of_the_last_epoch_begun(toy_data: Data) -> None:
     told: dict[int, float] = {}
     recipe = Recipe(steps=10, lr=1e-12, batch_size=60)  # nothing moves: a batch's loss tells which batch it was
     model = mlp()
-    mean = fit(model, toy_data.train, recipe, seeded(0), on_epoch=lambda epoch, loss: told.update({epoch: loss}))
+    mean = fit(model, toy_data.train, recipe, seeded(0), on_epoch=lambda epoch, seen: told.update({epoch: seen.loss}))
     generator = seeded(0)
     orders = [torch.randperm(240, generator=generator) for _ in range(3)]
     every = F.cross_entropy(logits(model, toy_data.train.inputs), toy_data.train.labels, reduction="none")

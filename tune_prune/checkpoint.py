@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -50,17 +51,22 @@ def read(path: Path) -> Checkpoint:
     """Read a checkpoint; a `UserError` says what is wrong with a file that is not one."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; `tune-prune train` and a search write them as .safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("tune_prune", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a readable safetensors checkpoint ({error})") from error
+    header, tensors = read_tensors(path, "tune_prune")
     if not (isinstance(header, dict) and isinstance(header.get("model"), str)):
         raise UserError(f"{path}: a safetensors file, but not one that tune_prune wrote: it names no model")
     kept = {key.removeprefix(_MASK): tensors.pop(key) for key in list(tensors) if key.startswith(_MASK)}
     notes = header.get("notes")
     return Checkpoint(header["model"], tensors, kept, notes if isinstance(notes, dict) else {})
+
+
+def read_tensors(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:
+    """The JSON under a key of a safetensors file's metadata (None where there is none), and its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(key, "null"))
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable safetensors checkpoint ({error})") from error
 
 
 def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, Tensor]]:

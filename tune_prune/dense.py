@@ -1,26 +1,46 @@
-"""Train a dense model: epochs with validation, the best of them kept."""
+"""Train a dense model: epochs with validation, the best of them kept, resumable after any of them."""
 
-import copy
+import json
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
+from torch import nn
 
 from tune_prune import atomic, checkpoint
 from tune_prune.data import Data
+from tune_prune.errors import UserError
 from tune_prune.models import build
-from tune_prune.training import Measured, Recipe, evaluate, fit, ready
+from tune_prune.training import Measured, Recipe, evaluate, fit, make_optimizer, ready, steps_per_epoch
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: mean training loss in nats, validation error in percent, validation loss in nats."""
+    """One epoch: loss in nats and error in percent, of the training batches as they went by and on validation."""
 
     epoch: int
     train_loss: float
+    train_error: float
     val_error: float
     val_loss: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The best epoch has the lowest: validation error first, of equal ones the loss."""
+        return self.val_error, self.val_loss if math.isfinite(self.val_loss) else math.inf
+
+
+@dataclass
+class Progress:
+    """Everything that a run of `train` goes on from."""
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    generator: torch.Generator
+    history: list[Epoch] = field(default_factory=list)
 
 
 def train(
@@ -31,38 +51,78 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train model `name` from scratch and write the epoch of the lowest validation error to `out`.
+    """Train model `name` from scratch, or go on with `resume`; the best epoch so far is in `out` after every epoch.
 
-    Beside it goes `<out>.csv`, a row an epoch. Of equal errors the lower loss counts.
+    Beside it go `<out>.csv`, a row an epoch, and, until the last epoch is done, `<out>.resume`. A `UserError` where
+    there is nothing to resume, or it was begun with another recipe.
     """
     torch.manual_seed(seed)  # what the model's own initialisation draws from
     model = ready(build(name), device)
+    progress = Progress(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
+    begun = {"model": name, "recipe": asdict(recipe), "seed": seed}
+    state_file = out.with_suffix(".resume")
+    if resume:
+        _load(progress, state_file, begun)
     train_split, validation = data.train.to(device), data.validation.to(device)
-    history: list[Epoch] = []
-    best: tuple[Measured, dict[str, torch.Tensor]] | None = None
 
-    def measure(epoch: int, loss: float) -> None:
-        nonlocal best
+    def measure(epoch: int, training: Measured) -> None:
         measured = evaluate(model, validation)
+        last = Epoch(epoch, training.loss, training.error, measured.error, measured.loss)
         model.train()
-        history.append(Epoch(epoch, loss, measured.error, measured.loss))
-        if best is None or measured < best[0]:
-            best = measured, copy.deepcopy(model.state_dict())
-        on_epoch(history[-1])
+        progress.history.append(last)
+        if all(last.rank < earlier.rank for earlier in progress.history[:-1]):
+            notes = begun | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
+            checkpoint.write(out, name, model, {}, notes)
+        atomic.write_text(out.with_suffix(".csv"), _csv(progress.history))
+        atomic.write_bytes(state_file, _dump(progress, begun))
+        on_epoch(last)
 
-    fit(model, train_split, recipe, torch.Generator().manual_seed(seed), on_epoch=measure)
-    if best is None:
+    if recipe.steps < steps_per_epoch(len(train_split.labels), recipe.batch_size):
         raise ValueError(f"recipe.steps must be at least one epoch, got {recipe.steps}")
-    model.load_state_dict(best[1])
-    notes = {"recipe": asdict(recipe), "seed": seed, "val_error": best[0].error, "val_loss": best[0].loss}
-    checkpoint.write(out, name, model, {}, notes)
-    write_history(out.with_suffix(".csv"), history)
-    return history
+    done = len(progress.history)
+    fit(
+        model, train_split, recipe, progress.generator, on_epoch=measure, optimizer=progress.optimizer, epochs_done=done
+    )
+    state_file.unlink(missing_ok=True)
+    return progress.history
 
 
-def write_history(path: Path, history: list[Epoch]) -> None:
-    """One CSV row an epoch."""
-    rows = [f"{e.epoch},{e.train_loss:.6f},{e.val_error:.4f},{e.val_loss:.6f}" for e in history]
-    atomic.write_text(path, "\n".join(["epoch,train_loss,val_error,val_loss", *rows, ""]))
+def _csv(history: list[Epoch]) -> str:
+    rows = [f"{e.epoch},{e.train_loss:.6f},{e.train_error:.4f},{e.val_error:.4f},{e.val_loss:.6f}" for e in history]
+    return "\n".join(["epoch,train_loss,train_error,val_error,val_loss", *rows, ""])
+
+
+def _dump(progress: Progress, begun: dict[str, object]) -> bytes:
+    momentum = progress.optimizer.state_dict()["state"]
+    tensors = {f"model/{key}": value for key, value in progress.model.state_dict().items()}
+    tensors |= {
+        f"momentum/{i}": state["momentum_buffer"] for i, state in momentum.items() if "momentum_buffer" in state
+    }
+    tensors["generator"] = progress.generator.get_state()
+    header = begun | {"history": [asdict(epoch) for epoch in progress.history]}
+    return save({key: value.cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)})
+
+
+def _load(progress: Progress, path: Path, begun: dict[str, object]) -> None:
+    if not path.is_file():
+        raise UserError(f"--resume: {path} is not there; a finished training leaves none, and none was cut off there")
+    try:
+        header, tensors = checkpoint.read_tensors(path, "training")
+        history = [Epoch(**epoch) for epoch in header.pop("history")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--resume: {path} is damaged ({error}); train again without --resume") from error
+    different = [key for key, value in begun.items() if header.get(key) != value]
+    if different:
+        raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
+    device = next(progress.model.parameters()).device
+    weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
+    progress.model.load_state_dict(weights)
+    momentum = {int(key.removeprefix("momentum/")): value for key, value in tensors.items() if "momentum/" in key}
+    state = progress.optimizer.state_dict()
+    state["state"] = {i: {"momentum_buffer": value.to(device)} for i, value in momentum.items()}
+    progress.optimizer.load_state_dict(state)
+    progress.generator.set_state(tensors["generator"])
+    progress.history = history

@@ -33,8 +33,11 @@ def train(
     augment: Annotated[bool, typer.Option(help="Rotate, scale and shift the training images at random.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a training with these flags was cut off.")
+    ] = False,
 ) -> None:
-    """Train a dense model; keep the epoch with the lowest validation error."""
+    """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune import dense
     from tune_prune.data import load_data
     from tune_prune.training import Recipe, pick_device, steps_per_epoch
@@ -44,11 +47,12 @@ def train(
     recipe = Recipe(steps, lr, momentum, weight_decay, batch_size, warmup=0.05, augment=augment)
 
     def show(epoch: dense.Epoch) -> None:
-        loss, error = f"train loss {epoch.train_loss:.4f}", f"validation error {epoch.val_error:.2f} %"
-        typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}  {error}")
+        errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"
+        typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
 
-    history = dense.train(model, loaded, recipe, out.absolute(), seed=seed, device=pick_device(device), on_epoch=show)
-    best = min(history, key=lambda epoch: (epoch.val_error, epoch.val_loss))
+    on = pick_device(device)
+    history = dense.train(model, loaded, recipe, out.absolute(), seed=seed, device=on, resume=resume, on_epoch=show)
+    best = min(history, key=lambda epoch: epoch.rank)
     typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
 
 

@@ -91,10 +91,10 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return max(1, n // batch_size)
 
 
-def _batches(n: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+def _batches(n: int, recipe: Recipe, generator: torch.Generator, first: int) -> Iterator[Tensor]:
     """An index batch for every step: a new permutation every epoch, its last short batch left out."""
     size = min(recipe.batch_size, n)
-    for step in range(recipe.steps):
+    for step in range(first, recipe.steps):
         at = step % (n // size)
         if at == 0:
             order = torch.randperm(n, generator=generator)
@@ -111,6 +111,17 @@ def _loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe
     return (1 - recipe.distill) * hard + recipe.distill * t * t * soft
 
 
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """What `fit` steps with."""
+    return torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+
+
 def fit(
     model: nn.Module,
     split: Split,
@@ -119,33 +130,34 @@ def fit(
     *,
     masks: Sequence[tuple[Tensor, Tensor]] = (),
     teacher: Tensor | None = None,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    on_epoch: Callable[[int, Measured], None] | None = None,
+    optimizer: torch.optim.SGD | None = None,
+    epochs_done: int = 0,
 ) -> float:
     """Train in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
 
     `masks` are pairs (weight, mask of 0 and 1, same shape); after every step a removed weight is set back to
     exactly zero, whatever momentum and weight decay made of it. `teacher` holds logits [n, classes] for the split.
-    `on_epoch(epoch from 1, mean loss)` is called after each whole epoch. Raises `DivergedError`.
+    `on_epoch(epoch from 1, error and loss of the batches as they went by)` is called after each whole epoch. Training
+    goes on after `epochs_done` epochs where the model, the generator and the `optimizer` are as they were then. Raises
+    `DivergedError`.
     """
     model.train()
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+    optimizer = optimizer or make_optimizer(model, recipe)
     weights, kept = [w.data for w, _ in masks], [m for _, m in masks]
     per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
     losses: list[Tensor] = []
+    wrong: list[Tensor] = []
     mean = math.nan
-    for step, index in enumerate(_batches(len(split.labels), recipe, generator), start=1):
+    first = epochs_done * per_epoch
+    for step, index in enumerate(_batches(len(split.labels), recipe, generator, first), start=first + 1):
         index = index.to(split.labels.device)
         inputs = as_float(split.inputs[index])
         if recipe.augment:
             inputs = affine(inputs, generator)
         optimizer.param_groups[0]["lr"] = recipe.lr_at(step - 1)
-        loss = _loss(model(inputs), split.labels[index], None if teacher is None else teacher[index], recipe)
+        scores, labels = model(inputs), split.labels[index]
+        loss = _loss(scores, labels, None if teacher is None else teacher[index], recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.l1:
@@ -154,11 +166,14 @@ def fit(
         if weights:
             torch._foreach_mul_(weights, kept)
         losses.append(loss.detach())
+        if on_epoch is not None:
+            wrong.append((scores.detach().argmax(1) != labels).float().mean())
         if step % per_epoch == 0 or step == recipe.steps:
             mean = _mean(losses, step, recipe)
+            if on_epoch is not None and step % per_epoch == 0:
+                on_epoch(step // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
             losses.clear()
-            if step % per_epoch == 0:
-                on_epoch(step // per_epoch, mean)
+            wrong.clear()
     return mean
 
 
