@@ -1,7 +1,6 @@
 """What the documents say holds: links lead somewhere, spaces and commands are those that there are."""
 
 import re
-import tomllib
 from pathlib import Path
 
 import pytest

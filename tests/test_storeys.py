@@ -14,15 +14,15 @@ STOREYS = {
         "models data augment masks measure gates removal score_cache criteria schedule "
         "training dropout pruning by_layer checkpoint dense task"
     ),
-    "one model, by hand": "one_model one_model_files sensitivity",
+    "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config",
     "a search, told": "front results summary outputs plots screen page report_files report",
-    "a search, run": "finishing study searcher trainable rounds telling tuning search",
-    "the command line": "model_commands search_commands cli __main__",
+    "a search, run": "finishing study searcher trainable rounds telling tuning fanout search",
+    "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
 ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
-ALLOWED = {"ray": {"searcher", "trainable", "tuning"}, "optuna": {"study", "searcher"}}
+ALLOWED = {"ray": {"searcher", "trainable", "tuning", "fanout"}, "optuna": {"study", "searcher"}}
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:

@@ -7,7 +7,7 @@ from typing import cast
 
 import typer
 
-from tune_prune import model_commands, search_commands
+from tune_prune import model_commands, search_commands, sensitivity_command
 from tune_prune.errors import HeldError, UserError
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
@@ -18,6 +18,7 @@ for command in (
     search_commands.search,
     model_commands.train,
     model_commands.prune,
+    sensitivity_command.sensitivity,
     model_commands.test,
     search_commands.report,
 ):

@@ -13,11 +13,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
-def _echo(line: str) -> None:
+def echo(line: str) -> None:
+    """Say a line."""
     typer.echo(line)
 
 
-def _silent(line: str) -> None:
+def silent(line: str) -> None:
     """What is said beside `--json`."""
 
 
@@ -91,7 +92,7 @@ def prune(
     from tune_prune.one_model_files import write
     from tune_prune.training import evaluate, pick_device
 
-    say = _silent if json else _echo
+    say = silent if json else echo
     if epochs is not None and not retrain:
         raise UserError("--epochs without --retrain; add --retrain")
     settings = one_model.Settings(
@@ -132,6 +133,6 @@ def test(
     from tune_prune.data import load_data
     from tune_prune.training import pick_device
 
-    say = _silent if json else _echo
+    say = silent if json else echo
     result = one_model.measure(checkpoint, load_data(data), pick_device(device), say)
     typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

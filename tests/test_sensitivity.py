@@ -1,0 +1,64 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import Conv, mlp
+from torch import nn
+
+from tune_prune import masks, pruning, sensitivity
+from tune_prune.data import Data
+from tune_prune.masks import prunable
+from tune_prune.sensitivity import Cell, grid, retrained, untrained
+from tune_prune.task import Task
+from tune_prune.training import evaluate, logits
+
+CPU = torch.device("cpu")
+
+
+def task_of(name: str, model: nn.Module, data: Data) -> Task:
+    teacher, error = logits(model, data.train.inputs).clone(), evaluate(model, data.validation)
+    return Task(name, copy.deepcopy(model.state_dict()), data.train, data.validation, teacher, error)
+
+
+def parts() -> nn.Sequential:
+    """Layers at the start, inside a part and at the end."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU()), nn.Linear(8, 4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "factory"), [("conftest:mlp", mlp), ("conftest:Conv", Conv), (f"{__name__}:parts", parts)]
+)
+@pytest.mark.parametrize("pruner", ["mag", "taylor1"])
+def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, pruner: str, toy_data: Data) -> None:
+    model = factory()
+    task = task_of(name, model, toy_data)
+    cells = grid(model, [], [pruner], (0.0, 0.5, 0.9), steps=0, lr=0.0, seed=3)
+    found = list(untrained(task, cells, CPU))
+    assert [sensed.cell for sensed in found] == cells
+    for sensed in found:
+        cell = sensed.cell
+        plan = pruning.Plan({cell.layer: cell.ratio}, {cell.layer: pruner})
+        state = pruning.start(task.dense_model(CPU))
+        point = next(pruning.prune(state, plan, task.train, task.validation, 3))
+        assert (sensed.kept, sensed.total) == masks.kept_counts(state.masks)[cell.layer]
+        assert sensed.val_error == point.error
+        assert sensed.val_loss == pytest.approx(point.loss, abs=1e-5)
+        assert replace(retrained(task, cell, CPU), seconds=0, val_loss=0) == replace(sensed, seconds=0, val_loss=0)
+
+
+def test_retraining_helps(toy_data: Data) -> None:
+    model = mlp()
+    task = task_of("conftest:mlp", model, toy_data)
+    before = retrained(task, Cell("2", "mag", 0.5, 0, 0.1), CPU)
+    after = retrained(task, Cell("2", "mag", 0.5, 200, 0.1), CPU)
+    assert after.val_error < before.val_error - 10
+    assert after.kept == before.kept == 512
+
+
+def test_all_layers_where_none_are_named() -> None:
+    cells = grid(Conv(), [], ["mag", "random"], sensitivity.GRID, 0, 0.0, 0)
+    assert len(cells) == len(set(cells)) == 2 * len(prunable(Conv())) * 20
+    assert {cell.layer for cell in grid(Conv(), ["head"], ["mag"], [0.5], 0, 0.0, 0)} == {"head"}

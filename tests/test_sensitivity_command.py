@@ -1,0 +1,60 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_nothing_is_measured_twice(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("sensitivity", *TOY, "-l", 2, "-p", 0.5, "-p", 0.9) == 0
+    assert "2 points, 0 of them measured already" in capsys.readouterr().out
+    before = Path("sensitivity/sensitivity.csv").read_text()
+    assert command("sensitivity", *TOY, "-p", 0.5, "--pruner", "mag,taylor2", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"csv": "sensitivity.csv", "picture": "sensitivity.png", "points": 4}
+    after = Path("sensitivity/sensitivity.csv").read_text()
+    assert after.startswith(before)
+    rows = pd.read_csv("sensitivity/sensitivity.csv")
+    assert list(zip(rows["layer"], rows["pruner"], rows["ratio"], strict=True)) == [
+        (2, "mag", 0.5), (2, "mag", 0.9), (4, "mag", 0.5), (2, "taylor2", 0.5), (4, "taylor2", 0.5)
+    ]  # fmt: skip
+    assert list(rows["kept"]) == [512, 102, 32, 512, 32]
+
+
+def test_retraining_runs_on_ray(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}
+    arguments = ["sensitivity", *TOY, "-l", "2", "-p", "0.5", "-p", "0.9", "--retrain", "--epochs", "20", "--lr", "0.1"]
+    run = [sys.executable, "-m", "tune_prune", *arguments, "--json"]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=110, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["points"] == 2
+    rows = pd.read_csv(tmp_path / "sensitivity/sensitivity.csv")
+    assert sorted(rows["ratio"]) == [0.5, 0.9]
+    assert set(rows["steps"]) == {20}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-l", 3), "--layer: layer 3 cannot be pruned; layers that can: 2, 4"),
+        (("-p", 1.0), "--ratio must be in [0, 1), got 1"),
+        (("--pruner", "mag,nix"), "unknown pruner 'nix'"),
+    ],
+)
+def test_bad_input(command, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], said: str) -> None:
+    assert command("sensitivity", *TOY, *arguments) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("sensitivity").exists()

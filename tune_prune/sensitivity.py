@@ -1,0 +1,140 @@
+"""How much each layer bears: one layer pruned alone, from the dense model, over a grid of ratios."""
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune import criteria, masks, pruning
+from tune_prune.data import Split
+from tune_prune.measure import Context, draw_sample
+from tune_prune.pruning import Known, Plan, round_generator
+from tune_prune.task import Task
+from tune_prune.training import evaluate, logits
+
+GRID = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.75,
+    0.8,
+    0.85,
+    0.9,
+    0.925,
+    0.95,
+    0.96,
+    0.97,
+    0.98,
+    0.985,
+    0.99,
+    0.995,
+    0.999,
+)
+"""Ratios that are measured where none are named: closer together where networks begin to break."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One thing to measure: a layer pruned alone by a ratio, and retrained for `steps` of SGD (0: not at all)."""
+
+    layer: str
+    pruner: str
+    ratio: float
+    steps: int = 0
+    lr: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sensed:
+    """What a cell measured on validation images: error in percent, loss in nats, seconds of wall-clock.
+
+    `kept` are the weights that are left of the layer's `total`.
+    """
+
+    cell: Cell
+    kept: int
+    total: int
+    val_error: float
+    val_loss: float
+    seconds: float
+
+
+def retrained(task: Task, cell: Cell, device: torch.device, known: Known | None = None) -> Sensed:
+    """Measure one cell that retrains; `known` are statistics that are not measured again."""
+    began = time.perf_counter()
+    plan = Plan({cell.layer: cell.ratio}, {cell.layer: cell.pruner}, final_steps=cell.steps, lr=cell.lr)
+    state = pruning.start(task.dense_model(device))
+    point = next(pruning.prune(state, plan, task.train, task.validation, cell.seed, known=known))
+    kept, total = masks.kept_counts(state.masks)[cell.layer]
+    return Sensed(cell, kept, total, point.error, point.loss, time.perf_counter() - began)
+
+
+def untrained(task: Task, cells: Iterable[Cell], device: torch.device, known: Known | None = None) -> Iterator[Sensed]:
+    """Measure cells that do not retrain: scores once a pruner, what comes before a layer once a layer."""
+    rows: dict[tuple[int, str], dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells:
+        rows[cell.seed, cell.pruner][cell.layer].append(cell)
+    for (seed, pruner), layers in rows.items():
+        model = task.dense_model(device)
+        generator = round_generator(seed, 1)
+        sample = draw_sample(task.train, Plan.sample, generator)
+        scores = criteria.score(dict.fromkeys(layers, pruner), Context(model, sample, generator, known=known or {}))
+        for layer, row in layers.items():
+            yield from _row(model, layer, row, scores[layer], task.validation)
+
+
+def _row(model: nn.Module, layer: str, row: list[Cell], scores: Tensor, validation: Split) -> Iterator[Sensed]:
+    weight = masks.prunable(model)[layer]
+    dense, everything = weight.detach().clone(), masks.dense(model)[layer]
+    rest, split = _from_layer(model, weight, validation)
+    for cell in row:
+        began = time.perf_counter()
+        mask = masks.shrink(everything, scores, cell.ratio)
+        with torch.no_grad():
+            weight.masked_fill_(mask == 0, 0.0)
+        measured = evaluate(rest, split)
+        with torch.no_grad():
+            weight.copy_(dense)
+        kept = int(torch.count_nonzero(mask))
+        yield Sensed(cell, kept, mask.numel(), measured.error, measured.loss, time.perf_counter() - began)
+
+
+def _from_layer(model: nn.Module, weight: Tensor, split: Split) -> tuple[nn.Module, Split]:
+    """What is left to run when all before a layer was run once: in an `nn.Sequential`, from that layer on."""
+    if isinstance(model, nn.Sequential):
+        for at, part in enumerate(model):
+            if any(parameter is weight for parameter in part.parameters()):
+                return (model[at:], Split(logits(model[:at], split.inputs), split.labels)) if at else (model, split)
+    return model, split
+
+
+def grid(
+    model: nn.Module,
+    layers: Iterable[str],
+    pruners: Iterable[str],
+    ratios: Iterable[float],
+    steps: int,
+    lr: float,
+    seed: int,
+) -> list[Cell]:
+    """Every combination, layer by layer; all layers of the model where none are named."""
+    chosen = list(layers) or list(masks.prunable(model))
+    every = itertools.product(pruners, chosen, ratios)
+    return [Cell(layer, pruner, ratio, steps, lr, seed) for pruner, layer, ratio in every]
+
+
+def curves(found: Iterable[Sensed]) -> Mapping[tuple[str, str], list[Sensed]]:
+    """What was measured by (layer, pruner), ascending in ratio."""
+    by_curve: dict[tuple[str, str], list[Sensed]] = defaultdict(list)
+    for sensed in sorted(found, key=lambda sensed: sensed.cell):
+        by_curve[sensed.cell.layer, sensed.cell.pruner].append(sensed)
+    return by_curve

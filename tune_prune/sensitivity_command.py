@@ -1,0 +1,70 @@
+"""The command `tune-prune sensitivity`. Heavy modules are imported when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_prune.errors import UserError
+from tune_prune.model_commands import AsJson, Data, Device, Model, echo, silent
+
+
+def sensitivity(
+    layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Position or name.  [default: all]")] = None,
+    ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Ratio.  [default: a grid of 20]")] = None,
+    model: Model = "lenet5",
+    data: Data = "mnist",
+    pruner: Annotated[str, typer.Option(help="Pruners, separated by commas.")] = "mag",
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
+    epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Workers at a time.  [default: as fit]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to, or to add to.")] = Path("sensitivity"),
+    json: AsJson = False,
+) -> None:
+    """Prune each layer alone, over a grid of ratios; write the curves as CSV and picture."""
+    from json import dumps
+
+    from tune_prune import masks, score_cache, task
+    from tune_prune import sensitivity as sensing
+    from tune_prune.criteria import needs
+    from tune_prune.measure import Context, draw_sample
+    from tune_prune.pruning import Plan, round_generator
+    from tune_prune.sensitivity_files import Table, fingerprint, picture
+    from tune_prune.training import pick_device, steps_per_epoch
+
+    say, on, pruners = silent if json else echo, pick_device(device), pruner.split(",")
+    statistics = needs(pruners)
+    for value in ratio or []:
+        if not 0 <= value < 1:
+            raise UserError(f"--ratio must be in [0, 1), got {value:g}")
+    made, _ = task.prepare(model, data, None, on, "--model")
+    dense = made.dense_model(on)
+    masks.require_layers(dense, layer or [], "--layer")
+    steps = max(1, round(epochs * steps_per_epoch(len(made.train.labels), Plan.batch_size))) if retrain else 0
+    cells = sensing.grid(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
+    table = Table(out.absolute() / "sensitivity.csv", model, fingerprint(made.weights))
+    missing = table.missing(cells)
+    say(f"{len(cells)} points, {len(cells) - len(missing)} of them measured already; dense {made.dense.error:.2f} %")
+    sample = draw_sample(made.train.to(on), Plan.sample, round_generator(seed, 1))
+    context = Context(dense, sample, round_generator(seed, 1), say)
+    known = score_cache.known(sorted(statistics), context) if missing else {}
+    if retrain:
+        from tune_prune.config import Config
+        from tune_prune.fanout import each
+
+        config = Config(budget=1, acc_tradeoff=0, device=on.type, max_concurrent=max_concurrent)
+        out.mkdir(parents=True, exist_ok=True)
+        measured = each(made, missing, config, known, out.absolute() / "ray.log")
+    else:
+        measured = sensing.untrained(made.to(on), missing, on, known)
+    for sensed in measured:
+        table.add(sensed)
+        at = f"layer {sensed.cell.layer}, {sensed.cell.pruner}, ratio {sensed.cell.ratio:g}"
+        say(f"{at}: validation error {sensed.val_error:.2f} %")
+    wanted = [sensed for sensed in table.of_this_model() if sensed.cell in cells]
+    picture(out.absolute() / "sensitivity.png", f"{model}: each layer pruned alone", wanted, made.dense.error)
+    files = {"csv": "sensitivity.csv", "picture": "sensitivity.png", "points": len(wanted)}
+    typer.echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")
