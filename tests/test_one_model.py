@@ -111,6 +111,16 @@ def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixtur
     assert torch.equal(checkpoint.read(Path("pruned/pruned.safetensors")).weights["1.weight"], dense)
 
 
+def test_a_layer_that_would_lose_all(command, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("prune", *TOY, "-l", 4, "-p", 0.999)
+    assert command(*arguments) == 2
+    said = "--layer: ratio 0.999 leaves none of the 64 weights of layer 4; lower it, or add --allow-empty"
+    assert said in capsys.readouterr().err
+    assert not Path("pruned").exists()
+    assert command(*arguments, "--allow-empty", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["layers"]["4"] == {"total": 64, "kept": 0}
+
+
 def test_reload_starts_every_round_from_the_unpruned_model(command) -> None:
     arguments = ("prune", *TOY, "-l", 2, "--retrain", "--json")
     assert command(*arguments, "-p", 0.8, "--iterations", 2, "--reload", "--out", "a") == 0

@@ -75,6 +75,7 @@ def prune(
     scale_dropout: Annotated[bool, typer.Option("--scale-dropout", help="Shrink dropout with its layer.")] = False,
     schedule: Annotated[str, typer.Option(help="linear or cubic.")] = "linear",
     reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Let a layer lose all its weights.")] = False,
     acc_tradeoff: Annotated[
         float | None, typer.Option(min=0, help="Prune layer by layer; take back what costs more points of error.")
     ] = None,
@@ -98,7 +99,7 @@ def prune(
     settings = one_model.Settings(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
         schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill, scale_dropout=scale_dropout, reload=reload,
-        acc_tradeoff=acc_tradeoff, seed=seed,
+        acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, seed=seed,
     )  # fmt: skip
     if reload and acc_tradeoff is not None:
         raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
@@ -121,7 +122,9 @@ def prune(
 
 
 def test(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file of a search, of prune or of train.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A .safetensors file.  [default: the pruned lenet5 of the package]")
+    ] = None,
     data: Data = "mnist",
     device: Device = "auto",
     json: AsJson = False,
@@ -134,5 +137,5 @@ def test(
     from tune_prune.training import pick_device
 
     say = silent if json else echo
-    result = one_model.measure(checkpoint, load_data(data), pick_device(device), say)
+    result = one_model.measure(checkpoint or one_model.PRUNED_LENET5, load_data(data), pick_device(device), say)
     typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

@@ -12,6 +12,7 @@ from tune_prune.by_layer import prune_by_layer
 from tune_prune.conf import Conf
 from tune_prune.data import Data
 from tune_prune.errors import UserError
+from tune_prune.models import WEIGHTS
 from tune_prune.pruning import Plan, Point, State
 from tune_prune.schedule import schedules
 from tune_prune.task import load_dense
@@ -19,6 +20,9 @@ from tune_prune.training import evaluate, logits, ready, steps_per_epoch
 
 CONFS = Path(__file__).parent / "confs"
 """The built-in models' own configurations, one `<model>.conf` each."""
+
+PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
+"""lenet5 pruned by its own conf and retrained (experiments/torch7_pruner): what `tune-prune test` shows."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Settings:
     scale_dropout: bool = False
     reload: bool = False
     acc_tradeoff: float | None = None
+    allow_empty: bool = False
     seed: int = 0
 
 
@@ -122,6 +127,8 @@ def prune(
     model, mask = open_model(name, start)
     masks.require_layers(model, wanted.ratios, source)
     _check_names(wanted, settings, source)
+    if not settings.allow_empty:
+        _check_left(wanted, model, source)
     model = ready(model, device)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
     plan = plan_of(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
@@ -142,6 +149,15 @@ def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
             criteria.find(name)
         except UserError as error:
             raise UserError(f"{source if wanted.pruners else '--pruner'}: {error}") from error
+
+
+def _check_left(wanted: Conf, model: nn.Module, source: str) -> None:
+    """Raise a `UserError` for a ratio that leaves a layer no weight at all: nothing gets through it any more."""
+    for label, weight in masks.prunable(model).items():
+        total = weight.numel()
+        if label in wanted.ratios and masks.count_removed(wanted.ratios[label], total) == total:
+            rule = f"ratio {wanted.ratios[label]:g} leaves none of the {total:,} weights of layer {label}"
+            raise UserError(f"{source}: {rule}; lower it, or add --allow-empty")
 
 
 def layer_counts(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
