@@ -18,7 +18,7 @@ from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
 
-from tune_prune import checkpoint, config, masks, records, search
+from tune_prune import checkpoint, config, masks, preparation, progress, records, search
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
 from tune_prune.records import TrialRecord
@@ -314,10 +314,10 @@ def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
     settings, space, _ = config.begin(str(toml), {})
-    info = search._prepare(settings, space).info
+    info = preparation.prepare(settings, space).info
 
     def of(space: Space = space, **changed: Any) -> str:
-        return search._fingerprint(space, replace(info, **changed))
+        return preparation.fingerprint(space, replace(info, **changed))
 
     assert of() == of(budget=99, concurrency=7, command="x", device="cuda")
     others = [
@@ -334,24 +334,24 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
 
 def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, space, _ = config.begin(str(toml), {})
-    info = search._prepare(settings, space).info
+    info = preparation.prepare(settings, space).info
     now = 100.0
-    monkeypatch.setattr(search.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     shown: list[Any] = []
     screen = quiet()
     monkeypatch.setattr(screen, "update", shown.append)
-    progress = search._Progress(tmp_path, info, screen, began=90.0, time_budget=None)
+    shower = progress.Progress(tmp_path, info, screen, began=90.0, time_budget=None)
 
     class Known:
         running = 1
         parents: dict[int, int] = {}  # noqa: RUF012
         records: dict[int, TrialRecord] = {}  # noqa: RUF012
 
-    progress.update(Known)  # type: ignore[arg-type]
+    shower.update(Known)  # type: ignore[arg-type]
     assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
     Known.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
     now = 120.0
-    progress.update(Known)  # type: ignore[arg-type]
+    shower.update(Known)  # type: ignore[arg-type]
     last = shown[-1]
     assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
     assert last.best_factor == pytest.approx(10)

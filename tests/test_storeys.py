@@ -17,7 +17,7 @@ STOREYS = {
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config",
     "a search, told": "front results summary outputs plots screen page report_files report",
-    "a search, run": "finishing study searcher trainable rounds telling tuning fanout search",
+    "a search, run": "finishing study searcher trainable rounds telling tuning fanout preparation progress search",
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
 ORDER = ["__init__", *" ".join(STOREYS.values()).split()]

@@ -19,6 +19,9 @@ class Choice:
     def __contains__(self, value: object) -> bool:
         return value in self.options
 
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.options))
+
 
 @dataclass(frozen=True)
 class Range:
@@ -36,6 +39,10 @@ class Range:
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        how = ", logarithmic" if self.log else f", in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{how}"
 
 
 Knob = Scalar | Choice | Range

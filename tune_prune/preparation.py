@@ -1,0 +1,89 @@
+"""What must be right before a search writes anything: its task, its parameters, and what is known of it."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from tune_prune import __version__, criteria, masks, score_cache, task
+from tune_prune.config import Config
+from tune_prune.data import Split, load_data
+from tune_prune.measure import Context, draw_sample
+from tune_prune.models import build
+from tune_prune.pruning import Known, Plan
+from tune_prune.results import RunInfo
+from tune_prune.space import Space
+from tune_prune.task import Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that can begin: its task, what is known of it, and how to read the test images."""
+
+    task: Task
+    info: RunInfo
+    load_test: Callable[[], Split]
+
+
+def describe(config: Config, space: Space) -> str:
+    """What would be searched, checked as a run would be: for `--dry-run`."""
+    labels = list(masks.prunable(task.load_dense(space.model, space.weights, space.source)))
+    load_data(space.data)
+    rows = [f"  {name} = {knob}" for name, knob in space.params(labels).items()]
+    what = f"{space.name}: {space.model} on {space.data}"
+    head = f"{what}, {config.budget} trials, tradeoff {config.acc_tradeoff:g} points"
+    return "\n".join([head, *rows, f"  first guesses: {len(space.queue(labels))}"])
+
+
+def prepare(config: Config, space: Space) -> Prepared:
+    """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
+    device = torch.device(config.torch_device)
+    labels = list(masks.prunable(build(space.model)))
+    space.params(labels)  # a pattern that matches no layer is found before the data is read
+    prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source)
+    model = prepared.dense_model(torch.device("cpu"))
+    info = RunInfo(
+        space=space.name,
+        model=space.model,
+        data=space.data,
+        seed=config.seed,
+        budget=config.budget,
+        concurrency=config.max_concurrent or 0,
+        device=config.torch_device,
+        sampler=config.sampler,
+        acc_tradeoff=config.acc_tradeoff,
+        dense_val_error=prepared.dense.error,
+        labels=tuple(labels),
+        totals={label: weight.numel() for label, weight in masks.prunable(model).items()},
+        command=_command(),
+        versions={"tune_prune": __version__, "python": sys.version.split()[0]}
+        | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
+    )
+    return Prepared(prepared, info, load_test)
+
+
+def _command() -> str:
+    """How this process was started, as it would be typed again."""
+    name = Path(sys.argv[0]).name
+    program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+def fingerprint(space: Space, info: RunInfo) -> str:
+    """What must stay the same when a run is resumed; the budget may grow."""
+    searched = (space.model, space.data, sorted(space.params(info.labels).items(), key=str))
+    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, info.seed, info.sampler)
+    return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
+
+
+def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> Known:
+    """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
+    generator, device = torch.Generator().manual_seed(0), torch.device(config.torch_device)
+    sample = draw_sample(made.train.to(device), Plan.sample, generator)
+    context = Context(made.dense_model(device), sample, generator, say)
+    return score_cache.known(sorted(criteria.needs(space.pruners)), context)
