@@ -14,14 +14,16 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+import torch
 from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
 
-from tune_prune import checkpoint, config, masks, preparation, progress, records, search
+from tune_prune import checkpoint, conf, config, masks, preparation, progress, records, search
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
 from tune_prune.records import TrialRecord
+from tune_prune.replay import replay
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.space import Space
@@ -357,3 +359,16 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert last.best_factor == pytest.approx(10)
     assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
     assert 0 < last.hypervolume < 1
+
+
+def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml: Path) -> None:
+    code, run_dir = searched(toml)
+    assert code == 0
+    confs = sorted((run_dir / "confs").glob("*.conf"))
+    finished = 0
+    for path in confs:
+        found = conf.read(path)
+        compared = replay(found, torch.device("cpu"), str(path))
+        assert [each.line() for each in compared if not each.same] == []
+        finished += "parent" in found.notes
+    assert finished, "no finished trial on the front, so its replay was not tried"

@@ -204,7 +204,9 @@ def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) ->
     assert len({config["parent"] for config in finishing}) == 10
     for config in finishing:
         parent = configs[config["parent"]]
-        assert config["params"] == parent["params"] | {"rounds": 1, "final_steps": 7, "lr": 0.3}
+        own = {"rounds": 1, "final_steps": 7, "lr": 0.3}
+        before = {f"parent/{key}": parent["params"][key] for key in own if key in parent["params"]}
+        assert config["params"] == parent["params"] | own | before
         assert config["start"] == f"rounds/{config['parent']}-2.safetensors"
         assert config["seed"] != parent["seed"]
         assert "parent" not in parent

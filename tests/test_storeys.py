@@ -9,13 +9,13 @@ import pytest
 import tune_prune
 
 STOREYS = {
-    "plain Python": "errors registry address atomic pareto conf records",
+    "plain Python": "errors registry address atomic seeds pareto conf records",
     "torch": (
         "models data augment masks measure gates removal score_cache criteria schedule "
         "training dropout pruning by_layer checkpoint dense task"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
-    "a search, described": "knobs space space_file config",
+    "a search, described": "knobs space space_file config replay",
     "a search, told": "front results summary outputs plots screen page report_files report",
     "a search, run": "finishing study searcher trainable rounds telling tuning fanout preparation progress search",
     "the command line": "model_commands sensitivity_command search_commands cli __main__",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tune_prune.config import SAMPLERS
 from tune_prune.knobs import Choice, Knob, Range
-from tune_prune.study import derive_seed, distributions, from_study, log_factor, make_sampler, open_study, to_study
+from tune_prune.seeds import derive_seed
+from tune_prune.study import distributions, from_study, log_factor, make_sampler, open_study, to_study
 
 KNOBS: dict[str, Knob] = {
     "ratio/1": Range(0.1, 0.8),

@@ -82,9 +82,15 @@ def prune(
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("pruned"),
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Run --conf as its comments say; compare with what they state.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Prune layers of one model, once or iteratively, with or without retraining."""
+    if replay:
+        _replay(conf, device, json)
+        return
     from json import dumps
     from math import inf
 
@@ -117,8 +123,26 @@ def prune(
     splits = loaded.validation, loaded.load_test()
     val_error, test_error = (evaluate(state.model, split.to(on)).error for split in splits)
     say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
-    summary = write(out.absolute(), model, state, plan, found, settings, (val_error, test_error))
+    summary = write(out.absolute(), model, data, state, plan, found, settings, (val_error, test_error), checkpoint)
     typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
+
+
+def _replay(path: Path | None, device: str, json: bool) -> None:
+    from json import dumps
+
+    from tune_prune import conf
+    from tune_prune.replay import replay
+    from tune_prune.training import pick_device
+
+    if path is None:
+        raise UserError("--replay without --conf; name the conf to replay")
+    compared = replay(conf.read(path), pick_device(device), str(path))
+    if json:
+        numbers = {c.name: {"stated": c.stated, "replayed": c.replayed} for c in compared}
+        typer.echo(dumps({"same": all(c.same for c in compared)} | numbers))
+        return
+    for each in compared:
+        typer.echo(each.line())
 
 
 def test(

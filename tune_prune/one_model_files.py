@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tune_prune import atomic, checkpoint, conf, masks
@@ -14,13 +15,16 @@ from tune_prune.pruning import Plan, State
 def write(
     out: Path,
     name: str,
+    data: str,
     state: State,
     plan: Plan,
     found: Sequence[Reached],
     settings: Settings,
     errors: tuple[float, float],
+    start: Path | None,
 ) -> dict[str, object]:
-    """Write the files; returns what `--json` prints. `errors` are those of the state on validation and on test."""
+    """Write the files; returns what `--json` prints. `errors` are those of the state on validation and on test,
+    `start` the checkpoint that it began with, if any."""
     kept = [reached for reached in found if not reached.reverted]
     ratios = kept[-1].point.ratios if kept else dict.fromkeys(plan.ratios, 0.0)
     summary: dict[str, object] = {
@@ -31,14 +35,13 @@ def write(
         "conf": "pruned.conf",
         "checkpoint": "pruned.safetensors",
     }
-    notes: dict[str, object] = {
-        "model": name,
-        "seed": settings.seed,
-        "rounds": plan.rounds,
-        "schedule": plan.schedule,
-        "epochs": settings.epochs,
-        "lr": plan.lr,
-    } | {key: summary[key] for key in ("compression", "val_error", "test_error")}
+    how = {key: value for key, value in asdict(settings).items() if value is not None}
+    notes: dict[str, object] = {"model": name, "data": data} | how
+    # a layer that was taken back has not reached its ratio, and replaying it takes that
+    notes |= {f"ratio/{label}": wanted for label, wanted in plan.ratios.items() if ratios[label] != wanted}
+    if start is not None:
+        notes["start"] = str(start)
+    notes |= {key: summary[key] for key in ("compression", "val_error", "test_error")}
     atomic.write_text(out / "points.csv", points_csv(plan, found))
     atomic.write_bytes(out / "points.png", picture(name, found))
     conf.write(out / "pruned.conf", Conf(ratios, plan.pruners, notes))

@@ -16,8 +16,9 @@ from ray.tune.search import Searcher
 from tune_prune import finishing, records
 from tune_prune.knobs import Knob
 from tune_prune.records import TrialRecord
+from tune_prune.seeds import derive_seed
 from tune_prune.space import Finish
-from tune_prune.study import derive_seed, distributions, from_study, log_factor, make_sampler, to_study
+from tune_prune.study import distributions, from_study, log_factor, make_sampler, to_study
 
 MAX_STARTS = 3
 """A trial that took its process down this often is given up as failed."""
@@ -93,7 +94,10 @@ class StudySearcher(Searcher):
         if parent is not None:
             finish = self._goal.finish
             config["parent"], config["start"] = parent, self.records[parent].last.checkpoint
-            config["params"] |= {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr}
+            own = {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr}
+            # how the parent was made stays in the record, so that its configuration can be replayed
+            before = {f"parent/{key}": config["params"][key] for key in own if key in config["params"]}
+            config["params"] |= own | before
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ A layer's ratio is the study's `keep/<layer>` = 1 - ratio on a logarithmic scale
 apart as 0.5 and 0.75. Everywhere else it is `ratio/<layer>`.
 """
 
-import hashlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -77,12 +76,6 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
             case "random":
                 return RandomSampler(seed=seed)
     raise ValueError(f"unknown sampler {name!r}")
-
-
-def derive_seed(*parts: int) -> int:
-    """A seed in [0, 2**31) from several numbers; neighbouring numbers give unrelated seeds."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def log_factor(compression: float) -> float:

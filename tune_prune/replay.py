@@ -1,0 +1,103 @@
+"""Run a .conf again as its own comment lines say, and compare what comes out with what they state."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_prune import masks, pruning, task
+from tune_prune.conf import Conf
+from tune_prune.data import load_data
+from tune_prune.errors import UserError
+from tune_prune.one_model import Settings, prune
+from tune_prune.pruning import State
+from tune_prune.seeds import derive_seed
+from tune_prune.space import KNOBS, to_plan
+from tune_prune.training import evaluate
+
+MEASURES = ("compression", "val_error", "test_error")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A number as the conf states it, None where it does not, and as it came out now."""
+
+    name: str
+    stated: float | None
+    replayed: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the conf states this very number."""
+        return self.stated == self.replayed
+
+    def line(self) -> str:
+        """What to say of it."""
+        stated = "nothing" if self.stated is None else repr(self.stated)
+        return f"{self.name}: stated {stated}, replayed {self.replayed!r}" + ("" if self.same else "  <- differs")
+
+
+def replay(found: Conf, device: torch.device, source: str) -> list[Compared]:
+    """Prune and retrain again; errors in percent. A `UserError` where the conf does not say how it was made."""
+    notes: dict[str, Any] = dict(found.notes)
+    missing = [name for name in ("model", "data", "seed") if name not in notes]
+    if missing or not ({"trial", "epochs"} & notes.keys()):
+        what = missing[0] if missing else "trial or epochs"
+        raise UserError(f"{source}: cannot be replayed, it does not note its {what}; confs of a search or of prune do")
+    with _one_thread():  # as trials run by default: sums in another order can tip a weight or an image
+        state = _searched(found, notes, device, source) if "trial" in notes else _by_hand(found, notes, device, source)
+        data = load_data(notes["data"])
+        now = {
+            "compression": masks.compression(state.masks),
+            "val_error": evaluate(state.model, data.validation.to(device)).error,
+            "test_error": evaluate(state.model, data.load_test().to(device)).error,
+        }
+    return [Compared(name, notes.get(name), now[name]) for name in MEASURES]
+
+
+def _by_hand(found: Conf, notes: Mapping[str, Any], device: torch.device, source: str) -> State:
+    """What `tune-prune prune` did."""
+    settings = Settings(**{f.name: notes[f.name] for f in fields(Settings) if f.name in notes})
+    start = Path(notes["start"]) if "start" in notes else None
+    wanted = Conf({label: notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}, found.pruners)
+    state, _, points = prune(notes["model"], start, load_data(notes["data"]), wanted, settings, device, source)
+    for _ in points:
+        pass
+    return state
+
+
+def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, source: str) -> State:
+    """What a trial of a search did up to the round of the conf, its parent first if it went on from one."""
+    made, _ = task.prepare(notes["model"], notes["data"], None, device, source)
+    made = made.to(device)
+    params: dict[str, Any] = {key: value for key, value in notes.items() if key in KNOBS}
+    params |= {f"ratio/{label}": notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}
+    params |= {f"pruner/{label}": name for label, name in (found.pruners or {}).items()}
+    state = pruning.start(made.dense_model(device))
+
+    def run(params: Mapping[str, Any], trial: int, rounds: int | None) -> None:
+        seed = derive_seed(notes["seed"], trial)
+        points = pruning.prune(state, to_plan(params), made.train, made.validation, seed, made.teacher)
+        for point in points:
+            if point.round == rounds:
+                break
+
+    if "parent" in notes:
+        own = {key.removeprefix("parent/"): value for key, value in notes.items() if key.startswith("parent/")}
+        run(params | own, notes["parent"], None)
+        state.rounds_done = 0
+    run(params, notes["trial"], notes["round"])
+    return state
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
