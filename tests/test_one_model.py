@@ -55,6 +55,13 @@ def test_lenet5s_own_conf(command, capsys: pytest.CaptureFixture[str]) -> None:
 # Toys
 
 
+def test_the_pruned_lenet5_that_comes_along(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("test") == 0
+    told = capsys.readouterr().out
+    assert "total compression 0.92905541200115 (14.1x)" in told
+    assert float(told.split("test error ")[1].split()[0]) <= 0.94  # torch7-pruner's
+
+
 def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("prune", *TOY, "-l", 2, "-p", 0.9, "-l", 4, "-p", 0.5, "--json", "--pruner", "taylor1") == 0
     told = json.loads(capsys.readouterr().out)

@@ -22,7 +22,7 @@ CONFS = Path(__file__).parent / "confs"
 """The built-in models' own configurations, one `<model>.conf` each."""
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
-"""lenet5 pruned by its own conf and retrained (experiments/torch7_pruner): what `tune-prune test` shows."""
+"""lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
 
 
 @dataclass(frozen=True)
