@@ -15,12 +15,18 @@ from tune_prune.training import evaluate
 
 
 @dataclass(frozen=True)
-class Step:
-    """One layer's step of one round: the point that it reached, and whether it was taken back."""
+class Reached:
+    """A point on the way; where layers are pruned one at a time, which one, and whether its step was taken back."""
 
-    layer: str
     point: Point
-    reverted: bool
+    layer: str = ""
+    reverted: bool = False
+
+    def line(self, rounds: int) -> str:
+        """What to say of it."""
+        at = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
+        back = "; taken back, the layer is pruned no further" if self.reverted else ""
+        return f"{at}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{back}"
 
 
 def prune_by_layer(
@@ -31,7 +37,7 @@ def prune_by_layer(
     seed: int,
     tradeoff: float,
     teacher: Tensor | None = None,
-) -> Iterator[Step]:
+) -> Iterator[Reached]:
     """Take every layer in turn to the ratio of each round, retrain, and measure the validation error in percent.
 
     Where the error is more than `tradeoff` percentage points above the error before the first step, the step is taken
@@ -63,4 +69,4 @@ def prune_by_layer(
                 put_back(state, before)
             else:
                 reached = ratios
-            yield Step(layer, point, reverted)
+            yield Reached(point, layer, reverted)

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, conf, criteria, masks, pruning
-from tune_prune.by_layer import prune_by_layer
+from tune_prune.by_layer import Reached, prune_by_layer
 from tune_prune.conf import Conf
 from tune_prune.data import Data
 from tune_prune.errors import UserError
 from tune_prune.models import WEIGHTS
-from tune_prune.pruning import Plan, Point, State
+from tune_prune.pruning import Plan, State
 from tune_prune.schedule import schedules
 from tune_prune.task import load_dense
-from tune_prune.training import evaluate, logits, ready, steps_per_epoch
+from tune_prune.training import evaluate, logits, ready, steps_of, steps_per_epoch
 
 CONFS = Path(__file__).parent / "confs"
 """The built-in models' own configurations, one `<model>.conf` each."""
@@ -49,21 +49,6 @@ class Settings:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Reached:
-    """A point on the way; where layers are pruned one at a time, which one, and whether its step was taken back."""
-
-    point: Point
-    layer: str = ""
-    reverted: bool = False
-
-    def line(self, rounds: int) -> str:
-        """What to say of it."""
-        at = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
-        back = "; taken back, the layer is pruned no further" if self.reverted else ""
-        return f"{at}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{back}"
-
-
 def own_conf(model: str) -> Path:
     """The conf that comes with a built-in model."""
     path = CONFS / f"{model}.conf"
@@ -91,7 +76,7 @@ def wanted(layers: list[str], ratios: list[float], path: Path | None, model: str
 
 def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
     """The plan that reaches a conf; its third line, where it has one, names the pruners."""
-    steps = max(1, round(settings.epochs * epoch_steps)) if settings.epochs else 0
+    steps = steps_of(settings.epochs, epoch_steps)
     pruners = wanted.pruners or dict.fromkeys(wanted.ratios, settings.pruner)
     return Plan(
         wanted.ratios,
@@ -137,8 +122,7 @@ def prune(
     if settings.acc_tradeoff is None:
         points = pruning.prune(state, plan, train, validation, settings.seed, teacher)
         return state, plan, (Reached(point) for point in points)
-    steps = prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher)
-    return state, plan, (Reached(step.point, step.layer, step.reverted) for step in steps)
+    return state, plan, prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher)
 
 
 def _check_names(wanted: Conf, settings: Settings, source: str) -> None:

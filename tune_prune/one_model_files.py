@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tune_prune import atomic, checkpoint, conf, masks
+from tune_prune.by_layer import Reached
 from tune_prune.conf import Conf
-from tune_prune.one_model import Reached, Settings, layer_counts
+from tune_prune.one_model import Settings, layer_counts
 from tune_prune.pruning import Plan, State
 
 

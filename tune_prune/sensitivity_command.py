@@ -33,7 +33,7 @@ def sensitivity(
     from tune_prune.measure import Context, draw_sample
     from tune_prune.pruning import Plan, round_generator
     from tune_prune.sensitivity_files import Table, fingerprint, picture
-    from tune_prune.training import pick_device, steps_per_epoch
+    from tune_prune.training import pick_device, steps_of, steps_per_epoch
 
     say, on, pruners = silent if json else echo, pick_device(device), pruner.split(",")
     statistics = needs(pruners)
@@ -43,7 +43,7 @@ def sensitivity(
     made, _ = task.prepare(model, data, None, on, "--model")
     dense = made.dense_model(on)
     masks.require_layers(dense, layer or [], "--layer")
-    steps = max(1, round(epochs * steps_per_epoch(len(made.train.labels), Plan.batch_size))) if retrain else 0
+    steps = steps_of(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))
     cells = sensing.grid(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
     table = Table(out.absolute() / "sensitivity.csv", model, fingerprint(made.weights))
     missing = table.missing(cells)

@@ -91,6 +91,11 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return max(1, n // batch_size)
 
 
+def steps_of(epochs: float, per_epoch: int) -> int:
+    """The steps of so many epochs, parts of one too: at least one step, but none in none."""
+    return max(1, round(epochs * per_epoch)) if epochs else 0
+
+
 def _batches(n: int, recipe: Recipe, generator: torch.Generator, first: int) -> Iterator[Tensor]:
     """An index batch for every step: a new permutation every epoch, its last short batch left out."""
     size = min(recipe.batch_size, n)
