@@ -114,6 +114,22 @@ def test_a_statistic_is_measured_once_and_only_where_asked_for(monkeypatch: pyte
     assert measured == ["gradient"]
 
 
+def test_a_statistic_is_wanted_for_the_layers_that_use_it(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
+    wanted: list[list[str]] = []
+    original = measure.statistics["loss_without"]
+
+    def noting(context: Context) -> dict[str, Tensor]:
+        wanted.append(list(context.wanted()))
+        return original(context)
+
+    monkeypatch.setitem(measure.statistics._entries, "loss_without", noting)
+    context = Context(mlp(), toy_data.train, seeded(0))
+    alone = score({"2": "mag", "4": "emp"}, context)["4"]
+    both = score({"2": "emp", "4": "emp"}, context)["4"]
+    assert wanted == [["4"], ["2", "4"]]
+    assert torch.equal(alone, both)
+
+
 @pytest.mark.parametrize("name", ["not_a_number", "one_infinity"])
 def test_scores_that_are_not_finite(toy_data: Data, name: str) -> None:
     address = f"{__name__}:{name}"

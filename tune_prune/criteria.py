@@ -5,6 +5,7 @@ The lowest scores go first. A parameter is called `weight` or after an entry of 
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -115,14 +116,18 @@ def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     Raises `ScoreError` where a score is of the wrong shape or not finite.
     """
     layers = prunable(context.model)
-    chosen = {label: find(name) for label, name in pruners.items()}
-    needed = needs(set(pruners.values()))
-    measured = {name: context.known.get(name) or statistics[name](context) for name in sorted(needed)}
+    asked = {label: _needs(find(name), name) for label, name in pruners.items()}
+    measured: dict[str, Mapping[str, Tensor]] = {}
+    for name in sorted(set().union(*asked.values())):
+        wanted = [label for label, names in asked.items() if name in names]
+        measured[name] = context.known.get(name) or statistics[name](replace(context, only=wanted))
     scores = {}
-    for label, function in chosen.items():
-        available = {"weight": layers[label].detach()} | {name: values[label] for name, values in measured.items()}
-        scores[label] = function(**{name: available[name] for name in inspect.signature(function).parameters})
-        _check(scores[label], layers[label], label, pruners[label])
+    for label, pruner in pruners.items():
+        available = {name: measured[name][label] for name in asked[label]}
+        if "weight" in inspect.signature(find(pruner)).parameters:
+            available["weight"] = layers[label].detach()
+        scores[label] = find(pruner)(**available)
+        _check(scores[label], layers[label], label, pruner)
     return scores
 
 

@@ -1,9 +1,10 @@
 """What a criterion may ask for. A criterion names a statistic as a parameter, and only then is it measured.
 
-Every statistic is computed on training images and returns one tensor per layer, of its weight's shape.
+Every statistic is computed on training images and returns a tensor of its weight's shape for each layer, at the least
+for those that are wanted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +21,8 @@ class Context:
     """What statistics are measured with: the model as it is now, a sample of training images, a random source.
 
     `say` is told now and then how far a long measurement is. `known` are statistics, by name and layer, that were
-    measured already and are not measured again.
+    measured already and are not measured again. A statistic that takes its time a layer leaves out layers that are not
+    among `only`, where that is given.
     """
 
     model: nn.Module
@@ -28,6 +30,12 @@ class Context:
     generator: torch.Generator
     say: Callable[[str], None] = lambda line: None
     known: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    only: Collection[str] | None = None
+
+    def wanted(self) -> dict[str, Tensor]:
+        """The weights that are to be measured, by label."""
+        layers = prunable(self.model)
+        return layers if self.only is None else {label: layers[label] for label in layers if label in self.only}
 
 
 Statistic = Callable[[Context], dict[str, Tensor]]

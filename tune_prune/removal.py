@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.data import Split, as_float
-from tune_prune.masks import prunable
 from tune_prune.measure import Context, statistics
 
 IMAGES = 256
@@ -39,7 +38,7 @@ def loss_without(context: Context) -> dict[str, Tensor]:
     split = Split(as_float(context.sample.inputs[:IMAGES]), context.sample.labels[:IMAGES])
     base = float(F.cross_entropy(model(split.inputs), split.labels))
     found = {}
-    for label, weight in prunable(model).items():
+    for label, weight in context.wanted().items():
         losses = torch.full((weight.numel(),), base, device=weight.device)
         todo = weight.flatten().nonzero().flatten()
         began, said, done = time.monotonic(), time.monotonic(), 0

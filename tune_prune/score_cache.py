@@ -7,6 +7,7 @@ settings of its module. So a file is never out of date, and may be deleted at an
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,9 @@ from tune_prune.measure import Context, statistics
 EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_without")
 """Statistics that take seconds to minutes; the others are measured anew in every round."""
 
+PER_LAYER = ("loss_without",)
+"""Those of them that are measured layer by layer: a file each, so that an interruption costs one layer at most."""
+
 
 def folder() -> Path:
     """Where they are kept: `tune_prune` in the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
@@ -28,22 +32,32 @@ def folder() -> Path:
 
 def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
     """Those of the named statistics that are expensive, by name and layer: read from disk, or measured and kept."""
-    return {name: _one(name, context) for name in names if name in EXPENSIVE}
+    return {name: _all_layers(name, context) for name in names if name in EXPENSIVE}
 
 
-def _one(name: str, context: Context) -> dict[str, Tensor]:
+def _all_layers(name: str, context: Context) -> dict[str, Tensor]:
+    if name not in PER_LAYER:
+        return _read_or_measure(name, replace(context, only=None))
+    found: dict[str, Tensor] = {}
+    for label in context.wanted():
+        found |= _read_or_measure(name, replace(context, only=[label]))
+    return found
+
+
+def _read_or_measure(name: str, context: Context) -> dict[str, Tensor]:
     path = folder() / f"{name}-{_key(name, context)}.safetensors"
     device = next(context.model.parameters()).device
     if path.is_file():
         return {label: value.to(device) for label, value in load_file(path).items()}
-    context.say(f"measuring {name} on the dense model, once: {path}")
+    layers = "" if context.only is None else f" of layer {', '.join(context.only)}"
+    context.say(f"measuring {name}{layers} on the dense model, once: {path}")
     values = statistics[name](context)
     atomic.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
     return values
 
 
 def _key(name: str, context: Context) -> str:
-    digest = hashlib.sha256(repr((name, _settings())).encode())
+    digest = hashlib.sha256(repr((name, context.only, _settings())).encode())
     for label, weight in (*context.model.state_dict().items(), *prunable(context.model).items()):
         digest.update(label.encode() + _bytes(weight))
     digest.update(_bytes(context.sample.inputs) + _bytes(context.sample.labels))

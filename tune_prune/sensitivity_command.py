@@ -49,7 +49,7 @@ def sensitivity(
     missing = table.missing(cells)
     say(f"{len(cells)} points, {len(cells) - len(missing)} of them measured already; dense {made.dense.error:.2f} %")
     sample = draw_sample(made.train.to(on), Plan.sample, round_generator(seed, 1))
-    context = Context(dense, sample, round_generator(seed, 1), say)
+    context = Context(dense, sample, round_generator(seed, 1), say, only=layer or None)
     known = score_cache.known(sorted(statistics), context) if missing else {}
     if retrain:
         from tune_prune.config import Config
