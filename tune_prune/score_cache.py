@@ -65,7 +65,7 @@ def _key(name: str, context: Context) -> str:
 
 
 def _settings() -> Mapping[str, float]:
-    names = {measure: ["PROBES"], gates: ["STEPS", "BATCH", "SHRINK", "STRENGTH"], removal: ["IMAGES"]}
+    names = {measure: ["PROBES"], gates: ["STEPS", "BATCH", "STRENGTH"], removal: ["IMAGES"]}
     return {f"{module.__name__}.{name}": getattr(module, name) for module in names for name in names[module]}
 
 
