@@ -313,19 +313,25 @@ def test_summary_json_refuses_what_json_has_not(tmp_path: Path) -> None:
 
 
 def test_conf_of_a_last_round_says_nothing_twice() -> None:
+    earlier = {0: RECORDS[0], 4: replace(RECORDS[0], trial=4, parent=0, parent_round=1)}
     record = trial(6, point(2, 0.9, 1.0, r1=0.0, r8=0.95), parent=4)
-    made = conf_of(Member("001", record, record.last), TESTED["001"], INFO)
+    made = conf_of(Member("001", record, record.last), TESTED["001"], INFO, earlier)
     assert made.ratios == {"8": 0.95}
     assert made.pruners == {"8": "mag"}
     assert made.notes == {
         **{"model": "lenet5", "data": "mnist", "seed": 7, "trial": 6, "round": 2, "parent": 4},
         **{"compression": 0.9, "val_error": 1.0, "test_error": 0.9, "rounds": 2, "lr": 0.1},
+        "history": [
+            {"trial": 0, "round": 1, **RECORDS[0].params},
+            {"trial": 4, "round": RECORDS[0].last.round, **RECORDS[0].params},
+        ],
     }
+    assert conf.parse(conf.dump(made), "x") == made
 
 
 def test_conf_of_an_early_round_notes_where_its_trial_was_going() -> None:
     record = RECORDS[0]
-    made = conf_of(Member("001", record, record.points[0]), None, INFO)
+    made = conf_of(Member("001", record, record.points[0]), None, INFO, {})
     assert made.ratios == {"8": 0.6}
     assert made.notes["ratio/8"] == 0.95
     assert "test_error" not in made.notes
@@ -334,7 +340,7 @@ def test_conf_of_an_early_round_notes_where_its_trial_was_going() -> None:
 
 def test_conf_of_a_dense_point_names_every_layer() -> None:
     record = trial(0, point(1, 0.0, 0.8))
-    assert conf_of(Member("001", record, record.last), None, INFO) == conf.Conf(
+    assert conf_of(Member("001", record, record.last), None, INFO, {}) == conf.Conf(
         {"1": 0.0, "4": 0.0, "8": 0.0},
         None,
         {
@@ -346,7 +352,7 @@ def test_conf_of_a_dense_point_names_every_layer() -> None:
 
 def test_conf_notes_are_scalars_and_no_parameter_hides_a_fact() -> None:
     record = replace(RECORDS[0], params={"trial": 99, "layers": [1, 2], "warmup": None, "nested": {"a": 1}, "on": True})
-    notes = conf_of(Member("001", record, record.last), None, INFO).notes
+    notes = conf_of(Member("001", record, record.last), None, INFO, {}).notes
     assert notes["trial"] == 0
     assert notes["on"] is True
     assert not {"layers", "warmup", "nested"} & notes.keys()

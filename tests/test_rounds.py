@@ -1,11 +1,14 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from conftest import ended
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tune_prune import rounds
 from tune_prune.finishing import choose
 from tune_prune.front import front_of
 from tune_prune.records import TrialRecord
@@ -35,6 +38,12 @@ def left(run_dir: Path) -> list[str]:
     return sorted(path.stem for path in (run_dir / "rounds").iterdir())
 
 
+@pytest.fixture(autouse=True)
+def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept to begin at is looked at by itself."""
+    monkeypatch.setattr(rounds, "STORE", 0)
+
+
 def test_only_the_front_stays(tmp_path: Path) -> None:
     records = [
         ended(0, (0.5, 1.0), (0.9, 1.5), parent=9),
@@ -42,7 +51,7 @@ def test_only_the_front_stays(tmp_path: Path) -> None:
         ended(2, (0.99, 1.9), (0.999, 9.0), state="failed"),
     ]
     written(tmp_path, *records)
-    sweep(tmp_path, records, [])
+    sweep(tmp_path, records, [], [])
     assert left(tmp_path) == ["0-1", "0-2", "2-1"]
 
 
@@ -50,8 +59,17 @@ def test_what_is_worth_finishing_stays_and_what_is_being_finished(tmp_path: Path
     # the further in the list, the worse in both
     records = [ended(number, (0.9 - number / 100, 5.0 + number)) for number in range(LAYERS + 3)]
     written(tmp_path, *records)
-    sweep(tmp_path, records, [LAYERS + 2])
-    assert left(tmp_path) == sorted([*(f"{number}-1" for number in range(LAYERS)), f"{LAYERS + 2}-1"])
+    sweep(tmp_path, records, [], ["rounds/4-1.safetensors"])
+    assert left(tmp_path) == sorted([*(f"{number}-1" for number in range(LAYERS)), "4-1"])
+
+
+def test_rounds_to_begin_at_are_kept_front_by_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "STORE", 3)
+    one, other, behind = ended(0, (0.5, 1.0), (0.9, 1.5)), ended(1, (0.4, 1.1), (0.8, 1.6)), ended(2, (0.3, 1.9))
+    records = [replace(record, state="stopped") for record in (one, other, behind)]
+    written(tmp_path, *records)
+    sweep(tmp_path, records, [], [])
+    assert left(tmp_path) == ["0-1", "0-2", "1-1", "1-2"]  # a front is kept whole
 
 
 def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) -> None:
@@ -59,14 +77,14 @@ def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) ->
     records = [ended(0, (0.9, 0.1))]
     written(tmp_path, running, *records)
     other.touch()
-    sweep(tmp_path, records, [])
+    sweep(tmp_path, records, [], [])
     assert left(tmp_path) == ["0-1", "1-1", "1-2", "mine"]
 
 
 def test_a_file_that_is_gone_already(tmp_path: Path) -> None:
     records = [ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2), parent=0)]
-    sweep(tmp_path, records, [])
-    assert wanted(records, []) == {"rounds/0-1.safetensors"}
+    sweep(tmp_path, records, [], [])
+    assert wanted(records, [], []) == {"rounds/0-1.safetensors"}
 
 
 @settings(max_examples=60)
@@ -82,7 +100,7 @@ def test_whatever_order_trials_end_in_no_file_is_missed(
         written(run_dir, *running)
         while running:
             found.append(running.pop(order.randrange(len(running))))
-            sweep(run_dir, found, parents)
+            sweep(run_dir, found, parents, [f"rounds/{n}-{len(every[n].points)}.safetensors" for n in parents])
             for member in front_of([*found, *running]):
                 assert (run_dir / str(member.point.checkpoint)).is_file()
             best = choose(found, parents, DENSE, LIMIT)

@@ -19,7 +19,7 @@ from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
 
-from tune_prune import checkpoint, conf, config, masks, preparation, progress, records, search
+from tune_prune import checkpoint, conf, config, masks, preparation, progress, records, rounds, search
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
 from tune_prune.records import TrialRecord
@@ -164,7 +164,7 @@ def test_a_search(finished: Path) -> None:
     table, summary = pd.read_csv(finished / "trials.csv"), summary_of(finished)
     assert list(table["trial"]) == list(range(8))
     assert summary["trials"] == {"completed": 8, "stopped": 0, "failed": 0, "infeasible": 0}
-    assert table["parent"].notna().sum() == 2
+    assert (table["kind"] == "finish").sum() == 2
     assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the guess
     for member in summary["front"]:
         _, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
@@ -173,7 +173,9 @@ def test_a_search(finished: Path) -> None:
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
 
 
-def test_only_wanted_rounds_stay(finished: Path) -> None:
+def test_only_wanted_rounds_stay(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "STORE", 0)
+    _, finished = searched(toml)
     known = [records.read(path) for path in (finished / "results").iterdir()]
     written = {point.checkpoint for record in known for point in record.points if point.checkpoint}
     left = {f"rounds/{path.name}" for path in (finished / "rounds").iterdir()}
@@ -244,23 +246,14 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
     assert points(run_dir).equals(points(finished))
 
 
-def test_guesses_are_queued_once_also_by_a_run_that_was_killed_meanwhile(
-    toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guesses_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:
     toml.write_text(SPACE + "[[guess]]\nratio = 0.3\n[[guess]]\nratio = 0.4\n")
-    enqueue = StudySearcher.enqueue
-
-    def killed(searcher: StudySearcher, guesses: list[dict[str, object]]) -> None:
-        enqueue(searcher, guesses[:2])
-        raise SystemExit
-
-    monkeypatch.setattr(StudySearcher, "enqueue", killed)
-    with pytest.raises(SystemExit):
-        searched(toml)
-    monkeypatch.setattr(StudySearcher, "enqueue", enqueue)
+    trials.after = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None
+    assert searched(toml)[0] == 130
+    trials.after = lambda count: None
     assert resumed(toml.parent / "run") == 0
     table = pd.read_csv(toml.parent / "run" / "trials.csv")
-    guessed = table["ratio/4"][table["parent"].isna()]
+    guessed = table["ratio/4"][table["kind"] == "explore"]
     assert list(guessed[:3]) == [0.5, 0.3, 0.4]
     assert not guessed[3:].isin([0.5, 0.3, 0.4]).any()
 
@@ -346,7 +339,8 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
 
     class Known:
         running = 1
-        parents: dict[int, int] = {}  # noqa: RUF012
+        finishing: dict[int, int] = {}  # noqa: RUF012
+        in_use: set[str] = set()  # noqa: RUF012
         records: dict[int, TrialRecord] = {}  # noqa: RUF012
 
     shower.update(Known)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tune_prune import atomic, records
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
-from tune_prune.searcher import MAX_STARTS, Goal, StudySearcher
+from tune_prune.searcher import MAX_STARTS, Goal, Guess, StudySearcher
 from tune_prune.space import Finish
 
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
@@ -29,10 +29,13 @@ class Driver:
     study: optuna.Study
     finish: Finish = field(default_factory=Finish)
     seed: int = 3
+    guesses: Sequence[Guess] = ()
+    levels: Sequence[Guess] = ()
+    inherit: bool = False
     changes: int = 0
 
     def __post_init__(self) -> None:
-        goal = Goal(40, DENSE, LIMIT, self.finish)
+        goal = Goal(40, DENSE, LIMIT, self.finish, self.guesses, self.levels, self.inherit)
         self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
         self.ids: dict[int, str] = {}
 
@@ -70,9 +73,11 @@ class Driver:
 def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
     """What a trial measures: the more is removed the more errors, by a third fewer if it finishes another."""
     ratio = config["params"]["ratio/2"]
-    error = DENSE + 3 * ratio**2 * (0.33 if "parent" in config else 1)
+    error = DENSE + 3 * ratio**2 * (0.33 if config["kind"] == "finish" else 1)
     record = ended(config["trial"], (ratio / 2, 1.1), (ratio, error), limit=LIMIT, state=state)
-    return replace(record, parent=config.get("parent"))
+    start = config["start"]
+    parent, round_ = (start.trial, start.round) if start else (None, None)
+    return replace(record, params=config["params"], parent=parent, parent_round=round_, kind=config["kind"])
 
 
 @pytest.fixture
@@ -160,11 +165,9 @@ def test_it_pickles_as_ray_asks(driver: Driver, tmp_path: Path) -> None:
 # What it suggests
 
 
-def test_guesses_come_first_and_in_order(driver: Driver) -> None:
-    guesses: list[dict[str, object]] = [{"ratio/2": ratio, "pruner": "taylor1"} for ratio in (0.5, 0.9, 0.7, 0.9)]
-    driver.searcher.enqueue(guesses)
-    driver.searcher.enqueue(guesses)
-    configs = driver.run(6)
+def test_guesses_come_first_and_in_order(tmp_path: Path, study: optuna.Study) -> None:
+    guesses = [{"ratio/2": ratio, "pruner": "taylor1"} for ratio in (0.5, 0.9, 0.7)]
+    configs = Driver(tmp_path, study, guesses=guesses).run(6)
     assert [config["params"]["ratio/2"] for config in configs[:3]] == [0.5, 0.9, 0.7]
     assert all(config["params"]["pruner"] == "taylor1" for config in configs[:3])
     assert not {config["params"]["ratio/2"] for config in configs[3:]} & {0.5, 0.7, 0.9}
@@ -196,21 +199,26 @@ def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, fin
 # Finishing
 
 
+def ends_in_finishing(driver: Driver) -> dict[str, Any]:
+    """The first finishing trial, begun; all before it have ended."""
+    while (config := driver.suggest())["kind"] != "finish":
+        driver.end(config, measured(config))
+    return config
+
+
 def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, FINISH)
     configs = driver.run(40)
-    finishing = [config for config in configs if "parent" in config]
+    finishing = [config for config in configs if config["kind"] == "finish"]
     assert len(finishing) == 10
-    assert len({config["parent"] for config in finishing}) == 10
+    assert len({config["start"].trial for config in finishing}) == 10
     for config in finishing:
-        parent = configs[config["parent"]]
-        own = {"rounds": 1, "final_steps": 7, "lr": 0.3}
-        before = {f"parent/{key}": parent["params"][key] for key in own if key in parent["params"]}
-        assert config["params"] == parent["params"] | own | before
-        assert config["start"] == f"rounds/{config['parent']}-2.safetensors"
+        parent = configs[config["start"].trial]
+        assert config["params"] == parent["params"] | {"rounds": 1, "final_steps": 7, "lr": 0.3}
+        assert (config["start"].round, config["start"].checkpoint) == (2, f"rounds/{parent['trial']}-2.safetensors")
         assert config["seed"] != parent["seed"]
-        assert "parent" not in parent
-    assert driver.searcher.parents == {config["trial"]: config["parent"] for config in finishing}
+        assert (parent["kind"], parent["start"]) == ("explore", None)
+    assert driver.searcher.finishing == {config["trial"]: config["start"].trial for config in finishing}
 
 
 def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Study) -> None:
@@ -218,24 +226,87 @@ def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Stu
     driver.run(8)
     for number in range(1, 8):
         (tmp_path / f"rounds/{number}-2.safetensors").unlink()
-    assert [config["parent"] for config in (driver.suggest() for _ in range(10)) if "parent" in config] == [0]
+    later = [driver.suggest() for _ in range(10)]
+    assert [config["start"].trial for config in later if config["kind"] == "finish"] == [0]
 
 
 def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, FINISH)
-    while "parent" not in (config := driver.suggest()):
-        driver.end(config, measured(config))
+    config = ends_in_finishing(driver)
     later = Driver(tmp_path, study, FINISH)
-    assert later.searcher.parents == {config["trial"]: config["parent"]}
+    assert later.searcher.finishing == {config["trial"]: config["start"].trial}
+    assert later.searcher.in_use == {config["start"].checkpoint}
     assert later.suggest() == config
 
 
 def test_a_failed_finish_keeps_its_parent(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, FINISH)
-    while "parent" not in (config := driver.suggest()):
-        driver.end(config, measured(config))
+    config = ends_in_finishing(driver)
     driver.end(config, None, error=True)
-    assert driver.searcher.records[config["trial"]].parent == config["parent"]
+    record = driver.searcher.records[config["trial"]]
+    assert (record.parent, record.parent_round, record.kind) == (config["start"].trial, 2, "finish")
+    assert driver.searcher.in_use == set()
+
+
+# Levels
+
+
+def level(ratio: float) -> Guess:
+    return {"ratio/2": ratio, "pruner": "mag"}
+
+
+def test_levels_follow_the_guesses_until_one_is_too_much(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, guesses=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
+    ratios = [config["params"]["ratio/2"] for config in driver.run(7)]
+    # without finishing the limit is what counts: 0.6 is beyond it, and the levels after it are left out
+    assert ratios[:4] == [0.95, 0.2, 0.5, 0.6]
+    assert not {0.7, 0.8} & set(ratios)
+    assert [1 + 3 * r**2 <= LIMIT for r in (0.5, 0.6)] == [True, False]
+
+
+def test_levels_go_on_in_another_process(tmp_path: Path, study: optuna.Study) -> None:
+    levels = [level(r) for r in (0.2, 0.3, 0.4, 0.5)]
+    driver = Driver(tmp_path, study, levels=levels)
+    driver.run(2)
+    driver.suggest()
+    later = Driver(tmp_path, study, levels=levels)
+    assert [config["params"]["ratio/2"] for config in later.run(2)] == [0.4, 0.5]
+
+
+# Where trials begin
+
+
+def test_a_trial_begins_at_the_nearest_round_that_it_contains(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.5, 0.45, 0.56)], inherit=True)
+    starts = [config["start"] for config in driver.run(4)]
+    assert [start and (start.trial, start.round) for start in starts] == [None, (0, 2), (0, 2), (1, 2)]
+    assert starts[3].ratios == {"2": 0.5}
+
+
+def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], inherit=True)
+    driver.run(1)
+    config = driver.suggest()
+    assert driver.searcher.in_use == {"rounds/0-2.safetensors"}
+    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], inherit=True)
+    assert later.suggest() == config
+
+
+def killed(*_: object) -> None:
+    raise SystemExit
+
+
+def test_a_process_killed_between_two_writes_to_the_study(
+    tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(tmp_path, study)
+    whole = Driver(tmp_path / "b", optuna.create_study(directions=["maximize", "minimize"])).run(5)
+    driver.run(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "ask", killed)
+        with pytest.raises(SystemExit):
+            driver.suggest()
+    assert Driver(tmp_path, study).run(2) == whole[3:]
 
 
 # Interruptions

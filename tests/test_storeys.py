@@ -9,7 +9,7 @@ import pytest
 import tune_prune
 
 STOREYS = {
-    "plain Python": "errors registry address atomic seeds pareto conf records",
+    "plain Python": "errors registry address atomic seeds pareto conf records ancestry",
     "torch": (
         "models data augment masks measure gates removal score_cache criteria schedule "
         "training dropout pruning by_layer checkpoint dense task"
@@ -17,12 +17,14 @@ STOREYS = {
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config replay",
     "a search, told": "front results summary outputs plots screen page report_files report",
-    "a search, run": "finishing study searcher trainable rounds telling tuning fanout preparation progress search",
+    "a search, run": (
+        "finishing study observations searcher trainable rounds telling tuning fanout preparation progress search"
+    ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
 ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
-ALLOWED = {"ray": {"searcher", "trainable", "tuning", "fanout"}, "optuna": {"study", "searcher"}}
+ALLOWED = {"ray": {"searcher", "trainable", "tuning", "fanout"}, "optuna": {"study", "observations", "searcher"}}
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:

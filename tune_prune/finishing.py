@@ -30,7 +30,7 @@ def recovery(records: Sequence[TrialRecord], dense_error: float) -> float:
     by_trial = {record.trial: record for record in records}
     shares = [PRIOR]
     for record in records:
-        parent = by_trial.get(record.parent) if record.parent is not None else None
+        parent = by_trial.get(record.parent) if record.kind == "finish" and record.parent is not None else None
         if parent and record.points and parent.points:
             before = parent.last.val_error - dense_error
             if before > 0:
@@ -67,7 +67,7 @@ def choose(
         for r in records
         if r.trial in taken and r.points
     ]
-    rest = [r for r in records if r.state == "complete" and r.parent is None and r.trial not in {*taken, *gone}]
+    rest = [r for r in records if r.state == "complete" and r.kind != "finish" and r.trial not in {*taken, *gone}]
     rest.sort(key=lambda record: record.trial)
     # a dominated one promises no more at best, and `rounds` keeps the weights of the first fronts alone
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]

@@ -8,6 +8,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from tune_prune import atomic, conf
+from tune_prune.ancestry import lineage
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo, pareto_table, points_table, trials_table
@@ -31,16 +32,17 @@ def write_front(
     Rounds' checkpoints are copied, and stay, since a later front may hold them under another number. Without members,
     best.conf holds the point closest to keeping the tradeoff. Raises OSError where a checkpoint is gone.
     """
+    by_trial = {record.trial: record for record in records}
     for member in members:
         if member.checkpoint is not None and member.point.checkpoint is not None:
             atomic.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
-        conf.write(run_dir / member.conf, conf_of(member, tested.get(member.id), info))
+        conf.write(run_dir / member.conf, conf_of(member, tested.get(member.id), info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
     _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
     best = best_of(members) or closest(records)
     if best is not None:
-        conf.write(run_dir / "best.conf", conf_of(best, tested.get(best.id) if members else None, info))
+        conf.write(run_dir / "best.conf", conf_of(best, tested.get(best.id) if members else None, info, by_trial))
     _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info))
 
 
@@ -49,11 +51,12 @@ def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
     atomic.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def conf_of(member: Member, test: Tested | None, info: RunInfo) -> conf.Conf:
+def conf_of(member: Member, test: Tested | None, info: RunInfo, by_trial: Mapping[int, TrialRecord]) -> conf.Conf:
     """A member as a .conf: the layers that are pruned, or all where none is, and how that was done and came out.
 
     The trial's parameters are noted where lines 1-3 do not say them already: an early round has not reached its
-    trial's `ratio/<layer>`, and replaying it takes them.
+    trial's `ratio/<layer>`, and replaying it takes them. Where the trial went on from another, `history` says through
+    which trials and rounds, the earliest first, with their parameters.
     """
     record, point = member.record, member.point
     pruned = {label: point.ratios[label] for label in info.labels if point.ratios.get(label, 0.0) > 0}
@@ -76,7 +79,8 @@ def conf_of(member: Member, test: Tested | None, info: RunInfo) -> conf.Conf:
     params = {key: value for key, value in record.params.items() if key not in facts and said.get(key) != value}
     # TOML has no null, and a note no use for what is not a scalar
     notes = {key: value for key, value in (facts | params).items() if isinstance(value, str | int | float)}
-    return conf.Conf(ratios, pruners, notes)
+    history = [{"trial": before.trial, "round": upto, **before.params} for before, upto in lineage(record, by_trial)]
+    return conf.Conf(ratios, pruners, notes | ({"history": history} if history else {}))
 
 
 def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:

@@ -13,7 +13,6 @@ import torch
 from tune_prune import __version__, criteria, masks, score_cache, task
 from tune_prune.config import Config
 from tune_prune.data import Split, load_data
-from tune_prune.measure import Context, draw_sample
 from tune_prune.models import build
 from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
@@ -83,7 +82,5 @@ def fingerprint(space: Space, info: RunInfo) -> str:
 
 def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> Known:
     """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
-    generator, device = torch.Generator().manual_seed(0), torch.device(config.torch_device)
-    sample = draw_sample(made.train.to(device), Plan.sample, generator)
-    context = Context(made.dense_model(device), sample, generator, say)
-    return score_cache.known(sorted(criteria.needs(space.pruners)), context)
+    device, names = torch.device(config.torch_device), sorted(criteria.needs(space.pruners))
+    return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)

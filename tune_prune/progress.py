@@ -27,7 +27,7 @@ class Progress:
             self._first = now, len(found)
         if len(found) > self._swept:
             self._swept = len(found)
-            sweep(self._run_dir, found, set(searcher.parents.values()))
+            sweep(self._run_dir, found, set(searcher.finishing.values()), searcher.in_use)
         feasible = [point for record in found for point in record.points if point.feasible]
         best = max(feasible, key=lambda point: (point.compression, -point.val_error), default=None)
         states = [record.state for record in found]

@@ -53,6 +53,13 @@ class Plan:
         share = 1.0 if round_ == self.rounds else schedules[self.schedule](round_ / self.rounds)
         return {label: ratio * share for label, ratio in self.ratios.items()}
 
+    def rounds_within(self, reached: Mapping[str, float]) -> int:
+        """How many rounds, the last left out, ask for no more than the ratios that were reached already."""
+        done = 0
+        while done + 1 < self.rounds and all(r <= reached.get(k, 0.0) for k, r in self.ratios_at(done + 1).items()):
+            done += 1
+        return done
+
     def recipe_at(self, round_: int) -> Recipe:
         """How a round retrains."""
         return Recipe(

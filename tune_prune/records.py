@@ -34,8 +34,9 @@ class PointRecord:
 class TrialRecord:
     """A trial: `state` is running, complete, stopped or failed, `reason` why it stopped or failed.
 
-    `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label;
-    `parent` is the trial whose weights and masks this one went on from.
+    `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label.
+    `parent` and `parent_round` are the trial and the round whose weights and masks this one went on from; `kind` is
+    "explore", or "finish" where it did so to train the same ratios for longer.
     """
 
     trial: int
@@ -45,6 +46,8 @@ class TrialRecord:
     points: list[PointRecord] = field(default_factory=list)
     reason: str = ""
     parent: int | None = None
+    parent_round: int | None = None
+    kind: str = "explore"
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from tune_prune import masks, pruning, task
+from tune_prune import criteria, masks, pruning, score_cache, task
 from tune_prune.conf import Conf
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
 from tune_prune.one_model import Settings, prune
-from tune_prune.pruning import State
+from tune_prune.pruning import Plan, State
 from tune_prune.seeds import derive_seed
 from tune_prune.space import KNOBS, to_plan
 from tune_prune.training import evaluate
@@ -70,26 +70,22 @@ def _by_hand(found: Conf, notes: Mapping[str, Any], device: torch.device, source
 
 
 def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, source: str) -> State:
-    """What a trial of a search did up to the round of the conf, its parent first if it went on from one."""
+    """What a trial of a search did up to the round of the conf, the trials that it went on from first."""
     made, _ = task.prepare(notes["model"], notes["data"], None, device, source)
     made = made.to(device)
     params: dict[str, Any] = {key: value for key, value in notes.items() if key in KNOBS}
     params |= {f"ratio/{label}": notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}
     params |= {f"pruner/{label}": name for label, name in (found.pruners or {}).items()}
-    state = pruning.start(made.dense_model(device))
-
-    def run(params: Mapping[str, Any], trial: int, rounds: int | None) -> None:
-        seed = derive_seed(notes["seed"], trial)
-        points = pruning.prune(state, to_plan(params), made.train, made.validation, seed, made.teacher)
-        for point in points:
-            if point.round == rounds:
+    state, reached = pruning.start(made.dense_model(device)), dict[str, float]()
+    for stage in [*notes.get("history", []), params | {"trial": notes["trial"], "round": notes["round"]}]:
+        plan, seed = to_plan(stage), derive_seed(notes["seed"], stage["trial"])
+        names = sorted(criteria.needs(plan.pruners.values()))
+        known = score_cache.of_dense(names, made.dense_model(device), made.train, Plan.sample)
+        state.rounds_done = plan.rounds_within(reached)
+        for point in pruning.prune(state, plan, made.train, made.validation, seed, made.teacher, known):
+            reached = point.ratios
+            if point.round == stage["round"]:
                 break
-
-    if "parent" in notes:
-        own = {key.removeprefix("parent/"): value for key, value in notes.items() if key.startswith("parent/")}
-        run(params | own, notes["parent"], None)
-        state.rounds_done = 0
-    run(params, notes["trial"], notes["round"])
     return state
 
 

@@ -1,5 +1,6 @@
 """The weights of rounds on disk: those that may still be wanted stay, the others go."""
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -9,29 +10,41 @@ from tune_prune.records import PointRecord, TrialRecord
 LAYERS = 2
 """How many fronts of unfinished trials are kept: what is just behind the first may be the better one to finish."""
 
+STORE = 48
+"""How many rounds are kept, in fronts from the first on, for later trials to begin at; the last front is kept whole."""
 
-def wanted(records: Sequence[TrialRecord], parents: Collection[int]) -> set[str]:
-    """The checkpoints to keep: the feasible front's, parents', and those of trials that are worth finishing."""
+
+def wanted(records: Sequence[TrialRecord], taken: Collection[int], in_use: Collection[str]) -> set[str]:
+    """The checkpoints to keep: the feasible front's, those in use, what is worth finishing, and to begin at.
+
+    `taken` are the trials that were chosen to be finished, `in_use` the files that trials begin at now.
+    """
     # in the order of trials, as the front has it: of equal points the same one must stay that is reported
     records = sorted(records, key=lambda record: record.trial)
-    points = [point for record in records for point in record.points if point.checkpoint]
-    keep = _front([point for point in points if point.feasible])
-    keep += [r.last for r in records if r.trial in parents and r.points]
-    rest = [r.last for r in records if r.state == "complete" and r.parent is None and r.trial not in parents]
-    for _ in range(LAYERS):
-        layer = _front(rest)
-        keep += layer
-        rest = [point for point in rest if point not in layer]
-    return {point.checkpoint for point in keep if point.checkpoint}
+    every = [point for record in records for point in record.points if point.checkpoint]
+    unfinished = [r.last for r in records if r.state == "complete" and r.kind != "finish" and r.trial not in taken]
+    keep = _front([point for point in every if point.feasible])
+    keep += _fronts(unfinished, layers=LAYERS) + _fronts(every, at_least=STORE)
+    return {point.checkpoint for point in keep if point.checkpoint} | set(in_use)
+
+
+def _fronts(points: Sequence[PointRecord], layers: float = math.inf, at_least: float = math.inf) -> list[PointRecord]:
+    """The front, the front of what is left, and so on: so many, or until there are so many points."""
+    found: list[PointRecord] = []
+    while layers > 0 and len(found) < at_least and (layer := _front(points)):
+        gone = {id(point) for point in layer}
+        points = [point for point in points if id(point) not in gone]
+        found, layers = found + layer, layers - 1
+    return found
 
 
 def _front(points: Sequence[PointRecord]) -> list[PointRecord]:
     return [points[i] for i in pareto.front([(p.compression, p.val_error) for p in points])]
 
 
-def sweep(run_dir: Path, records: Sequence[TrialRecord], parents: Collection[int]) -> None:
+def sweep(run_dir: Path, records: Sequence[TrialRecord], taken: Collection[int], in_use: Collection[str]) -> None:
     """Delete the checkpoints of ended trials that are not wanted; those of running trials are left alone."""
-    keep = wanted(records, parents)
+    keep = wanted(records, taken, in_use)
     for record in records:
         for point in record.points:
             if point.checkpoint and point.checkpoint not in keep:

@@ -6,17 +6,18 @@ settings of its module. So a file is never out of date, and may be deleted at an
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from tune_prune import atomic, gates, measure, removal
+from tune_prune.data import Split
 from tune_prune.masks import prunable
-from tune_prune.measure import Context, statistics
+from tune_prune.measure import Context, draw_sample, statistics
 
 EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_without")
 """Statistics that take seconds to minutes; the others are measured anew in every round."""
@@ -33,6 +34,15 @@ def folder() -> Path:
 def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
     """Those of the named statistics that are expensive, by name and layer: read from disk, or measured and kept."""
     return {name: _all_layers(name, context) for name in names if name in EXPENSIVE}
+
+
+def of_dense(
+    names: Iterable[str], model: nn.Module, train: Split, images: int, say: Callable[[str], None] = lambda line: None
+) -> dict[str, dict[str, Tensor]]:
+    """What a search knows of its dense model: `known` on a sample of training images that is always the same."""
+    generator = torch.Generator().manual_seed(0)
+    sample = draw_sample(train, images, generator)
+    return known(names, Context(model, sample, generator, say))
 
 
 def _all_layers(name: str, context: Context) -> dict[str, Tensor]:

@@ -66,12 +66,11 @@ def _run(
     """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
     info = prepared.info
     study = open_study(config.storage, run_dir, fingerprint(space, info))
-    goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish)
+    goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish, guesses=space.queue(info.labels))
     progress = Progress(run_dir, info, screen, began, config.time_budget)
     searcher = StudySearcher(
         study, run_dir, space.params(info.labels), goal, config.sampler, config.seed, progress.update
     )
-    searcher.enqueue(space.queue(info.labels))  # those that an earlier process has put there are left out
     threads = max(1, int(config.cpus_per_trial))
     statistics = known_statistics(space, prepared.task, config, screen.say) if searcher.missing else {}
     shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)

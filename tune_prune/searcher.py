@@ -1,37 +1,49 @@
-"""Optuna under Ray Tune: suggestions, first guesses, finishing, constraints, and going on after an interruption.
+"""Optuna under Ray Tune: suggestions, first guesses, where trials begin, finishing, and going on after an interruption.
 
 Ray's own OptunaSearch drops constraints without a word, tells a stopped trial as complete and cannot resume a study;
 hence this one. The study is the one truth: it is written here alone, and Ray's snapshots of it are not used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from tune_prune import finishing, records
+from tune_prune import ancestry, finishing, records
+from tune_prune.ancestry import Start
 from tune_prune.knobs import Knob
+from tune_prune.observations import Observations
 from tune_prune.records import TrialRecord
 from tune_prune.seeds import derive_seed
-from tune_prune.space import Finish
-from tune_prune.study import distributions, from_study, log_factor, make_sampler, to_study
+from tune_prune.space import Finish, ratios_of
+from tune_prune.study import distributions, from_study, log_factor, to_study
 
 MAX_STARTS = 3
 """A trial that took its process down this often is given up as failed."""
 
+Guess = Mapping[str, object]
+
 
 @dataclass(frozen=True)
 class Goal:
-    """What the searcher works for: how many trials, what error is allowed (percent), what is kept for finishing."""
+    """What the searcher works for: how many trials, what error is allowed (percent), what is kept for finishing.
+
+    `guesses` are tried first, and then `levels`, each more compressed than the one before, until one is too much.
+    With `inherit` a trial begins at a recorded round where it can.
+    """
 
     budget: int
     dense_error: float
     limit: float
     finish: Finish
+    guesses: Sequence[Guess] = ()
+    levels: Sequence[Guess] = ()
+    inherit: bool = True
 
 
 class StudySearcher(Searcher):
@@ -49,11 +61,13 @@ class StudySearcher(Searcher):
     ) -> None:
         super().__init__()
         self._study, self._run_dir, self._knobs, self._goal = study, run_dir, knobs, goal
-        self._sampler, self._seed, self._on_change = sampler, seed, on_change
+        self._seed, self._on_change = seed, on_change
         self._distributions = distributions(knobs)
+        self._observations = Observations(sampler, knobs, goal.limit)
+        self._study.sampler = RandomSampler(seed=0)  # it draws nothing: every parameter is given
         self._numbers: dict[str, int] = {}
+        self._attrs: dict[int, dict[str, Any]] = {}
         self.records: dict[int, TrialRecord] = {}
-        self.parents: dict[int, int] = {}
         self._again: list[int] = []
         self._take_up()
 
@@ -61,15 +75,10 @@ class StudySearcher(Searcher):
         """Nothing: Ray pickles its searchers for snapshots, and the study is what a run resumes from."""
         return {}
 
-    def enqueue(self, guesses: list[dict[str, object]]) -> None:
-        """Put known results and first guesses into the queue; one that is there already is left out."""
-        for guess in guesses:
-            self._study.enqueue_trial(to_study(guess), skip_if_exists=True)
-
     @property
     def started(self) -> int:
         """Trials begun, finished ones included."""
-        return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, *_ENDED)))
+        return len(self._attrs)
 
     @property
     def running(self) -> int:
@@ -81,23 +90,33 @@ class StudySearcher(Searcher):
         """Trials that are still to be run to meet the budget."""
         return max(0, self._goal.budget - len(self.records))
 
+    @property
+    def finishing(self) -> dict[int, int]:
+        """Trials that finish another, begun or ended, and which."""
+        return {number: attrs["parent"] for number, attrs in self._attrs.items() if attrs.get("kind") == "finish"}
+
+    @property
+    def in_use(self) -> set[str]:
+        """The files that trials which have not ended begin at."""
+        begun = [self._start_of(number) for number in self._attrs if number not in self.records]
+        return {start.checkpoint for start in begun if start is not None}
+
     # What Ray Tune calls
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a trial: its number, parameters, and the parent that it finishes, if any."""
-        trial = self._restart() or self._ask()
-        self._numbers[trial_id] = trial.number
+        """The configuration of a trial: its number, seed and parameters, and the round that it begins at, if any."""
+        number = self._restart()
+        if number is None:
+            number = self._ask()
+        self._numbers[trial_id] = number
         self._on_change(self)
-        config: dict[str, Any] = {"trial": trial.number, "seed": derive_seed(self._seed, trial.number)}
-        config["params"] = from_study(trial.params, self._knobs)
-        parent = trial.user_attrs.get("parent")
-        if parent is not None:
+        attrs = self._attrs[number]
+        config: dict[str, Any] = {"trial": number, "seed": derive_seed(self._seed, number)}
+        config["params"] = from_study(self._study.trials[number].params, self._knobs)
+        config["kind"], config["start"] = attrs.get("kind", "explore"), self._start_of(number)
+        if config["kind"] == "finish":
             finish = self._goal.finish
-            config["parent"], config["start"] = parent, self.records[parent].last.checkpoint
-            own = {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr}
-            # how the parent was made stays in the record, so that its configuration can be replayed
-            before = {f"parent/{key}": config["params"][key] for key in own if key in config["params"]}
-            config["params"] |= own | before
+            config["params"] |= {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr}
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -126,80 +145,137 @@ class StudySearcher(Searcher):
     def _take_up(self) -> None:
         """Go on where an earlier process stopped: tell what it had measured, run again what it had not."""
         for trial in self._study.get_trials(deepcopy=False):
+            if trial.state == TrialState.WAITING:
+                continue  # `_ask` takes it up
+            self._attrs[trial.number] = dict(trial.user_attrs)
+            self._mirror(trial.number, trial.params)
             path = records.path_of(self._run_dir, trial.number)
             record = records.read(path) if path.is_file() else None
-            if "parent" in trial.user_attrs:
-                self.parents[trial.number] = trial.user_attrs["parent"]
             if record is not None and record.state in records.FINAL:
-                if trial.state == TrialState.RUNNING:
-                    self._tell(record)
-                self.records[trial.number] = record
+                self._tell(record, known=trial.state != TrialState.RUNNING)
             elif trial.state == TrialState.RUNNING:
                 if trial.user_attrs.get("starts", 1) >= MAX_STARTS:
                     self._tell(self._fail(trial.number, record, f"it was cut off {MAX_STARTS} times"))
                 else:
                     self._again.append(trial.number)
 
-    def _restart(self) -> Trial | None:
+    def _mirror(self, number: int, params: Mapping[str, object]) -> None:
+        attrs = self._attrs[number]
+        given = "queued" in attrs or attrs.get("kind") == "finish"
+        self._observations.mirror(number, params, drawn=not given)
+
+    def _draw_seed(self, number: int) -> int:
+        # it follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
+        return derive_seed(self._seed, number, 1)
+
+    def _restart(self) -> int | None:
         """A trial that an earlier process had begun, under its number and with its parameters."""
         if not self._again:
             return None
         frozen = self._study.trials[self._again.pop(0)]
-        trial = Trial(self._study, frozen._trial_id)
-        trial.set_user_attr("starts", frozen.user_attrs.get("starts", 1) + 1)
-        return trial
+        Trial(self._study, frozen._trial_id).set_user_attr("starts", frozen.user_attrs.get("starts", 1) + 1)
+        return frozen.number
 
-    def _ask(self) -> Trial:
-        started = self.started
-        # the seed follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
-        self._study.sampler = make_sampler(self._sampler, derive_seed(self._seed, started, 1))
-        queued = bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-        due = finishing.due(started, len(self.parents), self._goal.budget, self._goal.finish.share)
-        if due and not queued:
-            self._enqueue_finish()
+    def _ask(self) -> int:
+        """Begin a trial: draw or take its parameters, choose where it begins, and put it into the study."""
+        number = self.started
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not waiting:  # else a process was killed between the next two steps
+            given, attrs = self._next()
+            drawn = self._observations.draw(number, self._draw_seed(number), given)
+            if attrs.get("kind") != "finish":
+                attrs |= self._inherited(drawn)
+            self._study.enqueue_trial(drawn, user_attrs=attrs)
         trial = self._study.ask(self._distributions)
-        if "parent" in trial.user_attrs:
-            self.parents[trial.number] = trial.user_attrs["parent"]
-        return trial
+        self._attrs[number] = dict(trial.user_attrs)
+        if waiting:
+            self._mirror(number, trial.params)
+        return trial.number
 
-    def _enqueue_finish(self) -> None:
-        known, taken, goal = list(self.records.values()), set(self.parents.values()), self._goal
-        gone = {r.trial for r in known if r.points and not (self._run_dir / str(r.last.checkpoint)).is_file()}
+    def _next(self) -> tuple[dict[str, object] | None, dict[str, Any]]:
+        """What the next trial is: its parameters where they are given, and what the study notes of it."""
+        queued = sum("queued" in attrs for attrs in self._attrs.values())
+        queue = [*self._goal.guesses, *self._goal.levels]
+        if queued < len(self._goal.guesses) or (queued < len(queue) and self._levels_go_on()):
+            return to_study(queue[queued]), {"queued": queued}
+        finish = self._goal.finish
+        if finishing.due(self.started, len(self.finishing), self._goal.budget, finish.share):
+            parent = self._worth_finishing()
+            if parent is not None:
+                start = {"parent": parent.trial, "parent_round": parent.last.round}
+                return dict(self._study.trials[parent.trial].params), {"kind": "finish"} | start
+        return None, {}
+
+    def _levels_go_on(self) -> bool:
+        """Whether no level that was tried is beyond what finishing is expected to bring below the limit."""
+        levels = [n for n, attrs in self._attrs.items() if attrs.get("queued", -1) >= len(self._goal.guesses)]
+        ended = [self.records[number] for number in levels if number in self.records]
+        return all(record.points and record.last.val_error <= self._hopeful() for record in ended)
+
+    def _worth_finishing(self) -> TrialRecord | None:
+        known, taken, goal = list(self.records.values()), set(self.finishing.values()), self._goal
+        gone = {r.trial for r in known if r.points and not self._there(str(r.last.checkpoint))}
         farthest = len(taken) % 2 == 1
-        parent = finishing.choose(known, taken, goal.dense_error, goal.limit, gone=gone, farthest=farthest)
-        if parent is not None:
-            params = self._study.trials[parent.trial].params
-            self._study.enqueue_trial(params, user_attrs={"parent": parent.trial})
+        return finishing.choose(known, taken, goal.dense_error, goal.limit, gone=gone, farthest=farthest)
 
-    def _tell(self, record: TrialRecord) -> None:
-        """Tell the study a trial's record, the constraint before the values: positive means infeasible."""
-        if record.state == "complete":
-            frozen = self._study.trials[record.trial]
-            violation = self._expected_error(record) - self._goal.limit
-            Trial(self._study, frozen._trial_id).set_constraint("expected val_error - limit", violation)
+    def _inherited(self, drawn: Mapping[str, object]) -> dict[str, Any]:
+        """Where a trial with these parameters begins, as the study notes it."""
+        if not self._goal.inherit:
+            return {}
+        ratios = ratios_of(from_study(drawn, self._knobs))
+        start = ancestry.nearest(self.records.values(), ratios, self._hopeful(), self._there)
+        return {} if start is None else {"parent": start.trial, "parent_round": start.round}
+
+    def _start_of(self, number: int) -> Start | None:
+        attrs = self._attrs[number]
+        if "parent" not in attrs:
+            return None
+        parent = self.records[attrs["parent"]]
+        return Start.at(parent, next(point for point in parent.points if point.round == attrs["parent_round"]))
+
+    def _there(self, checkpoint: str) -> bool:
+        return (self._run_dir / checkpoint).is_file()
+
+    def _tell(self, record: TrialRecord, known: bool = False) -> None:
+        """Take up a record that has ended; the study is told, unless it is `known` there already."""
+        if not known and record.state == "complete":
+            # the constraint before the values: positive means infeasible
+            trial = Trial(self._study, self._study.trials[record.trial]._trial_id)
+            trial.set_constraint("val_error - limit", record.last.val_error - self._goal.limit)
             self._study.tell(record.trial, [log_factor(record.last.compression), record.last.val_error])
-        else:
-            self._study.tell(record.trial, state=TrialState.FAIL)
+        elif not known:
+            state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
+            self._study.tell(record.trial, state=state)
         self.records[record.trial] = record
-
-    def _expected_error(self, record: TrialRecord) -> float:
-        """What the constraint is held against: what was measured, or what finishing is expected to make of it.
-
-        Where trials are finished, one that was not is judged as if it were: its short retraining says too little of
-        what its ratios can reach, and the sampler would learn to prune timidly.
-        """
+        recovered = 1.0 if record.kind == "finish" else self._recovery()
         dense = self._goal.dense_error
-        finished = record.parent is not None or self._goal.finish.share == 0
-        recovered = 1.0 if finished else finishing.recovery([*self.records.values()], dense)
-        return finishing.predicted(record.last.val_error, dense, recovered)
+        self._observations.observe(record, [finishing.predicted(p.val_error, dense, recovered) for p in record.points])
+
+    def _recovery(self) -> float:
+        """The share of an error above the dense model's that finishing is expected to leave; 1 where none is done."""
+        if not self._goal.finish.share:
+            return 1.0
+        return finishing.recovery([*self.records.values()], self._goal.dense_error)
+
+    def _hopeful(self) -> float:
+        """The highest validation error that finishing is expected to bring down to the limit."""
+        room = self._goal.limit - self._goal.dense_error
+        return self._goal.dense_error + room / max(self._recovery(), 0.05)
 
     def _fail(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
         """The record of a trial that could not write one to its end."""
+        attrs = self._attrs[number]
         params = from_study(self._study.trials[number].params, self._knobs)
-        points = record.points if record else []
-        failed = TrialRecord(number, "failed", params, {}, points, reason, self.parents.get(number))
+        failed = TrialRecord(
+            number,
+            "failed",
+            params,
+            {},
+            record.points if record else [],
+            reason,
+            attrs.get("parent"),
+            attrs.get("parent_round"),
+            attrs.get("kind", "explore"),
+        )
         records.write(self._run_dir, failed)
         return failed
-
-
-_ENDED = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)

@@ -130,9 +130,14 @@ class Space:
         return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}
 
 
+def ratios_of(params: Mapping[str, Any]) -> dict[str, float]:
+    """The ratios among a trial's parameters, by layer."""
+    return {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
+
+
 def to_plan(params: Mapping[str, Any]) -> Plan:
     """The pruning plan of a trial's parameters."""
-    ratios = {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
+    ratios = ratios_of(params)
     rest = {f.name: params[f.name] for f in fields(Plan) if f.name in params}
     pruners = {label: params.get(f"pruner/{label}", params.get("pruner")) for label in ratios}
     return Plan(ratios=ratios, pruners=pruners, **rest)

@@ -12,6 +12,7 @@ import torch
 from ray import tune
 
 from tune_prune import checkpoint, records
+from tune_prune.ancestry import Start
 from tune_prune.data import Split
 from tune_prune.pruning import Known, Plan, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
@@ -97,26 +98,28 @@ class PruneTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial: int = config["trial"]
         self._params: dict[str, Any] = config["params"]
-        self._parent: int | None = config.get("parent")
+        self._kind: str = config.get("kind", "explore")
+        self._start_from: Start | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
-        self._state = self._start(config.get("start"))
+        self._state = self._start()
         task = self._task
         self._rounds: Iterator[Point] = prune(
             self._state, self._plan, task.train, task.validation, config["seed"], task.teacher, self._known
         )
 
-    def _start(self, parent_checkpoint: str | None) -> State:
-        """From the dense model, or from the weights and masks of a parent's last round."""
+    def _start(self) -> State:
+        """From the dense model, or from the weights and masks of a recorded round, whose rounds are not run again."""
         model = self._task.dense_model(torch.device(self._shared.device))
         state = start(model)
-        if parent_checkpoint is not None:
-            path = self._shared.run_dir / parent_checkpoint
+        if self._start_from is not None:
+            path = self._shared.run_dir / self._start_from.checkpoint
             saved = checkpoint.read(path)
             checkpoint.load_weights(model, saved, str(path))
             for label, kept in saved.masks.items():
                 state.masks[label].copy_(kept)
+            state.rounds_done = self._plan.rounds_within(self._start_from.ratios)
         return state
 
     def step(self) -> dict[str, Any]:
@@ -141,8 +144,12 @@ class PruneTrainable(tune.Trainable):
 
     def _report(self, state: str, reason: str = "") -> dict[str, Any]:
         record = TrialRecord(
-            self._trial, state, self._params, dict(self._plan.pruners), self._points, reason, self._parent,
-            time.perf_counter() - self._began, time.process_time() - self._cpu_began,
+            self._trial, state, self._params, dict(self._plan.pruners), self._points, reason,
+            parent=self._start_from.trial if self._start_from else None,
+            parent_round=self._start_from.round if self._start_from else None,
+            kind=self._kind,
+            seconds=time.perf_counter() - self._began,
+            cpu_seconds=time.process_time() - self._cpu_began,
         )  # fmt: skip
         records.write(self._shared.run_dir, record)
         return {"trial": self._trial, "rounds": len(self._points), "done": state != "running"}
