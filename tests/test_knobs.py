@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.errors import UserError
-from tune_prune.knobs import Choice, Number, Range, parse
+from tune_prune.knobs import Choice, Knob, Number, Range, middle, parse
 
 WHERE = "a.toml: space.lr"
 anything = Number(-math.inf)
@@ -124,3 +124,21 @@ def test_a_knob_or_a_user_error(raw: object) -> None:
         assert not knob.whole or isinstance(knob.step, int | None)
     else:
         assert isinstance(knob, Choice | int | float)
+
+
+@pytest.mark.parametrize(
+    ("knob", "expected"),
+    [
+        (3, 3),
+        ("mag", "mag"),
+        (Choice(("a", "b")), "a"),
+        (Range(1.0, 2.0), 1.5),
+        (Range(0.01, 1.0, log=True), pytest.approx(0.1)),
+        (Range(2, 8), 5),
+        (Range(1, 100, log=True), 10),
+        (Range(0.0, 1.0, step=0.3), 0.6),
+    ],
+)
+def test_the_middle(knob: Knob, expected: object) -> None:
+    assert middle(knob) == expected
+    assert not isinstance(knob, Range) or middle(knob) in knob

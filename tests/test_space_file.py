@@ -78,7 +78,7 @@ def test_the_least_there_can_be(file: Path) -> None:
     assert list(space.guesses) == []
 
 
-TOP = ", ".join(["task", "space", "goal", "finish", "guess"])
+TOP = ", ".join(["task", "space", "goal", "finish", "prior", "guess"])
 SPACE = ", ".join(["ratio", "pruner_scope", *KNOBS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [

@@ -15,7 +15,7 @@ STOREYS = {
         "training dropout pruning by_layer checkpoint dense task"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
-    "a search, described": "knobs space space_file config replay",
+    "a search, described": "knobs space space_file config replay prior",
     "a search, told": "front results summary outputs plots screen page report_files report",
     "a search, run": (
         "finishing study observations searcher trainable rounds telling tuning fanout preparation progress search"

@@ -46,6 +46,20 @@ class Range:
 
 
 Knob = Scalar | Choice | Range
+
+
+def middle(knob: Knob) -> Scalar:
+    """What to take where there is no reason for another value: a range's middle, the first choice, what is fixed."""
+    if isinstance(knob, Choice):
+        return knob.options[0]
+    if not isinstance(knob, Range):
+        return knob
+    value = math.sqrt(knob.low * knob.high) if knob.log else (knob.low + knob.high) / 2
+    if knob.step is not None:
+        value = knob.low + round((value - knob.low) / knob.step) * knob.step
+    return round(value) if knob.whole else value
+
+
 Check = Callable[[object], str | None]
 """What is wrong with a value ("must be ..."), or None."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tune_prune import __version__, criteria, masks, score_cache, task
+from tune_prune import __version__, criteria, masks, prior, score_cache, task
 from tune_prune.config import Config
 from tune_prune.data import Split, load_data
 from tune_prune.models import build
@@ -76,7 +76,7 @@ def _command() -> str:
 def fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
     searched = (space.model, space.data, sorted(space.params(info.labels).items(), key=str))
-    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, info.seed, info.sampler)
+    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, space.prior, info.seed, info.sampler)
     return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
 
 
@@ -84,3 +84,18 @@ def known_statistics(space: Space, made: Task, config: Config, say: Callable[[st
     """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
     device, names = torch.device(config.torch_device), sorted(criteria.needs(space.pruners))
     return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
+
+
+def first_levels(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> list[dict[str, object]]:
+    """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for."""
+    if not space.prior.levels:
+        return []
+    count = min(space.prior.levels, max(3, config.budget // 5))
+    labels = {label: weight.numel() for label, weight in masks.prunable(made.dense_model(torch.device("cpu"))).items()}
+    ratios = {name.removeprefix("ratio/"): k for name, k in space.params(list(labels)).items() if "ratio/" in name}
+    pruner = "mag" if "mag" in space.pruners else space.pruners[0]
+    known = known_statistics(space.with_pruners([pruner]), made, config, say)
+    curves = prior.measure(made, ratios, pruner, torch.device(config.torch_device), known)
+    others = sum(total for label, total in labels.items() if label not in ratios)
+    factors = prior.spaced(count, space.prior.first, space.prior.farthest)
+    return [space.level(found, pruner, list(labels)) for found in prior.levels(curves, others, factors)]

@@ -12,13 +12,13 @@ from filelock import FileLock, Timeout
 
 from tune_prune.config import Config, save
 from tune_prune.errors import HeldError
-from tune_prune.preparation import Prepared, fingerprint, known_statistics, prepare
+from tune_prune.preparation import Prepared, fingerprint, first_levels, known_statistics, prepare
 from tune_prune.progress import Progress
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import Goal, StudySearcher
 from tune_prune.space import Space
-from tune_prune.study import open_study
+from tune_prune.study import levels_of, open_study
 from tune_prune.telling import Cost, tell
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials, started_ray
@@ -66,7 +66,8 @@ def _run(
     """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
     info = prepared.info
     study = open_study(config.storage, run_dir, fingerprint(space, info))
-    goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish, guesses=space.queue(info.labels))
+    levels = levels_of(study, lambda: first_levels(space, prepared.task, config, screen.say))
+    goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish, space.queue(info.labels), levels)
     progress = Progress(run_dir, info, screen, began, config.time_budget)
     searcher = StudySearcher(
         study, run_dir, space.params(info.labels), goal, config.sampler, config.seed, progress.update

@@ -56,6 +56,15 @@ class Finish:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """How many levels of compression the layers' curves are asked for at first, and between which factors."""
+
+    levels: int = 16
+    first: float = 3.0
+    farthest: float = 100.0
+
+
+@dataclass(frozen=True)
 class Space:
     """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts."""
 
@@ -71,6 +80,7 @@ class Space:
     finish: Finish
     guesses: Sequence[Mapping[str, object]]
     pruner_scope: str = "model"
+    prior: Prior = Prior()
 
     def params(self, labels: Sequence[str]) -> dict[str, Knob]:
         """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.
@@ -113,6 +123,11 @@ class Space:
                 where = f"{self.source}: guess {number}: ratio.{label} names no layer of {self.model}"
                 raise UserError(f"{where}; layers that can be pruned: {known(labels)}")
         return [self._guess(guess, params) for guess in self.guesses]
+
+    def level(self, ratios: Mapping[str, float], pruner: str, labels: Sequence[str]) -> dict[str, object]:
+        """A guess with these ratios by layer and this pruner; of all else the middle."""
+        others = {name: knobs.middle(knob) for name, knob in self.knobs.items()}
+        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.params(labels))
 
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
         ratio: Any = guess["ratio"]

@@ -8,7 +8,7 @@ from typing import Any
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
 from tune_prune.knobs import Check, Knob, Number
-from tune_prune.space import KNOBS, RATIO, SCOPES, Finish, Space
+from tune_prune.space import KNOBS, RATIO, SCOPES, Finish, Prior, Space
 
 
 def locate(name: str) -> Path:
@@ -48,13 +48,14 @@ class _Reader:
         self._source = source
 
     def space(self, name: str, raw: dict[str, Any]) -> Space:
-        self._only(raw, "", ["task", "space", "goal", "finish", "guess"])
+        self._only(raw, "", ["task", "space", "goal", "finish", "prior", "guess"])
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
-        goal, finish = self._table(raw, "goal"), self._table(raw, "finish")
+        goal, finish, prior = (self._table(raw, key) for key in ("goal", "finish", "prior"))
         self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", "pruner_scope", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
         self._only(finish, "finish.", ["share", "steps", "lr"])
+        self._only(prior, "prior.", ["levels", "first", "farthest"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
         chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key in KNOBS}
         return Space(
@@ -71,6 +72,11 @@ class _Reader:
                 share=self._value(finish, "finish.share", Number(0, 0.9), 0.0),
                 steps=self._value(finish, "finish.steps", Number(1, whole=True), Finish.steps),
                 lr=self._value(finish, "finish.lr", Number(0), Finish.lr),
+            ),
+            prior=Prior(
+                levels=self._value(prior, "prior.levels", Number(0, whole=True), Prior.levels),
+                first=self._value(prior, "prior.first", Number(1.01), Prior.first),
+                farthest=self._value(prior, "prior.farthest", Number(1.01), Prior.farthest),
             ),
             pruner_scope=self._value(space, "space.pruner_scope", _scope, "model"),
             guesses=self._guesses(raw.get("guess", [])),

@@ -6,7 +6,7 @@ apart as 0.5 and 0.75. Everywhere else it is `ratio/<layer>`.
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -107,3 +107,11 @@ def open_study(storage: str | None, run_dir: Path, fingerprint: str) -> optuna.S
     elif known != fingerprint:
         raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
     return study
+
+
+def levels_of(study: optuna.Study, measure: Callable[[], list[dict[str, object]]]) -> list[dict[str, object]]:
+    """The levels that a study was begun with; measured where it has none yet, and kept in it."""
+    if "levels" not in study.user_attrs:
+        study.set_user_attr("levels", measure())
+    found: list[dict[str, object]] = study.user_attrs["levels"]
+    return found

@@ -1,0 +1,125 @@
+"""First guesses: each layer pruned alone, without retraining, tells how to spend a loss best over the layers.
+
+A layer's curve is the rise of the loss over the share it keeps. Where networks begin to break it is close to a power
+law, a * keep^-b, and so one is fitted there: a measured curve ends at the loss of a network that guesses, and would say
+that a broken layer can as well be removed whole. Under it, the ratios that keep fewest weights at a given total rise
+of the loss follow in closed form (Lagrange); a few levels of it make the guesses.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tune_prune import sensitivity
+from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.measure import draw_sample
+from tune_prune.pruning import Known
+from tune_prune.sensitivity import Cell
+from tune_prune.task import Task
+from tune_prune.training import evaluate
+
+GRID = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+RISES = (0.003, 1.0)
+"""The rises of the loss, in nats, between which curves are fitted: above noise, and below breaking down."""
+
+IMAGES = 1000
+"""Training images that the loss is measured on."""
+
+POWERS = (0.5, 6.0)
+"""What a fitted power is kept within."""
+
+UNMEASURED = 2.0
+"""The power where too few ratios of a layer lie between the rises: what is typical of those that can be fitted."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The rise of the loss, in nats, that pruning one layer alone makes: scale * keep^-power.
+
+    `weights` in all, of which a share from `low` to `high` may be kept.
+    """
+
+    weights: int
+    scale: float
+    power: float
+    low: float
+    high: float
+
+    def keep(self, price: float) -> float:
+        """The share to keep where a weight may cost `price` nats: there the curve falls by that much a weight."""
+        free = math.pow(self.scale * self.power / (price * self.weights), 1 / (self.power + 1))
+        return min(max(free, self.low), self.high)
+
+
+def measure(
+    task: Task, ratios: Mapping[str, Knob], pruner: str, device: torch.device, known: Known | None = None
+) -> dict[str, Curve]:
+    """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
+    sample = draw_sample(task.train, IMAGES, torch.Generator().manual_seed(0))
+    on = replace(task, validation=sample).to(device)
+    dense = evaluate(on.dense_model(device), on.validation).loss
+    cells = [Cell(layer, pruner, ratio) for layer in ratios for ratio in GRID]
+    found: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
+    weights = {}
+    for sensed in sensitivity.untrained(on, cells, device, known):
+        weights[sensed.cell.layer] = sensed.total
+        found[sensed.cell.layer].append((sensed.kept / sensed.total, sensed.val_loss - dense))
+    return {layer: Curve(weights[layer], *_fit(found[layer]), *_bounds(knob)) for layer, knob in ratios.items()}
+
+
+def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Scale and power by least squares in logarithms, over the (keep, rise) between the rises that count."""
+    used = [(math.log(keep), math.log(rise)) for keep, rise in points if RISES[0] < rise < RISES[1] and keep > 0]
+    if not used:  # all or nothing: the layer is safe as far as it is measured, or breaks at once
+        keep, rise = min(points, key=lambda point: abs(point[1] - RISES[0]))
+        return max(rise, RISES[0]) * max(keep, 1e-3) ** UNMEASURED, UNMEASURED
+    x, y = [u for u, _ in used], [v for _, v in used]
+    middle, height = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((u - middle) ** 2 for u in x)
+    slope = sum((u - middle) * (v - height) for u, v in used) / spread if spread else -UNMEASURED
+    power = min(max(-slope, POWERS[0]), POWERS[1])
+    return math.exp(height + power * middle), power
+
+
+def _bounds(knob: Knob) -> tuple[float, float]:
+    if isinstance(knob, Range):
+        return 1 - knob.high, 1 - knob.low
+    ratios = [float(ratio) for ratio in (knob.options if isinstance(knob, Choice) else [knob])]
+    return 1 - max(ratios), 1 - min(ratios)
+
+
+def levels(curves: Mapping[str, Curve], others: int, factors: Sequence[float]) -> Iterator[dict[str, float]]:
+    """For each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
+
+    `others` are the weights of layers that are not pruned. What the bounds do not allow comes as near as they do; a
+    level that is no further than the one before is left out. No ratio falls from one level to the next.
+    """
+    total = others + sum(curve.weights for curve in curves.values())
+    before: dict[str, float] = {}
+    for factor in factors:
+        price = _price(curves, others, total / factor)
+        ratios = {layer: 1 - curve.keep(price) for layer, curve in curves.items()}
+        if ratios != before:
+            yield ratios
+        before = ratios
+
+
+def _price(curves: Mapping[str, Curve], others: int, kept: float) -> float:
+    """The price of a weight at which about so many are kept, found by halving its logarithm's interval."""
+    low, high = -40.0, 40.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        if others + sum(curve.weights * curve.keep(math.exp(middle)) for curve in curves.values()) > kept:
+            low = middle
+        else:
+            high = middle
+    return math.exp(high)
+
+
+def spaced(count: int, first: float, last: float) -> list[float]:
+    """So many factors, evenly spaced in their logarithm."""
+    if count == 1:
+        return [first]
+    return [first * (last / first) ** (i / (count - 1)) for i in range(count)]
