@@ -199,7 +199,10 @@ TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
         ([*TOY, "-l", "2", "-p", "nan"], "--ratio must be in [0, 1), got nan for layer 2"),
         ([*TOY, "-l", "2", "-p", "half"], "Invalid value for "),
         ([*TOY, "-l", "2", "-p", "0.5", "--pruner", "magg"], "--pruner: unknown pruner 'magg'; known: mag"),
-        ([*TOY, "-l", "2", "-p", "0.5", "--schedule", "cubist"], "unknown schedule 'cubist'; known: linear, cubic"),
+        (
+            [*TOY, "-l", "2", "-p", "0.5", "--schedule", "cubist"],
+            "unknown schedule 'cubist'; known: linear, cubic, one-shot",
+        ),
         ([*TOY, "-l", "2", "-p", "0.5", "--iterations", "0"], "Invalid value for '--iterations'"),
         ([*TOY, "-l", "2", "-p", "0.5", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),
         ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "2"], "--epochs without --retrain; add --retrain"),

@@ -20,5 +20,6 @@ def test_contract(name: str, one: float, other: float) -> None:
 @given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.integers(1, n), st.just(n))))
 def test_closed_forms(rounds: tuple[int, int]) -> None:
     at = Fraction(*rounds)
+    assert schedules["one-shot"](float(at)) == 1
     assert schedules["linear"](float(at)) == pytest.approx(float(at))
     assert schedules["cubic"](float(at)) == pytest.approx(float(3 * at - 3 * at**2 + at**3))

@@ -73,6 +73,8 @@ class Trials:
             worker = PruneTrainable.__new__(PruneTrainable)
             worker.setup(suggested, shared)
             while not (result := worker.step())["done"]:
+                if stop(f"ray{number}", result):
+                    break
                 searcher.on_trial_result(f"ray{number}", result)
             searcher.on_trial_complete(f"ray{number}", result)
             self.after(number)

@@ -10,14 +10,15 @@ import pytest
 from conftest import ended
 from optuna.trial import TrialState
 
-from tune_prune import atomic, records
+from tune_prune import atomic, records, stopping
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, Goal, Guess, StudySearcher
-from tune_prune.space import Finish
+from tune_prune.space import Economy, Finish
 
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
 DENSE, LIMIT = 1.0, 2.0
+OFF = Economy(stop=False, inherit=False)
 FINISH = Finish(share=0.25, steps=7, lr=0.3)
 
 
@@ -31,11 +32,11 @@ class Driver:
     seed: int = 3
     guesses: Sequence[Guess] = ()
     levels: Sequence[Guess] = ()
-    inherit: bool = False
+    economy: Economy = OFF
     changes: int = 0
 
     def __post_init__(self) -> None:
-        goal = Goal(40, DENSE, LIMIT, self.finish, self.guesses, self.levels, self.inherit)
+        goal = Goal(40, DENSE, LIMIT, self.finish, self.guesses, self.levels, self.economy, {"2": 1000})
         self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
         self.ids: dict[int, str] = {}
 
@@ -277,18 +278,18 @@ def test_levels_go_on_in_another_process(tmp_path: Path, study: optuna.Study) ->
 
 
 def test_a_trial_begins_at_the_nearest_round_that_it_contains(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.5, 0.45, 0.56)], inherit=True)
+    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.5, 0.45, 0.56)], economy=Economy(stop=False))
     starts = [config["start"] for config in driver.run(4)]
     assert [start and (start.trial, start.round) for start in starts] == [None, (0, 2), (0, 2), (1, 2)]
     assert starts[3].ratios == {"2": 0.5}
 
 
 def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], inherit=True)
+    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Economy(stop=False))
     driver.run(1)
     config = driver.suggest()
     assert driver.searcher.in_use == {"rounds/0-2.safetensors"}
-    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], inherit=True)
+    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Economy(stop=False))
     assert later.suggest() == config
 
 
@@ -307,6 +308,36 @@ def test_a_process_killed_between_two_writes_to_the_study(
         with pytest.raises(SystemExit):
             driver.suggest()
     assert Driver(tmp_path, study).run(2) == whole[3:]
+
+
+# Stopping
+
+
+def test_what_promises_nothing_is_stopped_and_told_so(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, economy=Economy(inherit=False))
+    driver.run(stopping.SEEN)
+    stopped, through = [], []
+    for _ in range(40):
+        config = driver.suggest()
+        bad = ended(config["trial"], (0.5, 60.0), state="running")
+        records.write(tmp_path, replace(bad, params=config["params"]))
+        name = driver.ids[config["trial"]]
+        if driver.searcher.judge(name):
+            driver.searcher.on_trial_complete(name)
+            stopped.append(config["trial"])
+        else:
+            assert not driver.searcher.judge(name)  # it is not asked again
+            driver.end(config, measured(config))
+            through.append(config["trial"])
+    assert len(stopped) > len(through) > 0
+    for number in stopped:
+        record = records.read(records.path_of(tmp_path, number))
+        assert record == driver.searcher.records[number]
+        assert (record.state, driver.state(number)) == ("stopped", TrialState.PRUNED)
+        assert "promises" in record.reason
+    assert all(driver.searcher.records[number].reason.startswith(records.MARK) for number in through)
+    later = Driver(tmp_path, study, economy=Economy(inherit=False))
+    assert later.searcher.records == driver.searcher.records
 
 
 # Interruptions

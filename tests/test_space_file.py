@@ -78,7 +78,7 @@ def test_the_least_there_can_be(file: Path) -> None:
     assert list(space.guesses) == []
 
 
-TOP = ", ".join(["task", "space", "goal", "finish", "prior", "guess"])
+TOP = ", ".join(["task", "space", "goal", "finish", "prior", "economy", "guess"])
 SPACE = ", ".join(["ratio", "pruner_scope", *KNOBS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [
@@ -115,7 +115,7 @@ FAULTS = [
     ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; known: {PRUNERS}"),
     ('"taylor1"]', '"no_lab:f"]', "space.pruner: 'no_lab:f': cannot import no_lab"),
     ('"taylor1"]', "3]", f"space.pruner: unknown pruner '3'; known: {PRUNERS}"),
-    ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic"),
+    ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, one-shot"),
     ('"linear"', "2020-01-01", "space.schedule: must be text, a number or true or false, got datetime.date"),
     ("acc_tradeoff = 1", "acc_tradeoff = -1", "goal.acc_tradeoff must be a number in [0, 100], got -1"),
     ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),

@@ -18,7 +18,8 @@ STOREYS = {
     "a search, described": "knobs space space_file config replay prior",
     "a search, told": "front results summary outputs plots screen page report_files report",
     "a search, run": (
-        "finishing study observations searcher trainable rounds telling tuning fanout preparation progress search"
+        "finishing stopping study observations searcher trainable rounds telling tuning fanout preparation "
+        "progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }

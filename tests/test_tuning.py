@@ -71,10 +71,18 @@ def test_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not stop.stop_all()
     now = 130.0
     assert (stop.stop_all(), stop.reason) == (True, "time budget")
-    assert not stop("a trial", {})
+    assert not stop("a trial", {"done": False})
     endless = Stop(None)
     now = 1e9
     assert not endless.stop_all()
+
+
+def test_a_trial_is_stopped_where_the_judge_says_so_and_it_goes_on() -> None:
+    stop = Stop(None)
+    stop.judge = lambda name: name == "bad"
+    answers = [stop(name, {"done": done}) for name, done in (("bad", False), ("bad", True), ("good", False))]
+    assert answers == [True, False, False]
+    assert not stop.stop_all()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -76,7 +76,7 @@ def _command() -> str:
 def fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
     searched = (space.model, space.data, sorted(space.params(info.labels).items(), key=str))
-    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, space.prior, info.seed, info.sampler)
+    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, space.prior, space.economy, info.seed, info.sampler)
     return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
 
 

@@ -10,6 +10,9 @@ from tune_prune.errors import UserError
 FINAL = ("complete", "stopped", "failed")
 """The states of a trial that has ended; until then its record says `running`."""
 
+MARK = "let through: "
+"""How the reason of a trial begins that was to be stopped and went on."""
+
 
 @dataclass(frozen=True)
 class PointRecord:

@@ -18,3 +18,9 @@ def linear(progress: float) -> float:
 def cubic(progress: float) -> float:
     """Large steps first, small ones as the network gets thin (Zhu and Gupta 2017, eq. 1)."""
     return 1 - (1 - progress) ** 3
+
+
+@schedules.register("one-shot")
+def one_shot(progress: float) -> float:
+    """All at once; the rounds after the first only train on."""
+    return 1.0

@@ -60,24 +60,40 @@ def _lock(run_dir: Path) -> AbstractContextManager[object]:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
 
 
+def _searcher(
+    config: Config, space: Space, run_dir: Path, prepared: Prepared, progress: Progress, screen: Screen
+) -> StudySearcher:
+    """The searcher of a run's study, which is begun or gone on with."""
+    info = prepared.info
+    study = open_study(config.storage, run_dir, fingerprint(space, info))
+    goal = Goal(
+        budget=config.budget,
+        dense_error=info.dense_val_error,
+        limit=info.limit,
+        finish=space.finish,
+        guesses=space.queue(info.labels),
+        levels=levels_of(study, lambda: first_levels(space, prepared.task, config, screen.say)),
+        economy=space.economy,
+        totals=info.totals,
+    )
+    knobs = space.params(info.labels)
+    return StudySearcher(study, run_dir, knobs, goal, config.sampler, config.seed, progress.update)
+
+
 def _run(
     config: Config, space: Space, run_dir: Path, screen: Screen, prepared: Prepared, stop: Stop, began: float
 ) -> tuple[RunInfo, Cost, int]:
     """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
     info = prepared.info
-    study = open_study(config.storage, run_dir, fingerprint(space, info))
-    levels = levels_of(study, lambda: first_levels(space, prepared.task, config, screen.say))
-    goal = Goal(config.budget, info.dense_val_error, info.limit, space.finish, space.queue(info.labels), levels)
     progress = Progress(run_dir, info, screen, began, config.time_budget)
-    searcher = StudySearcher(
-        study, run_dir, space.params(info.labels), goal, config.sampler, config.seed, progress.update
-    )
+    searcher = _searcher(config, space, run_dir, prepared, progress, screen)
     threads = max(1, int(config.cpus_per_trial))
     statistics = known_statistics(space, prepared.task, config, screen.say) if searcher.missing else {}
     shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)
     if searcher.missing and not stop.reason:
         with started_ray(config, shared.nbytes, run_dir / "ray.log") as concurrency, screen:
             info = replace(info, concurrency=concurrency)
+            stop.judge = searcher.judge
             run_trials(shared, searcher, config, concurrency, stop)
         shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
     own = resource.getrusage(resource.RUSAGE_SELF)

@@ -5,7 +5,7 @@ hence this one. The study is the one truth: it is written here alone, and Ray's 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from optuna.samplers import RandomSampler
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from tune_prune import ancestry, finishing, records
+from tune_prune import ancestry, finishing, masks, records, stopping
 from tune_prune.ancestry import Start
 from tune_prune.knobs import Knob
 from tune_prune.observations import Observations
 from tune_prune.records import TrialRecord
 from tune_prune.seeds import derive_seed
-from tune_prune.space import Finish, ratios_of
+from tune_prune.space import Economy, Finish, ratios_of
 from tune_prune.study import distributions, from_study, log_factor, to_study
 
 MAX_STARTS = 3
@@ -34,7 +34,7 @@ class Goal:
     """What the searcher works for: how many trials, what error is allowed (percent), what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, each more compressed than the one before, until one is too much.
-    With `inherit` a trial begins at a recorded round where it can.
+    `totals` are the weights of each layer.
     """
 
     budget: int
@@ -43,7 +43,8 @@ class Goal:
     finish: Finish
     guesses: Sequence[Guess] = ()
     levels: Sequence[Guess] = ()
-    inherit: bool = True
+    economy: Economy = field(default_factory=Economy)
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 class StudySearcher(Searcher):
@@ -69,6 +70,7 @@ class StudySearcher(Searcher):
         self._attrs: dict[int, dict[str, Any]] = {}
         self.records: dict[int, TrialRecord] = {}
         self._again: list[int] = []
+        self._stopped: dict[int, str] = {}
         self._take_up()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,11 +130,34 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id)
         path = records.path_of(self._run_dir, number)
         record = records.read(path) if path.is_file() else None
+        if record is not None and number in self._stopped:
+            record = replace(record, state="stopped", reason=self._stopped.pop(number))
+            records.write(self._run_dir, record)
         if record is not None and record.state in records.FINAL:
-            self._tell(record)
+            self._tell(self._marked(record))
         elif error:
             self._tell(self._fail(number, record, "its worker process died, again after each retry"))
         self._on_change(self)
+
+    def judge(self, trial_id: str) -> bool:
+        """Whether to stop a trial after the round that it has just ended."""
+        number = self._numbers[trial_id]
+        if not self._goal.economy.stop or "let_through" in self._attrs[number]:
+            return False
+        record = records.read(records.path_of(self._run_dir, number))
+        ended, goal = list(self.records.values()), self._goal
+        said = stopping.verdict(record, self._compression(record), ended, goal.dense_error, goal.limit)
+        if said and derive_seed(self._seed, number, 2) % stopping.LET_THROUGH == 0:
+            Trial(self._study, self._study.trials[number]._trial_id).set_user_attr("let_through", said)
+            self._attrs[number]["let_through"] = said
+        elif said:
+            self._stopped[number] = said
+        return number in self._stopped
+
+    def _compression(self, record: TrialRecord) -> float:
+        """Where a trial is going."""
+        ratios, totals = ratios_of(record.params), self._goal.totals
+        return sum(masks.count_removed(ratio, totals[k]) for k, ratio in ratios.items()) / sum(totals.values())
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: see `__getstate__`."""
@@ -152,7 +177,7 @@ class StudySearcher(Searcher):
             path = records.path_of(self._run_dir, trial.number)
             record = records.read(path) if path.is_file() else None
             if record is not None and record.state in records.FINAL:
-                self._tell(record, known=trial.state != TrialState.RUNNING)
+                self._tell(self._marked(record), known=trial.state != TrialState.RUNNING)
             elif trial.state == TrialState.RUNNING:
                 if trial.user_attrs.get("starts", 1) >= MAX_STARTS:
                     self._tell(self._fail(trial.number, record, f"it was cut off {MAX_STARTS} times"))
@@ -220,7 +245,7 @@ class StudySearcher(Searcher):
 
     def _inherited(self, drawn: Mapping[str, object]) -> dict[str, Any]:
         """Where a trial with these parameters begins, as the study notes it."""
-        if not self._goal.inherit:
+        if not self._goal.economy.inherit:
             return {}
         ratios = ratios_of(from_study(drawn, self._knobs))
         start = ancestry.nearest(self.records.values(), ratios, self._hopeful(), self._there)
@@ -249,7 +274,18 @@ class StudySearcher(Searcher):
         self.records[record.trial] = record
         recovered = 1.0 if record.kind == "finish" else self._recovery()
         dense = self._goal.dense_error
+        if not self._goal.economy.rounds:
+            record = replace(record, points=record.points[-1:])
         self._observations.observe(record, [finishing.predicted(p.val_error, dense, recovered) for p in record.points])
+
+    def _marked(self, record: TrialRecord) -> TrialRecord:
+        """A trial's record, which says so if the trial was to be stopped and was let through."""
+        said = self._attrs[record.trial].get("let_through")
+        if said is None or record.state != "complete" or record.reason:
+            return record
+        record = replace(record, reason=f"{records.MARK}{said}")
+        records.write(self._run_dir, record)
+        return record
 
     def _recovery(self) -> float:
         """The share of an error above the dense model's that finishing is expected to leave; 1 where none is done."""

@@ -65,6 +65,19 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Economy:
+    """What spares a search compute, each of which can be switched off to see what it is worth.
+
+    `rounds`: the sampler learns from every round, not from last ones alone. `stop`: trials that promise nothing are
+    stopped. `inherit`: trials begin at recorded rounds that they contain, not all at the dense model.
+    """
+
+    rounds: bool = True
+    stop: bool = True
+    inherit: bool = True
+
+
+@dataclass(frozen=True)
 class Space:
     """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts."""
 
@@ -81,6 +94,7 @@ class Space:
     guesses: Sequence[Mapping[str, object]]
     pruner_scope: str = "model"
     prior: Prior = Prior()
+    economy: Economy = Economy()
 
     def params(self, labels: Sequence[str]) -> dict[str, Knob]:
         """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.

@@ -8,7 +8,7 @@ from typing import Any
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
 from tune_prune.knobs import Check, Knob, Number
-from tune_prune.space import KNOBS, RATIO, SCOPES, Finish, Prior, Space
+from tune_prune.space import KNOBS, RATIO, SCOPES, Economy, Finish, Prior, Space
 
 
 def locate(name: str) -> Path:
@@ -48,14 +48,15 @@ class _Reader:
         self._source = source
 
     def space(self, name: str, raw: dict[str, Any]) -> Space:
-        self._only(raw, "", ["task", "space", "goal", "finish", "prior", "guess"])
+        self._only(raw, "", ["task", "space", "goal", "finish", "prior", "economy", "guess"])
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
-        goal, finish, prior = (self._table(raw, key) for key in ("goal", "finish", "prior"))
+        goal, finish, prior, economy = (self._table(raw, key) for key in ("goal", "finish", "prior", "economy"))
         self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", "pruner_scope", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
         self._only(finish, "finish.", ["share", "steps", "lr"])
         self._only(prior, "prior.", ["levels", "first", "farthest"])
+        self._only(economy, "economy.", ["rounds", "stop", "inherit"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
         chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key in KNOBS}
         return Space(
@@ -77,6 +78,11 @@ class _Reader:
                 levels=self._value(prior, "prior.levels", Number(0, whole=True), Prior.levels),
                 first=self._value(prior, "prior.first", Number(1.01), Prior.first),
                 farthest=self._value(prior, "prior.farthest", Number(1.01), Prior.farthest),
+            ),
+            economy=Economy(
+                rounds=self._value(economy, "economy.rounds", _switch, True),
+                stop=self._value(economy, "economy.stop", _switch, True),
+                inherit=self._value(economy, "economy.inherit", _switch, True),
             ),
             pruner_scope=self._value(space, "space.pruner_scope", _scope, "model"),
             guesses=self._guesses(raw.get("guess", [])),
@@ -141,6 +147,10 @@ class _Reader:
 
 def _scope(value: object) -> str | None:
     return None if value in SCOPES else f"must be one of {known(SCOPES)}, got {value!r}"
+
+
+def _switch(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
 
 
 def _text(value: object) -> str | None:

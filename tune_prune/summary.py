@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tune_prune import pareto
 from tune_prune.front import Member, Tested, best_of, closest
-from tune_prune.records import TrialRecord
+from tune_prune.records import MARK, TrialRecord
 from tune_prune.results import RunInfo, entry, rounded_up
 
 
@@ -55,6 +55,11 @@ def summarize(
             "stopped": states.count("stopped"),
             "failed": states.count("failed") + lost,
             "infeasible": sum(not any(point.feasible for point in record.points) for record in complete),
+        },
+        "stopping": {
+            "stopped": states.count("stopped"),
+            "let_through": sum(record.reason.startswith(MARK) for record in records),
+            "let_through_on_front": len({m.record.trial for m in members if m.record.reason.startswith(MARK)}),
         },
         "points": sum(len(record.points) for record in records),
         "hypervolume": hypervolume_of(records, info),

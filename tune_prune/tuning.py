@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
@@ -33,17 +33,25 @@ QUIET = {
 """Ray's own talk and files that nothing here reads; a value that is in the environment already is left alone."""
 
 
+def _never(trial_id: str) -> bool:
+    return False
+
+
 class Stop(tune.Stopper):
-    """Ends a search early: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then."""
+    """Ends a search early: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
+
+    `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.reason = ""
+        self.judge: Callable[[str], bool] = _never
         self.signal: int | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single trial is stopped here."""
-        return False
+        """Whether to stop this trial."""
+        return not result["done"] and self.judge(trial_id)
 
     def stop_all(self) -> bool:
         """Whether to end now; Tune asks several times a second."""
