@@ -3,11 +3,14 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tune_prune import cli, config
+from tune_prune import cli, config, dense
+from tune_prune.data import Data
+from tune_prune.training import Recipe
 
 SPACE = """
 [task]
@@ -315,3 +318,22 @@ def test_the_traceback_is_there_for_who_asks(cwd: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search"])
     with pytest.raises(RuntimeError, match="no room"):
         cli.main()
+
+
+def test_train_takes_every_flag_as_what_it_is_called(
+    cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = []
+    original = dense.train
+
+    def noting(name: str, data: Data, recipe: Recipe, *rest: Any, **more: Any) -> list[dense.Epoch]:
+        recipes.append(recipe)
+        return original(name, data, recipe, *rest, **more)
+
+    monkeypatch.setattr(dense, "train", noting)
+    flags = ["--model", "conftest:mlp", "--data", "conftest:images", "--epochs", "20", "--batch-size", "24"]
+    assert command("train", *flags, "--lr", "0.1", "--momentum", "0.8", "--weight-decay", "0.001") == 0
+    assert recipes == [Recipe(200, 0.1, momentum=0.8, weight_decay=0.001, batch_size=24, warmup=0.05)]
+    error = re.search(r"validation error ([\d.]+) %\n$", capsys.readouterr().out)
+    assert error is not None
+    assert float(error[1]) < 40  # of four classes: it learns

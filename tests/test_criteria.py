@@ -116,13 +116,13 @@ def test_a_statistic_is_measured_once_and_only_where_asked_for(monkeypatch: pyte
 
 def test_a_statistic_is_wanted_for_the_layers_that_use_it(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
     wanted: list[list[str]] = []
-    original = measure.statistics["loss_without"]
+    original = measure.statistics["loss_change"]
 
     def noting(context: Context) -> dict[str, Tensor]:
         wanted.append(list(context.wanted()))
         return original(context)
 
-    monkeypatch.setitem(measure.statistics._entries, "loss_without", noting)
+    monkeypatch.setitem(measure.statistics._entries, "loss_change", noting)
     context = Context(mlp(), toy_data.train, seeded(0))
     alone = score({"2": "mag", "4": "emp"}, context)["4"]
     both = score({"2": "emp", "4": "emp"}, context)["4"]

@@ -27,10 +27,10 @@ def files() -> list[str]:
 
 
 def test_measured_once_and_the_same_from_disk(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, names = mlp(), ["gradient", "hessian", "loss_without"]
+    model, names = mlp(), ["gradient", "hessian", "loss_change"]
     first = score_cache.known(names, context(model, toy_data))
-    assert list(first) == ["hessian", "loss_without"]  # the gradient is cheap, and measured anew
-    assert [name.partition("-")[0] for name in files()] == ["hessian", "loss_without", "loss_without"]  # two layers
+    assert list(first) == ["hessian", "loss_change"]  # the gradient is cheap, and measured anew
+    assert [name.partition("-")[0] for name in files()] == ["hessian", "loss_change", "loss_change"]  # two layers
     monkeypatch.setattr(measure.Registry, "__getitem__", None)  # whatever is measured now fails
     again = score_cache.known(names, context(model, toy_data))
     for name, values in first.items():
@@ -61,13 +61,13 @@ def test_what_is_known_is_not_measured(toy_data: Data, monkeypatch: pytest.Monke
 
 def test_a_layer_at_a_time(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     made = context(mlp(), toy_data)
-    one = score_cache.known(["loss_without", "hessian"], replace(made, only=["4"]))
-    assert list(one["loss_without"]) == ["4"]
+    one = score_cache.known(["loss_change", "hessian"], replace(made, only=["4"]))
+    assert list(one["loss_change"]) == ["4"]
     assert list(one["hessian"]) == ["2", "4"]
     before = files()
-    both = score_cache.known(["loss_without", "hessian"], made)
+    both = score_cache.known(["loss_change", "hessian"], made)
     assert len(files()) == len(before) + 1  # the other layer's
-    assert torch.equal(both["loss_without"]["4"], one["loss_without"]["4"])
+    assert torch.equal(both["loss_change"]["4"], one["loss_change"]["4"])
 
 
 def test_every_expensive_statistic_is_one() -> None:

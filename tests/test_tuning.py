@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -130,3 +131,13 @@ def test_ray_talks_to_a_file(
     assert (tmp_path / "ray.log").read_text().endswith("(raylet)\x1b[0m a worker died\n")
     assert capfd.readouterr() == ("", "")
     logger.handlers[0].close()
+
+
+@pytest.mark.parametrize("port", ["closed", "1000000", "here"])
+def test_an_address_where_nothing_listens_is_found_out_at_once(port: str, tmp_path: Path) -> None:
+    with socket.socket() as bound:  # taken and not listening: nobody else can answer there
+        bound.bind(("127.0.0.1", 0))
+        number = str(bound.getsockname()[1]) if port == "closed" else port
+        config = Config(budget=1, acc_tradeoff=1, address=f"127.0.0.1:{number}")
+        said = fault(lambda: tuning.started_ray(config, 0, tmp_path / "ray.log").__enter__())
+        assert said.startswith(f"--address 127.0.0.1:{number}: no Ray cluster answers there")

@@ -85,9 +85,13 @@ def l2(l2_gate: Tensor) -> Tensor:
 
 
 @criterion
-def emp(loss_without: Tensor) -> Tensor:
-    """The loss without w, all else as it is: what it hurts least to remove goes first (torch7-pruner)."""
-    return loss_without
+def emp(loss_change: Tensor) -> Tensor:
+    """|the loss's exact change without w|, all else as it is (torch7-pruner).
+
+    The absolute value: weights that the loss falls without, each by itself, pull one way, and without all of them at
+    once it rises; taking them first is worse than removing weights at random (experiments/pruners).
+    """
+    return loss_change.abs()
 
 
 @criterion

@@ -45,7 +45,15 @@ def train(
 
     loaded = load_data(data)
     steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
-    recipe = Recipe(steps, lr, momentum, weight_decay, batch_size, warmup=0.05, augment=augment)
+    recipe = Recipe(
+        steps=steps,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        warmup=0.05,
+        augment=augment,
+    )
 
     def show(epoch: dense.Epoch) -> None:
         errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"

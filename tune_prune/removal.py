@@ -1,4 +1,4 @@
-"""The loss without each single weight, exactly: what torch7-pruner's `emp` measured in one run a weight.
+"""The loss's change without each single weight, exactly: torch7-pruner's `emp` took one run a weight.
 
 Without w[o, i] a layer's output changes in unit o alone, by -w times its input i. So the layer's input and output are
 computed once, the changed outputs of many weights are stacked as one batch, and only what comes after the layer is run.
@@ -27,29 +27,29 @@ SAY_EVERY = 5.0
 """Seconds between two words on how far it is."""
 
 
-@statistics.register("loss_without")
+@statistics.register("loss_change")
 @torch.no_grad()
-def loss_without(context: Context) -> dict[str, Tensor]:
-    """The mean cross-entropy over `IMAGES` images of the sample without each weight, the others as they are.
+def loss_change(context: Context) -> dict[str, Tensor]:
+    """How the mean cross-entropy over `IMAGES` images of the sample changes without each weight, all others as are.
 
-    A weight that is zero already changes nothing, and is given the loss as it is without being measured.
+    A weight that is zero already changes nothing, and is not measured.
     """
     model = context.model.eval()
     split = Split(as_float(context.sample.inputs[:IMAGES]), context.sample.labels[:IMAGES])
     base = float(F.cross_entropy(model(split.inputs), split.labels))
     found = {}
     for label, weight in context.wanted().items():
-        losses = torch.full((weight.numel(),), base, device=weight.device)
+        changes = torch.zeros(weight.numel(), device=weight.device)
         todo = weight.flatten().nonzero().flatten()
         began, said, done = time.monotonic(), time.monotonic(), 0
         for index, measured in _measure(model, weight, split, todo):
-            losses[index] = measured
+            changes[index] = measured - base
             done += len(index)
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
                 left = (said - began) / done * (len(todo) - done)
                 context.say(f"emp: layer {label}: {done:,} of {len(todo):,} weights, about {left:.0f} s left")
-        found[label] = losses.reshape(weight.shape)
+        found[label] = changes.reshape(weight.shape)
     return found
 
 

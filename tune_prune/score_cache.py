@@ -19,10 +19,10 @@ from tune_prune.data import Split
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
 
-EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_without")
+EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_change")
 """Statistics that take seconds to minutes; the others are measured anew in every round."""
 
-PER_LAYER = ("loss_without",)
+PER_LAYER = ("loss_change",)
 """Those of them that are measured layer by layer: a file each, so that an interruption costs one layer at most."""
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ class Recipe:
 
     steps: int
     lr: float
+    _: KW_ONLY  # so many numbers in a row would be mistaken for one another
     momentum: float = 0.9
     weight_decay: float = 0.0
     l1: float = 0.0

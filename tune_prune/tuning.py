@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,7 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
     _log_to(log)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if config.address:
+        _answers(config.address)
         quiet = {"address": config.address, "log_to_driver": False, "logging_level": "ERROR"}
     else:
         quiet["object_store_memory"] = max(128 * 2**20, 2 * shared_bytes)
@@ -99,6 +101,17 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
             yield _concurrency(config, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """A `UserError` where nothing listens at HOST:PORT; Ray itself would try for ten minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return  # "auto", which Ray finds out at once
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
 class _ToLog(io.TextIOBase):

@@ -1,4 +1,4 @@
-"""What the scores of each pruner cost, and how the learned factors depend on the penalty's strength.
+"""What the scores of each pruner cost.
 
     OMP_NUM_THREADS=2 python experiments/pruners/costs.py > experiments/pruners/costs.txt
 
@@ -10,11 +10,10 @@ import time
 
 import torch
 
-from tune_prune import criteria, gates, masks, task
+from tune_prune import criteria, task
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
 from tune_prune.pruning import Plan
-from tune_prune.training import evaluate
 
 CPU = torch.device("cpu")
 
@@ -36,26 +35,8 @@ def seconds(made: task.Task, pruner: str, runs: int) -> list[float]:
     return found
 
 
-def strengths(made: task.Task) -> None:
-    """The factors at three strengths of the penalty: their spread, and the error of all layers pruned by them."""
-    for strength in (3e-5, 3e-4, 3e-3):
-        gates.STRENGTH = strength
-        for name in ("l1", "l2"):
-            ready = context(made, 0)
-            scores = criteria.score(dict.fromkeys(prunable(ready.model), name), ready)
-            every = torch.cat([value.flatten() for value in scores.values()])
-            errors = []
-            for ratio in (0.5, 0.7, 0.9):
-                model = made.dense_model(CPU)
-                dense = masks.dense(model)
-                masks.apply(model, {label: masks.shrink(dense[label], scores[label], ratio) for label in dense})
-                errors.append(f"{evaluate(model, made.validation).error:.2f} %")
-            spread = f"|f| median {every.median():.3f}, sd {every.std():.3f}, largest {every.max():.1f}"
-            print(f"  {name} at {strength:g}: {spread}; error at 0.5, 0.7, 0.9: {', '.join(errors)}", flush=True)
-
-
 def main() -> None:
-    """Costs on two models, then strengths on lenet5."""
+    """Costs on two models."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for model in ("lenet_300_100", "lenet5"):
         made, _ = task.prepare(model, "mnist", None, CPU, "costs.py")
@@ -63,8 +44,6 @@ def main() -> None:
         for pruner in criteria.criteria.names():
             found = seconds(made, pruner, 1 if pruner == "emp" else 5)
             print(f"  {pruner}: {statistics.median(found):.3f} ({min(found):.3f}-{max(found):.3f})", flush=True)
-    print("lenet5: the strength of the penalty on the factors")
-    strengths(made)
 
 
 if __name__ == "__main__":

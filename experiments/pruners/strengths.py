@@ -1,0 +1,51 @@
+"""How the factors that l1 and l2 learn depend on the penalty's strength and on how far they can go.
+
+    python experiments/pruners/strengths.py > experiments/pruners/strengths.txt
+
+Error in percent, on the validation images, of all layers pruned by a ratio without retraining; one seed.
+"""
+
+import torch
+
+from tune_prune import gates, masks, task
+from tune_prune.masks import prunable
+from tune_prune.measure import Context, draw_sample
+from tune_prune.pruning import Plan
+from tune_prune.training import evaluate
+
+CPU = torch.device("cpu")
+RATIOS = (0.5, 0.7, 0.8, 0.9)
+SETTINGS = [(strength, way) for way in (0.3, 1.0, 3.0) for strength in (1e-4, 3e-4, 1e-3)]
+SLOPES: dict[str, gates.Penalty] = {"l1": torch.sign, "l2": lambda gate: gate}
+
+
+def errors(made: task.Task, scores: dict[str, torch.Tensor]) -> list[str]:
+    """The error at every ratio."""
+    found = []
+    for ratio in RATIOS:
+        model = made.dense_model(CPU)
+        dense = masks.dense(model)
+        masks.apply(model, {label: masks.shrink(dense[label], scores[label], ratio) for label in dense})
+        found.append(f"{evaluate(model, made.validation).error:.1f}")
+    return found
+
+
+def main() -> None:
+    """Every penalty at every setting on two models."""
+    for model in ("lenet_300_100", "lenet5"):
+        made, _ = task.prepare(model, "mnist", None, CPU, "strengths.py")
+        sample = draw_sample(made.train, Plan.sample, torch.Generator().manual_seed(0))
+        print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
+        print(f"  mag: {', '.join(errors(made, {k: w.abs() for k, w in prunable(made.dense_model(CPU)).items()}))}")
+        for name, slope in SLOPES.items():
+            for strength, way in SETTINGS:
+                gates.STRENGTH = strength
+                context = Context(made.dense_model(CPU), sample, torch.Generator().manual_seed(1))
+                factors = {label: factor.abs() for label, factor in gates.learn(context, slope, way).items()}
+                middle = torch.cat([factor.flatten() for factor in factors.values()]).median()
+                said = f"strength {strength:g}, way {way:g}: median |f| {middle:.2f}"
+                print(f"  {name}, {said}; {', '.join(errors(made, factors))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

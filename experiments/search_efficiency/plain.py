@@ -1,0 +1,70 @@
+"""Plain Ray Tune and Optuna on lenet_300_100, as their own documentation puts them together: nothing of this search.
+
+    python experiments/search_efficiency/plain.py OUT_DIR SEED [TRIALS]
+
+FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios uniform in [0, 0.995]; a trial's
+result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial, compression, validation error.
+"""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from optuna.samplers import TPESampler
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from tune_prune import pruning, task
+from tune_prune.pruning import Plan
+
+LAYERS = ("2", "4", "6")
+PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
+"""Rounds of one epoch; the learning rate is the middle of the search space's range."""
+
+
+def plan(ratios: dict[str, float], pruner: str = "mag") -> Plan:
+    """The trial that every baseline runs."""
+    return Plan(ratios, dict.fromkeys(ratios, pruner), **PROTOCOL)
+
+
+def objective(config: dict[str, float], made: task.Task) -> None:
+    """One trial."""
+    torch.set_num_threads(1)
+    began = time.process_time()
+    state = pruning.start(made.dense_model(torch.device("cpu")))
+    chosen = plan({layer: config[f"ratio_{layer}"] for layer in LAYERS})
+    for point in pruning.prune(state, chosen, made.train, made.validation, 0):
+        tune.report({"compression": point.compression, "val_error": point.error, "cpu": time.process_time() - began})
+
+
+def main() -> None:
+    """Run the trials and write their last points in the order in which they ended."""
+    out, seed = Path(sys.argv[1]).absolute(), int(sys.argv[2])
+    trials = int(sys.argv[3]) if len(sys.argv) > 3 else 100
+    made, _ = task.prepare("lenet_300_100", "mnist", None, torch.device("cpu"), "plain.py")
+    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    tuner = tune.Tuner(
+        tune.with_parameters(objective, made=made),
+        param_space={f"ratio_{layer}": tune.uniform(0, 0.995) for layer in LAYERS},
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(
+                metric=["compression", "val_error"], mode=["max", "min"], sampler=TPESampler(seed=seed)
+            ),
+            num_samples=trials,
+        ),
+        run_config=tune.RunConfig(storage_path=str(out / "ray"), name=f"plain-{seed}", verbose=0),
+    )
+    results = sorted((found.metrics for found in tuner.fit() if found.metrics), key=lambda m: m["timestamp"])
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"plain-{seed}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", "cpu_seconds", "compression", "val_error"])
+        writer.writerows([i, m["cpu"], m["compression"], m["val_error"]] for i, m in enumerate(results))
+
+
+if __name__ == "__main__":
+    main()

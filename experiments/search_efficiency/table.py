@@ -1,0 +1,83 @@
+"""Hypervolume against CPU seconds: table and picture from what OUT_DIR holds.
+
+    python experiments/search_efficiency/table.py OUT_DIR LIMIT
+
+Hypervolume: the area below LIMIT percent of validation error that feasible points dominate, in log10(factor) from 0 to
+3, as a share of that rectangle.
+"""
+
+import csv
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from tune_prune.pareto import hypervolume
+
+Curve = list[tuple[float, float]]
+"""(CPU seconds so far, hypervolume)."""
+
+
+def curve(path: Path, limit: float) -> Curve:
+    """One run's hypervolume after every trial."""
+    used, points, found = 0.0, list[tuple[float, float]](), list[tuple[float, float]]()
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            used += float(row["cpu_seconds"])
+            if row["compression"] and float(row["val_error"]) <= limit:
+                points.append((float(row["compression"]), float(row["val_error"])))
+            found.append((used, hypervolume(points, limit)))
+    return found
+
+
+def at(found: Curve, seconds: float) -> float:
+    """The hypervolume reached by then."""
+    return max((volume for used, volume in found if used <= seconds), default=0.0)
+
+
+def reached(found: Curve, volume: float) -> float:
+    """The CPU seconds at which it was reached; infinite where it never was."""
+    return min((used for used, there in found if there >= volume), default=float("inf"))
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median and range."""
+    middle = statistics.median(values)
+    return f"{middle:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def main() -> None:
+    """Print the table; draw curves.png."""
+    out, limit = Path(sys.argv[1]), float(sys.argv[2])
+    runs: dict[str, dict[str, Curve]] = defaultdict(dict)
+    for path in sorted(out.glob("*-*.csv")):
+        method, _, seed = path.stem.rpartition("-")
+        runs[method][seed] = curve(path, limit)
+    plain = list(runs["plain"].values())
+    time = statistics.median(found[-1][0] for found in plain)
+    volume = statistics.median(found[-1][1] for found in plain)
+    print(f"plain: {time:.0f} CPU seconds to a hypervolume of {volume:.4f} (medians of {len(plain)} seeds)\n")
+    print("| method | seeds | hypervolume at that time | CPU seconds to that hypervolume |\n|---|---|---|---|")
+    for method, seeds in sorted(
+        runs.items(), key=lambda item: -statistics.median(at(c, time) for c in item[1].values())
+    ):
+        volumes = [at(found, time) for found in seeds.values()]
+        seconds = [reached(found, volume) for found in seeds.values()]
+        print(f"| {method} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
+    figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (method, seeds) in enumerate(runs.items()):
+        for i, found in enumerate(seeds.values()):
+            x, y = zip(*found, strict=True)
+            label = method if i == 0 else None
+            axes.step(x, y, where="post", color=f"C{number % 10}", ls="-" if number < 10 else "--", label=label)
+    axes.set(xscale="log", xlabel="CPU seconds", ylabel="hypervolume", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(out / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
