@@ -340,6 +340,16 @@ def test_what_promises_nothing_is_stopped_and_told_so(tmp_path: Path, study: opt
     assert later.searcher.records == driver.searcher.records
 
 
+def test_a_level_is_seen_through(tmp_path: Path, study: optuna.Study) -> None:
+    levels = [level(0.1 + number / 100) for number in range(stopping.SEEN + 1)]
+    driver = Driver(tmp_path, study, levels=levels, economy=Economy(inherit=False))
+    driver.run(stopping.SEEN)
+    config = driver.suggest()
+    bad = ended(config["trial"], (0.5, 60.0), state="running")
+    records.write(tmp_path, replace(bad, params=config["params"]))
+    assert not driver.searcher.judge(driver.ids[config["trial"]])
+
+
 # Interruptions
 
 

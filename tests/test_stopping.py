@@ -42,6 +42,13 @@ def test_finishing_is_counted_on_once_it_was_seen() -> None:
     assert said(9.5, halved() + finished)
 
 
+def test_finishing_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
+    # halved, and then the assumed share of that: 1 + 6.5 / 2 * 0.3
+    assert verdict(running(7.5), 0.9, halved(), DENSE, LIMIT, finishing=True) == ""
+    assert verdict(running(7.7), 0.9, halved(), DENSE, LIMIT, finishing=True)
+    assert verdict(running(7.5), 0.9, halved(), DENSE, LIMIT)
+
+
 def test_what_is_behind_the_front_where_it_is_going() -> None:
     front = [ended(60, (0.9, 1.2))]
     reason = "1.50 % after round 1 promises 1.25 % at best; 1.20 % is reached at its compression"

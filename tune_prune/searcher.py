@@ -142,11 +142,13 @@ class StudySearcher(Searcher):
     def judge(self, trial_id: str) -> bool:
         """Whether to stop a trial after the round that it has just ended."""
         number = self._numbers[trial_id]
-        if not self._goal.economy.stop or "let_through" in self._attrs[number]:
-            return False
+        if not self._goal.economy.stop or self._attrs[number].keys() & {"let_through", "queued"}:
+            return False  # what was asked for by name is seen through; `_levels_go_on` ends the levels
         record = records.read(records.path_of(self._run_dir, number))
         ended, goal = list(self.records.values()), self._goal
-        said = stopping.verdict(record, self._compression(record), ended, goal.dense_error, goal.limit)
+        said = stopping.verdict(
+            record, self._compression(record), ended, goal.dense_error, goal.limit, finishing=goal.finish.share > 0
+        )
         if said and derive_seed(self._seed, number, 2) % stopping.LET_THROUGH == 0:
             Trial(self._study, self._study.trials[number]._trial_id).set_user_attr("let_through", said)
             self._attrs[number]["let_through"] = said

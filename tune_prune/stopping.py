@@ -7,6 +7,7 @@ ten. A trial is stopped where even so it would end above the limit, or behind wh
 import math
 from collections.abc import Sequence
 
+from tune_prune.finishing import PRIOR
 from tune_prune.records import TrialRecord
 
 SEEN = 8
@@ -20,19 +21,25 @@ LET_THROUGH = 8
 
 
 def verdict(
-    record: TrialRecord, compression: float, ended: Sequence[TrialRecord], dense_error: float, limit: float
+    record: TrialRecord,
+    compression: float,
+    ended: Sequence[TrialRecord],
+    dense_error: float,
+    limit: float,
+    finishing: bool = False,
 ) -> str:
     """Why a trial should be stopped after its last round so far, or nothing.
 
-    `compression` is where the trial is going, `ended` the others, errors in percent.
+    `compression` is where the trial is going, `ended` the others, errors in percent. `finishing` says that trials are
+    finished in this run: until one was, what it wins back is assumed.
     """
     now = record.last
     onward, finished = _courses(record, ended, dense_error), _finishes(ended, dense_error)
     if len(onward) < SEEN or record.kind == "finish":
         return ""
     best = _excess(now.val_error, dense_error) * _quantile(onward)
-    if finished:
-        best *= min(1.0, _quantile(finished))
+    if finished or finishing:
+        best *= min(1.0, _quantile(finished or [PRIOR]))
     hoped = dense_error + best
     said = f"{now.val_error:.2f} % after round {now.round} promises {hoped:.2f} % at best"
     if hoped > limit:
