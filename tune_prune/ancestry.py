@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from tune_prune import pareto
 from tune_prune.records import PointRecord, TrialRecord
 
-Made = tuple[TrialRecord, PointRecord]
-
 
 @dataclass(frozen=True)
 class Start:

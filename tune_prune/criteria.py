@@ -120,18 +120,17 @@ def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     Raises `ScoreError` where a score is of the wrong shape or not finite.
     """
     layers = prunable(context.model)
-    asked = {label: _needs(find(name), name) for label, name in pruners.items()}
+    chosen = {label: find(name) for label, name in pruners.items()}
+    asked = {label: _needs(function, pruners[label]) for label, function in chosen.items()}
     measured: dict[str, Mapping[str, Tensor]] = {}
     for name in sorted(set().union(*asked.values())):
         wanted = [label for label, names in asked.items() if name in names]
         measured[name] = context.known.get(name) or statistics[name](replace(context, only=wanted))
     scores = {}
-    for label, pruner in pruners.items():
-        available = {name: measured[name][label] for name in asked[label]}
-        if "weight" in inspect.signature(find(pruner)).parameters:
-            available["weight"] = layers[label].detach()
-        scores[label] = find(pruner)(**available)
-        _check(scores[label], layers[label], label, pruner)
+    for label, function in chosen.items():
+        available = {"weight": layers[label].detach()} | {name: measured[name][label] for name in asked[label]}
+        scores[label] = function(**{name: available[name] for name in inspect.signature(function).parameters})
+        _check(scores[label], layers[label], label, pruners[label])
     return scores
 
 

@@ -25,17 +25,18 @@ def due(started: int, finishing: int, budget: int, share: float, wait: float = 0
     return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 
 
+def pairs(records: Sequence[TrialRecord]) -> list[tuple[float, float]]:
+    """The validation error before and after, of every trial that finished another."""
+    by_trial = {record.trial: record for record in records}
+    both = [(by_trial.get(r.parent), r) for r in records if r.kind == "finish" and r.parent is not None and r.points]
+    return [(before.last.val_error, after.last.val_error) for before, after in both if before and before.points]
+
+
 def recovery(records: Sequence[TrialRecord], dense_error: float) -> float:
     """The median, over finished trials, of (error - dense) after finishing to before."""
-    by_trial = {record.trial: record for record in records}
-    shares = [PRIOR]
-    for record in records:
-        parent = by_trial.get(record.parent) if record.kind == "finish" and record.parent is not None else None
-        if parent and record.points and parent.points:
-            before = parent.last.val_error - dense_error
-            if before > 0:
-                shares.append(max(0.0, record.last.val_error - dense_error) / before)
-    return median(shares[1:] or shares)
+    found = pairs(records)
+    shares = [max(0.0, after - dense_error) / (before - dense_error) for before, after in found if before > dense_error]
+    return median(shares or [PRIOR])
 
 
 def predicted(error: float, dense_error: float, recovered: float) -> float:

@@ -86,12 +86,14 @@ def known_statistics(space: Space, made: Task, config: Config, say: Callable[[st
     return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
 
 
-def first_levels(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> list[dict[str, object]]:
+def first_levels(
+    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
+) -> list[dict[str, object]]:
     """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for."""
     if not space.prior.levels:
         return []
     count = min(space.prior.levels, max(3, config.budget // 5))
-    labels = {label: weight.numel() for label, weight in masks.prunable(made.dense_model(torch.device("cpu"))).items()}
+    made, labels = prepared.task, prepared.info.totals
     ratios = {name.removeprefix("ratio/"): k for name, k in space.params(list(labels)).items() if "ratio/" in name}
     pruner = "mag" if "mag" in space.pruners else space.pruners[0]
     known = known_statistics(space.with_pruners([pruner]), made, config, say)

@@ -72,7 +72,7 @@ def _searcher(
         limit=info.limit,
         finish=space.finish,
         guesses=space.queue(info.labels),
-        levels=levels_of(study, lambda: first_levels(space, prepared.task, config, screen.say)),
+        levels=levels_of(study, lambda: first_levels(space, prepared, config, screen.say)),
         economy=space.economy,
         totals=info.totals,
     )

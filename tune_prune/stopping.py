@@ -7,7 +7,7 @@ ten. A trial is stopped where even so it would end above the limit, or behind wh
 import math
 from collections.abc import Sequence
 
-from tune_prune.finishing import PRIOR
+from tune_prune.finishing import PRIOR, pairs
 from tune_prune.records import TrialRecord
 
 SEEN = 8
@@ -34,7 +34,8 @@ def verdict(
     finished in this run: until one was, what it wins back is assumed.
     """
     now = record.last
-    onward, finished = _courses(record, ended, dense_error), _finishes(ended, dense_error)
+    onward = _courses(record, ended, dense_error)
+    finished = [_excess(after, dense_error) / _excess(before, dense_error) for before, after in pairs(ended)]
     if len(onward) < SEEN or record.kind == "finish":
         return ""
     best = _excess(now.val_error, dense_error) * _quantile(onward)
@@ -58,17 +59,6 @@ def _courses(record: TrialRecord, ended: Sequence[TrialRecord], dense_error: flo
         if other.state == "complete" and other.kind == record.kind and here is not None and here is not other.last:
             found.append(_excess(other.last.val_error, dense_error) / _excess(here.val_error, dense_error))
     return found
-
-
-def _finishes(ended: Sequence[TrialRecord], dense_error: float) -> list[float]:
-    """By how much finishing multiplied it."""
-    by_trial = {record.trial: record for record in ended}
-    pairs = [(by_trial.get(r.parent), r) for r in ended if r.kind == "finish" and r.parent is not None and r.points]
-    return [
-        _excess(after.last.val_error, dense_error) / _excess(before.last.val_error, dense_error)
-        for before, after in pairs
-        if before is not None and before.points
-    ]
 
 
 def _excess(error: float, dense_error: float) -> float:
