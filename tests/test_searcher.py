@@ -293,20 +293,24 @@ def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, stud
     assert later.suggest() == config
 
 
-def killed(*_: object) -> None:
-    raise SystemExit
-
-
-def test_a_process_killed_between_two_writes_to_the_study(
-    tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("written", [False, True])
+def test_a_process_killed_where_a_trial_enters_the_study(
+    written: bool, tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = Driver(tmp_path, study)
+    driver, add = Driver(tmp_path, study), study.add_trial
     whole = Driver(tmp_path / "b", optuna.create_study(directions=["maximize", "minimize"])).run(5)
     driver.run(3)
+
+    def killed(trial: optuna.trial.FrozenTrial) -> None:
+        if written:
+            add(trial)
+        raise SystemExit
+
     with monkeypatch.context() as patch:
-        patch.setattr(study, "ask", killed)
+        patch.setattr(study, "add_trial", killed)
         with pytest.raises(SystemExit):
             driver.suggest()
+    assert len(study.trials) == 3 + written
     assert Driver(tmp_path, study).run(2) == whole[3:]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.samplers import BaseGASampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import Trial, TrialState, create_trial
 
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import PointRecord, TrialRecord
@@ -28,7 +28,7 @@ class Observations:
         self._study = optuna.create_study(directions=["maximize", "minimize"])
         self._sampler, self._knobs, self._limit = sampler, knobs, limit
         self._distributions = distributions(knobs)
-        self._mirrored: dict[int, int] = {}
+        self._mirrored: dict[int, Trial] = {}
 
     def draw(self, number: int, seed: int, given: Mapping[str, object] | None = None) -> Drawn:
         """The parameters of the trial `number`, under the study's names: drawn, or those that are given."""
@@ -39,7 +39,7 @@ class Observations:
             self._study.enqueue_trial(dict(given))
         self._study.sampler = make_sampler(sampler, seed)
         trial = self._study.ask(self._distributions)
-        self._mirrored[number] = trial.number
+        self._mirrored[number] = trial
         return dict(trial.params)
 
     def mirror(self, number: int, params: Mapping[str, object], drawn: bool) -> None:
@@ -47,7 +47,7 @@ class Observations:
         self._ask(number, "random", 0, params)
         sampler = make_sampler(self._sampler, 0)
         if drawn and isinstance(sampler, BaseGASampler):  # whose draws are members of a generation
-            sampler.get_trial_generation(self._study, self._study.trials[self._mirrored[number]])
+            sampler.get_trial_generation(self._study, self._study._storage.get_trial(self._mirrored[number]._trial_id))
 
     def observe(self, record: TrialRecord, expected: Sequence[float]) -> None:
         """What a trial's rounds measured; `expected` are their errors as finishing would leave them."""
@@ -61,11 +61,10 @@ class Observations:
         for point, error in earlier:
             self._add(record, point, error)
 
-    def _tell(self, number: int, point: PointRecord, error: float) -> None:
+    def _tell(self, trial: Trial, point: PointRecord, error: float) -> None:
         # before the values: a sampler may look at the constraint as soon as the trial is complete
-        trial = optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
         trial.set_constraint("error - limit", error - self._limit)
-        self._study.tell(number, [log_factor(point.compression), error])
+        self._study.tell(trial, [log_factor(point.compression), error])
 
     def _add(self, record: TrialRecord, point: PointRecord, error: float) -> None:
         """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import RandomSampler
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from tune_prune import ancestry, finishing, masks, records, stopping
@@ -65,8 +64,9 @@ class StudySearcher(Searcher):
         self._seed, self._on_change = seed, on_change
         self._distributions = distributions(knobs)
         self._observations = Observations(sampler, knobs, goal.limit)
-        self._study.sampler = RandomSampler(seed=0)  # it draws nothing: every parameter is given
         self._numbers: dict[str, int] = {}
+        self._ids: dict[int, int] = {}  # of trials in the storage
+        self._drawn: dict[int, dict[str, Any]] = {}  # their parameters; asking the study would copy all trials
         self._attrs: dict[int, dict[str, Any]] = {}
         self.records: dict[int, TrialRecord] = {}
         self._again: list[int] = []
@@ -114,7 +114,7 @@ class StudySearcher(Searcher):
         self._on_change(self)
         attrs = self._attrs[number]
         config: dict[str, Any] = {"trial": number, "seed": derive_seed(self._seed, number)}
-        config["params"] = from_study(self._study.trials[number].params, self._knobs)
+        config["params"] = from_study(self._drawn[number], self._knobs)
         config["kind"], config["start"] = attrs.get("kind", "explore"), self._start_of(number)
         if config["kind"] == "finish":
             finish = self._goal.finish
@@ -150,7 +150,7 @@ class StudySearcher(Searcher):
             record, self._compression(record), ended, goal.dense_error, goal.limit, finishing=goal.finish.share > 0
         )
         if said and derive_seed(self._seed, number, 2) % stopping.LET_THROUGH == 0:
-            Trial(self._study, self._study.trials[number]._trial_id).set_user_attr("let_through", said)
+            Trial(self._study, self._ids[number]).set_user_attr("let_through", said)
             self._attrs[number]["let_through"] = said
         elif said:
             self._stopped[number] = said
@@ -172,10 +172,9 @@ class StudySearcher(Searcher):
     def _take_up(self) -> None:
         """Go on where an earlier process stopped: tell what it had measured, run again what it had not."""
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state == TrialState.WAITING:
-                continue  # `_ask` takes it up
+            self._ids[trial.number], self._drawn[trial.number] = trial._trial_id, trial.params
             self._attrs[trial.number] = dict(trial.user_attrs)
-            self._mirror(trial.number, trial.params)
+            self._mirror(trial.number)
             path = records.path_of(self._run_dir, trial.number)
             record = records.read(path) if path.is_file() else None
             if record is not None and record.state in records.FINAL:
@@ -186,10 +185,10 @@ class StudySearcher(Searcher):
                 else:
                     self._again.append(trial.number)
 
-    def _mirror(self, number: int, params: Mapping[str, object]) -> None:
+    def _mirror(self, number: int) -> None:
         attrs = self._attrs[number]
         given = "queued" in attrs or attrs.get("kind") == "finish"
-        self._observations.mirror(number, params, drawn=not given)
+        self._observations.mirror(number, self._drawn[number], drawn=not given)
 
     def _draw_seed(self, number: int) -> int:
         # it follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
@@ -199,25 +198,25 @@ class StudySearcher(Searcher):
         """A trial that an earlier process had begun, under its number and with its parameters."""
         if not self._again:
             return None
-        frozen = self._study.trials[self._again.pop(0)]
-        Trial(self._study, frozen._trial_id).set_user_attr("starts", frozen.user_attrs.get("starts", 1) + 1)
-        return frozen.number
+        number = self._again.pop(0)
+        Trial(self._study, self._ids[number]).set_user_attr("starts", self._attrs[number].get("starts", 1) + 1)
+        return number
 
     def _ask(self) -> int:
         """Begin a trial: draw or take its parameters, choose where it begins, and put it into the study."""
         number = self.started
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting:  # else a process was killed between the next two steps
-            given, attrs = self._next()
-            drawn = self._observations.draw(number, self._draw_seed(number), given)
-            if attrs.get("kind") != "finish":
-                attrs |= self._inherited(drawn)
-            self._study.enqueue_trial(drawn, user_attrs=attrs)
-        trial = self._study.ask(self._distributions)
-        self._attrs[number] = dict(trial.user_attrs)
-        if waiting:
-            self._mirror(number, trial.params)
-        return trial.number
+        given, attrs = self._next()
+        drawn = self._observations.draw(number, self._draw_seed(number), given)
+        if attrs.get("kind") != "finish":
+            attrs |= self._inherited(drawn)
+        # at one stroke, so that a process may be killed before or after it
+        running = create_trial(
+            state=TrialState.RUNNING, params=drawn, distributions=self._distributions, user_attrs=attrs
+        )
+        self._study.add_trial(running)
+        newest = self._study.get_trials(deepcopy=False)[number]
+        self._ids[number], self._drawn[number], self._attrs[number] = newest._trial_id, drawn, attrs
+        return number
 
     def _next(self) -> tuple[dict[str, object] | None, dict[str, Any]]:
         """What the next trial is: its parameters where they are given, and what the study notes of it."""
@@ -230,7 +229,7 @@ class StudySearcher(Searcher):
             parent = self._worth_finishing()
             if parent is not None:
                 start = {"parent": parent.trial, "parent_round": parent.last.round}
-                return dict(self._study.trials[parent.trial].params), {"kind": "finish"} | start
+                return dict(self._drawn[parent.trial]), {"kind": "finish"} | start
         return None, {}
 
     def _levels_go_on(self) -> bool:
@@ -267,7 +266,7 @@ class StudySearcher(Searcher):
         """Take up a record that has ended; the study is told, unless it is `known` there already."""
         if not known and record.state == "complete":
             # the constraint before the values: positive means infeasible
-            trial = Trial(self._study, self._study.trials[record.trial]._trial_id)
+            trial = Trial(self._study, self._ids[record.trial])
             trial.set_constraint("val_error - limit", record.last.val_error - self._goal.limit)
             self._study.tell(record.trial, [log_factor(record.last.compression), record.last.val_error])
         elif not known:
@@ -303,7 +302,7 @@ class StudySearcher(Searcher):
     def _fail(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
         """The record of a trial that could not write one to its end."""
         attrs = self._attrs[number]
-        params = from_study(self._study.trials[number].params, self._knobs)
+        params = from_study(self._drawn[number], self._knobs)
         failed = TrialRecord(
             number,
             "failed",
