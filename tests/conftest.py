@@ -12,6 +12,8 @@ from tune_prune import cli
 from tune_prune.data import Data, Split
 from tune_prune.errors import UserError
 from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.task import Task
+from tune_prune.training import evaluate, logits
 
 torch.set_num_threads(1)
 settings.register_profile("no timing assertions", deadline=None)
@@ -67,6 +69,21 @@ def images() -> Data:
 
     train, validation, test = split(240), split(120), split(120)
     return Data(train, validation, lambda: test)
+
+
+def task_of(model: nn.Module, name: str) -> Task:
+    """What a search of this model on the images shares; `name` is its address."""
+    data = images()
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    teacher = logits(model, data.train.inputs).clone()
+    return Task(name, weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+
+
+@pytest.fixture(scope="session")
+def toy_task() -> Task:
+    """Of the untrained `mlp`, which is wrong in 70 % or so."""
+    torch.manual_seed(0)
+    return task_of(mlp(), "conftest:mlp")
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,9 @@ def begun(toml: Path, **given: Any) -> tuple[Config, Space, Path]:
     [
         ({"budget": 0}, "--budget must be at least 1 trial, got 0"),
         ({"budget": -3}, "--budget must be at least 1 trial, got -3"),
+        ({"budget": None}, "give --budget or --time-budget: nothing else says when this search ends"),
+        ({"finish": 0.91}, "--finish must be between 0 and 0.9 of the trials, got 0.91"),
+        ({"finish": -0.1}, "--finish must be between 0 and 0.9 of the trials, got -0.1"),
         ({"acc_tradeoff": -0.1}, "--acc-tradeoff must be between 0 and 100 points, got -0.1"),
         ({"acc_tradeoff": 101}, "--acc-tradeoff must be between 0 and 100 points, got 101"),
         ({"acc_tradeoff": float("nan")}, "--acc-tradeoff must be between 0 and 100 points, got nan"),
@@ -167,8 +170,22 @@ def test_what_was_begun_is_resumed(toml: Path) -> None:
     assert known.knobs["pruner"] == Choice(("random", "mag"))
 
 
+def test_time_alone_says_when_a_search_ends(toml: Path) -> None:
+    timed, _, run_dir = begun(toml, time_budget=60.0)
+    assert (timed.budget, timed.time_budget) == (None, 60.0)
+    assert fault(lambda: configs.resume(run_dir, {}, {})).startswith("give --budget or --time-budget")
+    assert configs.resume(run_dir, {"time_budget": 5.0}, {})[0].budget is None
+
+
+def test_the_share_that_finishes(toml: Path) -> None:
+    _, space, run_dir = begun(toml, finish=0.3)
+    assert space.finish.share == 0.3
+    assert configs.resume(run_dir, {}, {})[1].finish == space.finish
+    assert "--finish" in fault(lambda: configs.resume(run_dir, {"finish": 0.1}, {}))
+
+
 def test_the_budget_may_grow_and_the_time_is_new(toml: Path) -> None:
-    _, _, run_dir = begun(toml, time_budget=60.0)
+    _, _, run_dir = begun(toml, budget=12, time_budget=60.0)
     assert configs.resume(run_dir, {}, {})[0].time_budget is None
     more = configs.resume(run_dir, {"budget": 50, "time_budget": 30.0, "max_concurrent": 2}, {})[0]
     assert (more.budget, more.time_budget, more.max_concurrent) == (50, 30.0, 2)

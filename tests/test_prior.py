@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from conftest import images, mlp, seeded
+from conftest import images, mlp, seeded, task_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +12,7 @@ from tune_prune import prior
 from tune_prune.knobs import Choice, Range
 from tune_prune.masks import prunable
 from tune_prune.prior import Curve, levels, measure, spaced
-from tune_prune.task import Task
-from tune_prune.training import Recipe, evaluate, fit, logits
+from tune_prune.training import Recipe, fit
 
 # Curves
 
@@ -35,11 +34,9 @@ def test_whatever_was_measured_makes_a_curve_that_falls(rises: list[float]) -> N
 
 
 def test_measured_on_a_trained_network() -> None:
-    model, data = mlp(), images()
-    fit(model, data.train, Recipe(steps=150, lr=0.1), seeded(0))
-    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    teacher = logits(model, data.train.inputs).clone()
-    task = Task("conftest:mlp", weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+    model = mlp()
+    fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
+    task = task_of(model, "conftest:mlp")
     found = measure(task, {"2": Range(0.1, 0.9), "4": Choice((0.3, 0.5))}, "mag", torch.device("cpu"))
     assert {label: curve.weights for label, curve in found.items()} == {
         label: weight.numel() for label, weight in prunable(model).items()

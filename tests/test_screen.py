@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import pytest
 from conftest import ended
@@ -10,6 +11,7 @@ from tune_prune.screen import LINE_EVERY, Screen, Status, clock
 
 STATUS = Status(
     budget=100,
+    share=0.25,
     done=7,
     running=2,
     stopped=1,
@@ -53,10 +55,11 @@ def test_one_line() -> None:
         "7/100 trials done, 2 running, 1 stopped, 3 failed; best 25.0x at 1.23 %; hypervolume 0.1235; "
         "1:15 gone, 1:02:05 left"
     )
-    early = Status(10, 0, 1, 0, 0, None, None, 0.0, 0.4, None)
+    early = Status(10, 0.0, 0, 1, 0, 0, None, None, 0.0, 0.4, None)
     assert early.line() == (
         "0/10 trials done, 1 running, 0 stopped, 0 failed; best none yet; hypervolume 0.0000; 0:00 gone, - left"
     )
+    assert replace(early, budget=None).line().startswith("0 trials done, 1 running")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
 
-from tune_prune import checkpoint, conf, config, masks, preparation, progress, records, rounds, search
+from tune_prune import budget, checkpoint, conf, config, masks, preparation, progress, records, rounds, search
+from tune_prune.budget import Budget
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
 from tune_prune.records import TrialRecord
@@ -64,9 +66,9 @@ class Trials:
         self.after: Callable[[int], None] = lambda count: None
 
     def run(self, shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
-        for number in range(1, searcher.missing + 1):
-            if stop.stop_all():
-                return
+        number = 0
+        while searcher.missing > 0 and not stop.stop_all():
+            number += 1
             suggested = searcher.suggest(f"ray{number}")
             assert suggested is not None
             self.started += 1
@@ -260,11 +262,61 @@ def test_guesses_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, t
     assert not guessed[3:].isin([0.3, 0.4]).any()
 
 
-def test_time_is_up(toml: Path, trials: Trials) -> None:
-    assert searched(toml, time_budget=1e-9)[0] == 3  # before anything was measured
-    assert trials.started == 0
+def test_a_time_that_holds_no_round(toml: Path, trials: Trials) -> None:
+    said = fault(lambda: searched(toml, time_budget=0.5))
+    assert re.fullmatch(
+        r"--time-budget 0.5s is too short: a round takes 0.\d s here, and all that comes before and after it \d+ s; "
+        r"give at least \d+s",
+        said,
+    )
+    assert not (toml.parent / "run").exists()
+
+
+@pytest.fixture
+def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which does not start here, takes no time, nor do files."""
+    for module, name in ((search, "RAY_START"), (search, "FILES"), (progress, "FILES")):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+@pytest.mark.usefixtures("no_start")
+def test_time_alone_ends_it(toml: Path, trials: Trials) -> None:
+    assert searched(toml, time_budget=2.0)[0] == 0
+    run_dir = toml.parent / "run"
+    summary = summary_of(run_dir)
+    assert summary["budget"] is None
+    assert summary["trials"]["completed"] + summary["trials"]["stopped"] == trials.started > 0
+    assert resumed(run_dir, budget=trials.started + 2) == 0
+    assert summary_of(run_dir)["trials"]["completed"] >= summary["trials"]["completed"]
+    assert len(results(run_dir)) == trials.started
+
+
+@pytest.mark.usefixtures("no_start")
+def test_time_is_up_before_the_budget(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials.after = lambda count: monkeypatch.setattr(progress, "FILES", 1e9) if count == 3 else None
+    searched(toml, budget=8, time_budget=30.0)
+    assert trials.started == 4  # the third is taken up, and its time is found to be up, when the fourth begins
     assert resumed(toml.parent / "run") == 0
     assert summary_of(toml.parent / "run")["trials"]["completed"] == 8
+
+
+def test_nothing_to_search(toml: Path, trials: Trials) -> None:
+    fixed = SPACE.replace('["mag", "taylor1"]', '"mag"').replace("{low = 0.1, high = 0.95}", "0.5")
+    toml.write_text(fixed.replace("{low = 0.0, high = 0.5}", "0.5"))
+    said = fault(lambda: searched(toml))
+    assert said.startswith(
+        f"{toml}: every ratio and every other parameter is fixed, so that there is nothing to search"
+    )
+    assert not (toml.parent / "run").exists()
+
+
+def test_fixed_ratios_are_searched_over_the_rest(toml: Path, trials: Trials) -> None:
+    fixed = SPACE.replace("{low = 0.1, high = 0.95}", "0.5").replace("{low = 0.0, high = 0.5}", "0.5")
+    toml.write_text(fixed.replace("lr = 0.05\n[space.ratio]", "lr = {low = 0.01, high = 0.1}\n[space.ratio]"))
+    assert searched(toml)[0] in (0, 3)
+    table = pd.read_csv(toml.parent / "run" / "trials.csv")
+    assert set(table["ratio/2"]) == {0.5}
+    assert table["lr"].nunique() > 4
 
 
 def test_another_space_is_refused(finished: Path, trials: Trials) -> None:
@@ -333,11 +385,12 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     settings, space, _ = config.begin(str(toml), {})
     info = preparation.prepare(settings, space).info
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []
     screen = quiet()
     monkeypatch.setattr(screen, "update", shown.append)
-    shower = progress.Progress(tmp_path, info, screen, began=90.0, time_budget=None)
+    spent = Budget(8, began=90.0)
+    shower = progress.Progress(tmp_path, info, screen, spent, evaluation=2.0)
 
     class Known:
         running = 1
@@ -354,6 +407,8 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
     assert last.best_factor == pytest.approx(10)
     assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
+    assert last.share == 0.25
+    assert spent.reserve == progress.FILES + 3 * 2.0  # two members are tested at the end, and the dense model
     assert 0 < last.hypervolume < 1
 
 

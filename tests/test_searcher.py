@@ -11,6 +11,7 @@ from conftest import ended
 from optuna.trial import TrialState
 
 from tune_prune import atomic, records, stopping
+from tune_prune.budget import Budget
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, Goal, Guess, StudySearcher
@@ -36,7 +37,7 @@ class Driver:
     changes: int = 0
 
     def __post_init__(self) -> None:
-        goal = Goal(40, DENSE, LIMIT, self.finish, self.guesses, self.levels, self.economy, {"2": 1000})
+        goal = Goal(Budget(40), DENSE, LIMIT, self.finish, self.guesses, self.levels, self.economy, {"2": 1000})
         self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
         self.ids: dict[int, str] = {}
 

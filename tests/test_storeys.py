@@ -16,9 +16,9 @@ STOREYS = {
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config replay prior",
-    "a search, told": "front results summary outputs plots screen page report_files report",
+    "a search, told": "front obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "finishing stopping study observations searcher trainable rounds telling tuning fanout preparation "
+        "budget pace finishing stopping study observations searcher trainable rounds telling tuning fanout preparation "
         "progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import images, mlp
+from conftest import images
 from rich.console import Console
 
 from tune_prune import checkpoint, conf, masks, records
@@ -19,18 +19,14 @@ from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.task import Task
 from tune_prune.telling import Cost, tell
-from tune_prune.training import evaluate, logits
+from tune_prune.training import evaluate
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
 
 
-@pytest.fixture(scope="module")
-def task() -> Task:
-    torch.manual_seed(0)
-    model, data = mlp(), images()
-    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    teacher = logits(model, data.train.inputs).clone()
-    return Task("conftest:mlp", weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+@pytest.fixture
+def task(toy_task: Task) -> Task:
+    return toy_task
 
 
 @pytest.fixture
@@ -141,6 +137,10 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
     assert conf.read(tmp_path / "best.conf").notes["trial"] == 1
     assert "no point keeps the tradeoff of 0.5 points" in shown
     assert "would keep one of 2\n" in shown
+    hardest = summary["hardest_layer"]
+    assert (hardest["layer"], hardest["ratio"]) == ("2", 0.5)  # the one that is pruned
+    alone = f"pruned alone by 0.5, and not retrained, it makes {hardest['val_error']:.2f} %"
+    assert f"layer 2 stands most in the way: {alone}" in shown
     assert {path.name for path in tmp_path.iterdir()} >= {*FILES, "trials.csv"} - {"confs", "checkpoints"}
 
 

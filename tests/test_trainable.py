@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Conv, images
+from conftest import Conv, task_of
 
 from tune_prune import checkpoint, masks, records
 from tune_prune.ancestry import Start
@@ -15,7 +15,7 @@ from tune_prune.masks import prunable
 from tune_prune.records import TrialRecord
 from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable, Shared
-from tune_prune.training import evaluate, logits
+from tune_prune.training import evaluate
 
 PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
 
@@ -24,10 +24,7 @@ PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "roun
 def task() -> Task:
     """The convolutional toy, untrained: 70 % validation error or so."""
     torch.manual_seed(0)
-    model, data = Conv(), images()
-    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    teacher = logits(model, data.train.inputs).clone()
-    return Task("conftest:Conv", weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+    return task_of(Conv(), "conftest:Conv")
 
 
 @pytest.fixture

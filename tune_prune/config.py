@@ -25,11 +25,13 @@ SAMPLERS = ("tpe", "nsga2", "gp", "random")
 class Config:
     """How to search: everything `tune-prune search` is told beside the space. Raises `UserError` out of bounds.
 
-    `time_budget` in seconds, `acc_tradeoff` in percentage points; None means that the machine or the space decides.
+    `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in percentage
+    points; `finish` the share of the trials that finish others. None means that the machine or the space decides.
     """
 
-    budget: int
+    budget: int | None
     acc_tradeoff: float
+    finish: float | None = None
     pruners: tuple[str, ...] | None = None
     sampler: str = "tpe"
     seed: int = 0
@@ -42,7 +44,10 @@ class Config:
     storage: str | None = None
 
     def __post_init__(self) -> None:
-        _require(self.budget >= 1, "--budget", "at least 1 trial", self.budget)
+        if self.budget is None and self.time_budget is None:
+            raise UserError("give --budget or --time-budget: nothing else says when this search ends")
+        _require(self.budget is None or self.budget >= 1, "--budget", "at least 1 trial", self.budget)
+        _require(0 <= (self.finish or 0) <= 0.9, "--finish", "between 0 and 0.9 of the trials", self.finish)
         _require(0 <= self.acc_tradeoff <= 100, "--acc-tradeoff", "between 0 and 100 points", self.acc_tradeoff)
         _require(self.sampler in SAMPLERS, "--sampler", f"one of {known(SAMPLERS)}", self.sampler)
         _require(0 <= self.seed < 2**32, "--seed", "between 0 and 4294967295", self.seed)
@@ -101,18 +106,26 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-FIXED = {"acc_tradeoff": "--acc-tradeoff", "pruners": "--pruners", "sampler": "--sampler", "seed": "--seed"}
+FIXED = {
+    "acc_tradeoff": "--acc-tradeoff",
+    "finish": "--finish",
+    "pruners": "--pruners",
+    "sampler": "--sampler",
+    "seed": "--seed",
+}
 """What defines a search, and so stays as it was begun when it is resumed."""
 
 
 def begin(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     """The settings and the space of a new search, and the text of the space's file.
 
-    `given` are the fields of `Config` that the user named; the space decides the budget and tradeoff otherwise.
+    `given` are the fields of `Config` that the user named; the space decides the tradeoff otherwise, and the budget
+    where no time is given: a search for an hour ends after an hour, however many trials that makes.
     """
     path = locate(name)
     space = read_space(path)
-    config = Config(**{"budget": space.budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
+    budget = None if "time_budget" in given else space.budget
+    config = Config(**{"budget": budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
     return config, _fitted(space, config), path.read_text(encoding="utf-8")
 
 
@@ -157,5 +170,7 @@ def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]
 
 
 def _fitted(space: Space, config: Config) -> Space:
-    """A space with what the settings say instead: its pruners."""
+    """A space with what the settings say instead: its pruners, and how much finishes."""
+    if config.finish is not None:
+        space = replace(space, finish=replace(space.finish, share=config.finish))
     return space.with_pruners(config.pruners) if config.pruners else space

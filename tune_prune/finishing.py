@@ -15,12 +15,14 @@ PRIOR = 0.3
 """The recovery assumed before any trial was finished; 0.23 was measured (experiments/fidelity)."""
 
 
-def due(started: int, finishing: int, budget: int, share: float, wait: float = 0.2) -> bool:
+def due(started: int, finishing: int, budget: float, share: float, wait: float = 0.2) -> bool:
     """Whether the next trial should finish another one.
 
     `started` trials so far, `finishing` of them finish another. The `share` of the budget that is kept for finishing
-    is spread evenly over the budget after its first `wait`.
+    is spread evenly over the budget after its first `wait`. Of an infinite budget nothing is gone yet.
     """
+    if math.isinf(budget):
+        return False
     begin = wait * budget
     return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 

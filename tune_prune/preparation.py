@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from tune_prune import __version__, criteria, masks, prior, score_cache, task
 from tune_prune.config import Config
 from tune_prune.data import Split, load_data
+from tune_prune.errors import UserError
+from tune_prune.knobs import Choice, Range
 from tune_prune.models import build
 from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
@@ -32,18 +34,26 @@ class Prepared:
 def describe(config: Config, space: Space) -> str:
     """What would be searched, checked as a run would be: for `--dry-run`."""
     labels = list(masks.prunable(task.load_dense(space.model, space.weights, space.source)))
+    _something_to_search(space, labels)
     load_data(space.data)
     rows = [f"  {name} = {knob}" for name, knob in space.params(labels).items()]
     what = f"{space.name}: {space.model} on {space.data}"
-    head = f"{what}, {config.budget} trials, tradeoff {config.acc_tradeoff:g} points"
+    head = f"{what}, {extent(config)}, tradeoff {config.acc_tradeoff:g} points"
     return "\n".join([head, *rows, f"  first guesses: {len(space.queue(labels))}"])
+
+
+def extent(config: Config) -> str:
+    """How long a search goes on, in words."""
+    trials = f"{config.budget} trials" if config.budget else ""
+    seconds = f"{config.time_budget:g} s" if config.time_budget else ""
+    return " or ".join(filter(None, [trials, seconds]))
 
 
 def prepare(config: Config, space: Space) -> Prepared:
     """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
     device = torch.device(config.torch_device)
     labels = list(masks.prunable(build(space.model)))
-    space.params(labels)  # a pattern that matches no layer is found before the data is read
+    _something_to_search(space, labels)
     prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source)
     model = prepared.dense_model(torch.device("cpu"))
     info = RunInfo(
@@ -64,6 +74,13 @@ def prepare(config: Config, space: Space) -> Prepared:
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
     )
     return Prepared(prepared, info, load_test)
+
+
+def _something_to_search(space: Space, labels: Sequence[str]) -> None:
+    """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
+    if not any(isinstance(knob, Range | Choice) for knob in space.params(labels).values()):
+        fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
+        raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
 
 
 def _command() -> str:
@@ -90,9 +107,9 @@ def first_levels(
     space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
 ) -> list[dict[str, object]]:
     """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for."""
-    if not space.prior.levels:
+    if not space.prior.levels or not any(isinstance(knob, Range) for _, knob in space.ratios):
         return []
-    count = min(space.prior.levels, max(3, config.budget // 5))
+    count = space.prior.levels if config.budget is None else min(space.prior.levels, max(3, config.budget // 5))
     made, labels = prepared.task, prepared.info.totals
     ratios = {name.removeprefix("ratio/"): k for name, k in space.params(list(labels)).items() if "ratio/" in name}
     pruner = "mag" if "mag" in space.pruners else space.pruners[0]

@@ -22,7 +22,7 @@ class RunInfo:
     model: str
     data: str
     seed: int
-    budget: int
+    budget: int | None
     concurrency: int
     device: str
     sampler: str

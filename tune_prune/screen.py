@@ -18,9 +18,13 @@ LINE_EVERY = 30.0
 
 @dataclass(frozen=True)
 class Status:
-    """How far a search is. `best_factor` is of the most compressed feasible point, None before there is one."""
+    """How far a search is. `best_factor` is of the most compressed feasible point, None before there is one.
 
-    budget: int
+    `budget` are its trials, None where time alone ends it; `share` in [0, 1] is how much of its budget is gone.
+    """
+
+    budget: int | None
+    share: float
     done: int
     running: int
     stopped: int
@@ -34,7 +38,7 @@ class Status:
     def line(self) -> str:
         """Everything in one plain line."""
         return (
-            f"{self.done}/{self.budget} trials done, {self.running} running, {self.stopped} stopped, "
+            f"{_done(self)} trials done, {self.running} running, {self.stopped} stopped, "
             f"{self.failed} failed; best {_best(self)}; hypervolume {self.hypervolume:.4f}; "
             f"{clock(self.seconds)} gone, {clock(self.seconds_left)} left"
         )
@@ -47,6 +51,10 @@ def clock(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _done(status: Status) -> str:
+    return str(status.done) if status.budget is None else f"{status.done}/{status.budget}"
 
 
 def _best(status: Status) -> str:
@@ -98,8 +106,8 @@ class Screen:
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
         table = Table("trials", "", "running", "stopped", "failed", "best", "hypervolume", "gone", "left")
         table.add_row(
-            f"{status.done}/{status.budget}",
-            ProgressBar(status.budget, status.done, width=20),
+            _done(status),
+            ProgressBar(1.0, status.share, width=20),
             str(status.running),
             str(status.stopped),
             str(status.failed),

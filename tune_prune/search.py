@@ -1,5 +1,6 @@
 """A search from beginning to end: prepare, let Ray and Optuna work, and write what they found."""
 
+import math
 import resource
 import shutil
 import signal
@@ -8,41 +9,51 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
+from tune_prune.budget import Budget
 from tune_prune.config import Config, save
-from tune_prune.errors import HeldError
-from tune_prune.preparation import Prepared, fingerprint, first_levels, known_statistics, prepare
-from tune_prune.progress import Progress
+from tune_prune.errors import HeldError, UserError
+from tune_prune.pace import measure as measure_pace
+from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare
+from tune_prune.progress import FILES, Progress
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import Goal, StudySearcher
-from tune_prune.space import Space
+from tune_prune.space import Space, to_plan
 from tune_prune.study import levels_of, open_study
 from tune_prune.telling import Cost, tell
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials, started_ray
 
+RAY_START = 6.0
+"""Seconds that Ray takes to start, about."""
 
-def search(config: Config, space: Space, run_dir: Path, screen: Screen, text: str | None = None) -> int:
+
+def search(
+    config: Config, space: Space, run_dir: Path, screen: Screen, text: str | None = None, began: float | None = None
+) -> int:
     """Search, or go on with a search, in a run directory. Returns the exit code: 0, 3, 130 or 143.
 
-    `text` is what the space's file says where the search is a new one. Raises `UserError` for what is wrong with the
-    settings and `HeldError` where another process holds the directory.
+    `text` is what the space's file says where the search is a new one; `began` when the time budget began to run, by
+    `time.monotonic()`. Raises `UserError` for what is wrong with the settings and `HeldError` where another process
+    holds the directory.
     """
-    began = time.monotonic()
-    stop = Stop(config.time_budget)
+    budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
+    stop = Stop(budget)
     with stop.on_signals():
-        screen.say(f"{space.name}: {space.model} on {space.data}, {config.budget} trials, into {run_dir}")
+        screen.say(f"{space.name}: {space.model} on {space.data}, {extent(config)}, into {run_dir}")
         prepared = prepare(config, space)  # before the directory is made: a task that is wrong leaves none behind
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
+        evaluation = _enough_time(config, space, prepared, budget) if config.time_budget else 0.0
         with _lock(run_dir):
             if text is not None:
                 save(run_dir, config, space, text)
-            info, cost, missing = _run(config, space, run_dir, screen, prepared, stop, began)
+            info, cost, missing = _run(config, space, run_dir, screen, prepared, stop, budget, evaluation)
             code = tell(run_dir, prepared.task, info, prepared.load_test, cost, screen, stop.reason)
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
@@ -50,6 +61,21 @@ def search(config: Config, space: Space, run_dir: Path, screen: Screen, text: st
     if missing and not stop.reason:
         raise RuntimeError(f"Ray ended {missing} trials early, see ray.log; go on with --resume {run_dir}")
     return code
+
+
+def _enough_time(config: Config, space: Space, prepared: Prepared, budget: Budget) -> float:
+    """Seconds of an evaluation; a `UserError` where the time does not hold a single round."""
+    labels = prepared.info.labels
+    plan = to_plan(space.middle(labels))
+    pace = measure_pace(prepared.task, plan, torch.device(config.torch_device), max(1, int(config.cpus_per_trial)))
+    round_ = pace.round_of(plan)
+    others = budget.gone + RAY_START + FILES + 2 * pace.evaluation  # of the test images, at least
+    assert budget.seconds is not None
+    if budget.seconds < others + round_:
+        takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
+        least = math.ceil(others + round_)
+        raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
+    return pace.evaluation
 
 
 def _lock(run_dir: Path) -> AbstractContextManager[object]:
@@ -61,13 +87,19 @@ def _lock(run_dir: Path) -> AbstractContextManager[object]:
 
 
 def _searcher(
-    config: Config, space: Space, run_dir: Path, prepared: Prepared, progress: Progress, screen: Screen
+    config: Config,
+    space: Space,
+    run_dir: Path,
+    prepared: Prepared,
+    budget: Budget,
+    progress: Progress,
+    screen: Screen,
 ) -> StudySearcher:
     """The searcher of a run's study, which is begun or gone on with."""
     info = prepared.info
     study = open_study(config.storage, run_dir, fingerprint(space, info))
     goal = Goal(
-        budget=config.budget,
+        budget=budget,
         dense_error=info.dense_val_error,
         limit=info.limit,
         finish=space.finish,
@@ -81,12 +113,19 @@ def _searcher(
 
 
 def _run(
-    config: Config, space: Space, run_dir: Path, screen: Screen, prepared: Prepared, stop: Stop, began: float
-) -> tuple[RunInfo, Cost, int]:
+    config: Config,
+    space: Space,
+    run_dir: Path,
+    screen: Screen,
+    prepared: Prepared,
+    stop: Stop,
+    budget: Budget,
+    evaluation: float,
+) -> tuple[RunInfo, Cost, float]:
     """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
     info = prepared.info
-    progress = Progress(run_dir, info, screen, began, config.time_budget)
-    searcher = _searcher(config, space, run_dir, prepared, progress, screen)
+    progress = Progress(run_dir, info, screen, budget, evaluation)
+    searcher = _searcher(config, space, run_dir, prepared, budget, progress, screen)
     threads = max(1, int(config.cpus_per_trial))
     statistics = known_statistics(space, prepared.task, config, screen.say) if searcher.missing else {}
     shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)
@@ -97,4 +136,4 @@ def _run(
             run_trials(shared, searcher, config, concurrency, stop)
         shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
     own = resource.getrusage(resource.RUSAGE_SELF)
-    return info, Cost(time.monotonic() - began, own.ru_utime + own.ru_stime), searcher.missing
+    return info, Cost(budget.gone, own.ru_utime + own.ru_stime), searcher.missing

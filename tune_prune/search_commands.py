@@ -1,6 +1,7 @@
 """The commands about a search: search, report. Heavy modules are imported when a command runs."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,14 @@ import typer
 def search(
     space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
     budget: Annotated[int | None, typer.Option(help="Trials to finish.  [default: the space's]")] = None,
-    time_budget: Annotated[str | None, typer.Option(help="End after this long: 90s, 15m, 1h30m.")] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="End after this long: 90s, 15m, 1h30m; without --budget, not before.")
+    ] = None,
     acc_tradeoff: Annotated[
         float | None, typer.Option(help="Points of error to give up.  [default: the space's]")
+    ] = None,
+    finish: Annotated[
+        float | None, typer.Option(help="Share of the trials that train what looks best on.  [default: the space's]")
     ] = None,
     pruners: Annotated[str | None, typer.Option(help="Pruners to choose from: mag,taylor1,...")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.  [default: tpe]")] = None,
@@ -30,6 +36,7 @@ def search(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
 ) -> int:
     """Search ratios and pruners; write the Pareto front of compression against error."""
+    began = time.monotonic()
     from rich.console import Console
 
     from tune_prune import config as configs
@@ -41,6 +48,7 @@ def search(
         "budget": budget,
         "time_budget": None if time_budget is None else configs.parse_duration(time_budget),
         "acc_tradeoff": acc_tradeoff,
+        "finish": finish,
         "pruners": None if pruners is None else tuple(pruners.split(",")),
         "sampler": sampler,
         "seed": seed,
@@ -62,7 +70,7 @@ def search(
     if dry_run:
         typer.echo(describe(settings, chosen))
         return 0
-    code = run_search(settings, chosen, directory, Screen(Console(file=sys.stdout), quiet=quiet or json), text)
+    code = run_search(settings, chosen, directory, Screen(Console(file=sys.stdout), quiet=quiet or json), text, began)
     if json:
         typer.echo((directory / "summary.json").read_text(encoding="utf-8").rstrip())
     return code

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from tune_prune import ancestry, finishing, masks, records, stopping
 from tune_prune.ancestry import Start
+from tune_prune.budget import Budget
 from tune_prune.knobs import Knob
 from tune_prune.observations import Observations
 from tune_prune.records import TrialRecord
@@ -30,13 +31,13 @@ Guess = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Goal:
-    """What the searcher works for: how many trials, what error is allowed (percent), what is kept for finishing.
+    """What the searcher works for: within what budget, what error is allowed (percent), what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, each more compressed than the one before, until one is too much.
     `totals` are the weights of each layer.
     """
 
-    budget: int
+    budget: Budget
     dense_error: float
     limit: float
     finish: Finish
@@ -72,6 +73,7 @@ class StudySearcher(Searcher):
         self._again: list[int] = []
         self._stopped: dict[int, str] = {}
         self._take_up()
+        self._before = self.started
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its searchers for snapshots, and the study is what a run resumes from."""
@@ -88,9 +90,9 @@ class StudySearcher(Searcher):
         return len(self._numbers)
 
     @property
-    def missing(self) -> int:
-        """Trials that are still to be run to meet the budget."""
-        return max(0, self._goal.budget - len(self.records))
+    def missing(self) -> float:
+        """Trials that are still to be run to meet the budget; infinite where time alone ends it."""
+        return self._goal.budget.missing(len(self.records))
 
     @property
     def finishing(self) -> dict[int, int]:
@@ -225,12 +227,18 @@ class StudySearcher(Searcher):
         if queued < len(self._goal.guesses) or (queued < len(queue) and self._levels_go_on()):
             return to_study(queue[queued]), {"queued": queued}
         finish = self._goal.finish
-        if finishing.due(self.started, len(self.finishing), self._goal.budget, finish.share):
+        budget = self._goal.budget.expected(self.started, self._before)
+        if finishing.due(self.started, len(self.finishing), budget, finish.share) and self._time_to_finish():
             parent = self._worth_finishing()
             if parent is not None:
                 start = {"parent": parent.trial, "parent_round": parent.last.round}
                 return dict(self._drawn[parent.trial]), {"kind": "finish"} | start
         return None, {}
+
+    def _time_to_finish(self) -> bool:
+        """Whether a finishing trial would end in time, going by those that have ended."""
+        took = [record.seconds for record in self.records.values() if record.kind == "finish"]
+        return max(took, default=0.0) <= self._goal.budget.left
 
     def _levels_go_on(self) -> bool:
         """Whether no level that was tried is beyond what finishing is expected to bring below the limit."""

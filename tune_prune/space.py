@@ -143,6 +143,10 @@ class Space:
         others = {name: knobs.middle(knob) for name, knob in self.knobs.items()}
         return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.params(labels))
 
+    def middle(self, labels: Sequence[str]) -> dict[str, object]:
+        """Every parameter in the middle of its range, or its first option."""
+        return {name: knobs.middle(knob) for name, knob in self.params(labels).items()}
+
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
         ratio: Any = guess["ratio"]
         wanted = {k: v for k, v in guess.items() if k != "ratio"}

@@ -7,6 +7,7 @@ from tune_prune import pareto
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import MARK, TrialRecord
 from tune_prune.results import RunInfo, entry, rounded_up
+from tune_prune.sensitivity import Sensed
 
 
 def hypervolume_of(records: Sequence[TrialRecord], info: RunInfo) -> float:
@@ -25,13 +26,15 @@ def summarize(
     wall_seconds: float,
     cpu_seconds: float,
     lost: int = 0,
+    hardest: Sensed | None = None,
 ) -> dict[str, object]:
     """What summary.json says; only types that JSON has, so an infinite factor is None.
 
     `trials.completed`, `stopped` and `failed` add up to all trials; `lost` are failed ones that left no record.
     `trials.infeasible` are those of the completed of which no point keeps the tradeoff: no fourth state, a part of the
     first. Where `front` is empty, `closest` is the point nearest to keeping the tradeoff and `smallest_tradeoff` the
-    percentage points that would have let it in; otherwise both are None.
+    percentage points that would have let it in; `hardest_layer` is the `hardest` one there, by itself. Otherwise all
+    three are None.
     """
     states = [record.state for record in records]
     complete = [record for record in records if record.state == "complete"]
@@ -68,6 +71,9 @@ def summarize(
         "front": [entry(member, tested) for member in members],
         "best": best.id if best else None,
         **_nearest_miss(records, members, info),
+        "hardest_layer": None
+        if hardest is None
+        else {"layer": hardest.cell.layer, "ratio": hardest.cell.ratio, "val_error": hardest.val_error},
         "versions": info.versions,
     }
     return {key: _valid_json(value) for key, value in summary.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tune_prune import checkpoint, masks, outputs, plots, records, report
+from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
 from tune_prune.data import Split
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.records import TrialRecord
@@ -40,6 +40,8 @@ def tell(
     dense: Tested | None = None
     if ended != "interrupted":
         tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
+    nearest = None if members or ended == "interrupted" else closest(found)
+    hardest = None if nearest is None else obstacle.hardest(task, nearest, torch.device(info.device))
     spent = sum(record.cpu_seconds for record in found) + cost.cpu_seconds
     summary = summarize(
         found,
@@ -49,6 +51,7 @@ def tell(
         dense_test_error=dense.error if dense else None,
         wall_seconds=cost.wall_seconds + _earlier_wall(run_dir),
         cpu_seconds=spent,
+        hardest=hardest,
     )
     outputs.write_tables(run_dir, found, info)
     outputs.write_front(run_dir, found, members, tested, info)
@@ -110,4 +113,10 @@ def _show(
             f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; "
             f"the best found, {found_best}, would keep one of {summary['smallest_tradeoff']:g}"
         )
+        hardest = summary["hardest_layer"]
+        if isinstance(hardest, dict):
+            alone = f"by {hardest['ratio']:g}, and not retrained, it makes {hardest['val_error']:.2f} %"
+            screen.say(f"layer {hardest['layer']} stands most in the way: pruned alone {alone}")
+    else:
+        screen.say("no round ended")
     screen.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")

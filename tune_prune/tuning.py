@@ -2,11 +2,11 @@
 
 import io
 import logging
+import math
 import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from tune_prune.budget import Budget
 from tune_prune.config import Config
 from tune_prune.errors import UserError
 from tune_prune.searcher import StudySearcher
@@ -39,13 +40,13 @@ def _never(trial_id: str) -> bool:
 
 
 class Stop(tune.Stopper):
-    """Ends a search early: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
+    """Ends a search: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
 
     `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended.
     """
 
-    def __init__(self, seconds: float | None) -> None:
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.reason = ""
         self.judge: Callable[[str], bool] = _never
         self.signal: int | None = None
@@ -56,7 +57,7 @@ class Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to end now; Tune asks several times a second."""
-        if not self.reason and self._deadline is not None and time.monotonic() >= self._deadline:
+        if not self.reason and self._budget.left <= 0:
             self.reason = "time budget"
         return bool(self.reason)
 
@@ -149,7 +150,7 @@ def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurre
         tune.with_resources(tune.with_parameters(PruneTrainable, shared=shared), resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=searcher.missing,
+            num_samples=-1 if math.isinf(searcher.missing) else int(searcher.missing),
             max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),

@@ -1,0 +1,22 @@
+"""Which layer stands most in the way, where no point keeps the tradeoff."""
+
+import torch
+
+from tune_prune import criteria, score_cache, sensitivity
+from tune_prune.front import Member
+from tune_prune.pruning import Plan
+from tune_prune.sensitivity import Cell, Sensed
+from tune_prune.task import Task
+
+
+def hardest(task: Task, member: Member, device: torch.device) -> Sensed | None:
+    """Of the layers of a point, pruned each alone as there and not retrained, the one with the highest loss.
+
+    None where the point prunes nothing. Validation error in percent, loss in nats.
+    """
+    pruners = member.record.pruners
+    cells = [Cell(label, pruners[label], ratio) for label, ratio in member.point.ratios.items() if ratio > 0]
+    names = sorted(criteria.needs({cell.pruner for cell in cells}))
+    known = score_cache.of_dense(names, task.dense_model(device), task.train.to(device), Plan.sample)
+    found = sensitivity.untrained(task.to(device), cells, device, known)
+    return max(found, key=lambda sensed: sensed.val_loss, default=None)
