@@ -51,7 +51,7 @@ def test_only_the_front_stays(tmp_path: Path) -> None:
         ended(2, (0.99, 1.9), (0.999, 9.0), state="failed"),
     ]
     written(tmp_path, *records)
-    sweep(tmp_path, records, [], [])
+    sweep(tmp_path, records, [0, 1], [])
     assert left(tmp_path) == ["0-1", "0-2", "2-1"]
 
 
@@ -83,8 +83,8 @@ def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) ->
 
 def test_a_file_that_is_gone_already(tmp_path: Path) -> None:
     records = [ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2), parent=0)]
-    sweep(tmp_path, records, [], [])
-    assert wanted(records, [], []) == {"rounds/0-1.safetensors"}
+    sweep(tmp_path, records, [1], [])
+    assert wanted(records, [1], []) == {"rounds/0-1.safetensors"}
 
 
 @settings(max_examples=60)

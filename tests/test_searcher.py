@@ -219,7 +219,6 @@ def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) ->
         assert config["params"] == parent["params"] | {"rounds": 1, "final_steps": 7, "lr": 0.3}
         assert (config["start"].round, config["start"].checkpoint) == (2, f"rounds/{parent['trial']}-2.safetensors")
         assert config["seed"] != parent["seed"]
-        assert (parent["kind"], parent["start"]) == ("explore", None)
     assert driver.searcher.finishing == {config["trial"]: config["start"].trial for config in finishing}
 
 

@@ -1,7 +1,8 @@
 """Which trials to finish: most trials retrain for a moment, the few that promise most are trained on.
 
-A finishing trial goes on from another trial's last weights and masks with a long retraining. How much that wins back
-is learned from the run: `recovery` is the share of the error above the dense model's that is left afterwards.
+A finishing trial goes on from another trial's last weights and masks with a long retraining, and may be finished once
+more itself. How much either wins back is learned from the run: `recovery` is the share of the error above the dense
+model's that is left afterwards.
 """
 
 import math
@@ -11,8 +12,8 @@ from statistics import median
 from tune_prune.pareto import front, hypervolume
 from tune_prune.records import TrialRecord
 
-PRIOR = 0.3
-"""The recovery assumed before any trial was finished; 0.23 was measured (experiments/fidelity)."""
+PRIOR, AGAIN = 0.3, 0.8
+"""The recovery assumed before any trial was finished, and before any was finished again."""
 
 
 def due(started: int, finishing: int, budget: float, share: float, wait: float = 0.2) -> bool:
@@ -27,18 +28,19 @@ def due(started: int, finishing: int, budget: float, share: float, wait: float =
     return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 
 
-def pairs(records: Sequence[TrialRecord]) -> list[tuple[float, float]]:
-    """The validation error before and after, of every trial that finished another."""
+def pairs(records: Sequence[TrialRecord], again: bool = False) -> list[tuple[float, float]]:
+    """The validation error before and after, of every trial that finished another for the first time, or `again`."""
     by_trial = {record.trial: record for record in records}
     both = [(by_trial.get(r.parent), r) for r in records if r.kind == "finish" and r.parent is not None and r.points]
-    return [(before.last.val_error, after.last.val_error) for before, after in both if before and before.points]
+    whole = [(before, after) for before, after in both if before and before.points]
+    return [(b.last.val_error, after.last.val_error) for b, after in whole if (b.kind == "finish") == again]
 
 
-def recovery(records: Sequence[TrialRecord], dense_error: float) -> float:
-    """The median, over finished trials, of (error - dense) after finishing to before."""
-    found = pairs(records)
+def recovery(records: Sequence[TrialRecord], dense_error: float, again: bool = False) -> float:
+    """The median, over finished trials, of (error - dense) after finishing, for the first time or `again`, to before."""
+    found = pairs(records, again)
     shares = [max(0.0, after - dense_error) / (before - dense_error) for before, after in found if before > dense_error]
-    return median(shares or [PRIOR])
+    return median(shares or [AGAIN if again else PRIOR])
 
 
 def predicted(error: float, dense_error: float, recovered: float) -> float:
@@ -57,31 +59,46 @@ def choose(
 ) -> TrialRecord | None:
     """The trial whose finishing is expected to add most to the hypervolume; None where there is none to finish.
 
-    With `farthest` it is the most compressed of those that are expected to keep the `limit`, if it goes beyond all that
-    was reached: the hypervolume alone leaves the far end of the front to chance, where a point near the limit adds
-    little area. `taken` are the trials that are finished already or being finished, `gone` those whose weights are not
-    kept any more. Where no trial is expected to come below the limit, the one that comes nearest is chosen.
+    With `farthest` it is one of those that are expected to keep the `limit` and go beyond all that was reached: the
+    hypervolume alone leaves the far end of the front to chance, where a point near the limit adds little area. `taken`
+    are the trials that are finished already or being finished, `gone` those whose weights are not kept any more. Where
+    no trial is expected to come below the limit, the one that comes nearest is chosen.
     """
-    recovered = recovery(records, dense_error)
+    left = {again: recovery(records, dense_error, again) for again in (False, True)}
+
+    def expected(record: TrialRecord) -> float:
+        return predicted(record.last.val_error, dense_error, left[record.kind == "finish"])
+
     reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
     # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
-    reached += [
-        (r.last.compression, predicted(r.last.val_error, dense_error, recovered))
-        for r in records
-        if r.trial in taken and r.points
-    ]
-    rest = [r for r in records if r.state == "complete" and r.kind != "finish" and r.trial not in {*taken, *gone}]
+    now = set(taken) - {r.parent for r in records if r.kind == "finish"}
+    reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
+    rest = [r for r in records if r.state == "complete" and r.trial not in {*taken, *gone}]
     rest.sort(key=lambda record: record.trial)
     # a dominated one promises no more at best, and `rounds` keeps the weights of the first fronts alone
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
 
     def promise(record: TrialRecord) -> tuple[float, float]:
-        error = predicted(record.last.val_error, dense_error, recovered)
+        error = expected(record)
         gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit > 0 else 0.0
         return gain, -error
 
     if farthest:
-        far = [r for r in candidates if predicted(r.last.val_error, dense_error, recovered) <= limit]
-        beyond = [r for r in far if r.last.compression > max((c for c, _ in reached), default=0.0)]
-        candidates = beyond[-1:] or candidates  # ascending in compression, as a front is
+        far = [r for r in candidates if expected(r) <= limit]
+        failed = [r.last.compression for r in records if r.kind == "finish" and r.points and not r.last.feasible]
+        candidates = _beyond(far, max((c for c, _ in reached), default=0.0), failed) or candidates
     return max(candidates, key=promise, default=None)
+
+
+def _beyond(far: Sequence[TrialRecord], reached: float, failed: Sequence[float]) -> list[TrialRecord]:
+    """The one to try the far end with, ascending in compression, if there is one beyond what is `reached`.
+
+    It is the most compressed as long as nothing has `failed` beyond; then the one nearest to the middle, in the
+    logarithm of the factor, of what is reached and the nearest that failed: a bisection.
+    """
+    nearest = min((compression for compression in failed if compression > reached), default=1.0)
+    between = [r for r in far if reached < r.last.compression < nearest]
+    if nearest == 1.0 or not between:
+        return between[-1:]
+    middle = (math.log(1 - reached) + math.log(1 - nearest)) / 2
+    return [min(between, key=lambda r: abs(math.log(1 - r.last.compression) - middle))]

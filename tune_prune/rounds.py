@@ -22,7 +22,7 @@ def wanted(records: Sequence[TrialRecord], taken: Collection[int], in_use: Colle
     # in the order of trials, as the front has it: of equal points the same one must stay that is reported
     records = sorted(records, key=lambda record: record.trial)
     every = [point for record in records for point in record.points if point.checkpoint]
-    unfinished = [r.last for r in records if r.state == "complete" and r.kind != "finish" and r.trial not in taken]
+    unfinished = [record.last for record in records if record.state == "complete" and record.trial not in taken]
     keep = _front([point for point in every if point.feasible])
     keep += _fronts(unfinished, layers=LAYERS) + _fronts(every, at_least=STORE)
     return {point.checkpoint for point in keep if point.checkpoint} | set(in_use)
