@@ -37,7 +37,7 @@ def pairs(records: Sequence[TrialRecord], again: bool = False) -> list[tuple[flo
 
 
 def recovery(records: Sequence[TrialRecord], dense_error: float, again: bool = False) -> float:
-    """The median, over finished trials, of (error - dense) after finishing, for the first time or `again`, to before."""
+    """The median of (error - dense) after finishing to before, of trials finished for the first time, or `again`."""
     found = pairs(records, again)
     shares = [max(0.0, after - dense_error) / (before - dense_error) for before, after in found if before > dense_error]
     return median(shares or [AGAIN if again else PRIOR])

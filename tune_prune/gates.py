@@ -23,14 +23,18 @@ STRENGTH = 3e-4
 """The penalty's gradient on a factor of 1. Against it stands the cross-entropy's, g w; stronger, it tells fewer needed
 weights from the others, weaker, it leaves more factors where they were (experiments/pruners)."""
 
+L1_WAY, L2_WAY = 1.3, 3.0
+"""How far a factor could go in all steps together. A little more than the way from 1 to 0 is enough for a penalty that
+draws as hard to the end; with less, what is needed is not told from what is not (experiments/pruners)."""
+
 Penalty = Callable[[Tensor], Tensor]
 
 
-def learn(context: Context, slope: Penalty, way: float) -> dict[str, Tensor]:
+def learn(context: Context, slope: Penalty, way: float, falling: bool = False) -> dict[str, Tensor]:
     """Factors per layer after `STEPS` steps on cross-entropy plus `STRENGTH` times the penalty with this slope.
 
-    `way` is how far a factor could go in all steps together. 1 is enough for a penalty that draws as hard to the end;
-    with less, what is needed is not told from what is not (experiments/pruners).
+    `way` is how far a factor could go in all steps together; with `falling` the steps get shorter in proportion to
+    those that are left, so that factors which the penalty holds at 0 come to rest there.
 
     One forward and one backward pass over a batch of images a step. Adam (Kingma and Ba 2015), since its steps are of
     one size whatever that of a layer's gradients: plain descent leaves most factors where the penalty alone puts them.
@@ -42,7 +46,9 @@ def learn(context: Context, slope: Penalty, way: float) -> dict[str, Tensor]:
     gates = {label: torch.ones_like(weight).requires_grad_() for label, weight in weights.items()}
     optimizer = torch.optim.Adam(gates.values(), lr=way / STEPS, betas=(0.9, 0.99))
     inputs, labels = context.sample
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        if falling:
+            optimizer.param_groups[0]["lr"] = 2 * way / STEPS * (1 - step / STEPS)
         index = torch.randint(len(labels), (min(BATCH, len(labels)),), generator=context.generator).to(labels.device)
         gated = {names[id(layers[label])]: weights[label] * gate for label, gate in gates.items()}
         loss = F.cross_entropy(functional_call(model, gated, (as_float(inputs[index]),)), labels[index])
@@ -56,10 +62,10 @@ def learn(context: Context, slope: Penalty, way: float) -> dict[str, Tensor]:
 @statistics.register("l1_gate")
 def l1_gate(context: Context) -> dict[str, Tensor]:
     """Factors learned under an L1 penalty: all are drawn to 0 equally hard."""
-    return learn(context, torch.sign, way=1.0)
+    return learn(context, torch.sign, way=L1_WAY, falling=True)
 
 
 @statistics.register("l2_gate")
 def l2_gate(context: Context) -> dict[str, Tensor]:
     """Factors learned under an L2 penalty: the larger, the harder they are drawn to 0, and so it takes longer."""
-    return learn(context, lambda gate: gate, way=3.0)
+    return learn(context, lambda gate: gate, way=L2_WAY)

@@ -19,8 +19,16 @@ from tune_prune.data import Split
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
 
-EXPENSIVE = ("hessian", "l1_gate", "l2_gate", "loss_change")
-"""Statistics that take seconds to minutes; the others are measured anew in every round."""
+SETTINGS = {
+    "hessian": (measure, ["PROBES"]),
+    "l1_gate": (gates, ["STEPS", "BATCH", "STRENGTH", "L1_WAY"]),
+    "l2_gate": (gates, ["STEPS", "BATCH", "STRENGTH", "L2_WAY"]),
+    "loss_change": (removal, ["IMAGES"]),
+}
+"""Statistics that take seconds to minutes, and the settings that they follow from."""
+
+EXPENSIVE = tuple(SETTINGS)
+"""They are measured once; the others are measured anew in every round."""
 
 PER_LAYER = ("loss_change",)
 """Those of them that are measured layer by layer: a file each, so that an interruption costs one layer at most."""
@@ -67,16 +75,17 @@ def _read_or_measure(name: str, context: Context) -> dict[str, Tensor]:
 
 
 def _key(name: str, context: Context) -> str:
-    digest = hashlib.sha256(repr((name, context.only, _settings())).encode())
+    digest = hashlib.sha256(repr((name, context.only, _settings(name))).encode())
     for label, weight in (*context.model.state_dict().items(), *prunable(context.model).items()):
         digest.update(label.encode() + _bytes(weight))
     digest.update(_bytes(context.sample.inputs) + _bytes(context.sample.labels))
     return digest.hexdigest()[:32]
 
 
-def _settings() -> Mapping[str, float]:
-    names = {measure: ["PROBES"], gates: ["STEPS", "BATCH", "STRENGTH"], removal: ["IMAGES"]}
-    return {f"{module.__name__}.{name}": getattr(module, name) for module in names for name in names[module]}
+def _settings(statistic: str) -> Mapping[str, float]:
+    """What a statistic follows from beside the model and the images."""
+    module, names = SETTINGS[statistic]
+    return {name: getattr(module, name) for name in names}
 
 
 def _bytes(tensor: Tensor) -> bytes:
