@@ -72,6 +72,7 @@ def prepare(config: Config, space: Space) -> Prepared:
         command=_command(),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
+        time_budget=config.time_budget,
     )
     return Prepared(prepared, info, load_test)
 

@@ -120,7 +120,7 @@ def _how_it_was_run(summary: Row) -> str:
         "space": summary.get("space", "n/a"),
         "sampler": f"{summary.get('sampler', 'n/a')}, seed {summary.get('seed', 'n/a')}",
         "device": f"{summary.get('device', 'n/a')}, {summary.get('concurrency', 'n/a')} at a time",
-        "budget": f"{summary.get('budget', 'n/a')} trials: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
+        "budget": f"{_budget(summary)}: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
         "accuracy tradeoff": shown(to_float(summary.get("acc_tradeoff")), "g", " points"),
         "dense error": f"{_error(dense, 'val')} validation, {_error(dense, 'test')} test",
         "hypervolume": shown(to_float(summary.get("hypervolume")), ".4f"),
@@ -130,6 +130,12 @@ def _how_it_was_run(summary: Row) -> str:
     }
     rows = [[f"<b>{name}</b>", escape(str(value))] for name, value in facts.items()]
     return f"<h2>How it was run</h2>\n{table([], rows)}"
+
+
+def _budget(summary: Row) -> str:
+    trials, seconds = summary.get("budget", "n/a"), summary.get("time_budget")
+    limits = ["" if trials is None else f"{trials} trials", duration(to_float(seconds)) if seconds else ""]
+    return " or ".join(filter(None, limits))
 
 
 def _factor(row: Row) -> str:

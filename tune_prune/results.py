@@ -12,7 +12,7 @@ from tune_prune.records import PointRecord, TrialRecord
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What summary.json says about the run itself.
+    """What summary.json says about the run itself: `budget` in trials, `time_budget` in seconds, None where unlimited.
 
     `acc_tradeoff` in percentage points, `dense_val_error` in percent; `labels` of the layers in the model's order and
     `totals`, the weights of each; `command` is how the run was started.
@@ -32,6 +32,7 @@ class RunInfo:
     totals: dict[str, int]
     command: str
     versions: dict[str, str]
+    time_budget: float | None = None
 
     @property
     def limit(self) -> float:

@@ -45,6 +45,7 @@ def summarize(
         "data": info.data,
         "seed": info.seed,
         "budget": info.budget,
+        "time_budget": info.time_budget,
         "concurrency": info.concurrency,
         "device": info.device,
         "sampler": info.sampler,
