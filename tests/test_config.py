@@ -52,6 +52,8 @@ def begun(toml: Path, **given: Any) -> tuple[Config, Space, Path]:
         ({"budget": 0}, "--budget must be at least 1 trial, got 0"),
         ({"budget": -3}, "--budget must be at least 1 trial, got -3"),
         ({"budget": None}, "give --budget or --time-budget: nothing else says when this search ends"),
+        ({"confirm": 1}, "--confirm must be at least 2: one has no spread, got 1"),
+        ({"confirm": -2}, "--confirm must be at least 2: one has no spread, got -2"),
         ({"finish": 0.91}, "--finish must be between 0 and 0.9 of the trials, got 0.91"),
         ({"finish": -0.1}, "--finish must be between 0 and 0.9 of the trials, got -0.1"),
         ({"acc_tradeoff": -0.1}, "--acc-tradeoff must be between 0 and 100 points, got -0.1"),

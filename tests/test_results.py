@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune import conf
+from tune_prune.confirm import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.outputs import conf_of, write_front, write_summary, write_tables
 from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.results import RunInfo, pareto_table, points_table, rounded_up, trials_table
+from tune_prune.results import RunInfo, entry, pareto_table, points_table, rounded_up, trials_table
 from tune_prune.summary import hypervolume_of, summarize
 
 INFO = RunInfo(
@@ -65,7 +66,47 @@ def parsed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(table.to_csv(index=False)), dtype={"id": str}, keep_default_na=False)
 
 
+measured = st.tuples(st.floats(0, 0.999), st.floats(0, 3))
+some_trials = st.lists(
+    st.tuples(st.lists(measured, min_size=1, max_size=4), st.sampled_from(["complete", "stopped", "failed"])),
+    max_size=6,
+)
+
+
+def made(drawn: list[tuple[list[tuple[float, float]], str]]) -> list[TrialRecord]:
+    """Trials that measured this, and how they ended."""
+    return [
+        trial(number, *(point(i, c, e, r8=c) for i, (c, e) in enumerate(points, start=1)), state=state)
+        for number, (points, state) in enumerate(drawn)
+    ]
+
+
 # the front
+
+
+@given(some_trials)
+def test_no_infeasible_point_is_on_the_front_and_no_feasible_one_beats_it(
+    drawn: list[tuple[list[tuple[float, float]], str]],
+) -> None:
+    records = made(drawn)
+    every = [p for record in records for p in record.points]
+    members = [member.point for member in front_of(records)]
+    assert all(p.val_error <= INFO.limit for p in members)
+    for p in every:
+        if p.val_error <= INFO.limit:
+            assert any(m.compression >= p.compression and m.val_error <= p.val_error for m in members)
+
+
+@given(some_trials)
+def test_a_stopped_trial_never_counts_as_complete(drawn: list[tuple[list[tuple[float, float]], str]]) -> None:
+    records = made(drawn)
+    states = [state for _, state in drawn]
+    trials = summary_of(records, {})["trials"]
+    assert [trials[key] for key in ("completed", "stopped", "failed")] == [
+        states.count(state) for state in ("complete", "stopped", "failed")
+    ]
+    table = parsed(trials_table(records))
+    assert list(table["state"]) == states
 
 
 def test_the_front_has_feasible_points_of_every_round_and_state() -> None:
@@ -223,7 +264,30 @@ def test_summary_of_a_search() -> None:
         "test_error_high": 1.1,
         "conf": "confs/001.conf",
         "checkpoint": "checkpoints/001.safetensors",
+        "refit": False,
+        "confirm_mean": None,
+        "confirm_spread": None,
+        "confirm_high": None,
+        "confirm_holds": None,
     }
+
+
+def test_what_was_confirmed_and_refitted() -> None:
+    again = Confirmed((1.0, 1.2, 1.1), 1.36)
+    row = entry(front_of(RECORDS)[1], {"002": Tested(0.9, 0.7, 1.1, refit=True)}, {"002": again})
+    assert (row["refit"], row["confirm_holds"]) == (True, True)
+    found = [row[f"confirm_{name}"] for name in ("mean", "spread", "high")]
+    assert found == [pytest.approx(1.1), pytest.approx(0.1), again.high]
+    table = parsed(pareto_table(front_of(RECORDS), {}, INFO, {"002": again}))
+    assert list(table["confirm_mean"]) == ["", str(again.mean), ""]
+    assert list(table["confirm_holds"]) == ["", "True", ""]
+
+
+def test_a_test_error_after_a_refit_is_not_what_a_replay_gives() -> None:
+    member = front_of(RECORDS)[0]
+    notes = conf_of(member, Tested(0.9, 0.7, 1.1, refit=True), INFO, {0: RECORDS[0]}).notes
+    assert notes["refit_test_error"] == 0.9
+    assert "test_error" not in notes
 
 
 def test_a_member_whose_weights_were_not_kept_has_no_checkpoint() -> None:

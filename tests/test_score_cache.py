@@ -37,6 +37,15 @@ def test_measured_once_and_the_same_from_disk(toy_data: Data, monkeypatch: pytes
         assert all(torch.equal(values[label], again[name][label]) for label in values)
 
 
+def test_a_statistic_does_not_depend_on_others(toy_data: Data) -> None:
+    model = mlp()
+    both = score_cache.known(["hessian", "l1_gate"], context(model, toy_data))
+    for path in score_cache.folder().iterdir():
+        path.unlink()
+    alone = score_cache.known(["l1_gate"], context(model, toy_data))
+    assert all(torch.equal(value, both["l1_gate"][label]) for label, value in alone["l1_gate"].items())
+
+
 def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlp()
     score_cache.known(["l1_gate"], context(model, toy_data))

@@ -87,7 +87,7 @@ def test_quiet_is_quiet(passing: Clock, terminal: bool) -> None:
         shown.say("hello")
         passing.now += 2 * LINE_EVERY
         shown.update(STATUS)
-        shown.front(members, {"001": Tested(1.0, 0.9, 1.1)}, Tested(0.9, 0.8, 1.0), 0.86)
+        shown.front(members, {"001": Tested(1.0, 0.9, 1.1)}, Tested(0.9, 0.8, 1.0), 0.86, {})
     assert printed(on) == ""
 
 
@@ -133,7 +133,7 @@ def test_the_front() -> None:
     on = console()
     members = front_of([ended(4, (0.9, 1.0), (0.99, 1.5))])
     tested = {"001": Tested(1.1, 0.91, 1.31), "002": Tested(1.6, 1.37, 1.86)}
-    Screen(on).front(members, tested, Tested(0.95, 0.78, 1.16), 0.86)
+    Screen(on).front(members, tested, Tested(0.95, 0.78, 1.16), 0.86, {})
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert rows == [
         ["dense", "1.0x", "0", "0.86 %", "0.95 % (0.78-1.16)", ""],

@@ -20,15 +20,30 @@ from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
 
-from tune_prune import budget, checkpoint, conf, config, masks, preparation, progress, records, rounds, search
+from tune_prune import (
+    afterwards,
+    budget,
+    checkpoint,
+    conf,
+    config,
+    confirm,
+    masks,
+    preparation,
+    progress,
+    records,
+    rounds,
+    search,
+)
 from tune_prune.budget import Budget
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
+from tune_prune.pruning import Known
 from tune_prune.records import TrialRecord
 from tune_prune.replay import replay
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.space import Space
+from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable, Shared
 from tune_prune.training import Recipe, evaluate, fit
 from tune_prune.tuning import Stop
@@ -317,6 +332,51 @@ def test_fixed_ratios_are_searched_over_the_rest(toml: Path, trials: Trials) -> 
     table = pd.read_csv(toml.parent / "run" / "trials.csv")
     assert set(table["ratio/2"]) == {0.5}
     assert table["lr"].nunique() > 4
+
+
+@contextmanager
+def here(task: Task, settings: Config, known: Known, log: Path, stopped: Callable[[], bool]) -> Iterator[Any]:
+    """What Ray's workers do, done here."""
+
+    def each(work: Any, jobs: Any) -> Iterator[tuple[Any, Any]]:
+        for job in jobs:
+            if not stopped():
+                yield job, work(task, job, torch.device("cpu"), known)
+
+    yield each
+
+
+def test_the_front_confirmed_and_refitted(finished: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(afterwards, "workers", here)
+    before = summary_of(finished)["front"]
+    assert resumed(finished, confirm=3, refit=True) == 0
+    assert trials.started == 0
+    front = summary_of(finished)["front"]
+    assert [member["val_error"] for member in front] == [member["val_error"] for member in before]
+    assert all(member["refit"] and member["confirm_mean"] is not None for member in front)
+    assert len(list((finished / "confirm").iterdir())) == 3 * len(front)
+    for member in front:
+        model, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
+        assert masks.compression(mask) == member["compression"]
+        assert evaluate(model, images().load_test()).error == member["test_error"]
+    times = {path: path.stat().st_mtime_ns for kind in ("confirm", "refits") for path in (finished / kind).iterdir()}
+    assert resumed(finished, confirm=3, refit=True) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is measured twice
+
+
+def test_an_interruption_while_the_front_is_confirmed(
+    finished: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(afterwards, "workers", here)
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return confirm.confirm_front(*given, **more)
+
+    monkeypatch.setattr(afterwards, "confirm_front", interrupted)
+    assert resumed(finished, confirm=2, refit=True) == 130
+    assert not (finished / "confirm").exists()
+    assert all(member["test_error"] is None for member in summary_of(finished)["front"])
 
 
 def test_another_space_is_refused(finished: Path, trials: Trials) -> None:

@@ -35,10 +35,12 @@ def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}
     arguments = ["sensitivity", *TOY, "-l", "2", "-p", "0.5", "-p", "0.9", "--retrain", "--epochs", "20", "--lr", "0.1"]
-    run = [sys.executable, "-m", "tune_prune", *arguments, "--json"]
+    run = [sys.executable, "-m", "tune_prune", *arguments]
     done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=110, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["points"] == 2
+    head, *measured, _ = done.stdout.splitlines()
+    assert head.startswith("2 points, 0 of them measured already")
+    assert sorted(line.partition(":")[0] for line in measured) == [f"layer 2, mag, ratio {p}" for p in (0.5, 0.9)]
     rows = pd.read_csv(tmp_path / "sensitivity/sensitivity.csv")
     assert sorted(rows["ratio"]) == [0.5, 0.9]
     assert set(rows["steps"]) == {20}

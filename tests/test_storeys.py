@@ -15,11 +15,11 @@ STOREYS = {
         "training dropout pruning by_layer checkpoint dense task"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
-    "a search, described": "knobs space space_file config replay prior",
-    "a search, told": "front obstacle results summary outputs plots screen page report_files report",
+    "a search, described": "knobs space space_file config retracing replay prior",
+    "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
         "budget pace finishing stopping study observations searcher trainable rounds telling tuning fanout preparation "
-        "progress search"
+        "afterwards progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }

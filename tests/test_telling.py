@@ -12,13 +12,14 @@ from conftest import images
 from rich.console import Console
 
 from tune_prune import checkpoint, conf, masks, records
+from tune_prune.confirm import Confirmed
 from tune_prune.data import Split
 from tune_prune.front import wilson
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.task import Task
-from tune_prune.telling import Cost, tell
+from tune_prune.telling import Ending, tell
 from tune_prune.training import evaluate
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
@@ -85,11 +86,13 @@ class TestImages:
         return images().load_test()
 
 
-def told(run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ended: str = "") -> tuple[int, str]:
+def told(
+    run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ending: Ending | None = None
+) -> tuple[int, str]:
     """The exit code, and what is on the screen."""
     shown = io.StringIO()
     screen = Screen(Console(file=shown, width=140))
-    code = tell(run_dir, task, info, (test or TestImages()).load, Cost(10.0, 4.0), screen, ended)
+    code = tell(run_dir, task, info, (test or TestImages()).load, screen, ending or Ending("", 10.0, 4.0))
     return code, shown.getvalue()
 
 
@@ -124,6 +127,33 @@ def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: Ru
     assert "most compressed: 4.0x at 62.00 % validation error" in shown
 
 
+def test_refitted_weights_take_the_place_of_those_that_were_chosen(
+    tmp_path: Path, task: Task, info: RunInfo, measured
+) -> None:
+    for trial, ratio in enumerate((0.2, 0.5)):
+        measured(trial, ratio, error=60.0 + trial)
+    model, mask = checkpoint.restore(checkpoint.read(tmp_path / "rounds/1-1.safetensors"), "x")
+    with torch.no_grad():
+        masks.prunable(model)["2"].mul_(2)
+    checkpoint.write(tmp_path / "refits/1-1.safetensors", "conftest:mlp", model, mask)
+    again = {"001": Confirmed((60.0, 61.0), info.limit)}
+    ending = Ending("", 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
+    code, shown = told(tmp_path, task, info, ending=ending)
+    assert code == 0
+    first, second = summary_of(tmp_path)["front"]
+    assert (first["refit"], second["refit"]) == (False, True)
+    assert (first["confirm_mean"], second["confirm_mean"]) == (60.5, None)
+    assert second["test_error"] == evaluate(model, images().load_test()).error
+    written = (tmp_path / "checkpoints/002.safetensors").read_bytes()
+    assert written == (tmp_path / "refits/1-1.safetensors").read_bytes()
+    assert conf.read(tmp_path / "confs/002.conf").notes["refit_test_error"] == second["test_error"]
+    assert "tested after a refit" in shown
+    assert "60.50 % (sd 0.71; 95 %: at most 63.66, holds)" in shown
+    page = (tmp_path / "report.html").read_text()
+    assert "60.50 %, 63.66 % holds" in page
+    assert "refitted on training and validation images together" in page
+
+
 def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     strict = replace(info, acc_tradeoff=0.5)
     for trial, error in enumerate((task.dense.error + 3, task.dense.error + 2)):
@@ -146,14 +176,14 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
 
 @pytest.mark.parametrize("ended", ["", "time budget", "interrupted"])
 def test_nothing_was_measured(tmp_path: Path, task: Task, info: RunInfo, ended: str) -> None:
-    assert told(tmp_path, task, info, ended=ended)[0] == 3
+    assert told(tmp_path, task, info, ending=Ending(ended, 10.0, 4.0))[0] == 3
     assert summary_of(tmp_path)["points"] == 0
 
 
 def test_an_interruption_leaves_the_test_images_unread(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     measured(0, 0.5)
     test = TestImages()
-    told(tmp_path, task, info, test, ended="interrupted")
+    told(tmp_path, task, info, test, ending=Ending("interrupted", 10.0, 4.0))
     assert test.read == 0
     summary = summary_of(tmp_path)
     assert [member["test_error"] for member in summary["front"]] == [None]
@@ -168,7 +198,7 @@ def test_trials_that_were_running_count_as_stopped(tmp_path: Path, task: Task, i
     measured(0, 0.5)
     measured(1, 0.8, state="running")
     before = records.path_of(tmp_path, 1).read_bytes()
-    told(tmp_path, task, info, ended="time budget")
+    told(tmp_path, task, info, ending=Ending("time budget", 10.0, 4.0))
     assert records.path_of(tmp_path, 1).read_bytes() == before
     table = pd.read_csv(tmp_path / "trials.csv")
     assert list(table["state"]) == ["complete", "stopped"]

@@ -27,11 +27,14 @@ class Config:
 
     `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in percentage
     points; `finish` the share of the trials that finish others. None means that the machine or the space decides.
+    `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test images.
     """
 
     budget: int | None
     acc_tradeoff: float
     finish: float | None = None
+    confirm: int = 0
+    refit: bool = False
     pruners: tuple[str, ...] | None = None
     sampler: str = "tpe"
     seed: int = 0
@@ -48,6 +51,7 @@ class Config:
             raise UserError("give --budget or --time-budget: nothing else says when this search ends")
         _require(self.budget is None or self.budget >= 1, "--budget", "at least 1 trial", self.budget)
         _require(0 <= (self.finish or 0) <= 0.9, "--finish", "between 0 and 0.9 of the trials", self.finish)
+        _require(self.confirm == 0 or self.confirm >= 2, "--confirm", "at least 2: one has no spread", self.confirm)
         _require(0 <= self.acc_tradeoff <= 100, "--acc-tradeoff", "between 0 and 100 points", self.acc_tradeoff)
         _require(self.sampler in SAMPLERS, "--sampler", f"one of {known(SAMPLERS)}", self.sampler)
         _require(0 <= self.seed < 2**32, "--seed", "between 0 and 4294967295", self.seed)

@@ -1,40 +1,99 @@
-"""Sensitivity with retraining, spread over Ray's workers: cells do not depend on each other."""
+"""Jobs that do not depend on each other, spread over Ray's workers."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import ray
 import torch
 
 from tune_prune.config import Config
 from tune_prune.pruning import Known
-from tune_prune.sensitivity import Cell, Sensed, retrained
 from tune_prune.task import Task
 from tune_prune.trainable import Shared
 from tune_prune.tuning import started_ray
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Work = Callable[[Task, Job, torch.device, Known], Result]
+"""A function of a module, so that a worker finds it: the task on the worker's device, a job, and what `prune` takes."""
 
-def _measure(shared: Shared, cell: Cell) -> Sensed:
-    """What a worker does: shared memory back to a task, and one cell of it."""
-    torch.set_num_threads(shared.threads)
-    return retrained(shared.task(), cell, torch.device(shared.device), shared.statistics())
+POLL = 0.5
+"""Seconds between two looks at whether to stop."""
 
 
-def each(task: Task, cells: Sequence[Cell], config: Config, known: Known, log: Path) -> Iterator[Sensed]:
-    """Measure every cell, as many at a time as fit; what is finished is yielded at once, in any order.
+class Each(Protocol):
+    """Does every job: yields it with its result, or with what it raised, as soon as it is done, in any order."""
 
-    Ray talks to the file `log`.
+    def __call__(  # noqa: D102 - said above
+        self, work: Work[Job, Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[Job, Result | Exception]]: ...
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def workers(
+    task: Task, config: Config, known: Known, log: Path, stopped: Callable[[], bool] = _never
+) -> Iterator[Each]:
+    """What does jobs on Ray's workers, as many at a time as fit. Ray is there from the first job to the block's end.
+
+    It talks to the file `log`, where a job that raises leaves its traceback. Soon after `stopped` says so nothing more
+    is yielded or begun; what runs then ends with the block.
     """
-    if not cells:
-        return
-    shared = Shared.of(task, log.parent, 100.0, config.torch_device, max(1, int(config.cpus_per_trial)), known)
-    with started_ray(config, shared.nbytes, log) as concurrency:
-        remote = ray.remote(num_cpus=config.cpus_per_trial, num_gpus=config.gpu_share, max_retries=2)(_measure)
-        stored, todo = ray.put(shared), list(cells)
-        running: list[Any] = []
-        while todo or running:
-            while todo and len(running) < concurrency:
-                running.append(remote.remote(stored, todo.pop(0)))
-            done, running = ray.wait(running)
-            yield from ray.get(done)
+    with ExitStack() as block:
+
+        @cache
+        def begun() -> tuple[Any, int]:
+            threads = max(1, int(config.cpus_per_trial))
+            shared = Shared.of(task, log.parent, 100.0, config.torch_device, threads, known)
+            concurrency = block.enter_context(started_ray(config, shared.nbytes, log))
+            return ray.put(shared), concurrency
+
+        def each(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
+            if not jobs or stopped():
+                return
+            stored, concurrency = begun()
+            remote = ray.remote(num_cpus=config.cpus_per_trial, num_gpus=config.gpu_share, max_retries=2)(_do)
+            todo, running = deque(jobs), dict[Any, Job]()
+            while (todo or running) and not stopped():
+                while todo and len(running) < concurrency:
+                    job = todo.popleft()
+                    running[remote.remote(stored, work, job)] = job
+                for done in ray.wait(list(running), timeout=POLL)[0]:
+                    yield running.pop(done), _result(done)
+
+        yield each
+
+
+def _do(shared: Shared, work: Work[Job, Result], job: Job) -> Result:
+    """What a worker does: shared memory back to a task, and one job of it."""
+    torch.set_num_threads(shared.threads)
+    return work(shared.task(), job, torch.device(shared.device), shared.statistics())
+
+
+def _result(done: Any) -> Any:
+    """What a job came to, or what it raised; a worker that dies, again after each retry, raises too."""
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayError as error:
+        logging.getLogger("ray").error("%s", error)
+        return getattr(error, "cause", error)  # what the job raised, where it did, without Ray's words around it
+
+
+def results(found: Iterable[tuple[Job, Result | Exception]]) -> Iterator[Result]:
+    """The results alone. Where jobs raised, all the others come first, and then a `RuntimeError` names the first."""
+    raised = []
+    for job, result in found:
+        if isinstance(result, Exception):
+            raised.append((job, result))
+        else:
+            yield result
+    for job, error in raised:
+        raise RuntimeError(f"{len(raised)} failed; {job}: {type(error).__name__}: {error}") from error

@@ -29,13 +29,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Tested:
-    """Error on the test images in percent, and the ends of its 95 % Wilson interval."""
+    """Error on the test images in percent, and the ends of its 95 % Wilson interval; whether it was refitted before."""
 
     __test__ = False  # pytest takes what begins with Test for a test class
 
     error: float
     low: float
     high: float
+    refit: bool = False
 
 
 def wilson(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:

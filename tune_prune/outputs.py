@@ -9,9 +9,10 @@ from pandas import DataFrame
 
 from tune_prune import atomic, conf
 from tune_prune.ancestry import lineage
+from tune_prune.confirm import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import TrialRecord
-from tune_prune.results import RunInfo, pareto_table, points_table, trials_table
+from tune_prune.results import NOTHING, RunInfo, pareto_table, points_table, trials_table
 
 
 def write_tables(run_dir: Path, records: Sequence[TrialRecord], info: RunInfo) -> None:
@@ -26,6 +27,7 @@ def write_front(
     members: Sequence[Member],
     tested: Mapping[str, Tested],
     info: RunInfo,
+    confirmed: Mapping[str, Confirmed] = NOTHING,
 ) -> None:
     """Write pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
 
@@ -43,7 +45,7 @@ def write_front(
     best = best_of(members) or closest(records)
     if best is not None:
         conf.write(run_dir / "best.conf", conf_of(best, tested.get(best.id) if members else None, info, by_trial))
-    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info))
+    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info, confirmed))
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
@@ -71,7 +73,8 @@ def conf_of(member: Member, test: Tested | None, info: RunInfo, by_trial: Mappin
         "parent": record.parent,
         "compression": point.compression,
         "val_error": point.val_error,
-        "test_error": None if test is None else test.error,
+        "test_error": None if test is None or test.refit else test.error,
+        "refit_test_error": test.error if test and test.refit else None,  # of weights that a replay does not make
     }
     said = facts | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
     if pruners is not None:

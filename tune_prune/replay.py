@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from tune_prune import criteria, masks, pruning, score_cache, task
+from tune_prune import criteria, masks, score_cache, task
 from tune_prune.conf import Conf
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
 from tune_prune.one_model import Settings, prune
 from tune_prune.pruning import Plan, State
-from tune_prune.seeds import derive_seed
+from tune_prune.retracing import Stage, retrace
 from tune_prune.space import KNOBS, to_plan
 from tune_prune.training import evaluate
 
@@ -76,17 +77,13 @@ def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, sourc
     params: dict[str, Any] = {key: value for key, value in notes.items() if key in KNOBS}
     params |= {f"ratio/{label}": notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}
     params |= {f"pruner/{label}": name for label, name in (found.pruners or {}).items()}
-    state, reached = pruning.start(made.dense_model(device)), dict[str, float]()
-    for stage in [*notes.get("history", []), params | {"trial": notes["trial"], "round": notes["round"]}]:
-        plan, seed = to_plan(stage), derive_seed(notes["seed"], stage["trial"])
-        names = sorted(criteria.needs(plan.pruners.values()))
-        known = score_cache.of_dense(names, made.dense_model(device), made.train, Plan.sample)
-        state.rounds_done = plan.rounds_within(reached)
-        for point in pruning.prune(state, plan, made.train, made.validation, seed, made.teacher, known):
-            reached = point.ratios
-            if point.round == stage["round"]:
-                break
-    return state
+    whole = [*notes.get("history", []), params | {"trial": notes["trial"], "round": notes["round"]}]
+    stages = [Stage(stage["trial"], stage["round"], stage) for stage in whole]
+    known: dict[str, dict[str, Tensor]] = {}
+    for stage in stages:
+        names = sorted(criteria.needs(to_plan(stage.params).pruners.values()))
+        known |= score_cache.of_dense(names, made.dense_model(device), made.train, Plan.sample)
+    return retrace(made, stages, notes["seed"], device, known)
 
 
 @contextmanager

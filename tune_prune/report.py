@@ -75,18 +75,23 @@ def _front(found: Found) -> str:
     layers = [key.removeprefix("ratio/") for key in found.front[0] if key.startswith("ratio/")]
     layers = layers if len(layers) <= MOST_LAYERS else []
     head = ["", "fewer weights", "kept", "validation error", "test error, 95 % interval", "trial, round", "files"]
+    again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in found.front)
+    if again:
+        head.insert(-2, "from other seeds, 95 % bound")
     if layers:
         head.append(f"removed, %, in {', '.join(layers)}")
-    rows = [_front_cells(found, row, layers) for row in found.front]
+    rows = [_front_cells(found, row, layers, again) for row in found.front]
     ids = [row.get("id") for row in found.front]
     best = found.summary.get("best")
     inside = table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
     tested = any(math.isfinite(to_float(row.get("test_error"))) for row in found.front)
     note = "<p>Chosen on validation images; test images were read once, for these points.</p>\n" if tested else ""
+    if any(str(row.get("refit")) == "True" for row in found.front):
+        note += "<p>Test errors are of weights refitted on training and validation images together.</p>\n"
     return f'<h2>The front</h2>\n{note}<div class="wide">{inside}</div>'
 
 
-def _front_cells(found: Found, row: Row, layers: Sequence[str]) -> list[str]:
+def _front_cells(found: Found, row: Row, layers: Sequence[str], again: bool) -> list[str]:
     cells = [
         escape(str(row.get("id"))),
         _factor(row),
@@ -96,6 +101,10 @@ def _front_cells(found: Found, row: Row, layers: Sequence[str]) -> list[str]:
         escape(f"{row.get('trial')}, {row.get('round')}"),
         " ".join(_link(found, row, kind) for kind in ("conf", "checkpoint")),
     ]
+    if again:
+        verdict = {"True": "holds", "False": "may not hold"}.get(str(row.get("confirm_holds")), "")
+        mean, high = (shown(to_float(row.get(f"confirm_{name}")), ".2f", " %") for name in ("mean", "high"))
+        cells.insert(-2, f"{mean}, {high} {verdict}")
     if layers:
         cells.append(", ".join(shown(100 * to_float(row.get(f"ratio/{layer}")), ".1f") for layer in layers))
     return cells

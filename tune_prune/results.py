@@ -6,8 +6,15 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
+from tune_prune.confirm import Confirmed
 from tune_prune.front import Member, Tested
 from tune_prune.records import PointRecord, TrialRecord
+
+CONFIRMED = ("confirm_mean", "confirm_spread", "confirm_high", "confirm_holds")
+"""What `--confirm` adds to a member: the mean of the repetitions' validation errors and their standard deviation, in
+percent, the 95 % bound of the mean, and whether that keeps the tradeoff."""
+
+NOTHING: Mapping[str, Confirmed] = {}
 
 
 @dataclass(frozen=True)
@@ -94,17 +101,22 @@ def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
     return _table(rows, [*head, *(name for name in params if name not in {*head, *tail}), *tail])
 
 
-def pareto_table(members: Sequence[Member], tested: Mapping[str, Tested], info: RunInfo) -> DataFrame:
-    """pareto.csv: the front; test errors, by member id, are empty where they were not measured."""
-    rows = [entry(member, tested) | _layers(member.record, member.point, info.labels) for member in members]
+def pareto_table(
+    members: Sequence[Member], tested: Mapping[str, Tested], info: RunInfo, confirmed: Mapping[str, Confirmed] = NOTHING
+) -> DataFrame:
+    """pareto.csv: the front; what was tested or confirmed, by member id, is empty where it was not."""
+    rows = [entry(member, tested, confirmed) | _layers(member.record, member.point, info.labels) for member in members]
     head = ["id", "trial", "round", "compression", "factor", "val_error"]
-    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint"]
+    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint", "refit", *CONFIRMED]
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
 
-def entry(member: Member, tested: Mapping[str, Tested]) -> dict[str, object]:
+def entry(
+    member: Member, tested: Mapping[str, Tested], confirmed: Mapping[str, Confirmed] = NOTHING
+) -> dict[str, object]:
     """A member as the summary and pareto.csv list it."""
-    test = tested.get(member.id)
+    test, again = tested.get(member.id), confirmed.get(member.id)
+    values = (again.mean, again.spread, again.high, again.holds) if again else (None,) * len(CONFIRMED)
     return {
         "id": member.id,
         "trial": member.record.trial,
@@ -117,6 +129,8 @@ def entry(member: Member, tested: Mapping[str, Tested]) -> dict[str, object]:
         "test_error_high": test.high if test else None,
         "conf": member.conf,
         "checkpoint": member.checkpoint,
+        "refit": test.refit if test else None,
+        **dict(zip(CONFIRMED, values, strict=True)),
     }
 
 

@@ -41,7 +41,14 @@ def folder() -> Path:
 
 def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
     """Those of the named statistics that are expensive, by name and layer: read from disk, or measured and kept."""
-    return {name: _all_layers(name, context) for name in names if name in EXPENSIVE}
+    state = context.generator.get_state()
+    found = {}
+    for name in names:
+        if name in EXPENSIVE:  # each from the same random numbers, whichever others are measured or read
+            own = torch.Generator(context.generator.device)
+            own.set_state(state)
+            found[name] = _all_layers(name, replace(context, generator=own))
+    return found
 
 
 def of_dense(

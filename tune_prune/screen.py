@@ -1,7 +1,7 @@
 """What a search shows while it runs: a live table in a terminal, else a plain line now and then."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from tune_prune.confirm import Confirmed
 from tune_prune.front import Member, Tested
 
 LINE_EVERY = 30.0
@@ -118,18 +119,38 @@ class Screen:
         )
         return table
 
-    def front(self, members: Sequence[Member], tested: dict[str, Tested], dense: Tested, dense_val: float) -> None:
+    def front(
+        self,
+        members: Sequence[Member],
+        tested: Mapping[str, Tested],
+        dense: Tested,
+        dense_val: float,
+        confirmed: Mapping[str, Confirmed],
+    ) -> None:
         """The front as a table, the least compressed first."""
         if self._quiet:
             return
-        table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title="Front")
+        refit = any(test.refit for test in tested.values())
+        title = "Front; tested after a refit on training and validation images" if refit else "Front"
+        table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title=title)
+        if confirmed:
+            count = max(len(again.errors) for again in confirmed.values())
+            table.add_column(f"from {count} other seeds", justify="right")
         for column in table.columns[1:5]:
             column.justify = "right"
         table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _test(dense), "")
         for m in members:
             row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_error:.2f} %"
-            table.add_row(m.id, *row, _test(tested[m.id]), str(m.record.trial))
+            again = [_again(confirmed.get(m.id))] if confirmed else []
+            table.add_row(m.id, *row, _test(tested[m.id]), str(m.record.trial), *again)
         self._console.print(table)
+
+
+def _again(confirmed: Confirmed | None) -> str:
+    if confirmed is None:
+        return "-"
+    verdict = "holds" if confirmed.holds else "may not hold"
+    return f"{confirmed.mean:.2f} % (sd {confirmed.spread:.2f}; 95 %: at most {confirmed.high:.2f}, {verdict})"
 
 
 def _test(tested: Tested) -> str:

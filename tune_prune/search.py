@@ -12,8 +12,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
 from tune_prune.config import Config, save
+from tune_prune.confirm import Confirmed
 from tune_prune.errors import HeldError, UserError
 from tune_prune.pace import measure as measure_pace
 from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare
@@ -23,7 +25,7 @@ from tune_prune.screen import Screen
 from tune_prune.searcher import Goal, StudySearcher
 from tune_prune.space import Space, to_plan
 from tune_prune.study import levels_of, open_study
-from tune_prune.telling import Cost, tell
+from tune_prune.telling import Ending, chosen, tell
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials, started_ray
 
@@ -53,8 +55,8 @@ def search(
         with _lock(run_dir):
             if text is not None:
                 save(run_dir, config, space, text)
-            info, cost, missing = _run(config, space, run_dir, screen, prepared, stop, budget, evaluation)
-            code = tell(run_dir, prepared.task, info, prepared.load_test, cost, screen, stop.reason)
+            info, missing = _run(config, space, run_dir, screen, prepared, stop, budget, evaluation)
+            code = _end(config, space, run_dir, screen, replace(prepared, info=info), stop, budget)
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
@@ -121,8 +123,8 @@ def _run(
     stop: Stop,
     budget: Budget,
     evaluation: float,
-) -> tuple[RunInfo, Cost, float]:
-    """Run what is missing: the run's facts with the concurrency it had, what it cost, and the trials missing still."""
+) -> tuple[RunInfo, float]:
+    """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
     info = prepared.info
     progress = Progress(run_dir, info, screen, budget, evaluation)
     searcher = _searcher(config, space, run_dir, prepared, budget, progress, screen)
@@ -135,5 +137,22 @@ def _run(
             stop.judge = searcher.judge
             run_trials(shared, searcher, config, concurrency, stop)
         shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
+    return info, searcher.missing
+
+
+def _end(
+    config: Config, space: Space, run_dir: Path, screen: Screen, prepared: Prepared, stop: Stop, budget: Budget
+) -> int:
+    """Do with the front what was asked for, and tell; returns the exit code."""
+    confirmed: dict[str, Confirmed] = {}
+    refitted: dict[str, str] = {}
+    if stop.signal is None:
+        found, members = chosen(run_dir, stop.reason)
+        interrupted = lambda: stop.signal is not None  # noqa: E731 - a signal may come at any time
+        confirmed, refitted = confirm_and_refit(
+            run_dir, config, space, prepared, found, members, interrupted, screen.say
+        )
     own = resource.getrusage(resource.RUSAGE_SELF)
-    return info, Cost(budget.gone, own.ru_utime + own.ru_stime), searcher.missing
+    reason = "interrupted" if stop.signal is not None else stop.reason
+    ending = Ending(reason, budget.gone, own.ru_utime + own.ru_stime, confirmed, refitted)
+    return tell(run_dir, prepared.task, prepared.info, prepared.load_test, screen, ending)

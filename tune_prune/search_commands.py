@@ -20,6 +20,12 @@ def search(
     finish: Annotated[
         float | None, typer.Option(help="Share of the trials that train what looks best on.  [default: the space's]")
     ] = None,
+    confirm: Annotated[
+        int | None, typer.Option(help="Afterwards, retrain what was found from so many other seeds.")
+    ] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Afterwards, train what was found on validation images too.")
+    ] = False,
     pruners: Annotated[str | None, typer.Option(help="Pruners to choose from: mag,taylor1,...")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.  [default: tpe]")] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
@@ -49,6 +55,8 @@ def search(
         "time_budget": None if time_budget is None else configs.parse_duration(time_budget),
         "acc_tradeoff": acc_tradeoff,
         "finish": finish,
+        "confirm": confirm,
+        "refit": refit or None,
         "pruners": None if pruners is None else tuple(pruners.split(",")),
         "sampler": sampler,
         "seed": seed,

@@ -1,12 +1,20 @@
 """The command `tune-prune sensitivity`. Heavy modules are imported when it runs."""
 
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tune_prune.errors import UserError
-from tune_prune.model_commands import AsJson, Data, Device, Model, echo, silent
+from tune_prune.model_commands import AsJson, Data, Device, Model, silent
+
+if TYPE_CHECKING:
+    from tune_prune.pruning import Known
+    from tune_prune.sensitivity import Cell, Sensed
+    from tune_prune.task import Task
 
 
 def sensitivity(
@@ -35,7 +43,9 @@ def sensitivity(
     from tune_prune.sensitivity_files import Table, fingerprint, picture
     from tune_prune.training import pick_device, steps_of, steps_per_epoch
 
-    say, on, pruners = silent if json else echo, pick_device(device), pruner.split(",")
+    # where it goes is settled now: what is printed while Ray is there goes to Ray's log
+    say = silent if json else partial(typer.echo, file=sys.stdout)
+    on, pruners = pick_device(device), pruner.split(",")
     statistics = needs(pruners)
     for value in ratio or []:
         if not 0 <= value < 1:
@@ -52,12 +62,8 @@ def sensitivity(
     context = Context(dense, sample, round_generator(seed, 1), say, only=layer or None)
     known = score_cache.known(sorted(statistics), context) if missing else {}
     if retrain:
-        from tune_prune.config import Config
-        from tune_prune.fanout import each
-
-        config = Config(budget=1, acc_tradeoff=0, device=on.type, max_concurrent=max_concurrent)
         out.mkdir(parents=True, exist_ok=True)
-        measured = each(made, missing, config, known, out.absolute() / "ray.log")
+        measured = _spread(made, missing, on.type, max_concurrent, known, out.absolute() / "ray.log")
     else:
         measured = sensing.untrained(made.to(on), missing, on, known)
     for sensed in measured:
@@ -68,3 +74,16 @@ def sensitivity(
     picture(out.absolute() / "sensitivity.png", f"{model}: each layer pruned alone", wanted, made.dense.error)
     files = {"csv": "sensitivity.csv", "picture": "sensitivity.png", "points": len(wanted)}
     typer.echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")
+
+
+def _spread(
+    made: "Task", cells: "list[Cell]", device: str, max_concurrent: int | None, known: "Known", log: Path
+) -> "Iterator[Sensed]":
+    """Measure cells that retrain, on Ray's workers."""
+    from tune_prune.config import Config
+    from tune_prune.fanout import results, workers
+    from tune_prune.sensitivity import retrained
+
+    config = Config(budget=1, acc_tradeoff=0, device=device, max_concurrent=max_concurrent)
+    with workers(made, config, known, log) as each:
+        yield from results(each(retrained, cells))

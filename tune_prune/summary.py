@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tune_prune import pareto
+from tune_prune.confirm import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import MARK, TrialRecord
-from tune_prune.results import RunInfo, entry, rounded_up
+from tune_prune.results import NOTHING, RunInfo, entry, rounded_up
 from tune_prune.sensitivity import Sensed
 
 
@@ -27,6 +28,7 @@ def summarize(
     cpu_seconds: float,
     lost: int = 0,
     hardest: Sensed | None = None,
+    confirmed: Mapping[str, Confirmed] = NOTHING,
 ) -> dict[str, object]:
     """What summary.json says; only types that JSON has, so an infinite factor is None.
 
@@ -69,7 +71,7 @@ def summarize(
         "hypervolume": hypervolume_of(records, info),
         "wall_seconds": wall_seconds,
         "cpu_seconds": cpu_seconds,
-        "front": [entry(member, tested) for member in members],
+        "front": [entry(member, tested, confirmed) for member in members],
         "best": best.id if best else None,
         **_nearest_miss(records, members, info),
         "hardest_layer": None

@@ -1,13 +1,14 @@
 """The end of a search: the front meets the test images, once, and every file of the run directory is written."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
+from tune_prune.confirm import Confirmed
 from tune_prune.data import Split
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.records import TrialRecord
@@ -19,46 +20,62 @@ from tune_prune.training import evaluate, ready
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a process spent so far: seconds of wall-clock, and CPU seconds of its own, workers not counted."""
+class Ending:
+    """How a search ended: why before its budget, or nothing; what it cost; what was done with its front since.
 
+    Seconds are wall-clock, and CPU of this process, workers not counted. `confirmed` and `refitted` are by member id:
+    what repetitions measured, and files of refitted weights relative to the run directory.
+    """
+
+    reason: str
     wall_seconds: float
     cpu_seconds: float
+    confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
+    refitted: Mapping[str, str] = field(default_factory=dict)
+
+
+def chosen(run_dir: Path, reason: str) -> tuple[list[TrialRecord], list[Member]]:
+    """What a search that ended for this reason has measured, and its front."""
+    found = [_closed(record, reason) for record in records.read_all(run_dir)]
+    return found, front_of(found)
 
 
 def tell(
-    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], cost: Cost, screen: Screen, ended: str
+    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], screen: Screen, ending: Ending
 ) -> int:
     """Write every file of a run directory; returns 0, or 3 where no point keeps the tradeoff.
 
-    `ended` says why the search ended before its budget, or is empty. After an interruption the test images are not
-    read: the front is not the final one yet.
+    After an interruption the test images are not read: the front is not the final one yet.
     """
-    found = [_closed(record, ended) for record in records.read_all(run_dir)]
-    members = front_of(found)
+    found, members = chosen(run_dir, ending.reason)
+    members = [_refitted(member, ending.refitted) for member in members]
     tested: dict[str, Tested] = {}
     dense: Tested | None = None
-    if ended != "interrupted":
+    if ending.reason != "interrupted":
         tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
-    nearest = None if members or ended == "interrupted" else closest(found)
+        tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
+    nearest = None if members or ending.reason == "interrupted" else closest(found)
     hardest = None if nearest is None else obstacle.hardest(task, nearest, torch.device(info.device))
-    spent = sum(record.cpu_seconds for record in found) + cost.cpu_seconds
+    spent = sum(record.cpu_seconds for record in found) + ending.cpu_seconds
     summary = summarize(
         found,
         members,
         tested,
         info,
         dense_test_error=dense.error if dense else None,
-        wall_seconds=cost.wall_seconds + _earlier_wall(run_dir),
+        wall_seconds=ending.wall_seconds + _earlier_wall(run_dir),
         cpu_seconds=spent,
         hardest=hardest,
+        confirmed=ending.confirmed,
     )
     outputs.write_tables(run_dir, found, info)
-    outputs.write_front(run_dir, found, members, tested, info)
+    outputs.write_front(run_dir, found, members, tested, info, ending.confirmed)
     outputs.write_summary(run_dir, summary)
     plots.pareto_png(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
     report.write_report(run_dir)
-    _show(screen, run_dir, found, members, tested, dense, info, summary)
+    if tested and dense:
+        screen.front(members, tested, dense, info.dense_val_error, ending.confirmed)
+    _show(screen, run_dir, found, members, info, summary)
     return 0 if members else 3
 
 
@@ -71,6 +88,11 @@ def _earlier_wall(run_dir: Path) -> float:
     """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
     path = run_dir / "summary.json"
     return float(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"]) if path.is_file() else 0.0
+
+
+def _refitted(member: Member, files: Mapping[str, str]) -> Member:
+    """A member with its refitted weights in the place of those that it was chosen for, where there are some."""
+    return replace(member, point=replace(member.point, checkpoint=files.get(member.id, member.point.checkpoint)))
 
 
 def _test(
@@ -97,13 +119,9 @@ def _show(
     run_dir: Path,
     found: Sequence[TrialRecord],
     members: Sequence[Member],
-    tested: dict[str, Tested],
-    dense: Tested | None,
     info: RunInfo,
     summary: dict[str, object],
 ) -> None:
-    if tested and dense:
-        screen.front(members, tested, dense, info.dense_val_error)
     best, nearest = best_of(members), closest(found)
     if best:
         screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")

@@ -1,0 +1,125 @@
+"""Jobs on a stand-in for Ray; with Ray itself: test_sensitivity_command.py."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import ended
+
+from tune_prune import fanout
+from tune_prune.config import Config
+from tune_prune.confirm import confirm_front, measure, repetitions
+from tune_prune.front import Member
+from tune_prune.task import Task
+
+CPU = torch.device("cpu")
+HALF = 512 / 1088
+PARAMS: Mapping[str, Any] = {
+    "ratio/2": 0.5, "ratio/4": 0.0, "pruner": "mag", "rounds": 1, "final_steps": 150, "lr": 0.1, "batch_size": 16
+}  # fmt: skip
+
+
+def double(task: Task, job: int, device: torch.device, known: Mapping[str, Any]) -> int:
+    if job == 0:
+        raise ZeroDivisionError("in a job")
+    assert (task.model, device.type, known) == ("conftest:mlp", "cpu", {})
+    return 2 * job
+
+
+class Ray:
+    """What `fanout` asks of Ray, done here: a job runs when it is waited for, the newest first."""
+
+    class RayError(Exception):
+        """As Ray has it: `cause` is what the job raised."""
+
+    def __init__(self) -> None:
+        self.exceptions = SimpleNamespace(RayError=self.RayError)
+        self.started, self.ended, self.stored, self.most = 0, 0, 0, 0
+
+    @contextmanager
+    def started_ray(self, config: Config, nbytes: int, log: Path) -> Iterator[int]:
+        self.started += 1
+        yield 2
+        self.ended += 1
+
+    def put(self, value: object) -> object:
+        self.stored += 1
+        return value
+
+    def remote(self, **resources: object) -> Callable[[Callable[..., object]], object]:
+        def submit(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
+            def ready() -> object:
+                try:
+                    return function(*arguments)
+                except Exception as error:
+                    wrapped = self.RayError("with a traceback")
+                    wrapped.cause = error  # type: ignore[attr-defined]
+                    raise wrapped from error
+
+            return ready
+
+        return lambda function: SimpleNamespace(remote=lambda *arguments: submit(function, *arguments))
+
+    def wait(self, running: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        self.most = max(self.most, len(running))
+        return running[-1:], running[:-1]
+
+    def get(self, ready: Callable[[], object]) -> object:
+        return ready()
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    made = Ray()
+    monkeypatch.setattr(fanout, "ray", made)
+    monkeypatch.setattr(fanout, "started_ray", made.started_ray)
+    return made
+
+
+def workers(task: Task, tmp_path: Path, stopped: Callable[[], bool] = lambda: False) -> Any:
+    return fanout.workers(task, Config(1, 0.0, device="cpu"), {}, tmp_path / "ray.log", stopped)
+
+
+def test_ray_is_started_once_and_only_for_jobs(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
+    with workers(toy_task, tmp_path) as each:
+        assert list(each(double, [])) == []
+        assert ray.started == 0
+        assert sorted(each(double, [1, 2, 3, 4])) == [(1, 2), (2, 4), (3, 6), (4, 8)]
+        assert list(each(double, [5])) == [(5, 10)]
+        assert (ray.started, ray.stored, ray.ended, ray.most) == (1, 1, 0, 2)
+    assert ray.ended == 1
+
+
+def test_a_job_that_raises_is_yielded_with_what_it_raised(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
+    with workers(toy_task, tmp_path) as each:
+        found = dict(each(double, [1, 0, 2]))
+        assert isinstance(found.pop(0), ZeroDivisionError)
+        assert found == {1: 2, 2: 4}
+        rest = fanout.results(each(double, [1, 0, 2]))
+        assert {next(rest), next(rest)} == {2, 4}
+        with pytest.raises(RuntimeError, match="1 failed; 0: ZeroDivisionError: in a job"):
+            next(rest)
+
+
+def test_it_ends_early_when_told_to(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
+    seen: list[int] = []
+    with workers(toy_task, tmp_path, lambda: len(seen) >= 2) as each:
+        for job, _ in each(double, [1, 2, 3, 4, 5]):
+            seen.append(job)
+        assert len(seen) == 2
+        assert list(each(double, [6])) == []
+
+
+def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
+    record = ended(0, (HALF, 1.0))
+    member = Member("001", replace(record, params=PARAMS), record.last)
+    with workers(toy_task, tmp_path) as each:
+        found, failures = confirm_front(tmp_path, [member], {}, seed=0, limit=20.0, count=3, each=each)
+    assert failures == []
+    jobs = repetitions(member, {}, 0, 3)
+    assert found["001"].errors == tuple(measure(toy_task, job, CPU, {}) for job in jobs)

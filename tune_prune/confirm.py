@@ -1,0 +1,175 @@
+"""The front, measured again from other seeds: whether a member keeps the tradeoff, or was lucky once.
+
+The front holds the lowest errors of hundreds of rounds, and the lowest of many measurements flatters. A member that is
+pruned and retrained along its whole way from seeds that nothing was chosen by does not.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tune_prune import atomic, masks
+from tune_prune.front import Member
+from tune_prune.pruning import Known
+from tune_prune.records import TrialRecord
+from tune_prune.retracing import Stage, retrace, stages_of
+from tune_prune.seeds import derive_seed
+from tune_prune.task import Task
+from tune_prune.training import DivergedError, evaluate
+
+T95 = (6.31375, 2.91999, 2.35336, 2.13185, 2.01505, 1.94318, 1.89458)
+"""Student's t, 95 %, one-sided, for 1, 2, ... degrees of freedom (Student 1908)."""
+
+
+def t95(freedom: int) -> float:
+    """The 95 % quantile of Student's t with so many degrees of freedom, at least 1; right to 1e-5."""
+    if freedom < 1:
+        raise ValueError(f"degrees of freedom must be at least 1, got {freedom}")
+    if freedom <= len(T95):
+        return T95[freedom - 1]
+    # around the normal quantile in powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5)
+    z = statistics.NormalDist().inv_cdf(0.95)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a member's repetitions measured: validation errors in percent, at least two, and the limit on them."""
+
+    errors: tuple[float, ...]
+    limit: float
+
+    def __post_init__(self) -> None:
+        if len(self.errors) < 2:
+            raise ValueError(f"a spread needs at least 2 repetitions, got {len(self.errors)}")
+
+    @property
+    def mean(self) -> float:
+        """Of the errors, in percent."""
+        return statistics.mean(self.errors)  # exact, so that errors that are all at the limit are not above it
+
+    @property
+    def spread(self) -> float:
+        """The errors' sample standard deviation, in percentage points."""
+        return statistics.stdev(self.errors)
+
+    @property
+    def high(self) -> float:
+        """The one-sided 95 % upper confidence bound of the mean, in percent (Student 1908)."""
+        return self.mean + t95(len(self.errors) - 1) * self.spread / math.sqrt(len(self.errors))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound keeps the limit."""
+        return self.high <= self.limit
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One thing to measure: the way to a round of a trial, from another seed. `number` counts from 1."""
+
+    trial: int
+    round: int
+    number: int
+    seed: int
+    stages: Sequence[Stage]
+    compression: float
+
+    @property
+    def file(self) -> str:
+        """Where what it measures goes, relative to the run directory."""
+        return f"confirm/{self.trial}-{self.round}-{self.number}.json"
+
+
+Each = Callable[
+    [Callable[[Task, Repetition, torch.device, Known], float], Sequence[Repetition]],
+    Iterable[tuple[Repetition, float | Exception]],
+]
+"""What spreads repetitions over workers, as `fanout.workers` does: each with its result, or what it raised."""
+
+
+def repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: int, count: int) -> list[Repetition]:
+    """What confirms a member; `seed` is the search's.
+
+    The seeds are `derive_seed(seed, -1, number)`: trials are counted from 0, so that no trial drew from one of them.
+    They are the same for every member, so that members are compared under the same luck, and a larger `count` only
+    adds to them.
+    """
+    record, point = member.record, member.point
+    stages = stages_of(record, point.round, by_trial)
+    return [
+        Repetition(record.trial, point.round, number, derive_seed(seed, -1, number), stages, point.compression)
+        for number in range(1, count + 1)
+    ]
+
+
+def measure(task: Task, job: Repetition, device: torch.device, known: Known) -> float:
+    """The validation error, in percent, that a repetition ends with; 100 where it diverges and leaves no network."""
+    try:
+        state = retrace(task, job.stages, job.seed, device, known)
+    except DivergedError:
+        return 100.0
+    if masks.compression(state.masks) != job.compression:
+        raise RuntimeError("it removed another number of weights than the trial did")
+    return evaluate(state.model, task.validation).error
+
+
+def confirm_front(
+    run_dir: Path,
+    members: Sequence[Member],
+    by_trial: Mapping[int, TrialRecord],
+    *,
+    seed: int,
+    limit: float,
+    count: int,
+    each: Each,
+) -> tuple[dict[str, Confirmed], list[str]]:
+    """Repeat every member from `count` other seeds, at least 2; what the run directory has is not measured again.
+
+    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Returns what was
+    found by member id, without the members of which a repetition is missing, and a line for each that failed. Where
+    `each` ends early, as on an interruption, the rest is missing and nothing is lost.
+    """
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}")
+    wanted = {member.id: repetitions(member, by_trial, seed, count) for member in members}
+    jobs = [job for row in wanted.values() for job in row]
+    found = {job.file: error for job in jobs if (error := _read(run_dir / job.file, job)) is not None}
+    failures = []
+    for job, result in each(measure, [job for job in jobs if job.file not in found]):
+        if isinstance(result, Exception):
+            reason = " ".join(f"{type(result).__name__}: {result}".split())
+            failures.append(f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {reason}")
+        else:
+            _write(run_dir / job.file, job, result)
+            found[job.file] = result
+    whole = {id_: row for id_, row in wanted.items() if all(job.file in found for job in row)}
+    return {id_: Confirmed(tuple(found[job.file] for job in row), limit) for id_, row in whole.items()}, failures
+
+
+def _write(path: Path, job: Repetition, error: float) -> None:
+    measured = {"seed": job.seed, "compression": job.compression, "val_error": error}
+    atomic.write_text(path, json.dumps(measured, indent=1) + "\n")
+
+
+def _read(path: Path, job: Repetition) -> float | None:
+    """What was measured already; None where nothing was, or the file is damaged or another repetition's."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        error = float(raw["val_error"])
+        same = (raw["seed"], raw["compression"]) == (job.seed, job.compression)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return error if same and 0 <= error <= 100 else None
