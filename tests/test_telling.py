@@ -148,7 +148,7 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
     assert written == (tmp_path / "refits/1-1.safetensors").read_bytes()
     assert conf.read(tmp_path / "confs/002.conf").notes["refit_test_error"] == second["test_error"]
     assert "tested after a refit" in shown
-    assert "60.50 % (sd 0.71; 95 %: at most 63.66, holds)" in shown
+    assert "60.50 ± 0.71 %, holds" in shown
     page = (tmp_path / "report.html").read_text()
     assert "60.50 %, 63.66 % holds" in page
     assert "refitted on training and validation images together" in page

@@ -135,7 +135,7 @@ class Screen:
         table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title=title)
         if confirmed:
             count = max(len(again.errors) for again in confirmed.values())
-            table.add_column(f"from {count} other seeds", justify="right")
+            table.add_column(f"{count} other seeds", justify="right")
         for column in table.columns[1:5]:
             column.justify = "right"
         table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _test(dense), "")
@@ -150,7 +150,7 @@ def _again(confirmed: Confirmed | None) -> str:
     if confirmed is None:
         return "-"
     verdict = "holds" if confirmed.holds else "may not hold"
-    return f"{confirmed.mean:.2f} % (sd {confirmed.spread:.2f}; 95 %: at most {confirmed.high:.2f}, {verdict})"
+    return f"{confirmed.mean:.2f} ± {confirmed.spread:.2f} %, {verdict}"
 
 
 def _test(tested: Tested) -> str:

@@ -3,10 +3,12 @@
     python experiments/search_efficiency/plain.py OUT_DIR SEED [TRIALS]
 
 FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios uniform in [0, 0.995]; a trial's
-result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial, compression, validation error.
+result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial, compression, validation error;
+the first row, without a point, holds the driver's CPU seconds.
 """
 
 import csv
+import resource
 import sys
 import time
 from pathlib import Path
@@ -63,6 +65,8 @@ def main() -> None:
     with (out / f"plain-{seed}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", "cpu_seconds", "compression", "val_error"])
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        writer.writerow([-1, own.ru_utime + own.ru_stime, "", ""])
         writer.writerows([i, m["cpu"], m["compression"], m["val_error"]] for i, m in enumerate(results))
 
 
