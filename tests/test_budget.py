@@ -27,6 +27,7 @@ def test_time_alone(now: list[float]) -> None:
     assert (made.gone, made.left, made.missing(1000)) == (10, 40, math.inf)
     assert made.expected(20) == pytest.approx(100)  # a fifth of the time for trials is gone
     assert made.expected(60, before=40) == pytest.approx(140)  # and 20 of them were run in it
+    assert (made.expected(0), made.expected(40, before=40)) == (1, 41)
     now[0] = 140.0
     assert made.left == 0
 

@@ -35,9 +35,12 @@ class Driver:
     levels: Sequence[Guess] = ()
     economy: Economy = OFF
     changes: int = 0
+    finish_seconds: float = 0.0
+    budget: Budget = field(default_factory=lambda: Budget(40))
 
     def __post_init__(self) -> None:
-        goal = Goal(Budget(40), DENSE, LIMIT, self.finish, self.guesses, self.levels, self.economy, {"2": 1000})
+        queue = self.guesses, self.levels
+        goal = Goal(self.budget, DENSE, LIMIT, self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds)
         self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
         self.ids: dict[int, str] = {}
 
@@ -220,6 +223,16 @@ def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) ->
         assert (config["start"].round, config["start"].checkpoint) == (2, f"rounds/{parent['trial']}-2.safetensors")
         assert config["seed"] != parent["seed"]
     assert driver.searcher.finishing == {config["trial"]: config["start"].trial for config in finishing}
+
+
+def test_nothing_is_finished_that_would_not_end_in_time(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH, finish_seconds=10.0, budget=Budget(40, seconds=1e6))
+    driver.run(20)
+    done = len(driver.searcher.finishing)
+    assert done > 0
+    driver.budget.reserve = 1e6  # no time is left
+    driver.run(20)
+    assert len(driver.searcher.finishing) == done
 
 
 def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Study) -> None:

@@ -32,9 +32,12 @@ class Budget:
         return math.inf if self.trials is None else max(0, self.trials - done)
 
     def expected(self, started: int, before: int = 0) -> float:
-        """How many trials the run will come to, by number or at this pace; `before` were run by earlier processes."""
+        """How many trials the run will come to, by number or at this pace; `before` were run by earlier processes.
+
+        Of time alone, at least one more than there are.
+        """
         most = math.inf if self.trials is None else self.trials
         if self.seconds is None or self.gone <= 0:
             return most
         share = min(1.0, self.gone / max(self.seconds - self.reserve, 1e-9))
-        return min(most, before + (started - before) / share)
+        return min(most, max(started + 1, before + (started - before) / share))

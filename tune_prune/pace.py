@@ -21,9 +21,13 @@ class Pace:
     step: float
     evaluation: float
 
+    def of(self, steps: int) -> float:
+        """Seconds of a round with so many steps, without what its pruners measure."""
+        return steps * self.step + self.evaluation
+
     def round_of(self, plan: Plan) -> float:
-        """Seconds of the shortest round of a plan, without what its pruners measure."""
-        return min(plan.recipe_at(round_).steps for round_ in (1, plan.rounds)) * self.step + self.evaluation
+        """Seconds of the shortest round of a plan."""
+        return self.of(min(plan.recipe_at(round_).steps for round_ in (1, plan.rounds)))
 
 
 def measure(task: Task, plan: Plan, device: torch.device, threads: int) -> Pace:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from tune_prune.budget import Budget
 from tune_prune.config import Config, save
 from tune_prune.confirm import Confirmed
 from tune_prune.errors import HeldError, UserError
-from tune_prune.pace import measure as measure_pace
+from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare
 from tune_prune.progress import FILES, Progress
 from tune_prune.results import RunInfo
@@ -51,12 +51,12 @@ def search(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
-        evaluation = _enough_time(config, space, prepared, budget) if config.time_budget else 0.0
+        run = _Run(config, space, run_dir, screen, prepared, budget, stop, _pace(config, space, prepared, budget))
         with _lock(run_dir):
             if text is not None:
                 save(run_dir, config, space, text)
-            info, missing = _run(config, space, run_dir, screen, prepared, stop, budget, evaluation)
-            code = _end(config, space, run_dir, screen, replace(prepared, info=info), stop, budget)
+            info, missing = run.trials()
+            code = run.ending(info)
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
@@ -65,19 +65,19 @@ def search(
     return code
 
 
-def _enough_time(config: Config, space: Space, prepared: Prepared, budget: Budget) -> float:
-    """Seconds of an evaluation; a `UserError` where the time does not hold a single round."""
-    labels = prepared.info.labels
-    plan = to_plan(space.middle(labels))
-    pace = measure_pace(prepared.task, plan, torch.device(config.torch_device), max(1, int(config.cpus_per_trial)))
+def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> Pace:
+    """How long things take, where time is short; a `UserError` where it does not hold a single round."""
+    if budget.seconds is None:
+        return Pace(0.0, 0.0)
+    plan = to_plan(space.middle(prepared.info.labels))
+    pace = measure(prepared.task, plan, torch.device(config.torch_device), max(1, int(config.cpus_per_trial)))
     round_ = pace.round_of(plan)
     others = budget.gone + RAY_START + FILES + 2 * pace.evaluation  # of the test images, at least
-    assert budget.seconds is not None
     if budget.seconds < others + round_:
         takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
         least = math.ceil(others + round_)
         raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
-    return pace.evaluation
+    return pace
 
 
 def _lock(run_dir: Path) -> AbstractContextManager[object]:
@@ -88,71 +88,66 @@ def _lock(run_dir: Path) -> AbstractContextManager[object]:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
 
 
-def _searcher(
-    config: Config,
-    space: Space,
-    run_dir: Path,
-    prepared: Prepared,
-    budget: Budget,
-    progress: Progress,
-    screen: Screen,
-) -> StudySearcher:
-    """The searcher of a run's study, which is begun or gone on with."""
-    info = prepared.info
-    study = open_study(config.storage, run_dir, fingerprint(space, info))
-    goal = Goal(
-        budget=budget,
-        dense_error=info.dense_val_error,
-        limit=info.limit,
-        finish=space.finish,
-        guesses=space.queue(info.labels),
-        levels=levels_of(study, lambda: first_levels(space, prepared, config, screen.say)),
-        economy=space.economy,
-        totals=info.totals,
-    )
-    knobs = space.params(info.labels)
-    return StudySearcher(study, run_dir, knobs, goal, config.sampler, config.seed, progress.update)
+@dataclass(frozen=True)
+class _Run:
+    """One process's part of a search, in a directory that it holds."""
 
+    config: Config
+    space: Space
+    run_dir: Path
+    screen: Screen
+    prepared: Prepared
+    budget: Budget
+    stop: Stop
+    pace: Pace
 
-def _run(
-    config: Config,
-    space: Space,
-    run_dir: Path,
-    screen: Screen,
-    prepared: Prepared,
-    stop: Stop,
-    budget: Budget,
-    evaluation: float,
-) -> tuple[RunInfo, float]:
-    """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
-    info = prepared.info
-    progress = Progress(run_dir, info, screen, budget, evaluation)
-    searcher = _searcher(config, space, run_dir, prepared, budget, progress, screen)
-    threads = max(1, int(config.cpus_per_trial))
-    statistics = known_statistics(space, prepared.task, config, screen.say) if searcher.missing else {}
-    shared = Shared.of(prepared.task, run_dir, info.limit, config.torch_device, threads, statistics)
-    if searcher.missing and not stop.reason:
-        with started_ray(config, shared.nbytes, run_dir / "ray.log") as concurrency, screen:
-            info = replace(info, concurrency=concurrency)
-            stop.judge = searcher.judge
-            run_trials(shared, searcher, config, concurrency, stop)
-        shutil.rmtree(run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
-    return info, searcher.missing
+    def trials(self) -> tuple[RunInfo, float]:
+        """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
+        config, made, info = self.config, self.prepared.task, self.prepared.info
+        searcher = self._searcher()
+        threads = max(1, int(config.cpus_per_trial))
+        statistics = known_statistics(self.space, made, config, self.screen.say) if searcher.missing else {}
+        shared = Shared.of(made, self.run_dir, info.limit, config.torch_device, threads, statistics)
+        if searcher.missing and not self.stop.reason:
+            with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
+                info = replace(info, concurrency=concurrency)
+                self.stop.judge = searcher.judge
+                run_trials(shared, searcher, config, concurrency, self.stop)
+            shutil.rmtree(self.run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
+        return info, searcher.missing
 
-
-def _end(
-    config: Config, space: Space, run_dir: Path, screen: Screen, prepared: Prepared, stop: Stop, budget: Budget
-) -> int:
-    """Do with the front what was asked for, and tell; returns the exit code."""
-    confirmed: dict[str, Confirmed] = {}
-    refitted: dict[str, str] = {}
-    if stop.signal is None:
-        found, members = chosen(run_dir, stop.reason)
-        interrupted = lambda: stop.signal is not None  # noqa: E731 - a signal may come at any time
-        confirmed, refitted = confirm_and_refit(
-            run_dir, config, space, prepared, found, members, interrupted, screen.say
+    def _searcher(self) -> StudySearcher:
+        """The searcher of the run's study, which is begun or gone on with."""
+        config, space, info = self.config, self.space, self.prepared.info
+        study = open_study(config.storage, self.run_dir, fingerprint(space, info))
+        goal = Goal(
+            budget=self.budget,
+            dense_error=info.dense_val_error,
+            limit=info.limit,
+            finish=space.finish,
+            guesses=space.queue(info.labels),
+            levels=levels_of(study, lambda: first_levels(space, self.prepared, config, self.screen.say)),
+            economy=space.economy,
+            totals=info.totals,
+            finish_seconds=self.pace.of(space.finish.steps),
         )
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    reason = "interrupted" if stop.signal is not None else stop.reason
-    ending = Ending(reason, budget.gone, own.ru_utime + own.ru_stime, confirmed, refitted)
-    return tell(run_dir, prepared.task, prepared.info, prepared.load_test, screen, ending)
+        progress = Progress(self.run_dir, info, self.screen, self.budget, self.pace.evaluation)
+        knobs = space.params(info.labels)
+        return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, progress.update)
+
+    def ending(self, info: RunInfo) -> int:
+        """Do with the front what was asked for, and tell; returns the exit code."""
+        confirmed: dict[str, Confirmed] = {}
+        refitted: dict[str, str] = {}
+        if not self._interrupted():
+            found, members = chosen(self.run_dir, self.stop.reason)
+            confirmed, refitted = confirm_and_refit(
+                self.run_dir, self.config, self.space, self.prepared, found, members, self._interrupted, self.screen.say
+            )
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        reason = "interrupted" if self._interrupted() else self.stop.reason
+        ending = Ending(reason, self.budget.gone, own.ru_utime + own.ru_stime, confirmed, refitted)
+        return tell(self.run_dir, self.prepared.task, info, self.prepared.load_test, self.screen, ending)
+
+    def _interrupted(self) -> bool:
+        return self.stop.signal is not None

@@ -34,7 +34,7 @@ class Goal:
     """What the searcher works for: within what budget, what error is allowed (percent), what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, each more compressed than the one before, until one is too much.
-    `totals` are the weights of each layer.
+    `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take.
     """
 
     budget: Budget
@@ -45,6 +45,7 @@ class Goal:
     levels: Sequence[Guess] = ()
     economy: Economy = field(default_factory=Economy)
     totals: Mapping[str, int] = field(default_factory=dict)
+    finish_seconds: float = 0.0
 
 
 class StudySearcher(Searcher):
@@ -238,7 +239,7 @@ class StudySearcher(Searcher):
     def _time_to_finish(self) -> bool:
         """Whether a finishing trial would end in time, going by those that have ended."""
         took = [record.seconds for record in self.records.values() if record.kind == "finish"]
-        return max(took, default=0.0) <= self._goal.budget.left
+        return max(took, default=self._goal.finish_seconds) <= self._goal.budget.left
 
     def _levels_go_on(self) -> bool:
         """Whether no level that was tried is beyond what finishing is expected to bring below the limit."""
