@@ -14,8 +14,9 @@ from tune_prune import atomic, records, stopping
 from tune_prune.budget import Budget
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
-from tune_prune.searcher import MAX_STARTS, Goal, Guess, StudySearcher
+from tune_prune.searcher import MAX_STARTS, StudySearcher
 from tune_prune.space import Economy, Finish
+from tune_prune.turns import Goal, Guess
 
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
 DENSE, LIMIT = 1.0, 2.0

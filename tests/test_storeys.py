@@ -18,14 +18,17 @@ STOREYS = {
     "a search, described": "knobs space space_file config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "budget pace finishing stopping study observations searcher trainable rounds telling tuning fanout preparation "
+        "budget pace finishing stopping study observations ledger turns searcher trainable rounds telling tuning fanout preparation "
         "afterwards progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
 ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
-ALLOWED = {"ray": {"searcher", "trainable", "tuning", "fanout"}, "optuna": {"study", "observations", "searcher"}}
+ALLOWED = {
+    "ray": {"searcher", "trainable", "tuning", "fanout"},
+    "optuna": {"study", "observations", "ledger", "searcher"},
+}
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:

@@ -22,12 +22,13 @@ from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, 
 from tune_prune.progress import FILES, Progress
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
-from tune_prune.searcher import Goal, StudySearcher
+from tune_prune.searcher import StudySearcher
 from tune_prune.space import Space, to_plan
 from tune_prune.study import levels_of, open_study
 from tune_prune.telling import Ending, chosen, tell
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials, started_ray
+from tune_prune.turns import Goal
 
 RAY_START = 6.0
 """Seconds that Ray takes to start, about."""

@@ -2,7 +2,8 @@
 
     python experiments/pruners/strengths.py > experiments/pruners/strengths.txt
 
-Error in percent, on the validation images, of all layers pruned by a ratio without retraining; one seed.
+Error in percent, on the validation images, of all layers pruned by a ratio without retraining; one seed. "falling":
+steps get shorter towards the end.
 """
 
 import torch
@@ -15,7 +16,8 @@ from tune_prune.training import evaluate
 
 CPU = torch.device("cpu")
 RATIOS = (0.5, 0.7, 0.8, 0.9)
-SETTINGS = [(strength, way) for way in (0.3, 1.0, 3.0) for strength in (1e-4, 3e-4, 1e-3)]
+SETTINGS = [(way, strength, False) for way in (0.3, 1.0, 3.0) for strength in (1e-4, 3e-4, 1e-3)]
+SETTINGS += [(way, 3e-4, True) for way in (1.0, 1.3, 2.0, 3.0)]
 SLOPES: dict[str, gates.Penalty] = {"l1": torch.sign, "l2": lambda gate: gate}
 
 
@@ -38,12 +40,13 @@ def main() -> None:
         print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
         print(f"  mag: {', '.join(errors(made, {k: w.abs() for k, w in prunable(made.dense_model(CPU)).items()}))}")
         for name, slope in SLOPES.items():
-            for strength, way in SETTINGS:
+            for way, strength, falling in SETTINGS:
                 gates.STRENGTH = strength
                 context = Context(made.dense_model(CPU), sample, torch.Generator().manual_seed(1))
-                factors = {label: factor.abs() for label, factor in gates.learn(context, slope, way).items()}
+                factors = {label: factor.abs() for label, factor in gates.learn(context, slope, way, falling).items()}
                 middle = torch.cat([factor.flatten() for factor in factors.values()]).median()
-                said = f"strength {strength:g}, way {way:g}: median |f| {middle:.2f}"
+                course = ", falling" if falling else ""
+                said = f"strength {strength:g}, way {way:g}{course}: median |f| {middle:.2f}"
                 print(f"  {name}, {said}; {', '.join(errors(made, factors))}", flush=True)
 
 

@@ -1,0 +1,109 @@
+"""What the search itself costs: suggestions, bookkeeping, stopping and the screen's numbers, without any training.
+
+    python experiments/search_cost/measure.py 1000
+
+So many trials of lenet_300_100's space, two at a time, whose errors come from a formula in place of a network. Prints,
+for each tenth of them, the CPU milliseconds of a suggestion and of all else that is done for a trial.
+"""
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_prune import masks, records
+from tune_prune.budget import Budget
+from tune_prune.progress import Progress
+from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results import RunInfo
+from tune_prune.screen import Screen
+from tune_prune.searcher import StudySearcher
+from tune_prune.space import to_plan
+from tune_prune.space_file import locate, read
+from tune_prune.study import open_study
+from tune_prune.turns import Goal
+
+TOTALS = {"2": 235_200, "4": 30_000, "6": 1_000}
+DENSE, LIMIT = 0.59, 1.09
+
+
+def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
+    """A search as `tune-prune search` sets it up, without levels."""
+    space = read(locate("lenet_300_100"))
+    info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, tuple(TOTALS), TOTALS, "", {})
+    spent = Budget(budget)
+    progress = Progress(run_dir, info, Screen(Console(), quiet=True), spent, evaluation=0.0)
+    goal = Goal(spent, DENSE, LIMIT, space.finish, economy=space.economy, totals=TOTALS)
+    study = open_study(None, run_dir, "cost")
+    return StudySearcher(study, run_dir, space.params(list(TOTALS)), goal, "tpe", 0, progress.update), progress
+
+
+def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: random.Random) -> TrialRecord:
+    """A trial's record up to a round: the error rises where little is kept, and falls a little when it is finished."""
+    params, number = config["params"], config["trial"]
+    assert isinstance(params, dict)
+    assert isinstance(number, int)
+    plan, points = to_plan(params), []
+    for round_ in range(1, rounds + 1):
+        ratios = plan.ratios_at(round_)
+        removed = sum(masks.count_removed(ratio, TOTALS[k]) for k, ratio in ratios.items())
+        share = removed / sum(TOTALS.values())
+        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (0.3 if config["kind"] == "finish" else 1)
+        error = round(DENSE + worse + abs(noise.gauss(0, 0.05)), 2)
+        path = run_dir / "rounds" / f"{number}-{round_}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        kept = f"rounds/{path.name}"
+        points.append(PointRecord(round_, share, 1 / (1 - share), error, error, error <= LIMIT, 0.1, ratios, kept))
+    state = "complete" if rounds == plan.rounds else "running"
+    return TrialRecord(number, state, params, dict(plan.pruners), points, kind=str(config["kind"]))
+
+
+def main() -> None:
+    """Run the trials and print what they cost."""
+    budget, noise = int(sys.argv[1]), random.Random(0)
+    suggesting, rest = list[float](), list[float]()
+
+    def timed(into: list[float], call: Callable[[], object]) -> object:
+        began = time.process_time()
+        found = call()
+        into.append(1000 * (time.process_time() - began))
+        return found
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder)
+        searcher, _ = searched(run_dir, budget)
+        running: list[tuple[str, dict[str, object]]] = []
+        for i in range(budget):
+            config = timed(suggesting, lambda: searcher.suggest(str(i)))  # noqa: B023 - called at once
+            assert isinstance(config, dict)
+            running.append((str(i), config))
+            if len(running) < 2:
+                continue
+            name, config = running.pop(0)
+            spent: list[float] = []
+            for round_ in range(1, to_plan(config["params"]).rounds + 1):
+                record = measured(run_dir, config, round_, noise)
+                records.write(run_dir, record)
+                timed(spent, lambda: searcher.on_trial_result(name, {}))  # noqa: B023
+                if record.state == "running" and timed(spent, lambda: searcher.judge(name)):  # noqa: B023
+                    break
+            timed(spent, lambda: searcher.on_trial_complete(name))  # noqa: B023
+            rest.append(sum(spent))
+    print("trials, CPU ms a suggestion (median, most), CPU ms a trial for all else (median, most)")
+    tenth = max(1, budget // 10)
+    for begin in range(0, budget - tenth + 1, tenth):
+        a, b = suggesting[begin : begin + tenth], rest[begin : begin + tenth] or [0.0]
+        print(
+            f"{begin + 1:5}-{begin + tenth:5}  {statistics.median(a):7.1f} {max(a):7.1f}"
+            f"  {statistics.median(b):7.1f} {max(b):7.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

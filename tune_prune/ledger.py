@@ -1,0 +1,112 @@
+"""Every trial of a run: in the study from its beginning, and with its record from its end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState, create_trial
+
+from tune_prune import records
+from tune_prune.ancestry import Start
+from tune_prune.knobs import Knob
+from tune_prune.records import TrialRecord
+from tune_prune.study import distributions, from_study, log_factor
+
+
+class Ledger:
+    """The trials of a study by number, `records` of those that have ended among them.
+
+    The study is the truth, and it is written here alone. What was written is remembered, for asking the study would
+    copy all its trials. `limit` is the highest feasible validation error in percent.
+    """
+
+    def __init__(self, study: optuna.Study, run_dir: Path, knobs: Mapping[str, Knob], limit: float) -> None:
+        self._study, self._run_dir, self._knobs, self._limit = study, run_dir, knobs, limit
+        self._distributions = distributions(knobs)
+        self._ids: dict[int, int] = {}  # in the storage
+        self._drawn: dict[int, dict[str, Any]] = {}
+        self._attrs: dict[int, dict[str, Any]] = {}
+        self.records: dict[int, TrialRecord] = {}
+        self.told: set[int] = set()
+        for trial in study.get_trials(deepcopy=False):
+            self._enter(trial.number, trial._trial_id, dict(trial.params), dict(trial.user_attrs))
+            if trial.state != TrialState.RUNNING:
+                self.told.add(trial.number)
+
+    def _enter(self, number: int, id_: int, drawn: dict[str, Any], attrs: dict[str, Any]) -> None:
+        self._ids[number], self._drawn[number], self._attrs[number] = id_, drawn, attrs
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of all trials that were begun, in their order."""
+        return list(self._attrs)
+
+    @property
+    def finishing(self) -> dict[int, int]:
+        """Trials that finish another, begun or ended, and which."""
+        return {number: attrs["parent"] for number, attrs in self._attrs.items() if attrs.get("kind") == "finish"}
+
+    @property
+    def in_use(self) -> set[str]:
+        """The files that trials which have not ended begin at."""
+        begun = [self.start_of(number) for number in self._attrs if number not in self.records]
+        return {start.checkpoint for start in begun if start is not None}
+
+    def attrs(self, number: int) -> Mapping[str, Any]:
+        """What is noted of a trial: `queued`, `kind`, `parent` and `parent_round`, `starts`, `let_through`."""
+        return self._attrs[number]
+
+    def drawn(self, number: int) -> dict[str, Any]:
+        """A trial's parameters under the study's names."""
+        return dict(self._drawn[number])
+
+    def params(self, number: int) -> dict[str, Any]:
+        """A trial's parameters under our names, with what is fixed."""
+        return from_study(self._drawn[number], self._knobs)
+
+    def start_of(self, number: int) -> Start | None:
+        """The round that a trial begins at; None means the dense model."""
+        attrs = self._attrs[number]
+        if "parent" not in attrs:
+            return None
+        parent = self.records[attrs["parent"]]
+        return Start.at(parent, next(point for point in parent.points if point.round == attrs["parent_round"]))
+
+    def begin(self, drawn: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
+        """Put a trial with these parameters into the study, as running; its number."""
+        number = len(self._attrs)
+        # at one stroke, so that a process may be killed before or after it
+        running = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(drawn),
+            distributions=self._distributions,
+            user_attrs=dict(attrs),
+        )
+        self._study.add_trial(running)
+        newest = self._study.get_trials(deepcopy=False)[number]
+        self._enter(number, newest._trial_id, dict(drawn), dict(attrs))
+        return number
+
+    def note(self, number: int, key: str, value: object) -> None:
+        """Note something of a trial that runs."""
+        Trial(self._study, self._ids[number]).set_user_attr(key, value)
+        self._attrs[number][key] = value
+
+    def saved(self, number: int) -> TrialRecord | None:
+        """The record that a trial's worker has written so far."""
+        path = records.path_of(self._run_dir, number)
+        return records.read(path) if path.is_file() else None
+
+    def end(self, record: TrialRecord) -> None:
+        """Take up a record that has ended, and tell the study, if it does not know."""
+        if record.trial not in self.told and record.state == "complete":
+            # the constraint before the values: positive means infeasible
+            trial = Trial(self._study, self._ids[record.trial])
+            trial.set_constraint("val_error - limit", record.last.val_error - self._limit)
+            self._study.tell(record.trial, [log_factor(record.last.compression), record.last.val_error])
+        elif record.trial not in self.told:
+            state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
+            self._study.tell(record.trial, state=state)
+        self.told.add(record.trial)
+        self.records[record.trial] = record
