@@ -91,13 +91,19 @@ class StudySearcher(Searcher):
             number = self._begin()
         self._numbers[trial_id] = number
         self._on_change(self)
-        kind = self._ledger.attrs(number).get("kind", "explore")
-        config: dict[str, Any] = {"trial": number, "seed": derive_seed(self._seed, number), "kind": kind}
-        config["params"], config["start"] = self._ledger.params(number), self._ledger.start_of(number)
-        if kind == "finish":
-            finish = self._goal.finish
-            config["params"] |= {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr}
-        return config
+        return {
+            "trial": number,
+            "seed": derive_seed(self._seed, number),
+            "params": self._params(number),
+            "kind": self._ledger.attrs(number).get("kind", "explore"),
+            "start": self._ledger.start_of(number),
+        }
+
+    def _params(self, number: int) -> dict[str, Any]:
+        """A trial's parameters; one that finishes another has the other's, but for how it trains."""
+        finish, finishes = self._goal.finish, self._ledger.attrs(number).get("kind") == "finish"
+        own = {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr} if finishes else {}
+        return self._ledger.params(number) | own
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A round ended; what it measured is in the trial's record."""
@@ -202,7 +208,7 @@ class StudySearcher(Searcher):
         failed = TrialRecord(
             number,
             "failed",
-            self._ledger.params(number),
+            self._params(number),
             {},
             record.points if record else [],
             reason,
