@@ -328,6 +328,14 @@ def test_a_process_killed_where_a_trial_enters_the_study(
     assert Driver(tmp_path, study).run(2) == whole[3:]
 
 
+def test_a_finishing_trial_that_is_given_up_says_how_it_would_have_trained(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH)
+    config = ends_in_finishing(driver)
+    driver.end(config, None, error=True)
+    record = driver.searcher.records[config["trial"]]
+    assert (record.state, record.kind, record.params) == ("failed", "finish", config["params"])
+
+
 # Stopping
 
 
