@@ -8,6 +8,8 @@ from typing import Any
 import optuna
 import pytest
 from conftest import ended
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from tune_prune import atomic, records, stopping
@@ -16,7 +18,7 @@ from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, StudySearcher
 from tune_prune.space import Economy, Finish
-from tune_prune.turns import Goal, Guess
+from tune_prune.turns import Goal, Guess, coarse_first
 
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
 DENSE, LIMIT = 1.0, 2.0
@@ -273,27 +275,36 @@ def level(ratio: float) -> Guess:
 def test_levels_follow_the_guesses_until_one_is_too_much(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, guesses=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
     ratios = [config["params"]["ratio/2"] for config in driver.run(7)]
-    # without finishing the limit is what counts: 0.6 is beyond it, and the levels after it are left out
-    assert ratios[:4] == [0.95, 0.2, 0.5, 0.6]
-    assert not {0.7, 0.8} & set(ratios)
+    # coarse first; without finishing the limit is what counts: 0.8 and 0.6 are beyond it, and so 0.7 is left out
+    assert ratios[:5] == [0.95, 0.2, 0.8, 0.6, 0.5]
+    assert 0.7 not in ratios
     assert [1 + 3 * r**2 <= LIMIT for r in (0.5, 0.6)] == [True, False]
 
 
 def test_levels_go_on_in_another_process(tmp_path: Path, study: optuna.Study) -> None:
     levels = [level(r) for r in (0.2, 0.3, 0.4, 0.5)]
     driver = Driver(tmp_path, study, levels=levels)
-    driver.run(2)
+    driver.run(1)
     driver.suggest()
     later = Driver(tmp_path, study, levels=levels)
-    assert [config["params"]["ratio/2"] for config in later.run(2)] == [0.4, 0.5]
+    assert [config["params"]["ratio/2"] for config in later.run(3)] == [0.4, 0.3, 0.5]
+
+
+@given(st.integers(0, 40))
+def test_coarse_to_fine(count: int) -> None:
+    order = coarse_first(count)
+    assert sorted(order) == list(range(count))
+    quarter = order[: (count + 3) // 4]
+    assert quarter == list(range(0, count, 4))
+    assert all(number % 2 == 0 for number in order[: (count + 1) // 2])
 
 
 # Where trials begin
 
 
 def test_a_trial_begins_at_the_nearest_round_that_it_contains(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.5, 0.45, 0.56)], economy=Economy(stop=False))
-    starts = [config["start"] for config in driver.run(4)]
+    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.45, 0.5, 0.56)], economy=Economy(stop=False))
+    starts = [config["start"] for config in driver.run(4)]  # of 0.4, 0.5, 0.45 and 0.56
     assert [start and (start.trial, start.round) for start in starts] == [None, (0, 2), (0, 2), (1, 2)]
     assert starts[3].ratios == {"2": 0.5}
 

@@ -20,7 +20,7 @@ Guess = Mapping[str, object]
 class Goal:
     """What a search works for: within what budget, what error is allowed (percent), what is kept for finishing.
 
-    `guesses` are tried first, and then `levels`, each more compressed than the one before, until one is too much.
+    `guesses` are tried first, and then `levels`, which are ascending in compression, as far as they are not too much.
     `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take.
     """
 
@@ -35,6 +35,11 @@ class Goal:
     finish_seconds: float = 0.0
 
 
+def coarse_first(count: int) -> list[int]:
+    """The numbers below `count`: every fourth, then those halfway between, then the rest."""
+    return sorted(range(count), key=lambda number: (number % 4 != 0, number % 2 != 0, number))
+
+
 class Turns:
     """First the guesses and the levels; then trials that are drawn, and among them those that finish others."""
 
@@ -46,10 +51,9 @@ class Turns:
         """The next trial's parameters under the study's names, None where they are drawn, and what is noted of it."""
         goal, ledger = self._goal, self._ledger
         started = len(ledger.numbers)
-        queued = sum("queued" in ledger.attrs(number) for number in ledger.numbers)
-        queue = [*goal.guesses, *goal.levels]
-        if queued < len(goal.guesses) or (queued < len(queue) and self._levels_go_on()):
-            return to_study(queue[queued]), {"queued": queued}
+        queued = self._queued()
+        if queued is not None:
+            return to_study([*goal.guesses, *goal.levels][queued]), {"queued": queued}
         expected = goal.budget.expected(started, self._before)
         if finishing.due(started, len(ledger.finishing), expected, goal.finish.share) and self._time_to_finish():
             parent = self._worth_finishing()
@@ -72,12 +76,18 @@ class Turns:
             return 1.0
         return finishing.recovery([*self._ledger.records.values()], self._goal.dense_error)
 
-    def _levels_go_on(self) -> bool:
-        """Whether no level that was tried is beyond what finishing is expected to bring below the limit."""
-        ledger, guesses = self._ledger, len(self._goal.guesses)
-        levels = [number for number in ledger.numbers if ledger.attrs(number).get("queued", -1) >= guesses]
-        ended = [ledger.records[number] for number in levels if number in ledger.records]
-        return all(record.points and record.last.val_error <= self._hopeful() for record in ended)
+    def _queued(self) -> int | None:
+        """The next of the guesses and levels; no level beyond one that finishing is not expected to bring to the limit.
+
+        Levels are tried from coarse to fine: the whole range is soon known, and those between begin at the nearest.
+        """
+        guesses, records = len(self._goal.guesses), self._ledger.records
+        tried = {at: n for n in self._ledger.numbers if (at := self._ledger.attrs(n).get("queued")) is not None}
+        ended = [(at, records[n]) for at, n in tried.items() if at >= guesses and n in records]
+        failed = [at for at, r in ended if not r.points or r.last.val_error > self._hopeful()]
+        end = min(failed, default=guesses + len(self._goal.levels))
+        order = [*range(guesses), *(guesses + level for level in coarse_first(len(self._goal.levels)))]
+        return next((at for at in order if at not in tried and (at < guesses or at < end)), None)
 
     def _hopeful(self) -> float:
         """The highest validation error that finishing is expected to bring down to the limit."""
