@@ -117,6 +117,12 @@ def test_what_adds_most_to_the_hypervolume() -> None:
     assert chosen([*records, ended(2, (0.9, 1.5), parent=3)], [*HALF, 2]) == 1
 
 
+def test_nothing_is_finished_a_third_time() -> None:
+    first, again = ended(0, (0.9, 2.5)), ended(1, (0.9, 1.9), parent=0)
+    assert chosen([first, again], [0]) == 1
+    assert chosen([first, again, ended(2, (0.9, 1.8), parent=1)], [0, 1]) is None
+
+
 def test_the_farthest_that_is_expected_to_keep_the_limit() -> None:
     # expected 1.5, 1.99 and 2.05 percent: the last does not keep the limit, the second adds next to no area
     records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.99, 2.98)), ended(2, (0.999, 3.1))]

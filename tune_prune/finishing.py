@@ -12,7 +12,7 @@ from statistics import median
 from tune_prune.pareto import front, hypervolume
 from tune_prune.records import TrialRecord
 
-PRIOR, AGAIN = 0.3, 0.8
+PRIOR, AGAIN = 0.3, 0.9
 """The recovery assumed before any trial was finished, and before any was finished again."""
 
 
@@ -73,7 +73,9 @@ def choose(
     # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
     now = set(taken) - {r.parent for r in records if r.kind == "finish"}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
-    rest = [r for r in records if r.state == "complete" and r.trial not in {*taken, *gone}]
+    once = {r.trial for r in records if r.kind == "finish"}
+    twice = {r.trial for r in records if r.kind == "finish" and r.parent in once}  # a third time wins nothing back
+    rest = [r for r in records if r.state == "complete" and r.trial not in {*taken, *gone, *twice}]
     rest.sort(key=lambda record: record.trial)
     # a dominated one promises no more at best, and `rounds` keeps the weights of the first fronts alone
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
