@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune import conf
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.outputs import conf_of, write_front, write_summary, write_tables
 from tune_prune.records import PointRecord, TrialRecord

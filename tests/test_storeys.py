@@ -9,7 +9,7 @@ import pytest
 import tune_prune
 
 STOREYS = {
-    "plain Python": "errors registry address atomic seeds pareto conf records ancestry",
+    "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
         "models data augment masks measure gates removal score_cache criteria schedule "
         "training dropout pruning by_layer checkpoint dense task"

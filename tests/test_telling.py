@@ -12,7 +12,7 @@ from conftest import images
 from rich.console import Console
 
 from tune_prune import checkpoint, conf, masks, records
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.data import Split
 from tune_prune.front import wilson
 from tune_prune.records import PointRecord, TrialRecord

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tune_prune.confidence import Confirmed
 from tune_prune.config import Config
-from tune_prune.confirm import Confirmed, confirm_front
+from tune_prune.confirm import confirm_front
 from tune_prune.fanout import workers
 from tune_prune.front import Member
 from tune_prune.preparation import Prepared, known_statistics

@@ -5,8 +5,6 @@ pruned and retrained along its whole way from seeds that nothing was chosen by d
 """
 
 import json
-import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import torch
 
 from tune_prune import atomic, masks
+from tune_prune.confidence import Confirmed
 from tune_prune.front import Member
 from tune_prune.pruning import Known
 from tune_prune.records import TrialRecord
@@ -21,59 +20,6 @@ from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.seeds import derive_seed
 from tune_prune.task import Task
 from tune_prune.training import DivergedError, evaluate
-
-T95 = (6.31375, 2.91999, 2.35336, 2.13185, 2.01505, 1.94318, 1.89458)
-"""Student's t, 95 %, one-sided, for 1, 2, ... degrees of freedom (Student 1908)."""
-
-
-def t95(freedom: int) -> float:
-    """The 95 % quantile of Student's t with so many degrees of freedom, at least 1; right to 1e-5."""
-    if freedom < 1:
-        raise ValueError(f"degrees of freedom must be at least 1, got {freedom}")
-    if freedom <= len(T95):
-        return T95[freedom - 1]
-    # around the normal quantile in powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5)
-    z = statistics.NormalDist().inv_cdf(0.95)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))
-
-
-@dataclass(frozen=True)
-class Confirmed:
-    """What a member's repetitions measured: validation errors in percent, at least two, and the limit on them."""
-
-    errors: tuple[float, ...]
-    limit: float
-
-    def __post_init__(self) -> None:
-        if len(self.errors) < 2:
-            raise ValueError(f"a spread needs at least 2 repetitions, got {len(self.errors)}")
-
-    @property
-    def mean(self) -> float:
-        """Of the errors, in percent."""
-        return statistics.mean(self.errors)  # exact, so that errors that are all at the limit are not above it
-
-    @property
-    def spread(self) -> float:
-        """The errors' sample standard deviation, in percentage points."""
-        return statistics.stdev(self.errors)
-
-    @property
-    def high(self) -> float:
-        """The one-sided 95 % upper confidence bound of the mean, in percent (Student 1908)."""
-        return self.mean + t95(len(self.errors) - 1) * self.spread / math.sqrt(len(self.errors))
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bound keeps the limit."""
-        return self.high <= self.limit
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from tune_prune import atomic, conf
 from tune_prune.ancestry import lineage
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import TrialRecord
 from tune_prune.results import NOTHING, RunInfo, pareto_table, points_table, trials_table

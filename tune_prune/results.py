@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pandas import DataFrame
 
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested
 from tune_prune.records import PointRecord, TrialRecord
 

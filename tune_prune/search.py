@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
+from tune_prune.confidence import Confirmed
 from tune_prune.config import Config, save
-from tune_prune.confirm import Confirmed
 from tune_prune.errors import HeldError, UserError
 from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tune_prune import pareto
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import MARK, TrialRecord
 from tune_prune.results import NOTHING, RunInfo, entry, rounded_up

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
-from tune_prune.confirm import Confirmed
+from tune_prune.confidence import Confirmed
 from tune_prune.data import Split
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.records import TrialRecord
