@@ -144,6 +144,16 @@ def test_the_compression_of_torch7_pruner() -> None:
     assert masks.compression(found) == pytest.approx(0.6431237438989, abs=5e-14)
 
 
+@given(st.integers(1, 300), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_reached_is_what_was_asked_for_or_had_gone_before(n: int, before: float, asked: float) -> None:
+    scores = torch.arange(n)
+    mask = masks.shrink(masks.shrink(torch.ones(n), scores, before), scores, asked)
+    found = masks.reached({"2": mask, "4": torch.zeros(3)}, {"2": asked})
+    assert masks.count_removed(found["2"], n) == int((mask == 0).sum()) if found["2"] < 1 else not mask.any()
+    if masks.count_removed(before, n) <= masks.count_removed(asked, n):
+        assert found == {"2": asked}
+
+
 @pytest.mark.parametrize(("compression", "factor"), [(0.0, 1), (0.5, 2), (0.75, 4), (1.0, float("inf"))])
 def test_factor(compression: float, factor: float) -> None:
     assert masks.factor(compression) == factor

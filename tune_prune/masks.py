@@ -85,6 +85,15 @@ def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     return {label: (int(torch.count_nonzero(mask)), mask.numel()) for label, mask in masks.items()}
 
 
+def reached(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str, float]:
+    """The ratios asked for by layer, and where a mask had removed more before, the ratio that removes as much."""
+    counts = kept_counts({label: masks[label] for label in asked})
+    return {
+        label: ratio if total - kept == count_removed(ratio, total) else (total - kept) / total
+        for (label, ratio), (kept, total) in zip(asked.items(), counts.values(), strict=True)
+    }
+
+
 def compression(masks: Mapping[str, Tensor]) -> float:
     """The fraction of all weights of all weighted layers that is removed, in [0, 1]."""
     counts = kept_counts(masks).values()
