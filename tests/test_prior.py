@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from conftest import images, mlp, seeded, task_of
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tune_prune import prior
@@ -68,6 +68,7 @@ def rise(curve: Curve, ratio: float) -> float:
 
 
 @given(curves, st.integers(0, 1000))
+@example({"a": Curve(weights=10, scale=0.0625, power=6.0, low=0.002, high=1.0)}, 1)  # a price of e^41
 def test_levels_climb_within_their_bounds(found: dict[str, Curve], others: int) -> None:
     factors = spaced(6, 2, 200)
     total = others + sum(curve.weights for curve in found.values())

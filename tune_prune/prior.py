@@ -108,8 +108,8 @@ def levels(curves: Mapping[str, Curve], others: int, factors: Sequence[float]) -
 
 def _price(curves: Mapping[str, Curve], others: int, kept: float) -> float:
     """The price of a weight at which about so many are kept, found by halving its logarithm's interval."""
-    low, high = -40.0, 40.0
-    for _ in range(80):
+    low, high = -100.0, 100.0
+    for _ in range(100):
         middle = (low + high) / 2
         if others + sum(curve.weights * curve.keep(math.exp(middle)) for curve in curves.values()) > kept:
             low = middle
