@@ -204,7 +204,7 @@ TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
         ([*TOY, "-l", "2", "-p", "0.5", "--pruner", "magg"], "--pruner: unknown pruner 'magg'; known: mag"),
         (
             [*TOY, "-l", "2", "-p", "0.5", "--schedule", "cubist"],
-            "unknown schedule 'cubist'; known: linear, cubic, one-shot",
+            "unknown schedule 'cubist'; known: linear, cubic, geometric, one-shot",
         ),
         ([*TOY, "-l", "2", "-p", "0.5", "--iterations", "0"], "Invalid value for '--iterations'"),
         ([*TOY, "-l", "2", "-p", "0.5", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),

@@ -72,16 +72,16 @@ def test_every_round_is_exact_and_its_zeros_stay(trained: Conv, toy_data: Data) 
 
 @pytest.mark.parametrize("name", schedules)
 @pytest.mark.parametrize("rounds", [1, 3, 8])
-def test_shares_of_the_schedules(name: str, rounds: int) -> None:
+def test_ratios_of_the_schedules(name: str, rounds: int) -> None:
     plan = replace(PLAN, schedule=name, rounds=rounds, ratios={"head": 0.999, "features.0": 0.0})
-    shares = [plan.ratios_at(number)["head"] / 0.999 for number in range(1, rounds + 1)]
-    assert shares == pytest.approx([schedules[name](number / rounds) for number in range(1, rounds + 1)])
+    found = [plan.ratios_at(number)["head"] for number in range(1, rounds + 1)]
+    assert found == pytest.approx([schedules[name](0.999, number / rounds) for number in range(1, rounds + 1)])
     assert plan.ratios_at(rounds) == plan.ratios
     assert plan.ratios_at(1)["features.0"] == 0
 
 
 def test_the_last_round_is_final_whatever_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(schedules._entries, "lazy", lambda progress: 0.9 * progress)
+    monkeypatch.setitem(schedules._entries, "lazy", lambda ratio, progress: 0.9 * progress * ratio)
     plan = replace(PLAN, schedule="lazy")
     assert plan.ratios_at(2)["head"] == pytest.approx(0.7 * 0.45)
     assert plan.ratios_at(4) == PLAN.ratios

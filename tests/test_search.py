@@ -66,6 +66,7 @@ acc_tradeoff = 5
 budget = 8
 [finish]
 share = 0.25
+rounds = 2
 steps = 20
 lr = 0.05
 [[guess]]

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from tune_prune import atomic, records, stopping
 from tune_prune.budget import Budget
+from tune_prune.finishing import BACK, way
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, StudySearcher
@@ -23,7 +24,7 @@ from tune_prune.turns import Goal, Guess, coarse_first
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
 DENSE, LIMIT = 1.0, 2.0
 OFF = Economy(stop=False, inherit=False)
-FINISH = Finish(share=0.25, steps=7, lr=0.3)
+FINISH = Finish(share=0.25, rounds=4, steps=7, lr=0.3)
 
 
 @dataclass
@@ -81,11 +82,11 @@ class Driver:
 def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
     """What a trial measures: the more is removed the more errors, by a third fewer if it finishes another."""
     ratio = config["params"]["ratio/2"]
-    error = DENSE + 3 * ratio**2 * (0.33 if config["kind"] == "finish" else 1)
+    error = DENSE + 3 * ratio**2 * (1 if config["finishes"] is None else 0.33)
     record = ended(config["trial"], (ratio / 2, 1.1), (ratio, error), limit=LIMIT, state=state)
     start = config["start"]
     parent, round_ = (start.trial, start.round) if start else (None, None)
-    return replace(record, params=config["params"], parent=parent, parent_round=round_, kind=config["kind"])
+    return replace(record, params=config["params"], parent=parent, parent_round=round_, finishes=config["finishes"])
 
 
 @pytest.fixture
@@ -209,23 +210,36 @@ def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, fin
 
 def ends_in_finishing(driver: Driver) -> dict[str, Any]:
     """The first finishing trial, begun; all before it have ended."""
-    while (config := driver.suggest())["kind"] != "finish":
+    while (config := driver.suggest())["finishes"] is None:
         driver.end(config, measured(config))
     return config
 
 
-def test_finishing_goes_on_from_a_parent(tmp_path: Path, study: optuna.Study) -> None:
+def test_finishing_has_another_s_ratios_and_prunes_little_by_little(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, FINISH)
     configs = driver.run(40)
-    finishing = [config for config in configs if config["kind"] == "finish"]
+    finishing = [config for config in configs if config["finishes"] is not None]
     assert len(finishing) == 10
-    assert len({config["start"].trial for config in finishing}) == 10
+    assert len({config["finishes"] for config in finishing}) == 10
     for config in finishing:
-        parent = configs[config["start"].trial]
-        assert config["params"] == parent["params"] | {"rounds": 1, "final_steps": 7, "lr": 0.3}
-        assert (config["start"].round, config["start"].checkpoint) == (2, f"rounds/{parent['trial']}-2.safetensors")
-        assert config["seed"] != parent["seed"]
-    assert driver.searcher.finishing == {config["trial"]: config["start"].trial for config in finishing}
+        other = configs[config["finishes"]]
+        assert config["params"] == way(FINISH, other["params"], {})
+        assert config["start"] is None  # nothing is inherited here
+        assert config["seed"] != other["seed"]
+    assert driver.searcher.finishing == {config["trial"]: config["finishes"] for config in finishing}
+
+
+def test_finishing_begins_where_several_times_the_weights_are_left(tmp_path: Path, study: optuna.Study) -> None:
+    levels = [level(r) for r in (0.3, 0.6, 0.75, 0.8)]
+    driver = Driver(tmp_path, study, FINISH, levels=levels, economy=Economy(stop=False), budget=Budget(12))
+    driver.run(4)  # 0.3, 0.75, 0.6 and 0.8
+    config = ends_in_finishing(driver)
+    goal = config["params"]["ratio/2"]
+    start = config["start"]
+    assert 1 - start.ratios["2"] >= BACK * (1 - goal) - 1e-9
+    assert config["params"] == way(FINISH, driver.searcher.records[config["finishes"]].params, start.ratios)
+    nearer = [p.ratios["2"] for r in driver.searcher.records.values() for p in r.points]
+    assert max(r for r in nearer if 1 - r >= BACK * (1 - goal)) == start.ratios["2"]
 
 
 def test_nothing_is_finished_that_would_not_end_in_time(tmp_path: Path, study: optuna.Study) -> None:
@@ -238,30 +252,22 @@ def test_nothing_is_finished_that_would_not_end_in_time(tmp_path: Path, study: o
     assert len(driver.searcher.finishing) == done
 
 
-def test_only_what_has_its_weights_is_finished(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH)
-    driver.run(8)
-    for number in range(1, 8):
-        (tmp_path / f"rounds/{number}-2.safetensors").unlink()
-    later = [driver.suggest() for _ in range(10)]
-    assert [config["start"].trial for config in later if config["kind"] == "finish"] == [0]
-
-
 def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH)
+    inherits = Economy(stop=False)
+    driver = Driver(tmp_path, study, FINISH, economy=inherits)
     config = ends_in_finishing(driver)
-    later = Driver(tmp_path, study, FINISH)
-    assert later.searcher.finishing == {config["trial"]: config["start"].trial}
+    later = Driver(tmp_path, study, FINISH, economy=inherits)
+    assert later.searcher.finishing == {config["trial"]: config["finishes"]}
     assert later.searcher.in_use == {config["start"].checkpoint}
     assert later.suggest() == config
 
 
 def test_a_failed_finish_keeps_its_parent(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH)
+    driver = Driver(tmp_path, study, FINISH, economy=Economy(stop=False))
     config = ends_in_finishing(driver)
     driver.end(config, None, error=True)
-    record = driver.searcher.records[config["trial"]]
-    assert (record.parent, record.parent_round, record.kind) == (config["start"].trial, 2, "finish")
+    record, start = driver.searcher.records[config["trial"]], config["start"]
+    assert (record.parent, record.parent_round, record.finishes) == (start.trial, start.round, config["finishes"])
     assert driver.searcher.in_use == set()
 
 

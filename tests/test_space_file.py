@@ -87,7 +87,7 @@ FAULTS = [
     ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),
     ("momentum", "momentun", f"unknown key 'space.momentun'; known: {SPACE}"),
     ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget"),
-    ("share", "part", "unknown key 'finish.part'; known: share, steps, lr"),
+    ("share", "part", "unknown key 'finish.part'; known: share, rounds, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
     ("rounds = 4", "round = 4", "unknown key 'guess 1.round'; known: ratio, pruner, schedule, rounds"),
     # what is missing
@@ -115,11 +115,12 @@ FAULTS = [
     ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; known: {PRUNERS}"),
     ('"taylor1"]', '"no_lab:f"]', "space.pruner: 'no_lab:f': cannot import no_lab"),
     ('"taylor1"]', "3]", f"space.pruner: unknown pruner '3'; known: {PRUNERS}"),
-    ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, one-shot"),
+    ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, geometric, one-shot"),
     ('"linear"', "2020-01-01", "space.schedule: must be text, a number or true or false, got datetime.date"),
     ("acc_tradeoff = 1", "acc_tradeoff = -1", "goal.acc_tradeoff must be a number in [0, 100], got -1"),
     ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
     ("share = 0.25", "share = 0.95", "finish.share must be a number in [0, 0.9], got 0.95"),
+    ("share = 0.25", "rounds = 0.5", "finish.rounds must be a whole number in [1, inf), got 0.5"),
     ("share = 0.25", "steps = 0", "finish.steps must be a whole number in [1, inf), got 0"),
     ("share = 0.25", 'lr = "fast"', "finish.lr must be a number in [0, inf), got 'fast'"),
     # guesses
@@ -227,7 +228,7 @@ spaces = st.fixed_dictionaries(
     },
     optional={
         "goal": st.dictionaries(st.sampled_from(["acc_tradeoff", "budget"]), values),
-        "finish": st.dictionaries(st.sampled_from(["share", "steps", "lr"]), values),
+        "finish": st.dictionaries(st.sampled_from(["share", "rounds", "steps", "lr"]), values),
         "guess": st.lists(with_ratio, max_size=2),
     },
 )

@@ -65,7 +65,7 @@ def test_nothing_is_stopped_before_enough_was_seen() -> None:
 
 
 def test_a_finishing_trial_is_never_stopped() -> None:
-    assert verdict(replace(running(90.0), kind="finish"), 0.9, halved(), DENSE, LIMIT) == ""
+    assert verdict(replace(running(90.0), finishes=1), 0.9, halved(), DENSE, LIMIT) == ""
 
 
 errors = st.floats(0.5, 50)

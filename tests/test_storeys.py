@@ -18,8 +18,8 @@ STOREYS = {
     "a search, described": "knobs space space_file config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "budget pace finishing stopping study observations ledger turns searcher trainable rounds telling tuning "
-        "fanout preparation afterwards progress search"
+        "budget pace recovery finishing stopping study observations ledger turns searcher trainable rounds telling "
+        "tuning fanout preparation afterwards progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }

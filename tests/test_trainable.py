@@ -11,7 +11,7 @@ from conftest import Conv, task_of
 
 from tune_prune import checkpoint, masks, records
 from tune_prune.ancestry import Start
-from tune_prune.masks import prunable
+from tune_prune.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
 from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable, Shared
@@ -181,10 +181,10 @@ def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
 # Finishing
 
 
-def test_finishing_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
+def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
-    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, kind="finish", start=Start.at(parent, parent.last))
+    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=Start.at(parent, parent.last))
     made = worker(shared, finish)
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
         for key, value in made._state.model.state_dict().items():
@@ -193,7 +193,7 @@ def test_finishing_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> 
             assert torch.equal(made._state.masks[label] != 0, kept)
         made.step()
     record = read(made, 1)
-    assert (record.parent, record.parent_round, record.kind) == (0, 3, "finish")
+    assert (record.parent, record.parent_round, record.finishes, record.kind) == (0, 3, 0, "finish")
     assert (record.last.compression, record.last.val_error) == (parent.last.compression, parent.last.val_error)
 
 
@@ -210,12 +210,15 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
     assert (record.parent, record.parent_round, record.kind) == (0, 2, "explore")
     after = checkpoint.read(shared.run_dir / str(record.last.checkpoint))
     assert all(not (kept & ~begun.masks[label]).any() for label, kept in after.masks.items())  # masks only shrink
+    for point in record.points:  # what the ratios of each point remove is what is gone
+        gone = {label: count_removed(ratio, begun.masks[label].numel()) for label, ratio in point.ratios.items()}
+        assert sum(gone.values()) == round(point.compression * sum(mask.numel() for mask in after.masks.values()))
 
 
 def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
-    made = worker(shared, config(1, longer, kind="finish", start=Start.at(parent, parent.last)))
+    made = worker(shared, config(1, longer, finishes=0, start=Start.at(parent, parent.last)))
     record = run(made)
     assert record.last.compression == parent.last.compression
     assert record.last.val_loss < parent.last.val_loss

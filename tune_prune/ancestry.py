@@ -24,17 +24,22 @@ class Start:
 
 
 def nearest(
-    records: Iterable[TrialRecord], ratios: Mapping[str, float], max_error: float, there: Callable[[str], bool]
+    records: Iterable[TrialRecord],
+    ratios: Mapping[str, float],
+    max_error: float,
+    there: Callable[[str], bool],
+    max_compression: float = 1.0,
 ) -> Start | None:
     """The round to begin at on the way to these ratios; None means the dense model.
 
-    Of the rounds whose ratios are nowhere above these, whose validation error in percent is at most `max_error`, and
-    whose weights are `there`, the most compressed that no other dominates: what is left to prune and to retrain is
-    least.
+    Of the rounds whose ratios are nowhere above these, whose validation error in percent and whose compression are at
+    most so high, and whose weights are `there`, the most compressed that no other dominates: what is left to prune and
+    to retrain is least.
     """
     in_order = sorted(records, key=lambda record: record.trial)
     every = [(record, point) for record in in_order for point in record.points if point.checkpoint]
-    within = [made for made in every if made[1].val_error <= max_error and _nested(made[1].ratios, ratios)]
+    good = [(r, p) for r, p in every if p.val_error <= max_error and p.compression <= max_compression]
+    within = [made for made in good if _nested(made[1].ratios, ratios)]
     within = [made for made in within if there(str(made[1].checkpoint))]
     front = pareto.front([(point.compression, point.val_error) for _, point in within])
     return Start.at(*within[front[-1]]) if front else None

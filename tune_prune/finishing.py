@@ -1,19 +1,21 @@
 """Which trials to finish: most trials retrain for a moment, the few that promise most are trained on.
 
-A finishing trial goes on from another trial's last weights and masks with a long retraining, and may be finished once
-more itself. How much either wins back is learned from the run: `recovery` is the share of the error above the dense
-model's that is left afterwards.
+What was pruned in a few large steps has lost weights that small steps would have kept, and no retraining gives them
+back. A finishing trial therefore does not train the other's masks on: it goes back to a round with several times the
+weights and prunes to the same ratios again, little by little (`way`), a point at every step.
 """
 
 import math
-from collections.abc import Collection, Sequence
-from statistics import median
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from tune_prune.pareto import front, hypervolume
 from tune_prune.records import TrialRecord
+from tune_prune.recovery import Recovery
+from tune_prune.space import Finish, to_plan
 
-PRIOR, AGAIN = 0.3, 0.9
-"""The recovery assumed before any trial was finished, and before any was finished again."""
+BACK = 3.0
+"""A finishing trial begins where at least so many times the weights are left that it ends with."""
 
 
 def due(started: int, finishing: int, budget: float, share: float, wait: float = 0.2) -> bool:
@@ -28,62 +30,46 @@ def due(started: int, finishing: int, budget: float, share: float, wait: float =
     return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 
 
-def pairs(records: Sequence[TrialRecord], again: bool = False) -> list[tuple[float, float]]:
-    """The validation error before and after, of every trial that finished another for the first time, or `again`."""
-    by_trial = {record.trial: record for record in records}
-    both = [(by_trial.get(r.parent), r) for r in records if r.kind == "finish" and r.parent is not None and r.points]
-    whole = [(before, after) for before, after in both if before and before.points]
-    return [(b.last.val_error, after.last.val_error) for b, after in whole if (b.kind == "finish") == again]
-
-
-def recovery(records: Sequence[TrialRecord], dense_error: float, again: bool = False) -> float:
-    """The median of (error - dense) after finishing to before, of trials finished for the first time, or `again`."""
-    found = pairs(records, again)
-    shares = [max(0.0, after - dense_error) / (before - dense_error) for before, after in found if before > dense_error]
-    return median(shares or [AGAIN if again else PRIOR])
-
-
-def predicted(error: float, dense_error: float, recovered: float) -> float:
-    """The error expected after finishing a trial that ends with `error`."""
-    return dense_error + recovered * max(0.0, error - dense_error)
+def way(finish: Finish, params: Mapping[str, Any], begun: Mapping[str, float]) -> dict[str, Any]:
+    """The parameters of a trial that finishes one with these; `begun` are the ratios at which it begins, if any."""
+    own = {"schedule": "geometric", "rounds": finish.rounds, "lr": finish.lr}
+    left = finish.rounds - to_plan({**params, **own}).rounds_within(begun)
+    steps = math.ceil(finish.steps / left)
+    return {**params, **own, "steps": steps, "final_steps": steps}
 
 
 def choose(
     records: Sequence[TrialRecord],
     taken: Collection[int],
-    dense_error: float,
+    recovery: Recovery,
     limit: float,
     *,
-    gone: Collection[int] = (),
     farthest: bool = False,
 ) -> TrialRecord | None:
     """The trial whose finishing is expected to add most to the hypervolume; None where there is none to finish.
 
     With `farthest` it is one of those that are expected to keep the `limit` and go beyond all that was reached: the
     hypervolume alone leaves the far end of the front to chance, where a point near the limit adds little area. `taken`
-    are the trials that are finished already or being finished, `gone` those whose weights are not kept any more. Where
-    no trial is expected to come below the limit, the one that comes nearest is chosen.
+    are the trials that are finished already or being finished. Where nothing is expected to add anything, it is the
+    most compressed that should keep the limit, and where none should, the one that comes nearest.
     """
-    left = {again: recovery(records, dense_error, again) for again in (False, True)}
 
     def expected(record: TrialRecord) -> float:
-        return predicted(record.last.val_error, dense_error, left[record.kind == "finish"])
+        return recovery.expected(record.last.val_error, record.last.compression)
 
     reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
     # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
-    now = set(taken) - {r.parent for r in records if r.kind == "finish"}
+    now = set(taken) - {r.finishes for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
-    once = {r.trial for r in records if r.kind == "finish"}
-    twice = {r.trial for r in records if r.kind == "finish" and r.parent in once}  # a third time wins nothing back
-    rest = [r for r in records if r.state == "complete" and r.trial not in {*taken, *gone, *twice}]
+    rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in taken]
     rest.sort(key=lambda record: record.trial)
-    # a dominated one promises no more at best, and `rounds` keeps the weights of the first fronts alone
+    # a dominated one promises no more at best
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
 
-    def promise(record: TrialRecord) -> tuple[float, float]:
+    def promise(record: TrialRecord) -> tuple[float, float, float]:
         error = expected(record)
         gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit > 0 else 0.0
-        return gain, -error
+        return gain, min(0.0, limit - error), record.last.compression
 
     if farthest:
         far = [r for r in candidates if expected(r) <= limit]

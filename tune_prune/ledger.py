@@ -45,7 +45,7 @@ class Ledger:
     @property
     def finishing(self) -> dict[int, int]:
         """Trials that finish another, begun or ended, and which."""
-        return {number: attrs["parent"] for number, attrs in self._attrs.items() if attrs.get("kind") == "finish"}
+        return {number: attrs["finishes"] for number, attrs in self._attrs.items() if "finishes" in attrs}
 
     @property
     def in_use(self) -> set[str]:
@@ -54,7 +54,7 @@ class Ledger:
         return {start.checkpoint for start in begun if start is not None}
 
     def attrs(self, number: int) -> Mapping[str, Any]:
-        """What is noted of a trial: `queued`, `kind`, `parent` and `parent_round`, `starts`, `let_through`."""
+        """What is noted of a trial: `queued`, `finishes`, `parent` and `parent_round`, `starts`, `let_through`."""
         return self._attrs[number]
 
     def drawn(self, number: int) -> dict[str, Any]:

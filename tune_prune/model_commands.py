@@ -81,7 +81,7 @@ def prune(
     l2: Annotated[float, typer.Option(min=0, help="L2 penalty on the weights in retraining.")] = 0.0,
     distill: Annotated[float, typer.Option(min=0, max=1, help="The unpruned model's share of the loss.")] = 0.0,
     scale_dropout: Annotated[bool, typer.Option("--scale-dropout", help="Shrink dropout with its layer.")] = False,
-    schedule: Annotated[str, typer.Option(help="linear, cubic or one-shot.")] = "linear",
+    schedule: Annotated[str, typer.Option(help="linear, cubic, geometric or one-shot.")] = "linear",
     reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Let a layer lose all its weights.")] = False,
     acc_tradeoff: Annotated[

@@ -5,6 +5,7 @@ ratios that it had reached. And it learns the wrong thing from errors after diff
 error enters as what finishing is expected to make of it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import optuna
@@ -70,7 +71,7 @@ class Observations:
         """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""
         params = record.params | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
         params = {name: params.get(name) for name, knob in self._knobs.items() if isinstance(knob, Choice | Range)}
-        if all(value in self._knobs[name] for name, value in params.items()):  # type: ignore[operator]
+        if math.isfinite(point.val_error) and all(value in self._knobs[name] for name, value in params.items()):  # type: ignore[operator]
             self._study.add_trial(
                 create_trial(
                     params=to_study(params),

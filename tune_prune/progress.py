@@ -36,7 +36,7 @@ class Progress:
             self._first = now, len(found)
         if len(found) > self._swept:
             self._swept = len(found)
-            sweep(self._run_dir, found, set(searcher.finishing.values()), searcher.in_use)
+            sweep(self._run_dir, found, searcher.in_use)
         members = len(front_of(found)) + 1  # and the dense model
         self._budget.reserve = FILES + members * self._evaluation
         feasible = [point for record in found for point in record.points if point.feasible]

@@ -50,8 +50,10 @@ class Plan:
 
     def ratios_at(self, round_: int) -> dict[str, float]:
         """The ratios of a round counted from 1; those of the last round are the final ones exactly."""
-        share = 1.0 if round_ == self.rounds else schedules[self.schedule](round_ / self.rounds)
-        return {label: ratio * share for label, ratio in self.ratios.items()}
+        if round_ == self.rounds:
+            return dict(self.ratios)
+        ratio_at = schedules[self.schedule]
+        return {label: ratio_at(ratio, round_ / self.rounds) for label, ratio in self.ratios.items()}
 
     def rounds_within(self, reached: Mapping[str, float]) -> int:
         """How many rounds, the last left out, ask for no more than the ratios that were reached already."""
@@ -78,7 +80,8 @@ class Plan:
 class Point:
     """What one round measured: compression in [0, 1], error in percent and loss in nats on validation images.
 
-    `ratios` are those the round's schedule asked for, `seconds` the round's wall-clock time.
+    `ratios` are those the round's schedule asked for, or what a layer had lost before where that was more; `seconds` is
+    the round's wall-clock time.
     """
 
     round: int
@@ -177,5 +180,5 @@ def prune(
             error=measured.error,
             loss=measured.loss,
             seconds=time.perf_counter() - began,
-            ratios=plan.ratios_at(round_),
+            ratios=masks.reached(state.masks, plan.ratios_at(round_)),
         )

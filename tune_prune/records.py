@@ -38,8 +38,8 @@ class TrialRecord:
     """A trial: `state` is running, complete, stopped or failed, `reason` why it stopped or failed.
 
     `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label.
-    `parent` and `parent_round` are the trial and the round whose weights and masks this one went on from; `kind` is
-    "explore", or "finish" where it did so to train the same ratios for longer.
+    `parent` and `parent_round` are the trial and the round whose weights and masks this one went on from; `finishes` is
+    the trial whose ratios it has, where it finishes another.
     """
 
     trial: int
@@ -50,9 +50,14 @@ class TrialRecord:
     reason: str = ""
     parent: int | None = None
     parent_round: int | None = None
-    kind: str = "explore"
+    finishes: int | None = None
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """ "finish" where it finishes another trial, else "explore"."""
+        return "explore" if self.finishes is None else "finish"
 
     @property
     def last(self) -> PointRecord:

@@ -1,40 +1,32 @@
 """The weights of rounds on disk: those that may still be wanted stay, the others go."""
 
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tune_prune import pareto
 from tune_prune.records import PointRecord, TrialRecord
 
-LAYERS = 2
-"""How many fronts of unfinished trials are kept: what is just behind the first may be the better one to finish."""
-
 STORE = 48
 """How many rounds are kept, in fronts from the first on, for later trials to begin at; the last front is kept whole."""
 
 
-def wanted(records: Sequence[TrialRecord], taken: Collection[int], in_use: Collection[str]) -> set[str]:
-    """The checkpoints to keep: the feasible front's, those in use, what is worth finishing, and to begin at.
-
-    `taken` are the trials that were chosen to be finished, `in_use` the files that trials begin at now.
-    """
+def wanted(records: Sequence[TrialRecord], in_use: Collection[str]) -> set[str]:
+    """The checkpoints to keep: the feasible front's, what is worth beginning at, and those `in_use`, begun at now."""
     # in the order of trials, as the front has it: of equal points the same one must stay that is reported
     records = sorted(records, key=lambda record: record.trial)
     every = [point for record in records for point in record.points if point.checkpoint]
-    unfinished = [record.last for record in records if record.state == "complete" and record.trial not in taken]
     keep = _front([point for point in every if point.feasible])
-    keep += _fronts(unfinished, layers=LAYERS) + _fronts(every, at_least=STORE)
+    keep += _fronts(every, STORE)
     return {point.checkpoint for point in keep if point.checkpoint} | set(in_use)
 
 
-def _fronts(points: Sequence[PointRecord], layers: float = math.inf, at_least: float = math.inf) -> list[PointRecord]:
-    """The front, the front of what is left, and so on: so many, or until there are so many points."""
+def _fronts(points: Sequence[PointRecord], at_least: int) -> list[PointRecord]:
+    """The front, the front of what is left, and so on, until there are so many points."""
     found: list[PointRecord] = []
-    while layers > 0 and len(found) < at_least and (layer := _front(points)):
+    while len(found) < at_least and (layer := _front(points)):
         gone = {id(point) for point in layer}
         points = [point for point in points if id(point) not in gone]
-        found, layers = found + layer, layers - 1
+        found += layer
     return found
 
 
@@ -42,9 +34,9 @@ def _front(points: Sequence[PointRecord]) -> list[PointRecord]:
     return [points[i] for i in pareto.front([(p.compression, p.val_error) for p in points])]
 
 
-def sweep(run_dir: Path, records: Sequence[TrialRecord], taken: Collection[int], in_use: Collection[str]) -> None:
+def sweep(run_dir: Path, records: Sequence[TrialRecord], in_use: Collection[str]) -> None:
     """Delete the checkpoints of ended trials that are not wanted; those of running trials are left alone."""
-    keep = wanted(records, taken, in_use)
+    keep = wanted(records, in_use)
     for record in records:
         for point in record.points:
             if point.checkpoint and point.checkpoint not in keep:

@@ -20,6 +20,7 @@ from tune_prune.errors import HeldError, UserError
 from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare
 from tune_prune.progress import FILES, Progress
+from tune_prune.recovery import standard_error
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
@@ -130,7 +131,8 @@ class _Run:
             levels=levels_of(study, lambda: first_levels(space, self.prepared, config, self.screen.say)),
             economy=space.economy,
             totals=info.totals,
-            finish_seconds=self.pace.of(space.finish.steps),
+            finish_seconds=space.finish.rounds * self.pace.of(space.finish.steps // space.finish.rounds),
+            noise=standard_error(info.dense_val_error, len(self.prepared.task.validation.labels)),
         )
         progress = Progress(self.run_dir, info, self.screen, self.budget, self.pace.evaluation)
         knobs = space.params(info.labels)

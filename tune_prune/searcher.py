@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from tune_prune import finishing, masks, records, stopping
+from tune_prune import finishing, records, stopping
 from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.observations import Observations
@@ -95,15 +95,17 @@ class StudySearcher(Searcher):
             "trial": number,
             "seed": derive_seed(self._seed, number),
             "params": self._params(number),
-            "kind": self._ledger.attrs(number).get("kind", "explore"),
+            "finishes": self._ledger.attrs(number).get("finishes"),
             "start": self._ledger.start_of(number),
         }
 
     def _params(self, number: int) -> dict[str, Any]:
         """A trial's parameters; one that finishes another has the other's, but for how it trains."""
-        finish, finishes = self._goal.finish, self._ledger.attrs(number).get("kind") == "finish"
-        own = {"rounds": 1, "final_steps": finish.steps, "lr": finish.lr} if finishes else {}
-        return self._ledger.params(number) | own
+        params = self._ledger.params(number)
+        if "finishes" not in self._ledger.attrs(number):
+            return params
+        start = self._ledger.start_of(number)
+        return finishing.way(self._goal.finish, params, start.ratios if start else {})
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A round ended; what it measured is in the trial's record."""
@@ -131,17 +133,13 @@ class StudySearcher(Searcher):
         assert record is not None
         finishes = goal.finish.share > 0
         ended = list(self.records.values())
-        said = stopping.verdict(record, self._compression(record), ended, goal.dense_error, goal.limit, finishes)
+        going = goal.compression(ratios_of(record.params))
+        said = stopping.verdict(record, going, ended, goal.dense_error, goal.limit, finishes)
         if said and derive_seed(self._seed, number, 2) % stopping.LET_THROUGH == 0:
             self._ledger.note(number, "let_through", said)
         elif said:
             self._stopped[number] = said
         return number in self._stopped
-
-    def _compression(self, record: TrialRecord) -> float:
-        """Where a trial is going."""
-        ratios, totals = ratios_of(record.params), self._goal.totals
-        return sum(masks.count_removed(ratio, totals[k]) for k, ratio in ratios.items()) / sum(totals.values())
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: see `__getstate__`."""
@@ -155,7 +153,7 @@ class StudySearcher(Searcher):
         """Go on where an earlier process stopped: tell what it had measured, run again what it had not."""
         for number in self._ledger.numbers:
             attrs = self._ledger.attrs(number)
-            given = "queued" in attrs or attrs.get("kind") == "finish"
+            given = bool(attrs.keys() & {"queued", "finishes"})
             self._observations.mirror(number, self._ledger.drawn(number), drawn=not given)
             record = self._ledger.saved(number)
             if record is not None and record.state in records.FINAL:
@@ -180,18 +178,16 @@ class StudySearcher(Searcher):
         given, attrs = self._turns.next()
         # it follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
-        if attrs.get("kind") != "finish":
+        if "finishes" not in attrs:
             attrs |= self._turns.inherited(drawn)
         return self._ledger.begin(drawn, attrs)
 
     def _end(self, record: TrialRecord) -> None:
         """Take up a record that has ended."""
         self._ledger.end(record)
-        recovered = 1.0 if record.kind == "finish" else self._turns.recovery()
         if not self._goal.economy.rounds:
             record = replace(record, points=record.points[-1:])
-        dense = self._goal.dense_error
-        self._observations.observe(record, [finishing.predicted(p.val_error, dense, recovered) for p in record.points])
+        self._observations.observe(record, self._turns.expected(record))
 
     def _marked(self, record: TrialRecord) -> TrialRecord:
         """A trial's record, which says so if the trial was to be stopped and was let through."""
@@ -214,7 +210,7 @@ class StudySearcher(Searcher):
             reason,
             attrs.get("parent"),
             attrs.get("parent_round"),
-            attrs.get("kind", "explore"),
+            attrs.get("finishes"),
         )
         records.write(self._run_dir, failed)
         return failed

@@ -48,9 +48,14 @@ SCOPES = ("model", "layer")
 
 @dataclass(frozen=True)
 class Finish:
-    """How what looks best is finished: the share of the budget kept for it, and how long those trials train."""
+    """How what looks best is finished: the share of the budget kept for it, and how those trials prune and train.
+
+    Such a trial goes back to a recorded round of few removed weights and prunes from there, geometrically in so many
+    `rounds` from the dense model on; its `steps` are spread evenly over the rounds that it has left.
+    """
 
     share: float = 0.0
+    rounds: int = 12
     steps: int = 1000
     lr: float = 0.05
 

@@ -54,7 +54,7 @@ class _Reader:
         self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", "pruner_scope", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
-        self._only(finish, "finish.", ["share", "steps", "lr"])
+        self._only(finish, "finish.", ["share", "rounds", "steps", "lr"])
         self._only(prior, "prior.", ["levels", "first", "farthest"])
         self._only(economy, "economy.", ["rounds", "stop", "inherit"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
@@ -71,6 +71,7 @@ class _Reader:
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             finish=Finish(
                 share=self._value(finish, "finish.share", Number(0, 0.9), 0.0),
+                rounds=self._value(finish, "finish.rounds", Number(1, whole=True), Finish.rounds),
                 steps=self._value(finish, "finish.steps", Number(1, whole=True), Finish.steps),
                 lr=self._value(finish, "finish.lr", Number(0), Finish.lr),
             ),

@@ -7,8 +7,8 @@ ten. A trial is stopped where even so it would end above the limit, or behind wh
 import math
 from collections.abc import Sequence
 
-from tune_prune.finishing import PRIOR, pairs
 from tune_prune.records import TrialRecord
+from tune_prune.recovery import PRIOR, pairs
 
 SEEN = 8
 """Trials that must have gone on from a round before any is stopped there."""
@@ -35,7 +35,7 @@ def verdict(
     """
     now = record.last
     onward = _courses(record, ended, dense_error)
-    finished = [_excess(after, dense_error) / _excess(before, dense_error) for before, after in pairs(ended)]
+    finished = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in pairs(ended)]
     if len(onward) < SEEN or record.kind == "finish":
         return ""
     best = _excess(now.val_error, dense_error) * _quantile(onward)

@@ -98,7 +98,7 @@ class PruneTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._trial: int = config["trial"]
         self._params: dict[str, Any] = config["params"]
-        self._kind: str = config.get("kind", "explore")
+        self._finishes: int | None = config.get("finishes")
         self._start_from: Start | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
@@ -147,7 +147,7 @@ class PruneTrainable(tune.Trainable):
             self._trial, state, self._params, dict(self._plan.pruners), self._points, reason,
             parent=self._start_from.trial if self._start_from else None,
             parent_round=self._start_from.round if self._start_from else None,
-            kind=self._kind,
+            finishes=self._finishes,
             seconds=time.perf_counter() - self._began,
             cpu_seconds=time.process_time() - self._cpu_began,
         )  # fmt: skip

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tune_prune import ancestry, finishing
+from tune_prune import ancestry, finishing, masks
 from tune_prune.budget import Budget
 from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.records import TrialRecord
+from tune_prune.recovery import Recovery, pairs
 from tune_prune.space import Economy, Finish, ratios_of
 from tune_prune.study import from_study, to_study
 
@@ -21,7 +22,8 @@ class Goal:
     """What a search works for: within what budget, what error is allowed (percent), what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, which are ascending in compression, as far as they are not too much.
-    `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take.
+    `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take, `noise` the
+    standard error of the dense model's error, in percentage points.
     """
 
     budget: Budget
@@ -33,6 +35,12 @@ class Goal:
     economy: Economy = field(default_factory=Economy)
     totals: Mapping[str, int] = field(default_factory=dict)
     finish_seconds: float = 0.0
+    noise: float = 0.0
+
+    def compression(self, ratios: Mapping[str, float]) -> float:
+        """What these ratios, by layer, make of the whole model."""
+        removed = sum(masks.count_removed(ratio, self.totals[label]) for label, ratio in ratios.items())
+        return removed / sum(self.totals.values())
 
 
 def coarse_first(count: int) -> list[int]:
@@ -56,25 +64,32 @@ class Turns:
             return to_study([*goal.guesses, *goal.levels][queued]), {"queued": queued}
         expected = goal.budget.expected(started, self._before)
         if finishing.due(started, len(ledger.finishing), expected, goal.finish.share) and self._time_to_finish():
-            parent = self._worth_finishing()
-            if parent is not None:
-                start = {"parent": parent.trial, "parent_round": parent.last.round}
-                return ledger.drawn(parent.trial), {"kind": "finish"} | start
+            chosen = self._worth_finishing()
+            if chosen is not None:
+                # BACK times the weights that are left
+                most = 1 - finishing.BACK * (1 - chosen.last.compression)
+                drawn = ledger.drawn(chosen.trial)
+                return drawn, {"finishes": chosen.trial} | self.inherited(drawn, most)
         return None, {}
 
-    def inherited(self, drawn: Mapping[str, object]) -> dict[str, Any]:
+    def inherited(self, drawn: Mapping[str, object], max_compression: float = 1.0) -> dict[str, Any]:
         """Where a trial with these parameters begins, as it is noted."""
         if not self._goal.economy.inherit:
             return {}
-        ratios = ratios_of(from_study(drawn, self._knobs))
-        start = ancestry.nearest(self._ledger.records.values(), ratios, self._hopeful(), self._there)
+        ratios, known = ratios_of(from_study(drawn, self._knobs)), self._ledger.records.values()
+        max_error = self._hopeful(self._goal.compression(ratios))
+        start = ancestry.nearest(known, ratios, max_error, self._there, max_compression)
         return {} if start is None else {"parent": start.trial, "parent_round": start.round}
 
-    def recovery(self) -> float:
-        """The share of an error above the dense model's that finishing is expected to leave; 1 where none is done."""
-        if not self._goal.finish.share:
-            return 1.0
-        return finishing.recovery([*self._ledger.records.values()], self._goal.dense_error)
+    def expected(self, record: TrialRecord) -> list[float]:
+        """The validation errors of a trial's rounds, in percent, as finishing it is expected to leave them."""
+        if not self._goal.finish.share or record.kind == "finish":
+            return [point.val_error for point in record.points]
+        recovery = self._recovery()
+        return [recovery.expected(point.val_error, point.compression) for point in record.points]
+
+    def _recovery(self) -> Recovery:
+        return Recovery(pairs([*self._ledger.records.values()]), self._goal.dense_error, self._goal.noise)
 
     def _queued(self) -> int | None:
         """The next of the guesses and levels; no level beyond one that finishing is not expected to bring to the limit.
@@ -84,15 +99,15 @@ class Turns:
         guesses, records = len(self._goal.guesses), self._ledger.records
         tried = {at: n for n in self._ledger.numbers if (at := self._ledger.attrs(n).get("queued")) is not None}
         ended = [(at, records[n]) for at, n in tried.items() if at >= guesses and n in records]
-        failed = [at for at, r in ended if not r.points or r.last.val_error > self._hopeful()]
+        failed = [at for at, r in ended if not r.points or r.last.val_error > self._hopeful(r.last.compression)]
         end = min(failed, default=guesses + len(self._goal.levels))
         order = [*range(guesses), *(guesses + level for level in coarse_first(len(self._goal.levels)))]
         return next((at for at in order if at not in tried and (at < guesses or at < end)), None)
 
-    def _hopeful(self) -> float:
-        """The highest validation error that finishing is expected to bring down to the limit."""
-        room = self._goal.limit - self._goal.dense_error
-        return self._goal.dense_error + room / max(self.recovery(), 0.05)
+    def _hopeful(self, compression: float) -> float:
+        """The highest validation error from which the limit is expected to be reached; the limit without finishing."""
+        limit = self._goal.limit
+        return self._recovery().hopeful(limit, compression) if self._goal.finish.share else limit
 
     def _time_to_finish(self) -> bool:
         """Whether a finishing trial would end in time, going by those that have ended."""
@@ -101,9 +116,8 @@ class Turns:
 
     def _worth_finishing(self) -> TrialRecord | None:
         known, taken = list(self._ledger.records.values()), set(self._ledger.finishing.values())
-        gone = {record.trial for record in known if record.points and not self._there(str(record.last.checkpoint))}
         farthest = len(taken) % 2 == 1
-        return finishing.choose(known, taken, self._goal.dense_error, self._goal.limit, gone=gone, farthest=farthest)
+        return finishing.choose(known, taken, self._recovery(), self._goal.limit, farthest=farthest)
 
     def _there(self, checkpoint: str) -> bool:
         return (self._run_dir / checkpoint).is_file()

@@ -53,7 +53,7 @@ def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: ra
         ratios = plan.ratios_at(round_)
         removed = sum(masks.count_removed(ratio, TOTALS[k]) for k, ratio in ratios.items())
         share = removed / sum(TOTALS.values())
-        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (0.3 if config["kind"] == "finish" else 1)
+        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (1 if config["finishes"] is None else 0.3)
         error = round(DENSE + worse + abs(noise.gauss(0, 0.05)), 2)
         path = run_dir / "rounds" / f"{number}-{round_}.safetensors"
         path.parent.mkdir(exist_ok=True)
@@ -61,7 +61,9 @@ def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: ra
         kept = f"rounds/{path.name}"
         points.append(PointRecord(round_, share, 1 / (1 - share), error, error, error <= LIMIT, 0.1, ratios, kept))
     state = "complete" if rounds == plan.rounds else "running"
-    return TrialRecord(number, state, params, dict(plan.pruners), points, kind=str(config["kind"]))
+    finishes = config["finishes"]
+    assert finishes is None or isinstance(finishes, int)
+    return TrialRecord(number, state, params, dict(plan.pruners), points, finishes=finishes)
 
 
 def main() -> None:
