@@ -54,6 +54,7 @@ class Turns:
     def __init__(self, ledger: Ledger, run_dir: Path, knobs: Mapping[str, Knob], goal: Goal) -> None:
         self._ledger, self._run_dir, self._knobs, self._goal = ledger, run_dir, knobs, goal
         self._before = len(ledger.numbers)
+        self._learned: tuple[int, Recovery] | None = None
 
     def next(self) -> tuple[dict[str, object] | None, dict[str, Any]]:
         """The next trial's parameters under the study's names, None where they are drawn, and what is noted of it."""
@@ -89,7 +90,12 @@ class Turns:
         return [recovery.expected(point.val_error, point.compression) for point in record.points]
 
     def _recovery(self) -> Recovery:
-        return Recovery(pairs([*self._ledger.records.values()]), self._goal.dense_error, self._goal.noise)
+        """What finishing has been seen to win back; looked up anew when another trial has ended."""
+        known = self._ledger.records
+        if self._learned is None or self._learned[0] != len(known):
+            found = Recovery(pairs([*known.values()]), self._goal.dense_error, self._goal.noise)
+            self._learned = len(known), found
+        return self._learned[1]
 
     def _queued(self) -> int | None:
         """The next of the guesses and levels; no level beyond one that finishing is not expected to bring to the limit.
