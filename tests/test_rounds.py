@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tune_prune import rounds
 from tune_prune.front import front_of
 from tune_prune.records import TrialRecord
-from tune_prune.rounds import sweep, wanted
+from tune_prune.rounds import Store
 
 LIMIT = 2.0
 
@@ -50,7 +50,7 @@ def test_only_the_front_stays(tmp_path: Path) -> None:
         ended(2, (0.99, 1.9), (0.999, 9.0), state="failed"),
     ]
     written(tmp_path, *records)
-    sweep(tmp_path, records, [])
+    Store(tmp_path).sweep(records, [])
     assert left(tmp_path) == ["0-1", "0-2", "2-1"]
 
 
@@ -58,7 +58,7 @@ def test_what_trials_begin_at_stays(tmp_path: Path) -> None:
     # the further in the list, the worse in both
     records = [ended(number, (0.9 - number / 100, 1.1 + number / 10)) for number in range(4)]
     written(tmp_path, *records)
-    sweep(tmp_path, records, ["rounds/2-1.safetensors"])
+    Store(tmp_path).sweep(records, ["rounds/2-1.safetensors"])
     assert left(tmp_path) == ["0-1", "2-1"]
 
 
@@ -67,7 +67,7 @@ def test_rounds_to_begin_at_are_kept_front_by_front(tmp_path: Path, monkeypatch:
     one, other, behind = ended(0, (0.5, 1.0), (0.9, 1.5)), ended(1, (0.4, 1.1), (0.8, 1.6)), ended(2, (0.3, 1.9))
     records = [replace(record, state="stopped") for record in (one, other, behind)]
     written(tmp_path, *records)
-    sweep(tmp_path, records, [])
+    Store(tmp_path).sweep(records, [])
     assert left(tmp_path) == ["0-1", "0-2", "1-1", "1-2"]  # a front is kept whole
 
 
@@ -76,14 +76,15 @@ def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) ->
     records = [ended(0, (0.9, 0.1))]
     written(tmp_path, running, *records)
     other.touch()
-    sweep(tmp_path, records, [])
+    Store(tmp_path).sweep(records, [])
     assert left(tmp_path) == ["0-1", "1-1", "1-2", "mine"]
 
 
 def test_a_file_that_is_gone_already(tmp_path: Path) -> None:
-    records = [ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2), parent=0)]
-    sweep(tmp_path, records, [])
-    assert wanted(records, []) == {"rounds/0-1.safetensors"}
+    gone, there = ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2))
+    written(tmp_path, there)
+    Store(tmp_path).sweep([gone, there], [])
+    assert left(tmp_path) == ["1-1"]  # what is gone takes nobody's place
 
 
 @settings(max_examples=60)
@@ -94,12 +95,13 @@ def test_whatever_order_trials_end_in_no_file_is_missed(
     every = [ended(number, *points, limit=LIMIT) for number, points in enumerate(measured)]
     with TemporaryDirectory() as folder:
         run_dir = Path(folder)
+        store = Store(run_dir)
         found: list[TrialRecord] = []
         running, waiting, begun = every[:workers], every[workers:], set[str]()
         written(run_dir, *running)
         while running:
             found.append(running.pop(order.randrange(len(running))))
-            sweep(run_dir, found, begun)
+            store.sweep(found[-1:], begun)
             for member in front_of([*found, *running]):
                 assert (run_dir / str(member.point.checkpoint)).is_file()
             there = [path for record in found for path in files(run_dir, record) if path.is_file()]

@@ -12,14 +12,14 @@ STOREYS = {
     "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
         "models data augment masks measure gates removal score_cache criteria schedule "
-        "training dropout pruning by_layer checkpoint dense task"
+        "sgd training dropout pruning by_layer checkpoint dense task"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "budget pace recovery finishing stopping study observations ledger turns searcher trainable rounds telling "
-        "tuning fanout preparation afterwards progress search"
+        "budget pace recovery finishing stopping study observations ledger turns searcher trainable rounds standing "
+        "telling tuning fanout preparation afterwards progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }

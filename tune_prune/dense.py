@@ -14,6 +14,7 @@ from tune_prune import atomic, checkpoint
 from tune_prune.data import Data
 from tune_prune.errors import UserError
 from tune_prune.models import build
+from tune_prune.sgd import SGD
 from tune_prune.training import Measured, Recipe, evaluate, fit, make_optimizer, ready, steps_per_epoch
 
 
@@ -38,7 +39,7 @@ class Progress:
     """Everything that a run of `train` goes on from."""
 
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: SGD
     generator: torch.Generator
     history: list[Epoch] = field(default_factory=list)
 
@@ -96,11 +97,8 @@ def _csv(history: list[Epoch]) -> str:
 
 
 def _dump(progress: Progress, begun: dict[str, object]) -> bytes:
-    momentum = progress.optimizer.state_dict()["state"]
     tensors = {f"model/{key}": value for key, value in progress.model.state_dict().items()}
-    tensors |= {
-        f"momentum/{i}": state["momentum_buffer"] for i, state in momentum.items() if "momentum_buffer" in state
-    }
+    tensors |= {f"momentum/{i}": velocity for i, velocity in enumerate(progress.optimizer.velocities)}
     tensors["generator"] = progress.generator.get_state()
     header = begun | {"history": [asdict(epoch) for epoch in progress.history]}
     return save({key: value.cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)})
@@ -112,17 +110,15 @@ def _load(progress: Progress, path: Path, begun: dict[str, object]) -> None:
     try:
         header, tensors = checkpoint.read_tensors(path, "training")
         history = [Epoch(**epoch) for epoch in header.pop("history")]
+        velocities = [tensors[f"momentum/{i}"] for i in range(len(progress.optimizer.velocities))]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--resume: {path} is damaged ({error}); train again without --resume") from error
     different = [key for key, value in begun.items() if header.get(key) != value]
     if different:
         raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
-    device = next(progress.model.parameters()).device
     weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     progress.model.load_state_dict(weights)
-    momentum = {int(key.removeprefix("momentum/")): value for key, value in tensors.items() if "momentum/" in key}
-    state = progress.optimizer.state_dict()
-    state["state"] = {i: {"momentum_buffer": value.to(device)} for i, value in momentum.items()}
-    progress.optimizer.load_state_dict(state)
+    for velocity, saved in zip(progress.optimizer.velocities, velocities, strict=True):
+        velocity.copy_(saved)
     progress.generator.set_state(tensors["generator"])
     progress.history = history

@@ -1,16 +1,19 @@
 """How far a search is: what the searcher knows, for the screen; and weights that nothing needs any more go."""
 
+import itertools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from tune_prune import masks
 from tune_prune.budget import Budget
-from tune_prune.front import front_of
+from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
-from tune_prune.rounds import sweep
+from tune_prune.rounds import Store
 from tune_prune.screen import Screen, Status
 from tune_prune.searcher import StudySearcher
-from tune_prune.summary import hypervolume_of
+from tune_prune.standing import Standing
 
 FILES = 3.0
 """Seconds, about, from the last trial to the last file, without the test images."""
@@ -23,40 +26,43 @@ class Progress:
     """
 
     def __init__(self, run_dir: Path, info: RunInfo, screen: Screen, budget: Budget, evaluation: float) -> None:
-        self._run_dir, self._info, self._screen, self._budget = run_dir, info, screen, budget
+        self._screen, self._budget = screen, budget
         self._evaluation = evaluation
         self._first: tuple[float, int] | None = None
-        self._swept = 0
+        self._standing, self._store = Standing(info.limit), Store(run_dir)
 
     def update(self, searcher: StudySearcher) -> None:
         """Called whenever a trial starts, ends a round, or ends."""
-        found = list(searcher.records.values())
-        now = time.monotonic()
+        standing, now = self._standing, time.monotonic()
+        new = [*itertools.islice(searcher.records.values(), standing.ended, None)]
         if self._first is None:
-            self._first = now, len(found)
-        if len(found) > self._swept:
-            self._swept = len(found)
-            sweep(self._run_dir, found, searcher.in_use)
-        members = len(front_of(found)) + 1  # and the dense model
-        self._budget.reserve = FILES + members * self._evaluation
-        feasible = [point for record in found for point in record.points if point.feasible]
-        best = max(feasible, key=lambda point: (point.compression, -point.val_error), default=None)
-        states = [record.state for record in found]
+            self._first = now, len(new)
+        if new:
+            self._take_up(new, searcher)
+        factor = masks.factor(standing.best[0]) if standing.best else None
         self._screen.update(
             Status(
                 budget=self._budget.trials,
-                share=self._share(len(found)),
-                done=len(found),
+                share=self._share(standing.ended),
+                done=standing.ended,
                 running=searcher.running,
-                stopped=states.count("stopped"),
-                failed=states.count("failed"),
-                best_factor=best.factor if best else None,
-                best_error=best.val_error if best else None,
-                hypervolume=hypervolume_of(found, self._info),
+                stopped=standing.count("stopped"),
+                failed=standing.count("failed"),
+                best_factor=factor,
+                best_error=standing.best[1] if standing.best else None,
+                hypervolume=standing.hypervolume,
                 seconds=self._budget.gone,
-                seconds_left=self._left(now, len(found)),
+                seconds_left=self._left(now, standing.ended),
             )
         )
+
+    def _take_up(self, new: Sequence[TrialRecord], searcher: StudySearcher) -> None:
+        """Trials have ended since the last time."""
+        for record in new:
+            self._standing.add(record)
+        self._store.sweep(new, searcher.in_use)
+        members = len(self._standing.front) + 1  # and the dense model
+        self._budget.reserve = FILES + members * self._evaluation
 
     def _left(self, now: float, done: int) -> float | None:
         """Seconds left, at the pace since the first trial of this process began, within the time budget."""

@@ -1,6 +1,6 @@
 """The weights of rounds on disk: those that may still be wanted stay, the others go."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tune_prune import pareto
@@ -10,14 +10,38 @@ STORE = 48
 """How many rounds are kept, in fronts from the first on, for later trials to begin at; the last front is kept whole."""
 
 
-def wanted(records: Sequence[TrialRecord], in_use: Collection[str]) -> set[str]:
-    """The checkpoints to keep: the feasible front's, what is worth beginning at, and those `in_use`, begun at now."""
-    # in the order of trials, as the front has it: of equal points the same one must stay that is reported
-    records = sorted(records, key=lambda record: record.trial)
-    every = [point for record in records for point in record.points if point.checkpoint]
-    keep = _front([point for point in every if point.feasible])
-    keep += _fronts(every, STORE)
-    return {point.checkpoint for point in keep if point.checkpoint} | set(in_use)
+class Store:
+    """The rounds of ended trials whose weights are on disk.
+
+    What is deleted is never looked at again: a sweep costs no more after thousands of trials than after a hundred.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._points: list[tuple[int, PointRecord]] = []  # with the trial, in the order of trials
+
+    def sweep(self, ended: Iterable[TrialRecord], in_use: Collection[str]) -> None:
+        """Take up trials that have `ended` since the last time, and delete the weights that nothing needs any more.
+
+        Those `in_use`, at which running trials have begun, stay; those of running trials are not known here.
+        """
+        self._points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
+        # of equal points the same one must stay that is reported: the earliest trial's
+        self._points.sort(key=lambda point: point[0])
+        keep = _wanted([point for _, point in self._points]) | set(in_use)
+        for _, point in self._points:
+            if point.checkpoint not in keep:
+                self._path(point).unlink(missing_ok=True)
+        self._points = [(trial, point) for trial, point in self._points if point.checkpoint in keep]
+
+    def _path(self, point: PointRecord) -> Path:
+        return self._run_dir / str(point.checkpoint)
+
+
+def _wanted(points: Sequence[PointRecord]) -> set[str | None]:
+    """The checkpoints of the feasible front, and of what is worth beginning at."""
+    keep = _front([point for point in points if point.feasible]) + _fronts(points, STORE)
+    return {point.checkpoint for point in keep}
 
 
 def _fronts(points: Sequence[PointRecord], at_least: int) -> list[PointRecord]:
@@ -32,12 +56,3 @@ def _fronts(points: Sequence[PointRecord], at_least: int) -> list[PointRecord]:
 
 def _front(points: Sequence[PointRecord]) -> list[PointRecord]:
     return [points[i] for i in pareto.front([(p.compression, p.val_error) for p in points])]
-
-
-def sweep(run_dir: Path, records: Sequence[TrialRecord], in_use: Collection[str]) -> None:
-    """Delete the checkpoints of ended trials that are not wanted; those of running trials are left alone."""
-    keep = wanted(records, in_use)
-    for record in records:
-        for point in record.points:
-            if point.checkpoint and point.checkpoint not in keep:
-                (run_dir / point.checkpoint).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tune_prune.augment import affine
 from tune_prune.data import Split, as_float
 from tune_prune.errors import UserError
+from tune_prune.sgd import SGD
 
 
 class DivergedError(RuntimeError):
@@ -117,15 +118,9 @@ def _loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe
     return (1 - recipe.distill) * hard + recipe.distill * t * t * soft
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
     """What `fit` steps with."""
-    return torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-    )
+    return SGD(model.parameters(), recipe.momentum, recipe.weight_decay)
 
 
 def fit(
@@ -137,7 +132,7 @@ def fit(
     masks: Sequence[tuple[Tensor, Tensor]] = (),
     teacher: Tensor | None = None,
     on_epoch: Callable[[int, Measured], None] | None = None,
-    optimizer: torch.optim.SGD | None = None,
+    optimizer: SGD | None = None,
     epochs_done: int = 0,
 ) -> float:
     """Train in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
@@ -161,14 +156,12 @@ def fit(
         inputs = as_float(split.inputs[index])
         if recipe.augment:
             inputs = affine(inputs, generator)
-        optimizer.param_groups[0]["lr"] = recipe.lr_at(step - 1)
         scores, labels = model(inputs), split.labels[index]
         loss = _loss(scores, labels, None if teacher is None else teacher[index], recipe)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.l1:
-            _add_l1(optimizer.param_groups[0]["params"], recipe.l1)
-        optimizer.step()
+            _add_l1(optimizer.parameters, recipe.l1)
+        optimizer.step(recipe.lr_at(step - 1))
         if weights:
             torch._foreach_mul_(weights, kept)
         losses.append(loss.detach())
@@ -183,7 +176,7 @@ def fit(
     return mean
 
 
-def _add_l1(parameters: list[Tensor], strength: float) -> None:
+def _add_l1(parameters: Sequence[Tensor], strength: float) -> None:
     for parameter in parameters:
         if parameter.dim() > 1 and parameter.grad is not None:
             parameter.grad.add_(parameter.detach().sign(), alpha=strength)

@@ -17,10 +17,10 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
-from plain import LAYERS, plan
+from plain import LAYERS, dense, plan
 from torch import Tensor
 
-from tune_prune import masks, pruning, task
+from tune_prune import masks, pruning
 
 CPU = torch.device("cpu")
 FACTORS = [2.0 * 50 ** (i / 11) for i in range(12)]
@@ -64,16 +64,15 @@ def by_rule(method: str, weights: dict[str, Tensor]) -> Iterator[dict[str, float
 
 def main() -> None:
     """Run trials until the CPU seconds are used up."""
-    out, method, seed, budget = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    out, method, seed, budget = Path(sys.argv[1]).absolute(), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    made, _ = task.prepare("lenet_300_100", "mnist", None, CPU, "baselines.py")
+    made = dense(out)
     weights = {label: w.detach() for label, w in masks.prunable(made.dense_model(CPU)).items()}
     rule = by_rule(method, weights) if method in RULES else None
     samplers: dict[str, BaseSampler] = {"random": RandomSampler(seed=seed), "nsga2": NSGAIISampler(seed=seed)}
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=samplers.get(method))
-    out.mkdir(parents=True, exist_ok=True)
-    used = 0.0
-    with (out / f"{method}-{seed}.csv").open("w", newline="", encoding="utf-8") as file:
+    used, part = 0.0, out / f"{method}-{seed}.part"
+    with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", "cpu_seconds", "compression", "val_error"])
         for number in itertools.count():
@@ -90,6 +89,7 @@ def main() -> None:
             used += seconds
             writer.writerow([number, seconds, point.compression, point.error])
             file.flush()
+    part.rename(part.with_suffix(".csv"))
 
 
 if __name__ == "__main__":

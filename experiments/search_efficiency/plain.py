@@ -2,13 +2,13 @@
 
     python experiments/search_efficiency/plain.py OUT_DIR SEED [TRIALS]
 
-FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios uniform in [0, 0.995]; a trial's
-result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial, compression, validation error;
-the first row, without a point, holds the driver's CPU seconds.
+OUT_DIR/dense.safetensors is pruned. FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios
+uniform in [0, 0.995]; a trial's result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the
+trial and of the driver since the trial before, compression, validation error; the last row, without a point, holds the
+driver's after the last trial.
 """
 
 import csv
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 import torch
+from meter import Meter, charged
 from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
@@ -25,12 +26,17 @@ from tune_prune.pruning import Plan
 
 LAYERS = ("2", "4", "6")
 PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
-"""Rounds of one epoch; the learning rate is the middle of the search space's range."""
+"""Rounds of one epoch; the learning rate is near the middle of the search space's range."""
 
 
 def plan(ratios: dict[str, float], pruner: str = "mag") -> Plan:
     """The trial that every baseline runs."""
     return Plan(ratios, dict.fromkeys(ratios, pruner), **PROTOCOL)
+
+
+def dense(out: Path) -> task.Task:
+    """The model that every method prunes."""
+    return task.prepare("lenet_300_100", "mnist", str(out / "dense.safetensors"), torch.device("cpu"), "plain.py")[0]
 
 
 def objective(config: dict[str, float], made: task.Task) -> None:
@@ -47,7 +53,8 @@ def main() -> None:
     """Run the trials and write their last points in the order in which they ended."""
     out, seed = Path(sys.argv[1]).absolute(), int(sys.argv[2])
     trials = int(sys.argv[3]) if len(sys.argv) > 3 else 100
-    made, _ = task.prepare("lenet_300_100", "mnist", None, torch.device("cpu"), "plain.py")
+    meter = Meter()
+    made = dense(out)
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     tuner = tune.Tuner(
         tune.with_parameters(objective, made=made),
@@ -61,13 +68,14 @@ def main() -> None:
         run_config=tune.RunConfig(storage_path=str(out / "ray"), name=f"plain-{seed}", verbose=0),
     )
     results = sorted((found.metrics for found in tuner.fit() if found.metrics), key=lambda m: m["timestamp"])
-    out.mkdir(parents=True, exist_ok=True)
+    meter.stop()
+    seconds = charged([(m["timestamp"], m["cpu"]) for m in results], meter)
     with (out / f"plain-{seed}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", "cpu_seconds", "compression", "val_error"])
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        writer.writerow([-1, own.ru_utime + own.ru_stime, "", ""])
-        writer.writerows([i, m["cpu"], m["compression"], m["val_error"]] for i, m in enumerate(results))
+        found = zip(results, seconds, strict=True)
+        writer.writerows([i, spent, m["compression"], m["val_error"]] for i, (m, spent) in enumerate(found))
+        writer.writerow([-1, meter.until(time.time()) - meter.until(results[-1]["timestamp"]), "", ""])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from tune_prune.sgd import SGD
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 10))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
+def test_bit_for_bit_what_torch_does(momentum: float, weight_decay: float) -> None:
+    ours, theirs, inputs = network(), network(), torch.randn(5, 16, 1, 8, 8)
+    sgd = SGD(ours.parameters(), momentum, weight_decay)
+    reference = torch.optim.SGD(
+        theirs.parameters(), lr=1.0, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    )
+    for step, batch in enumerate(inputs):
+        ours(batch).square().mean().backward()
+        sgd.step(0.1 / (step + 1))
+        reference.zero_grad()
+        theirs(batch).square().mean().backward()
+        reference.param_groups[0]["lr"] = 0.1 / (step + 1)
+        reference.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_what_has_no_gradient_stays_and_what_needs_none_is_left_out() -> None:
+    used, unused, frozen = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    frozen.requires_grad_(requires_grad=False)
+    sgd = SGD([used, unused, frozen], 0.9, 0.1)
+    sgd.step(1.0)
+    assert torch.equal(used, torch.ones(2))  # not even decayed
+    used.sum().backward()
+    sgd.step(1.0)
+    assert used.grad is None
+    assert not torch.equal(used, torch.ones(2))
+    assert torch.equal(unused, torch.ones(2))
+    assert len(sgd.velocities) == 2
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch; from tune_prune.data import Split; from tune_prune.training import Recipe, fit\n"
+        "split = Split(torch.zeros(256, 4), torch.zeros(256, dtype=torch.long))\n"
+        "fit(torch.nn.Linear(4, 2), split, Recipe(2, 0.1), torch.Generator())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
