@@ -6,14 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.ancestry import lineage, nearest
-from tune_prune.records import TrialRecord
+from tune_prune.records import PointRecord, TrialRecord
+
+
+def kept(records: Sequence[TrialRecord]) -> list[tuple[int, PointRecord]]:
+    """The rounds whose weights were kept."""
+    return [(record.trial, point) for record in records for point in record.points if point.checkpoint]
 
 
 def begun(
     records: Sequence[TrialRecord], ratio: float, max_error: float = 2.0, gone: str = ""
 ) -> tuple[int, int] | None:
     """Trial and round that a trial with this ratio begins at."""
-    start = nearest(records, {"2": ratio}, max_error, lambda path: path != gone)
+    rounds = [(trial, point) for trial, point in kept(records) if point.checkpoint != gone]
+    start = nearest(rounds, {"2": ratio}, max_error)
     return None if start is None else (start.trial, start.round)
 
 
@@ -39,7 +45,7 @@ def test_a_round_without_a_file_is_none() -> None:
 
 
 def test_a_layer_that_is_not_pruned_must_be_whole() -> None:
-    assert nearest(RECORDS, {"4": 0.9}, 2.0, lambda path: True) is None
+    assert nearest(kept(RECORDS), {"4": 0.9}, 2.0) is None
 
 
 def test_equal_ratios_with_fewer_errors() -> None:
@@ -53,7 +59,7 @@ points = st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]) | st.floats(0, 0.99
 def test_nothing_is_left_out_of_what_it_begins_at(found: list[list[tuple[float, float]]], ratio: float) -> None:
     records = [ended(number, *points, limit=9) for number, points in enumerate(found)]
     within = [(c, e) for points in found for c, e in points if c <= ratio and e <= 2.0]
-    start = nearest(records, {"2": ratio}, 2.0, lambda path: True)
+    start = nearest(kept(records), {"2": ratio}, 2.0)
     assert (start is None) == (not within)
     if start is not None:
         chosen = found[start.trial][start.round - 1]

@@ -451,12 +451,10 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     screen = quiet()
     monkeypatch.setattr(screen, "update", shown.append)
     spent = Budget(8, began=90.0)
-    shower = progress.Progress(tmp_path, info, screen, spent, evaluation=2.0)
+    shower = progress.Progress(info, screen, spent, evaluation=2.0)
 
     class Known:
         running = 1
-        finishing: dict[int, int] = {}  # noqa: RUF012
-        in_use: set[str] = set()  # noqa: RUF012
         records: dict[int, TrialRecord] = {}  # noqa: RUF012
 
     shower.update(Known)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ STOREYS = {
     "a search, described": "knobs space space_file config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "budget pace recovery finishing stopping study observations ledger turns searcher trainable rounds standing "
+        "budget pace recovery finishing stopping study observations ledger rounds turns searcher trainable standing "
         "telling tuning fanout preparation afterwards progress search"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",

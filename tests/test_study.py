@@ -73,7 +73,7 @@ def test_rounding_never_leaves_the_range() -> None:
 
 def test_what_is_kept_is_uniform_in_its_logarithm() -> None:
     knobs: dict[str, Knob] = {"ratio/8": Range(0.0, 0.999)}
-    study = optuna.create_study(sampler=make_sampler("random", 1))
+    study = optuna.create_study(sampler=make_sampler("random", 1, distributions(knobs)))
     draws = [from_study(study.ask(distributions(knobs)).params, knobs)["ratio/8"] for _ in range(2000)]
     kept = [math.log10(1 - float(str(ratio))) for ratio in draws]
     assert statistics.quantiles(kept, n=10) == pytest.approx([-3 + 0.3 * i for i in range(1, 10)], abs=0.1)
@@ -99,7 +99,7 @@ def test_every_sampler_keeps_to_the_ranges_of_a_constrained_study(name: str) -> 
         pytest.importorskip("scipy")
     study = optuna.create_study(directions=["maximize", "minimize"])
     for number in range(14 if name == "gp" else 30):
-        study.sampler = make_sampler(name, number)
+        study.sampler = make_sampler(name, number, distributions(KNOBS))
         trial = study.ask(distributions(KNOBS))
         params = from_study(trial.params, KNOBS)
         inside(params)
@@ -110,7 +110,21 @@ def test_every_sampler_keeps_to_the_ranges_of_a_constrained_study(name: str) -> 
 
 def test_an_unknown_sampler() -> None:
     with pytest.raises(ValueError, match="unknown sampler 'grid'"):
-        make_sampler("grid", 0)
+        make_sampler("grid", 0, {})
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_tpe_draws_what_optunas_own_would() -> None:
+    spaces = distributions(KNOBS)
+    ours, theirs = (optuna.create_study(directions=["maximize", "minimize"]) for _ in range(2))
+    for number in range(16):
+        ours.sampler = make_sampler("tpe", number, spaces)
+        theirs.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=number)
+        trials = ours.ask(spaces), theirs.ask(spaces)
+        assert trials[0].params == trials[1].params
+        for study, trial in zip((ours, theirs), trials, strict=True):
+            trial.set_constraint("error", number % 3 - 1.0)
+            study.tell(trial, [number % 5, number % 7])
 
 
 def test_tpe_heeds_the_constraint() -> None:
@@ -118,7 +132,7 @@ def test_tpe_heeds_the_constraint() -> None:
     knobs: dict[str, Knob] = {"ratio/8": Range(0.0, 0.999)}
     feasible = []
     for number in range(60):
-        study.sampler = make_sampler("tpe", number)
+        study.sampler = make_sampler("tpe", number, distributions(knobs))
         trial = study.ask(distributions(knobs))
         ratio = float(str(from_study(trial.params, knobs)["ratio/8"]))
         trial.set_constraint("error", ratio - 0.5)

@@ -1,9 +1,8 @@
 """Where a trial begins: at the dense model, or at a recorded round that removes nothing which the trial keeps."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tune_prune import pareto
 from tune_prune.records import PointRecord, TrialRecord
 
 
@@ -17,32 +16,28 @@ class Start:
     ratios: Mapping[str, float]
 
     @classmethod
-    def at(cls, record: TrialRecord, point: PointRecord) -> "Start":
-        """A round of a record, whose weights were kept."""
+    def at(cls, trial: int, point: PointRecord) -> "Start":
+        """A round of a trial, whose weights were kept."""
         assert point.checkpoint is not None
-        return cls(record.trial, point.round, point.checkpoint, point.ratios)
+        return cls(trial, point.round, point.checkpoint, point.ratios)
 
 
 def nearest(
-    records: Iterable[TrialRecord],
+    rounds: Iterable[tuple[int, PointRecord]],
     ratios: Mapping[str, float],
     max_error: float,
-    there: Callable[[str], bool],
     max_compression: float = 1.0,
 ) -> Start | None:
     """The round to begin at on the way to these ratios; None means the dense model.
 
-    Of the rounds whose ratios are nowhere above these, whose validation error in percent and whose compression are at
-    most so high, and whose weights are `there`, the most compressed that no other dominates: what is left to prune and
-    to retrain is least.
+    Of the `rounds`, given with their trials, whose ratios are nowhere above these, and whose validation error in
+    percent and compression are at most so high, the most compressed: what is left to prune and to retrain is least. Of
+    equally compressed ones that with the fewest errors, of equal ones the first.
     """
-    in_order = sorted(records, key=lambda record: record.trial)
-    every = [(record, point) for record in in_order for point in record.points if point.checkpoint]
-    good = [(r, p) for r, p in every if p.val_error <= max_error and p.compression <= max_compression]
-    within = [made for made in good if _nested(made[1].ratios, ratios)]
-    within = [made for made in within if there(str(made[1].checkpoint))]
-    front = pareto.front([(point.compression, point.val_error) for _, point in within])
-    return Start.at(*within[front[-1]]) if front else None
+    good = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
+    within = [(trial, point) for trial, point in good if _nested(point.ratios, ratios)]
+    rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in within]
+    return Start.at(*within[rank.index(max(rank))]) if within else None
 
 
 def _nested(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:

@@ -61,6 +61,7 @@ def choose(
     # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
     now = set(taken) - {r.finishes for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
+    reached = [reached[i] for i in front(reached)]
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in taken]
     rest.sort(key=lambda record: record.trial)
     # a dominated one promises no more at best

@@ -71,7 +71,8 @@ class Ledger:
         if "parent" not in attrs:
             return None
         parent = self.records[attrs["parent"]]
-        return Start.at(parent, next(point for point in parent.points if point.round == attrs["parent_round"]))
+        begun = next(point for point in parent.points if point.round == attrs["parent_round"])
+        return Start.at(parent.trial, begun)
 
     def begin(self, drawn: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
         """Put a trial with these parameters into the study, as running; its number."""
@@ -84,8 +85,9 @@ class Ledger:
             user_attrs=dict(attrs),
         )
         self._study.add_trial(running)
-        newest = self._study.get_trials(deepcopy=False)[number]
-        self._enter(number, newest._trial_id, dict(drawn), dict(attrs))
+        # asking the study for the trial would read all of them
+        id_ = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        self._enter(number, id_, dict(drawn), dict(attrs))
         return number
 
     def note(self, number: int, key: str, value: object) -> None:

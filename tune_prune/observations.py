@@ -38,7 +38,7 @@ class Observations:
     def _ask(self, number: int, sampler: str, seed: int, given: Mapping[str, object] | None) -> Drawn:
         if given is not None:
             self._study.enqueue_trial(dict(given))
-        self._study.sampler = make_sampler(sampler, seed)
+        self._study.sampler = make_sampler(sampler, seed, self._distributions)
         trial = self._study.ask(self._distributions)
         self._mirrored[number] = trial
         return dict(trial.params)
@@ -46,7 +46,7 @@ class Observations:
     def mirror(self, number: int, params: Mapping[str, object], drawn: bool) -> None:
         """A trial of an earlier process, with its parameters, which were `drawn` there or given."""
         self._ask(number, "random", 0, params)
-        sampler = make_sampler(self._sampler, 0)
+        sampler = make_sampler(self._sampler, 0, self._distributions)
         if drawn and isinstance(sampler, BaseGASampler):  # whose draws are members of a generation
             sampler.get_trial_generation(self._study, self._study._storage.get_trial(self._mirrored[number]._trial_id))
 

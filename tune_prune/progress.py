@@ -1,16 +1,14 @@
-"""How far a search is: what the searcher knows, for the screen; and weights that nothing needs any more go."""
+"""How far a search is: what the searcher knows, for the screen."""
 
 import itertools
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from tune_prune import masks
 from tune_prune.budget import Budget
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
-from tune_prune.rounds import Store
 from tune_prune.screen import Screen, Status
 from tune_prune.searcher import StudySearcher
 from tune_prune.standing import Standing
@@ -20,16 +18,16 @@ FILES = 3.0
 
 
 class Progress:
-    """Turns what the searcher knows into what the screen shows, and drops weights that nothing needs any more.
+    """Turns what the searcher knows into what the screen shows, and into the time that its end will take.
 
     `evaluation` are the seconds of one reading of the test images: what each member of the front will take at the end.
     """
 
-    def __init__(self, run_dir: Path, info: RunInfo, screen: Screen, budget: Budget, evaluation: float) -> None:
+    def __init__(self, info: RunInfo, screen: Screen, budget: Budget, evaluation: float) -> None:
         self._screen, self._budget = screen, budget
         self._evaluation = evaluation
         self._first: tuple[float, int] | None = None
-        self._standing, self._store = Standing(info.limit), Store(run_dir)
+        self._standing = Standing(info.limit)
 
     def update(self, searcher: StudySearcher) -> None:
         """Called whenever a trial starts, ends a round, or ends."""
@@ -38,7 +36,7 @@ class Progress:
         if self._first is None:
             self._first = now, len(new)
         if new:
-            self._take_up(new, searcher)
+            self._take_up(new)
         factor = masks.factor(standing.best[0]) if standing.best else None
         self._screen.update(
             Status(
@@ -56,11 +54,10 @@ class Progress:
             )
         )
 
-    def _take_up(self, new: Sequence[TrialRecord], searcher: StudySearcher) -> None:
+    def _take_up(self, new: Sequence[TrialRecord]) -> None:
         """Trials have ended since the last time."""
         for record in new:
             self._standing.add(record)
-        self._store.sweep(new, searcher.in_use)
         members = len(self._standing.front) + 1  # and the dense model
         self._budget.reserve = FILES + members * self._evaluation
 

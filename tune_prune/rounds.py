@@ -11,28 +11,28 @@ STORE = 48
 
 
 class Store:
-    """The rounds of ended trials whose weights are on disk.
+    """The rounds of ended trials whose weights are on disk: `points` with their trials, in the order of trials.
 
     What is deleted is never looked at again: a sweep costs no more after thousands of trials than after a hundred.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._points: list[tuple[int, PointRecord]] = []  # with the trial, in the order of trials
+        self.points: list[tuple[int, PointRecord]] = []
 
     def sweep(self, ended: Iterable[TrialRecord], in_use: Collection[str]) -> None:
         """Take up trials that have `ended` since the last time, and delete the weights that nothing needs any more.
 
         Those `in_use`, at which running trials have begun, stay; those of running trials are not known here.
         """
-        self._points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
+        self.points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
         # of equal points the same one must stay that is reported: the earliest trial's
-        self._points.sort(key=lambda point: point[0])
-        keep = _wanted([point for _, point in self._points]) | set(in_use)
-        for _, point in self._points:
+        self.points.sort(key=lambda point: point[0])
+        keep = _wanted([point for _, point in self.points]) | set(in_use)
+        for _, point in self.points:
             if point.checkpoint not in keep:
                 self._path(point).unlink(missing_ok=True)
-        self._points = [(trial, point) for trial, point in self._points if point.checkpoint in keep]
+        self.points = [(trial, point) for trial, point in self.points if point.checkpoint in keep]
 
     def _path(self, point: PointRecord) -> Path:
         return self._run_dir / str(point.checkpoint)

@@ -134,7 +134,7 @@ class _Run:
             finish_seconds=space.finish.rounds * self.pace.of(space.finish.steps // space.finish.rounds),
             noise=standard_error(info.dense_val_error, len(self.prepared.task.validation.labels)),
         )
-        progress = Progress(self.run_dir, info, self.screen, self.budget, self.pace.evaluation)
+        progress = Progress(info, self.screen, self.budget, self.pace.evaluation)
         knobs = space.params(info.labels)
         return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, progress.update)
 

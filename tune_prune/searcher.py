@@ -4,6 +4,7 @@ Ray's own OptunaSearch drops constraints without a word, tells a stopped trial a
 hence this one. The study is the one truth (`ledger.py`), and Ray's snapshots of it are not used.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.observations import Observations
 from tune_prune.records import TrialRecord
+from tune_prune.rounds import Store
 from tune_prune.seeds import derive_seed
 from tune_prune.space import ratios_of
 from tune_prune.turns import Goal, Turns
@@ -41,11 +43,13 @@ class StudySearcher(Searcher):
         super().__init__()
         self._run_dir, self._goal, self._seed, self._on_change = run_dir, goal, seed, on_change
         self._ledger = Ledger(study, run_dir, knobs, goal.limit)
-        self._turns = Turns(self._ledger, run_dir, knobs, goal)
+        self._store = Store(run_dir)
+        self._turns = Turns(self._ledger, self._store, knobs, goal)
         self._observations = Observations(sampler, knobs, goal.limit)
         self._numbers: dict[str, int] = {}
         self._again: list[int] = []
         self._stopped: dict[int, str] = {}
+        self._swept = 0
         self._take_up()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,11 +80,6 @@ class StudySearcher(Searcher):
     def finishing(self) -> dict[int, int]:
         """Trials that finish another, begun or ended, and which."""
         return self._ledger.finishing
-
-    @property
-    def in_use(self) -> set[str]:
-        """The files that trials which have not ended begin at."""
-        return self._ledger.in_use
 
     # What Ray Tune calls
 
@@ -122,6 +121,7 @@ class StudySearcher(Searcher):
             self._end(self._marked(record))
         elif error:
             self._end(self._failed(number, record, "its worker process died, again after each retry"))
+        self._sweep()
         self._on_change(self)
 
     def judge(self, trial_id: str) -> bool:
@@ -163,6 +163,7 @@ class StudySearcher(Searcher):
                     self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
                 else:
                     self._again.append(number)
+        self._sweep()
 
     def _restart(self) -> int | None:
         """A trial that an earlier process had begun, under its number and with its parameters."""
@@ -188,6 +189,12 @@ class StudySearcher(Searcher):
         if not self._goal.economy.rounds:
             record = replace(record, points=record.points[-1:])
         self._observations.observe(record, self._turns.expected(record))
+
+    def _sweep(self) -> None:
+        """Delete the weights that nothing needs any more; not before all that has ended is known."""
+        new = itertools.islice(self.records.values(), self._swept, None)
+        self._store.sweep(new, self._ledger.in_use)
+        self._swept = len(self.records)
 
     def _marked(self, record: TrialRecord) -> TrialRecord:
         """A trial's record, which says so if the trial was to be stopped and was let through."""

@@ -13,6 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from tune_prune.errors import UserError
 from tune_prune.knobs import Choice, Knob, Range
@@ -61,14 +62,26 @@ def from_study(drawn: Params, knobs: Mapping[str, Knob]) -> dict[str, object]:
     return params
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """A constrained multi-objective sampler."""
+class _StillTPE(TPESampler):
+    """TPE over a space that does not change, as ours: Optuna's would look for it in all trials at every draw."""
+
+    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True, seed=seed)
+        self._space = {name: space[name] for name in sorted(space) if not space[name].single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What is drawn together."""
+        return dict(self._space)
+
+
+def make_sampler(name: str, seed: int, space: Mapping[str, BaseDistribution]) -> BaseSampler:
+    """A constrained multi-objective sampler, for trials that all have these `distributions`."""
     with warnings.catch_warnings():
         # multivariate and constant_liar are marked experimental; what they do here is tested
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
-                return TPESampler(multivariate=True, constant_liar=True, seed=seed)
+                return _StillTPE(space, seed)
             case "nsga2":
                 return NSGAIISampler(population_size=20, seed=seed)
             case "gp":

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tune_prune import ancestry, finishing, masks
@@ -11,6 +10,7 @@ from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.records import TrialRecord
 from tune_prune.recovery import Recovery, pairs
+from tune_prune.rounds import Store
 from tune_prune.space import Economy, Finish, ratios_of
 from tune_prune.study import from_study, to_study
 
@@ -51,8 +51,8 @@ def coarse_first(count: int) -> list[int]:
 class Turns:
     """First the guesses and the levels; then trials that are drawn, and among them those that finish others."""
 
-    def __init__(self, ledger: Ledger, run_dir: Path, knobs: Mapping[str, Knob], goal: Goal) -> None:
-        self._ledger, self._run_dir, self._knobs, self._goal = ledger, run_dir, knobs, goal
+    def __init__(self, ledger: Ledger, store: Store, knobs: Mapping[str, Knob], goal: Goal) -> None:
+        self._ledger, self._store, self._knobs, self._goal = ledger, store, knobs, goal
         self._before = len(ledger.numbers)
         self._learned: tuple[int, Recovery] | None = None
 
@@ -77,9 +77,9 @@ class Turns:
         """Where a trial with these parameters begins, as it is noted."""
         if not self._goal.economy.inherit:
             return {}
-        ratios, known = ratios_of(from_study(drawn, self._knobs)), self._ledger.records.values()
+        ratios = ratios_of(from_study(drawn, self._knobs))
         max_error = self._hopeful(self._goal.compression(ratios))
-        start = ancestry.nearest(known, ratios, max_error, self._there, max_compression)
+        start = ancestry.nearest(self._store.points, ratios, max_error, max_compression)
         return {} if start is None else {"parent": start.trial, "parent_round": start.round}
 
     def expected(self, record: TrialRecord) -> list[float]:
@@ -124,6 +124,3 @@ class Turns:
         known, taken = list(self._ledger.records.values()), set(self._ledger.finishing.values())
         farthest = len(taken) % 2 == 1
         return finishing.choose(known, taken, self._recovery(), self._goal.limit, farthest=farthest)
-
-    def _there(self, checkpoint: str) -> bool:
-        return (self._run_dir / checkpoint).is_file()

@@ -37,7 +37,7 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     space = read(locate("lenet_300_100"))
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, tuple(TOTALS), TOTALS, "", {})
     spent = Budget(budget)
-    progress = Progress(run_dir, info, Screen(Console(), quiet=True), spent, evaluation=0.0)
+    progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
     goal = Goal(spent, DENSE, LIMIT, space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(None, run_dir, "cost")
     return StudySearcher(study, run_dir, space.params(list(TOTALS)), goal, "tpe", 0, progress.update), progress
