@@ -1,8 +1,11 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Conv, fault, mlp
+from torch import nn
 
 from tune_prune import models
 from tune_prune.masks import prunable
@@ -22,6 +25,20 @@ def test_built_in_models(name: str) -> None:
     assert sizes == SIZES[name]
     assert sum(sizes.values()) == TOTALS[name]
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_tanh_after_the_pooling_is_tanh_before_it() -> None:
+    torch.manual_seed(0)
+    ours = models.build("lenet5")
+    layers = list(copy.deepcopy(ours))
+    for pool, tanh in ((1, 2), (4, 5)):
+        layers[pool], layers[tanh] = layers[tanh], layers[pool]
+    theirs, inputs, labels = nn.Sequential(*layers), torch.rand(64, 1, 28, 28), torch.arange(64) % 10
+    for model in (ours, theirs):
+        F.cross_entropy(model(inputs), labels).backward()
+    assert torch.allclose(ours(inputs), theirs(inputs), atol=1e-6)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-6)
 
 
 def test_every_build_is_fresh() -> None:
