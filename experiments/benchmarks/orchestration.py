@@ -1,0 +1,111 @@
+"""What Ray and the search around it cost a trial: a search whose trials sleep in place of training.
+
+    OMP_NUM_THREADS=1 python experiments/benchmarks/orchestration.py TRIALS WORKERS SECONDS
+
+TRIALS of lenet_300_100's space, WORKERS at a time, each SECONDS long. Prints how much of the workers' time was slept,
+from the moment when each had ended its first trial until the last trials, and where the driver's time went. Writes
+orchestration-WORKERS.json and a picture of it.
+"""
+
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import write
+from matplotlib.figure import Figure
+
+from tune_prune import cli, records, tuning
+from tune_prune.pruning import Point
+from tune_prune.trainable import PruneTrainable
+
+OURS = {
+    ("searcher.py", "suggest"): "suggestions",
+    ("searcher.py", "on_trial_complete"): "what ended trials measured",
+    ("searcher.py", "on_trial_result"): "the screen's numbers",
+    ("searcher.py", "judge"): "stopping",
+    ("worker.py", "wait"): "waiting for workers",
+}
+
+
+class Sleeper(PruneTrainable):
+    """A trial that sleeps and makes up a point, an infeasible one; all else it does as any trial."""
+
+    nap = 0.0
+
+    def step(self) -> dict[str, Any]:
+        """The whole trial."""
+        time.sleep(self.nap)
+        ratios = self._plan.ratios_at(self._plan.rounds)
+        removed = sum(ratios.values()) / len(ratios)
+        error = 1.1 + 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values())
+        point = Point(self._plan.rounds, removed, error, error / 30, self.nap, ratios)
+        self._points.append(self._record_point(point, keep=True))
+        return self._report("complete")
+
+
+def efficiency(run_dir: Path, workers: int, nap: float) -> tuple[float, float]:
+    """The share of the workers' time that was slept, and the seconds a trial took a worker beyond its sleep."""
+    ends = sorted(records.path_of(run_dir, r.trial).stat().st_mtime for r in records.read_all(run_dir))
+    first, last = ends[workers - 1], ends[-workers]
+    done = len(ends) - 2 * workers + 1
+    busy = (last - first) * workers
+    return done * nap / busy, busy / done - nap
+
+
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """Seconds of the driver, by what it did."""
+    stats = pstats.Stats(profile)
+    total = max(cumulative for _, _, _, cumulative, _ in stats.stats.values())  # type: ignore[attr-defined]
+    found = dict.fromkeys(OURS.values(), 0.0)
+    for (file, _, function), (_, _, _, cumulative, _) in stats.stats.items():  # type: ignore[attr-defined]
+        said = OURS.get((Path(file).name, function))
+        if said is not None:
+            found[said] = max(found[said], cumulative)
+    return found | {"Ray's own, start and end": total - sum(found.values())}
+
+
+def draw(path: Path, seconds: dict[str, float], title: str) -> None:
+    """One bar, in parts."""
+    figure = Figure(figsize=(9, 2.2), dpi=150, layout="constrained")
+    axes, left = figure.add_subplot(), 0.0
+    for said, took in seconds.items():
+        axes.barh(0, took, left=left, label=f"{said}: {took:.0f} s")
+        left += took
+    axes.set(yticks=[], xlabel="seconds of the driver", title=title)
+    axes.legend(ncols=3, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Search, then say what it cost."""
+    trials, workers, nap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    Sleeper.nap = nap
+    tuning.PruneTrainable = Sleeper  # type: ignore[misc]
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir, share = Path(folder) / "run", (os.cpu_count() or 1) / workers
+        sys.argv[1:] = ["--space", "lenet_300_100", "--budget", str(trials), "--cpus-per-trial", str(share), "--quiet"]
+        sys.argv += ["--run-dir", str(run_dir)]
+        profile = cProfile.Profile()
+        try:
+            profile.runcall(cli.main, "search")
+        except SystemExit as ended:
+            if ended.code != 3:  # nothing is feasible
+                raise
+        slept, overhead = efficiency(run_dir, workers, nap)
+    seconds = shares(profile)
+    title = f"{trials} trials of {nap:g} s, {workers} at a time: {100 * slept:.0f} % slept"
+    print(f"{title}; {overhead:.3f} s a trial beyond its sleep")
+    for said, took in seconds.items():
+        print(f"  {said}: {took:.1f} s")
+    name = f"orchestration-{workers}"
+    draw(Path(__file__).with_name(f"{name}.png"), seconds, title)
+    write(name, {"slept": slept, "overhead_s": overhead, "driver_s": seconds})
+
+
+if __name__ == "__main__":
+    main()
