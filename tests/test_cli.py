@@ -10,7 +10,7 @@ import torch
 
 from tune_prune import cli, config, dense
 from tune_prune.data import Data
-from tune_prune.training import Recipe
+from tune_prune.recipe import Recipe
 
 SPACE = """
 [task]

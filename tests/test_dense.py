@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tune_prune import checkpoint, dense
 from tune_prune.data import Data, Split
 from tune_prune.dense import Epoch, train
-from tune_prune.training import Measured, Recipe, evaluate, steps_per_epoch
+from tune_prune.recipe import Recipe
+from tune_prune.training import Measured, evaluate, steps_per_epoch
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy data

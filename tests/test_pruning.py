@@ -11,8 +11,9 @@ from tune_prune import checkpoint, criteria, masks
 from tune_prune.data import Data
 from tune_prune.measure import Context
 from tune_prune.pruning import Plan, Point, State, prune, start
+from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
-from tune_prune.training import Recipe, evaluate, fit, logits
+from tune_prune.training import evaluate, fit, logits
 
 PLAN = Plan(
     ratios={"features.0": 0.5, "features.4": 0.91, "head": 0.7},

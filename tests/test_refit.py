@@ -12,11 +12,12 @@ from tune_prune import checkpoint, masks, refit
 from tune_prune.front import Member
 from tune_prune.masks import prunable
 from tune_prune.pruning import Plan, State, prune_once, round_generator, start
+from tune_prune.recipe import Recipe
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
 from tune_prune.seeds import derive_seed
 from tune_prune.task import Task
-from tune_prune.training import DivergedError, Recipe, evaluate, fit, logits, ready
+from tune_prune.training import DivergedError, evaluate, fit, logits, ready
 
 CPU = torch.device("cpu")
 PARAMS = {"ratio/features.4": 0.8, "ratio/head": 0.5, "pruner": "mag", "rounds": 3, "batch_size": 16, "distill": 0.5}

@@ -38,6 +38,7 @@ from tune_prune.budget import Budget
 from tune_prune.config import Config
 from tune_prune.errors import HeldError
 from tune_prune.pruning import Known
+from tune_prune.recipe import Recipe
 from tune_prune.records import TrialRecord
 from tune_prune.replay import replay
 from tune_prune.screen import Screen
@@ -45,7 +46,7 @@ from tune_prune.searcher import StudySearcher
 from tune_prune.space import Space
 from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable, Shared
-from tune_prune.training import Recipe, evaluate, fit
+from tune_prune.training import evaluate, fit
 from tune_prune.tuning import Stop
 
 SPACE = """

@@ -14,8 +14,9 @@ from tune_prune import atomic, checkpoint
 from tune_prune.data import Data
 from tune_prune.errors import UserError
 from tune_prune.models import build
+from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
-from tune_prune.training import Measured, Recipe, evaluate, fit, make_optimizer, ready, steps_per_epoch
+from tune_prune.training import Measured, evaluate, fit, make_optimizer, ready, steps_per_epoch
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def train(
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune import dense
     from tune_prune.data import load_data
-    from tune_prune.training import Recipe, pick_device, steps_per_epoch
+    from tune_prune.recipe import Recipe
+    from tune_prune.training import pick_device, steps_per_epoch
 
     loaded = load_data(data)
     steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)

@@ -14,8 +14,9 @@ from tune_prune import criteria, masks
 from tune_prune.data import Split
 from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
+from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
-from tune_prune.training import DivergedError, Measured, Recipe, evaluate, fit
+from tune_prune.training import DivergedError, Measured, evaluate, fit
 
 Known = Mapping[str, Mapping[str, Tensor]]
 """Statistics by name and layer label."""

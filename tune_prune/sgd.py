@@ -23,8 +23,11 @@ class SGD:
         self._momentum, self._weight_decay = momentum, weight_decay
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """One step along the gradients, which are used up; a parameter that has none stays as it is."""
+    def step(self, lr: float | Tensor) -> None:
+        """One step along the gradients, which are used up; a parameter that has none stays as it is.
+
+        A rate that is a tensor, on the parameters' device, may change where a recorded step cannot.
+        """
         stepped = [(p, v, p.grad) for p, v in zip(self.parameters, self.velocities, strict=True) if p.grad is not None]
         weights: list[Tensor] = [p.data for p, _, _ in stepped]
         velocities, gradients = [v for _, v, _ in stepped], [g for _, _, g in stepped]
@@ -36,6 +39,10 @@ class SGD:
             torch._foreach_mul_(velocities, self._momentum)
             torch._foreach_add_(velocities, gradients)
             torch._foreach_add_(gradients, velocities, alpha=self._momentum)
-        torch._foreach_add_(weights, gradients, alpha=-lr)
+        if isinstance(lr, Tensor):
+            torch._foreach_mul_(gradients, -lr)
+            torch._foreach_add_(weights, gradients)
+        else:
+            torch._foreach_add_(weights, gradients, alpha=-lr)
         for parameter, _, _ in stepped:
             parameter.grad = None

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.augment import affine
 from tune_prune.data import Split, as_float
 from tune_prune.errors import UserError
+from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
+from tune_prune.step import Recorded, Step, recordable
 
 
 class DivergedError(RuntimeError):
@@ -24,35 +24,6 @@ class Measured(NamedTuple):
 
     error: float
     loss: float
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: `steps` of SGD with Nesterov momentum, the learning rate falling to 0 along a cosine.
-
-    `distill` in [0, 1] is the teacher's share of the loss, at `temperature` (Hinton et al. 2015, sec. 2);
-    `warmup` the share of the steps in which the learning rate rises from 0. `weight_decay` is the strength of an L2
-    penalty on all parameters, `l1` that of an L1 penalty on all but vectors (biases, normalisation).
-    """
-
-    steps: int
-    lr: float
-    _: KW_ONLY  # so many numbers in a row would be mistaken for one another
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    batch_size: int = 128
-    warmup: float = 0.0
-    distill: float = 0.0
-    temperature: float = 4.0
-    augment: bool = False
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step counted from 0."""
-        rise = self.warmup * self.steps
-        if step < rise:
-            return self.lr * (step + 1) / (rise + 1)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, self.steps - rise)))
 
 
 def pick_device(name: str) -> torch.device:
@@ -98,24 +69,14 @@ def steps_of(epochs: float, per_epoch: int) -> int:
     return max(1, round(epochs * per_epoch)) if epochs else 0
 
 
-def _batches(n: int, recipe: Recipe, generator: torch.Generator, first: int) -> Iterator[Tensor]:
+def _batches(n: int, recipe: Recipe, generator: torch.Generator, first: int, device: torch.device) -> Iterator[Tensor]:
     """An index batch for every step: a new permutation every epoch, its last short batch left out."""
     size = min(recipe.batch_size, n)
     for step in range(first, recipe.steps):
         at = step % (n // size)
         if at == 0:
-            order = torch.randperm(n, generator=generator)
+            order = torch.randperm(n, generator=generator).to(device)
         yield order[at * size : (at + 1) * size]
-
-
-def _loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
-    hard = F.cross_entropy(scores, labels)
-    if teacher is None or recipe.distill == 0:
-        return hard
-    t = recipe.temperature
-    soft = F.kl_div(F.log_softmax(scores / t, 1), F.log_softmax(teacher / t, 1), log_target=True, reduction="batchmean")
-    # t * t keeps the soft gradients' size independent of the temperature
-    return (1 - recipe.distill) * hard + recipe.distill * t * t * soft
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
@@ -145,41 +106,27 @@ def fit(
     """
     model.train()
     optimizer = optimizer or make_optimizer(model, recipe)
-    weights, kept = [w.data for w, _ in masks], [m for _, m in masks]
+    device = split.labels.device
+    as_it_comes = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
+    size = min(recipe.batch_size, len(split.labels))
+    step = Recorded(as_it_comes, size) if recordable(model, recipe, device) else as_it_comes
     per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
     losses: list[Tensor] = []
     wrong: list[Tensor] = []
     mean = math.nan
     first = epochs_done * per_epoch
-    for step, index in enumerate(_batches(len(split.labels), recipe, generator, first), start=first + 1):
-        index = index.to(split.labels.device)
-        inputs = as_float(split.inputs[index])
-        if recipe.augment:
-            inputs = affine(inputs, generator)
-        scores, labels = model(inputs), split.labels[index]
-        loss = _loss(scores, labels, None if teacher is None else teacher[index], recipe)
-        loss.backward()
-        if recipe.l1:
-            _add_l1(optimizer.parameters, recipe.l1)
-        optimizer.step(recipe.lr_at(step - 1))
-        if weights:
-            torch._foreach_mul_(weights, kept)
-        losses.append(loss.detach())
-        if on_epoch is not None:
-            wrong.append((scores.detach().argmax(1) != labels).float().mean())
-        if step % per_epoch == 0 or step == recipe.steps:
-            mean = _mean(losses, step, recipe)
-            if on_epoch is not None and step % per_epoch == 0:
-                on_epoch(step // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
+    batches = _batches(len(split.labels), recipe, generator, first, device)
+    for done, index in enumerate(batches, start=first + 1):
+        took = step(index, recipe.lr_at(done - 1))
+        losses.append(took.loss)
+        wrong.append(took.wrong)
+        if done % per_epoch == 0 or done == recipe.steps:
+            mean = _mean(losses, done, recipe)
+            if on_epoch is not None and done % per_epoch == 0:
+                on_epoch(done // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
             losses.clear()
             wrong.clear()
     return mean
-
-
-def _add_l1(parameters: Sequence[Tensor], strength: float) -> None:
-    for parameter in parameters:
-        if parameter.dim() > 1 and parameter.grad is not None:
-            parameter.grad.add_(parameter.detach().sign(), alpha=strength)
 
 
 def _mean(losses: list[Tensor], step: int, recipe: Recipe) -> float:

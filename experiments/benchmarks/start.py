@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/start.py [REPEATS]
 
-Seconds of `import tune_prune` and of `tune-prune --help` in new processes. Then a search of lenet5 with two workers, and
-their unique set sizes (what each would free if it ended), read from /proc every half second. Writes start.json.
+Seconds of `import tune_prune` and of `tune-prune --help` in new processes. Then a search of lenet5, and its workers'
+unique set sizes (what each would free if it ended), read from /proc every half second. Writes start.json.
 """
 
 import statistics

@@ -1,0 +1,76 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import mlp, seeded
+from torch import nn
+
+from tune_prune import masks
+from tune_prune.data import Data
+from tune_prune.recipe import Recipe
+from tune_prune.sgd import SGD
+from tune_prune.step import WARM_UP, Recorded, Step, recordable
+
+RECIPE = Recipe(steps=6, lr=0.1, weight_decay=0.01, l1=1e-4, distill=0.5, batch_size=32)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def on_the_cpu(run: Callable[[], None]) -> Callable[[], None]:
+    """What `cuda_graph` does, where there is none: what it runs while it records, and what replays it."""
+    for _ in range(WARM_UP):
+        run()
+    return run
+
+
+def stepped(model: nn.Module, data: Data, recorded: bool) -> list[tuple[float, float]]:
+    """Six steps; the loss and the share misclassified of each."""
+    model.train()
+    pairs = [(weight, (weight > -0.1).float()) for weight in masks.prunable(model).values()]
+    teacher = torch.randn(len(data.train.labels), 4, generator=seeded(1))
+    sgd = SGD(model.parameters(), 0.9, 0.01)
+    eager = Step(model, data.train, RECIPE, sgd, seeded(2), pairs, teacher, count_wrong=True)
+    step = Recorded(eager, 32, on_the_cpu) if recorded else eager
+    batches = torch.arange(192).split(32)
+    took = [step(index, 0.1 / (number + 1)) for number, index in enumerate(batches)]
+    return [(float(loss), float(wrong)) for loss, wrong in took]
+
+
+def test_recorded_steps_are_the_same_steps(toy_data: Data) -> None:
+    ours = network()
+    ours(toy_data.train.inputs[:2].float())  # so that the lazy layer knows its size
+    theirs = copy.deepcopy(ours)
+    ended = [torch.tensor(stepped(model, toy_data, recorded)) for model, recorded in ((ours, True), (theirs, False))]
+    assert torch.allclose(*ended, atol=1e-5)
+    for (name, one), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=1e-5), name
+
+
+class Mine(nn.Sequential):
+    """A user's module, which might look at its inputs."""
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "device", "expected"),
+    [
+        (mlp(), RECIPE, "cuda", True),
+        (mlp(), RECIPE, "cpu", False),
+        (mlp(), Recipe(steps=6, lr=0.1, augment=True), "cuda", False),
+        (mlp(), Recipe(steps=WARM_UP, lr=0.1), "cuda", False),
+        (nn.Sequential(Mine(nn.Linear(2, 2))), RECIPE, "cuda", False),
+    ],
+)
+def test_what_can_be_recorded(model: nn.Module, recipe: Recipe, device: str, expected: bool) -> None:
+    assert recordable(model, recipe, torch.device(device)) == expected
+
+
+def test_what_is_not_counted_is_not_a_number(toy_data: Data) -> None:
+    model = mlp()
+    step = Step(model, toy_data.train, Recipe(1, 0.1), SGD(model.parameters(), 0.0, 0.0), seeded(0))
+    took = step(torch.arange(8), 0.1)
+    assert took.wrong.isnan()
+    assert not took.loss.requires_grad
