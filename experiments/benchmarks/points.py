@@ -1,0 +1,81 @@
+"""What 10,000 points cost at the end of a search: reading the records, tables, front, picture, report.
+
+    python experiments/benchmarks/points.py [REPEATS]
+
+2,500 trials of four rounds, made up; the front's own files are left out, of which there are a few dozen in any run.
+Writes points.json; prints seconds.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import spread, write
+
+from tune_prune import outputs, plots, records, report
+from tune_prune.front import front_of
+from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results import RunInfo
+from tune_prune.summary import summarize
+
+TOTALS = {"2": 235_200, "4": 30_000, "6": 1_000}
+INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, tuple(TOTALS), TOTALS, "", {})
+
+
+def trial(number: int, source: random.Random) -> TrialRecord:
+    """Four rounds on the way to some ratios."""
+    end = {label: source.uniform(0.5, 0.99) for label in TOTALS}
+    points = []
+    for round_ in range(1, 5):
+        ratios = {label: ratio * round_ / 4 for label, ratio in end.items()}
+        removed = sum(ratio * TOTALS[label] for label, ratio in ratios.items()) / sum(TOTALS.values())
+        error = round(0.59 + 0.004 / (1 - removed) + abs(source.gauss(0, 0.05)), 2)
+        points.append(PointRecord(round_, removed, 1 / (1 - removed), error, 0.03, error <= INFO.limit, 1.0, ratios))
+    params = {f"ratio/{label}": ratio for label, ratio in end.items()} | {"pruner": "mag", "lr": 0.1}
+    return TrialRecord(number, "complete", params, dict.fromkeys(TOTALS, "mag"), points, seconds=4.0, cpu_seconds=4.0)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall-clock of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def measured(run_dir: Path) -> dict[str, float]:
+    """Seconds of each part."""
+    found: list[TrialRecord] = []
+    took = {"reading the records": seconds(lambda: found.extend(records.read_all(run_dir)))}
+    took["tables"] = seconds(lambda: outputs.write_tables(run_dir, found, INFO))
+    members = front_of(found)
+    took["summary"] = seconds(
+        lambda: outputs.write_summary(
+            run_dir,
+            summarize(
+                found, members, {}, INFO, dense_test_error=None, wall_seconds=1.0, cpu_seconds=1.0, hardest=None,
+                confirmed={},
+            ),
+        )
+    )  # fmt: skip
+    took["picture"] = seconds(lambda: plots.pareto_png(run_dir / "pareto.png", found, members, INFO, {}, None))
+    took["report"] = seconds(lambda: report.write_report(run_dir))
+    return took | {"all": sum(took.values())}
+
+
+def main() -> None:
+    """Make the records, then measure."""
+    repeats, source = int(sys.argv[1]) if len(sys.argv) > 1 else 5, random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(2500):
+            records.write(Path(folder), trial(number, source))
+        found = [measured(Path(folder)) for _ in range(repeats)]
+    for part in found[0]:
+        print(f"{part}: {spread([took[part] for took in found])} s")
+    write("points", {"seconds": found})
+
+
+if __name__ == "__main__":
+    main()
