@@ -12,7 +12,7 @@ STOREYS = {
     "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
         "models data augment masks measure gates removal score_cache criteria schedule "
-        "recipe sgd step training dropout pruning by_layer checkpoint dense task"
+        "recipe sgd step training dropout pruning by_layer checkpoint dense task gpu"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "knobs space space_file config retracing replay prior",

@@ -88,7 +88,7 @@ class Config:
 
     @property
     def gpu_share(self) -> float:
-        """GPUs a trial takes; networks of LeNet's size leave room for four trials on one."""
+        """GPUs a trial takes: as the user said; a quarter until what it needs is measured."""
         if self.torch_device == "cpu":
             return 0.0
         return 0.25 if self.gpus_per_trial is None else self.gpus_per_trial

@@ -1,6 +1,7 @@
 """A search from beginning to end: prepare, let Ray and Optuna work, and write what they found."""
 
 import math
+import os
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from tune_prune import gpu
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
 from tune_prune.confidence import Confirmed
@@ -53,7 +55,8 @@ def search(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
-        run = _Run(config, space, run_dir, screen, prepared, budget, stop, _pace(config, space, prepared, budget))
+        shared = _sized(config, space, prepared, screen)
+        run = _Run(shared, space, run_dir, screen, prepared, budget, stop, _pace(config, space, prepared, budget))
         with _lock(run_dir):
             if text is not None:
                 save(run_dir, config, space, text)
@@ -65,6 +68,18 @@ def search(
     if missing and not stop.reason:
         raise RuntimeError(f"Ray ended {missing} trials early, see ray.log; go on with --resume {run_dir}")
     return code
+
+
+def _sized(config: Config, space: Space, prepared: Prepared, screen: Screen) -> Config:
+    """The settings with the share of a GPU that a trial needs here, where the user named none."""
+    if config.torch_device == "cpu" or config.gpus_per_trial is not None:
+        return config
+    device = torch.device(config.torch_device)
+    need = gpu.memory_need(prepared.task, to_plan(space.middle(prepared.info.labels)), device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    share = gpu.share_of(need, total, (os.cpu_count() or 1) / config.cpus_per_trial / torch.cuda.device_count())
+    screen.say(f"a trial needs {need / 2**20:.0f} MB on a GPU: {round(1 / share)} at a time on each")
+    return replace(config, gpus_per_trial=share)
 
 
 def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> Pace:

@@ -33,7 +33,7 @@ def search(
     resume: Annotated[Path | None, typer.Option(help="Go on in this run directory.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
-    gpus_per_trial: Annotated[float | None, typer.Option(help="[default: 0.25 on a GPU]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="[default: what one needs]")] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.  [default: as many as fit]")] = None,
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster: auto or HOST:PORT.")] = None,
     storage: Annotated[str | None, typer.Option(help="URL of the study.  [default: the run's study.db]")] = None,
