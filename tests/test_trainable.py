@@ -1,3 +1,4 @@
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -110,6 +111,15 @@ def test_a_record_after_every_round(shared: Shared) -> None:
     assert record.last.compression == (round(0.9 * 288) + 64) / 452
     assert record.last.ratios == {"features.4": 0.9, "head": 0.5}
     assert sum(point.seconds for point in record.points) <= record.seconds
+
+
+def test_what_a_worker_took_to_start_is_its_first_trials(shared: Shared) -> None:
+    before = time.process_time()
+    made = worker(shared, config(4))
+    assert run(made).cpu_seconds > before  # of this process, since it began
+    began = time.process_time()
+    made.reset_config(config(5))
+    assert run(made).cpu_seconds < time.process_time() - began
 
 
 def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:

@@ -39,7 +39,8 @@ class TrialRecord:
 
     `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label.
     `parent` and `parent_round` are the trial and the round whose weights and masks this one went on from; `finishes` is
-    the trial whose ratios it has, where it finishes another.
+    the trial whose ratios it has, where it finishes another. `cpu_seconds` of a worker's first trial are also what the
+    worker took to start.
     """
 
     trial: int

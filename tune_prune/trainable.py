@@ -89,6 +89,7 @@ class PruneTrainable(tune.Trainable):
         torch.set_num_threads(shared.threads)
         self._shared, self._task, self._known = shared, shared.task(), shared.statistics()
         self._begin(config)
+        self._cpu_began = 0.0  # what the worker took to start is its first trial's
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The worker goes on with another trial."""

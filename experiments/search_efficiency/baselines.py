@@ -4,7 +4,7 @@
 
 METHOD is uniform, global or erk (ratios by rule, at factors from 2 to 100, over and over with other seeds), random or
 nsga2 (Optuna's samplers). Trials are those of plain.py: from the dense model, 4 rounds of an epoch, the last counts.
-Writes OUT_DIR/METHOD-SEED.csv as plain.py does, until the trials' CPU seconds are used up.
+Writes OUT_DIR/METHOD-SEED.csv as plain.py does, until the process has used up its CPU seconds.
 """
 
 import csv
@@ -78,16 +78,14 @@ def main() -> None:
         for number in itertools.count():
             if used > budget:
                 break
-            began = time.process_time()
             trial = study.ask()
             drawn = rule is None
             ratios = {la: trial.suggest_float(la, 0, 0.995) for la in LAYERS} if drawn else next(rule)  # type: ignore[arg-type]
             state = pruning.start(made.dense_model(CPU))
             *_, point = pruning.prune(state, plan(ratios), made.train, made.validation, seed * 1000 + number)
             study.tell(trial, [point.compression, point.error])
-            seconds = time.process_time() - began
-            used += seconds
-            writer.writerow([number, seconds, point.compression, point.error])
+            before, used = used, time.process_time()
+            writer.writerow([number, used - before, point.compression, point.error])
             file.flush()
     part.rename(part.with_suffix(".csv"))
 
