@@ -194,7 +194,7 @@ def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
 def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
-    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=Start.at(parent, parent.last))
+    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=Start.at(parent.trial, parent.last))
     made = worker(shared, finish)
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
         for key, value in made._state.model.state_dict().items():
@@ -211,7 +211,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
     parent = run(worker(shared, config(0)))
     second = parent.points[1]
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
-    made = worker(shared, config(1, farther, start=Start.at(parent, second)))
+    made = worker(shared, config(1, farther, start=Start.at(parent.trial, second)))
     begun = checkpoint.read(shared.run_dir / str(second.checkpoint))
     for key, value in made._state.model.state_dict().items():
         assert torch.equal(value, begun.weights[key])
@@ -228,7 +228,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
 def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
-    made = worker(shared, config(1, longer, finishes=0, start=Start.at(parent, parent.last)))
+    made = worker(shared, config(1, longer, finishes=0, start=Start.at(parent.trial, parent.last)))
     record = run(made)
     assert record.last.compression == parent.last.compression
     assert record.last.val_loss < parent.last.val_loss
