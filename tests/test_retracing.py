@@ -50,8 +50,8 @@ def searched(task: Task, known: Known, tmp_path: Path) -> dict[int, TrialRecord]
     """A trial, one that goes on from its second round, and one that finishes that."""
     shared = Shared.of(task, tmp_path, limit=100.0, device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
-    second = run(shared, 4, FARTHER, Start.at(first, first.points[1]))
-    third = run(shared, 5, LONGER, Start.at(second, second.last))
+    second = run(shared, 4, FARTHER, Start.at(first.trial, first.points[1]))
+    third = run(shared, 5, LONGER, Start.at(second.trial, second.last))
     return {0: first, 4: second, 5: third}
 
 
