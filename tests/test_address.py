@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.address import is_address, load
+from tune_prune.address import arguments_of, called, is_address, load
 from tune_prune.errors import UserError
 
 Write = Callable[[str, str], None]
@@ -59,6 +59,65 @@ def test_text_that_is_not_an_address_is_a_user_error(text: str) -> None:
 def test_load_finds_functions_and_classes() -> None:
     assert load("json:dumps") is json.dumps
     assert load("collections:OrderedDict") is OrderedDict
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a:f", {}),
+        ("a:f()", {}),
+        ("a:f(n=10, name='x', rate=-1.5, flag=True)", {"n": 10, "name": "x", "rate": -1.5, "flag": True}),
+        ("a:f(size=(3, 32, 32), names=['(', 'b)'])", {"size": (3, 32, 32), "names": ["(", "b)"]}),
+    ],
+)
+def test_arguments(text: str, expected: dict[str, object]) -> None:
+    assert is_address(text)
+    assert arguments_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    "brackets",
+    [
+        "(3)",
+        "(n=)",
+        "(n=1",
+        "(n=1))",
+        "(n=open('x'))",
+        "(**{'n': 1})",
+        "(n=1)(m=2)",
+        "(n=1).x",
+        "(n=1, n=2)",
+        "(",
+        "(\0)",
+    ],
+)
+def test_arguments_that_are_none(brackets: str) -> None:
+    said = message(f"json:dumps{brackets}")
+    assert "cannot read its arguments" in said
+    assert "write 'package.module:factory'" in said
+
+
+@given(st.text(alphabet="()=,'n1 *.{}[]\n\\") | st.text())
+def test_what_stands_in_brackets_is_read_or_a_user_error(text: str) -> None:
+    try:
+        arguments_of(f"a:f({text})")
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_arguments_are_handed_over(module: Write) -> None:
+    module("my_lab2", "def power(base, exponent=2): return base ** exponent")
+    assert load("my_lab2:power(base=3)")() == 9
+    assert load("my_lab2:power(exponent=3)")(2) == 8
+
+
+def test_a_factory_that_fails(module: Write) -> None:
+    module("failing_lab", "def f(n=1):\n if n > 1: raise ValueError('too\\nmany')\n return n")
+    assert called("failing_lab:f", "model") == 1
+    with pytest.raises(UserError, match=r"^model 'failing_lab:f\(n=2\)': its factory failed \(ValueError: too many\)$"):
+        called("failing_lab:f(n=2)", "model")
+    with pytest.raises(UserError, match=r"TypeError: .*unexpected keyword argument 'm'"):
+        called("failing_lab:f(m=2)", "data")
 
 
 def test_load_imports_the_users_own_module(module: Write) -> None:

@@ -63,6 +63,15 @@ def test_a_factory_of_something_else(address: str, kind: str) -> None:
     )
 
 
+def test_a_model_of_torchvision() -> None:
+    model = models.build("torchvision:resnet18(num_classes=7)")
+    assert list(prunable(model))[:2] == ["conv1", "layer1.0.conv1"]
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
+    assert "torchvision.models has no 'resnet19'; nearest callables: resnet1" in fault(
+        lambda: models.build("torchvision:resnet19")
+    )
+
+
 def test_a_factory_that_is_not_there() -> None:
     assert "conftest has no 'mlpp'; nearest callables: mlp" in fault(lambda: models.build("conftest:mlpp"))
 

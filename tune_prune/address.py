@@ -1,24 +1,29 @@
-"""Addresses, 'package.module:factory': how a user names code of their own."""
+"""Addresses, 'package.module:factory(key=value)': how a user names code of their own."""
 
+import ast
 import difflib
+import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
 
 from tune_prune.errors import UserError, known
 
+FORM = "'package.module:factory', or 'package.module:factory(key=value)'"
+
 
 def is_address(text: str) -> bool:
-    """Whether the text has the form 'package.module:factory'; nothing is imported."""
-    module, colon, attribute = text.partition(":")
+    """Whether the text has the form of an address, as far as its brackets; nothing is imported."""
+    module, colon, attribute = text.partition("(")[0].partition(":")
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
 def load(address: str) -> Callable[..., object]:
-    """Import the callable at an address; a UserError says which part of the address is wrong."""
+    """Import the callable at an address, with its arguments where it has some; a UserError says which part is wrong."""
     if not is_address(address):
-        raise UserError(f"{address!r} is not an address; write 'package.module:factory'")
-    module_name, _, name = address.partition(":")
+        raise UserError(f"{address!r} is not an address; write {FORM}")
+    arguments = arguments_of(address)
+    module_name, _, name = address.partition("(")[0].partition(":")
     module = _import(module_name, address)
     if not hasattr(module, name):
         nearest = known(_nearest(module, name))
@@ -26,7 +31,36 @@ def load(address: str) -> Callable[..., object]:
     found = getattr(module, name)
     if not callable(found):
         raise UserError(f"{address!r}: {name} is of type {type(found).__name__}; name a function or a class")
-    return found  # type: ignore[no-any-return]
+    return functools.partial(found, **arguments) if arguments else found
+
+
+def arguments_of(address: str) -> dict[str, object]:
+    """The arguments in an address's brackets: names with plain values, as Python writes them; nothing is run."""
+    _, bracket, rest = address.partition("(")
+    if not bracket:
+        return {}
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+            raise ValueError("only key=value is allowed")
+        names = [keyword.arg for keyword in call.keywords]
+        if None in names or len(set(names)) < len(names):
+            raise ValueError("each key once, and only key=value is allowed")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        wrong = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{address!r}: cannot read its arguments ({wrong}); write {FORM}") from error
+
+
+def called(address: str, what: str) -> object:
+    """What the callable at an address returns; a `UserError`, which begins with `what` is made, says why it fails."""
+    factory = load(address)
+    try:
+        return factory()
+    except UserError:
+        raise
+    except Exception as error:  # a user's factory may raise anything
+        raise UserError(f"{what} {address!r}: its factory failed ({type(error).__name__}: {error})") from error
 
 
 def _import(name: str, address: str) -> ModuleType:

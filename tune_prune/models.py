@@ -1,11 +1,12 @@
 """The built-in models, and the way to name any other."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
-from tune_prune.address import is_address, load
+from tune_prune.address import called, is_address
 from tune_prune.errors import UserError
 from tune_prune.registry import Registry
 
@@ -65,12 +66,14 @@ def lenet5_caffe() -> nn.Sequential:
 
 
 def build(name: str) -> nn.Module:
-    """A fresh model from a built-in name or a `package.module:factory` address.
+    """A fresh model from a built-in name, `torchvision:<model>`, or a `package.module:factory` address.
 
-    Raises `UserError` where the name is unknown or the factory returns no `nn.Module`.
+    An address may end in arguments: `torchvision:resnet18(num_classes=10)`. Raises `UserError` where the name is
+    unknown, or the factory fails or returns no `nn.Module`.
     """
-    factory = load(name) if is_address(name) else models[name]
-    model = factory()
+    if not is_address(name):
+        return models[name]()
+    model = called(re.sub(r"^torchvision:", "torchvision.models:", name), "model")
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
     return model
