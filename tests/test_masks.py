@@ -86,12 +86,36 @@ def test_a_ratio_out_of_bounds(ratio: float) -> None:
         (Conv, ["features.0", "features.4", "head"]),
         (Tied, ["first", "head"]),
         (lambda: nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.Conv3d(1, 2, 3)), ["1", "2", "3"]),
+        (lambda: nn.Sequential(nn.ConvTranspose1d(1, 2, 3), nn.ConvTranspose2d(1, 2, 3)), ["1", "2"]),
+        (lambda: nn.MultiheadAttention(4, 2), ["in_proj", "out_proj"]),
+        (lambda: nn.Sequential(nn.MultiheadAttention(4, 2)), ["1/in_proj", "1/out_proj"]),
+        (lambda: nn.MultiheadAttention(4, 2, kdim=3), ["q_proj", "k_proj", "v_proj", "out_proj"]),
+        (
+            lambda: nn.TransformerEncoderLayer(4, 2, 8),
+            ["self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2"],
+        ),
         (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Embedding(3, 4), nn.Linear(4, 2)), ["3"]),
         (lambda: nn.ModuleDict({"a": mlp(), "b": nn.Linear(2, 2)}), ["a.1", "a.3", "b"]),
     ],
 )
 def test_labels(model: type[nn.Module], labels: list[str]) -> None:
     assert list(masks.prunable(model())) == labels
+
+
+def test_weights_of_grouped_depthwise_and_transposed_layers_are_those_that_they_have() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(8, 12, 3, groups=4),  # each filter sees two of the eight channels
+        nn.Conv2d(12, 12, 5, groups=12),  # depthwise: each sees one
+        nn.ConvTranspose2d(12, 6, 3, groups=2),  # twelve inputs, each to three outputs
+        nn.MultiheadAttention(6, 2),
+    )
+    sizes = {label: weight.numel() for label, weight in masks.prunable(model).items()}
+    assert sizes == {"1": 12 * 2 * 9, "2": 12 * 25, "3": 12 * 3 * 9, "4/in_proj": 18 * 6, "4/out_proj": 36}
+    found = {label: masks.shrink(mask, torch.rand(mask.shape), 0.5) for label, mask in masks.dense(model).items()}
+    masks.apply(model, found)
+    assert masks.compression(found) == 0.5
+    assert int((model[2].weight == 0).sum()) == 162
+    assert int((model[3].in_proj_weight == 0).sum()) == 54
 
 
 def test_one_activation_used_twice_shifts_no_position() -> None:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tune_prune.errors import UserError, known
 
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+PRUNABLE = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
@@ -18,13 +20,27 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 
     In an `nn.Sequential` a layer's label is its 1-based position, as torch7-pruner counted ("8"); a layer inside a
     part of it ("2/conv1") has that part's position before its name there, and in any other model a layer's label is
-    its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once.
+    its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once. The projections of an
+    `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj").
     """
     weights: dict[str, Tensor] = {}
     for label, module in _labelled(model):
-        if isinstance(module, PRUNABLE) and not any(module.weight is seen for seen in weights.values()):
-            weights[label] = module.weight
+        for part, weight in _own(module):
+            if not any(weight is seen for seen in weights.values()):
+                between = "" if not part or not label else "/" if label.isdecimal() else "."
+                weights[f"{label}{between}{part}"] = weight
     return weights
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a module itself that can be pruned: those of a layer have no name of their own."""
+    if isinstance(module, PRUNABLE):
+        yield "", module.weight
+    if isinstance(module, nn.MultiheadAttention):
+        for part in ("in_proj", "q_proj", "k_proj", "v_proj"):
+            weight = getattr(module, f"{part}_weight")
+            if weight is not None:
+                yield part, weight
 
 
 def _labelled(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
