@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, masks
+from tune_prune import criteria, masks, norms
 from tune_prune.data import Split
 from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
@@ -127,12 +127,16 @@ def put_back(state: State, earlier: State) -> None:
 def prune_once(
     state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, known: Known | None = None
 ) -> None:
-    """Measure, score and mask: bring the state to the ratios of a round, without retraining."""
+    """Measure, score and mask: bring the state to the ratios of a round, without retraining.
+
+    Running statistics of batch norms are measured anew on the sample that the scores are from.
+    """
     sample = draw_sample(train, plan.sample, generator)
     scores = criteria.score(plan.pruners, Context(state.model, sample, generator, known=known or {}))
     for label, ratio in plan.ratios_at(round_).items():
         state.masks[label] = masks.shrink(state.masks[label], scores[label], ratio)
     masks.apply(state.model, state.masks)
+    norms.reestimate(state.model, sample.inputs)
 
 
 def retrain(

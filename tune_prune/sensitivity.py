@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, masks, pruning
+from tune_prune import criteria, masks, norms, pruning
 from tune_prune.data import Split
 from tune_prune.measure import Context, draw_sample
 from tune_prune.pruning import Known, Plan, round_generator
@@ -89,32 +89,42 @@ def untrained(task: Task, cells: Iterable[Cell], device: torch.device, known: Kn
         sample = draw_sample(task.train, Plan.sample, generator)
         scores = criteria.score(dict.fromkeys(layers, pruner), Context(model, sample, generator, known=known or {}))
         for layer, row in layers.items():
-            yield from _row(model, layer, row, scores[layer], task.validation)
+            yield from _row(model, layer, row, scores[layer], task.validation, sample.inputs)
 
 
-def _row(model: nn.Module, layer: str, row: list[Cell], scores: Tensor, validation: Split) -> Iterator[Sensed]:
+def _row(
+    model: nn.Module, layer: str, row: list[Cell], scores: Tensor, validation: Split, sample: Tensor
+) -> Iterator[Sensed]:
     weight = masks.prunable(model)[layer]
     dense, everything = weight.detach().clone(), masks.dense(model)[layer]
-    rest, split = _from_layer(model, weight, validation)
+    rest, split, inputs = _from_layer(model, weight, validation, sample)
+    buffers = [(buffer, buffer.clone()) for buffer in rest.buffers()]
     for cell in row:
         began = time.perf_counter()
         mask = masks.shrink(everything, scores, cell.ratio)
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
+        norms.reestimate(rest, inputs)
         measured = evaluate(rest, split)
         with torch.no_grad():
             weight.copy_(dense)
+            for buffer, was in buffers:
+                buffer.copy_(was)
         kept = int(torch.count_nonzero(mask))
         yield Sensed(cell, kept, mask.numel(), measured.error, measured.loss, time.perf_counter() - began)
 
 
-def _from_layer(model: nn.Module, weight: Tensor, split: Split) -> tuple[nn.Module, Split]:
+def _from_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) -> tuple[nn.Module, Split, Tensor]:
     """What is left to run when all before a layer was run once: in an `nn.Sequential`, from that layer on."""
     if isinstance(model, nn.Sequential):
         for at, part in enumerate(model):
             if any(parameter is weight for parameter in part.parameters()):
-                return (model[at:], Split(logits(model[:at], split.inputs), split.labels)) if at else (model, split)
-    return model, split
+                if at == 0:
+                    break
+                before = model[:at]
+                behind = logits(before, sample) if norms.running(model[at:]) else sample[:0]
+                return model[at:], Split(logits(before, split.inputs), split.labels), behind
+    return model, split, sample
 
 
 def grid(

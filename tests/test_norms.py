@@ -1,0 +1,64 @@
+import copy
+
+import pytest
+import torch
+from conftest import Conv, seeded
+from torch import Tensor, nn
+
+from tune_prune import masks, pruning
+from tune_prune.data import Data, as_float
+from tune_prune.norms import reestimate
+from tune_prune.pruning import Plan
+
+
+class Norms(nn.Module):
+    """Two batch norms with dropout between: what the second sees depends on the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(nn.BatchNorm1d(3, momentum=0.3), nn.Dropout(0.5), nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.parts(inputs)
+
+
+def test_means_and_variances_of_what_each_layer_sees() -> None:
+    model, inputs = Norms(), 3 + 2 * torch.randn(60, 3, generator=seeded(0))
+    model.train()(inputs)  # so that they are something else
+    reestimate(model, inputs)
+    first, _, linear, second = model.parts
+    assert torch.allclose(first.running_mean, inputs.mean(0), atol=1e-5)
+    assert torch.allclose(first.running_var, inputs.var(0), atol=1e-5)
+    # in the batch's own statistics, as the second layer was fed them
+    behind = linear((inputs - inputs.mean(0)) / (inputs.var(0, unbiased=False) + first.eps).sqrt())
+    assert torch.allclose(second.running_mean, behind.mean(0), atol=1e-5)
+    assert torch.allclose(second.running_var, behind.var(0), atol=1e-5)
+    assert first.momentum == 0.3
+    assert not any(module.training for module in model.modules())
+
+
+def test_of_several_batches_the_mean() -> None:
+    model, inputs = Norms(), torch.randn(60, 3, generator=seeded(0))
+    reestimate(model, inputs, batch_size=20)
+    assert torch.allclose(model.parts[0].running_mean, inputs.mean(0), atol=1e-5)
+    assert torch.allclose(
+        model.parts[0].running_var, torch.stack([p.var(0) for p in inputs.split(20)]).mean(0), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_images_change_nothing(n: int) -> None:
+    model = Norms()
+    before = copy.deepcopy(model.state_dict())
+    reestimate(model, torch.randn(n, 3))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_network_that_was_pruned_but_not_retrained(toy_data: Data) -> None:
+    state = pruning.start(Conv())
+    plan = Plan({"features.0": 0.7}, {"features.0": "mag"}, rounds=1)
+    next(pruning.prune(state, plan, toy_data.train, toy_data.validation, 0))
+    sample = as_float(toy_data.train.inputs)
+    seen = state.model.features[0](sample)  # all of the toy's images are in the sample
+    assert torch.allclose(state.model.features[1].running_mean, seen.mean((0, 2, 3)), atol=1e-4)
+    assert masks.compression(state.masks) > 0
