@@ -16,7 +16,7 @@ from tune_prune.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
 from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable, Shared
-from tune_prune.training import evaluate
+from tune_prune.training import evaluate, ready
 
 PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
 
@@ -129,7 +129,8 @@ def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
         path = shared.run_dir / point.checkpoint
         model, mask = checkpoint.restore(checkpoint.read(path), str(path))
         assert masks.compression(mask) == point.compression
-        assert evaluate(model, task.validation) == (point.val_error, point.val_loss)
+        measured = evaluate(ready(model, torch.device("cpu")), task.validation)
+        assert measured == (point.val_error, point.val_loss)
 
 
 def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:

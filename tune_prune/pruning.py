@@ -133,10 +133,12 @@ def prune_once(
     """
     sample = draw_sample(train, plan.sample, generator)
     scores = criteria.score(plan.pruners, Context(state.model, sample, generator, known=known or {}))
+    before = masks.compression(state.masks)
     for label, ratio in plan.ratios_at(round_).items():
         state.masks[label] = masks.shrink(state.masks[label], scores[label], ratio)
     masks.apply(state.model, state.masks)
-    norms.reestimate(state.model, sample.inputs)
+    if masks.compression(state.masks) > before:
+        norms.reestimate(state.model, sample.inputs)
 
 
 def retrain(
