@@ -9,9 +9,9 @@ from hypothesis import settings
 from torch import nn
 
 from tune_prune import cli
-from tune_prune.data import Data, Split
 from tune_prune.errors import UserError
 from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.splits import Data, Split
 from tune_prune.task import Task
 from tune_prune.training import evaluate, logits
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tune_prune import cli, config, dense
-from tune_prune.data import Data
 from tune_prune.recipe import Recipe
+from tune_prune.splits import Data
 
 SPACE = """
 [task]

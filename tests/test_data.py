@@ -2,15 +2,18 @@ import gzip
 import hashlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import fault
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tune_prune import data
-from tune_prune.data import Data, Split, load_data
+from tune_prune.data import load_data
+from tune_prune.splits import Data, Split, as_float
 
 ADDRESS = f"{__name__}:user_data"
 answer: object = None
@@ -82,10 +85,10 @@ def test_another_kind_of_idx_file(tmp_path: Path, header: bytes) -> None:
 
 def test_bytes_are_divided_by_256_and_floats_pass() -> None:
     pixels = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)
-    assert data.as_float(pixels).tolist() == [0, 1 / 256, 0.5, 255 / 256]
+    assert as_float(pixels).tolist() == [0, 1 / 256, 0.5, 255 / 256]
     assert pixels.tolist() == [0, 1, 128, 255]
     floats = torch.tensor([-3.0, 700.0])
-    assert data.as_float(floats) is floats
+    assert as_float(floats) is floats
 
 
 def test_a_users_own_splits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +101,33 @@ def test_a_users_own_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.train.labels.dtype == loaded.validation.labels.dtype == torch.int64
     assert loaded.validation.inputs.dtype == torch.uint8
     assert len(loaded.load_test().labels) == 5
+
+
+class Pairs(Dataset[tuple[Tensor, int]]):
+    """A user's map-style data set."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._shapes = shapes
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full(self._shapes[index], float(index)), 3 * index
+
+
+def test_data_sets_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, (Pairs([(2,)] * 4), pair(), Pairs([(2,)])))
+    loaded = load_data(ADDRESS)
+    assert loaded.train.inputs.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
+    assert loaded.train.labels.tolist() == [0, 3, 6, 9]
+    assert len(loaded.load_test().labels) == 1
+
+
+@pytest.mark.parametrize("shapes", [[(2,), (3,)], []])
+def test_data_sets_that_cannot_be_stacked(monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, ...]]) -> None:
+    answers(monkeypatch, (Pairs(shapes), pair(), pair()))
+    assert fault(lambda: load_data(ADDRESS)).startswith(f"data {ADDRESS!r}: a data set must hold pairs")
 
 
 def test_a_users_own_data_object_passes(monkeypatch: pytest.MonkeyPatch) -> None:

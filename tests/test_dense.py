@@ -8,9 +8,9 @@ from conftest import fault, mlp
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, dense
-from tune_prune.data import Data, Split
 from tune_prune.dense import Epoch, train
 from tune_prune.recipe import Recipe
+from tune_prune.splits import Data, Split
 from tune_prune.training import Measured, evaluate, steps_per_epoch
 
 CPU = torch.device("cpu")

@@ -4,9 +4,10 @@ from torch import nn
 
 from tune_prune import gates, masks
 from tune_prune.criteria import score
-from tune_prune.data import Data, Split, load_data
+from tune_prune.data import load_data
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
+from tune_prune.splits import Data, Split
 from tune_prune.task import load_dense
 from tune_prune.training import evaluate
 

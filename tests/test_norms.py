@@ -6,9 +6,9 @@ from conftest import Conv, seeded
 from torch import Tensor, nn
 
 from tune_prune import masks, pruning
-from tune_prune.data import Data, as_float
 from tune_prune.norms import reestimate
 from tune_prune.pruning import Plan
+from tune_prune.splits import Data, as_float
 
 
 class Norms(nn.Module):

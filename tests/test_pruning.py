@@ -8,11 +8,11 @@ from conftest import Conv, Tied, images, mlp, seeded
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, criteria, masks
-from tune_prune.data import Data
 from tune_prune.measure import Context
 from tune_prune.pruning import Plan, Point, State, prune, start
 from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
+from tune_prune.splits import Data
 from tune_prune.training import evaluate, fit, logits
 
 PLAN = Plan(

@@ -7,10 +7,10 @@ from conftest import Conv, mlp, seeded
 from torch import Tensor, nn
 
 from tune_prune import removal
-from tune_prune.data import Data, Split, as_float
 from tune_prune.masks import prunable
 from tune_prune.measure import Context
 from tune_prune.removal import loss_change
+from tune_prune.splits import Data, Split, as_float
 
 
 def convolutions() -> nn.Sequential:

@@ -425,7 +425,7 @@ def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
     settings, space, _ = config.begin(str(toml), {})
-    info = preparation.prepare(settings, space).info
+    info = preparation.prepare(settings, space, print).info
 
     def of(space: Space = space, **changed: Any) -> str:
         return preparation.fingerprint(space, replace(info, **changed))
@@ -445,7 +445,7 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
 
 def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, space, _ = config.begin(str(toml), {})
-    info = preparation.prepare(settings, space).info
+    info = preparation.prepare(settings, space, print).info
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []

@@ -7,9 +7,9 @@ from conftest import Conv, mlp
 from torch import nn
 
 from tune_prune import masks, pruning, sensitivity
-from tune_prune.data import Data
 from tune_prune.masks import prunable
 from tune_prune.sensitivity import Cell, grid, retrained, untrained
+from tune_prune.splits import Data
 from tune_prune.task import Task
 from tune_prune.training import evaluate, logits
 

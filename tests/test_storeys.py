@@ -11,7 +11,7 @@ import tune_prune
 STOREYS = {
     "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
-        "models data norms augment masks measure gates removal score_cache criteria schedule "
+        "models splits vision data norms augment masks measure gates removal score_cache criteria schedule "
         "recipe sgd step training dropout pruning by_layer checkpoint dense task gpu"
     ),
     "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Conv, fault, images, mlp
-from torch import nn
+from torch import Tensor, nn
 
 from tune_prune import checkpoint
-from tune_prune.data import Data, Split
 from tune_prune.models import models
+from tune_prune.splits import Data, Split
 from tune_prune.task import load_dense, prepare
 from tune_prune.training import evaluate, logits
 
@@ -84,3 +84,35 @@ def test_weights_that_do_not_fit(weights: Path) -> None:
     said = fault(lambda: load_dense("conftest:mlp", str(weights), "a.toml"))
     assert said.startswith(f"{weights}: does not fit the model; made for 'conftest:Conv'")
     assert "no such checkpoint" in fault(lambda: load_dense("conftest:mlp", "none.safetensors", "a.toml"))
+
+
+class Odd(nn.Module):
+    """Returns something else than class scores."""
+
+    def __init__(self, shape: tuple[int, ...] = (), outputs: int = 4) -> None:
+        super().__init__()
+        self.layer, self._shape = nn.Linear(64, outputs), shape
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.layer(inputs.flatten(1))
+        return found.reshape(self._shape) if self._shape else found
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            "torch.nn:Linear(in_features=3, out_features=4)",
+            "fails on inputs of 'conftest:images', [2, 1, 8, 8] (Runtime",
+        ),
+        ("test_task:Odd(shape=(8,))", "must return class scores [n, classes]; of 2 inputs it made [8]"),
+        ("test_task:Odd(shape=(1, 8))", "must return class scores [n, classes]; of 2 inputs it made [1, 8]"),
+    ],
+)
+def test_a_model_that_returns_no_class_scores(model: str, said: str) -> None:
+    assert f"model {model!r} {said}" in fault(lambda: prepare(model, "conftest:images", None, CPU, "a.toml"))
+
+
+def test_labels_beyond_the_outputs() -> None:
+    said = fault(lambda: prepare("test_task:Odd(outputs=3)", "conftest:images", None, CPU, "a.toml"))
+    assert said == "data 'conftest:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from tune_prune import checkpoint, conf, masks, records
 from tune_prune.confidence import Confirmed
-from tune_prune.data import Split
 from tune_prune.front import wilson
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
+from tune_prune.splits import Split
 from tune_prune.task import Task
 from tune_prune.telling import Ending, tell
 from tune_prune.training import evaluate

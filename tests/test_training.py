@@ -8,8 +8,8 @@ from conftest import Conv, Tied, fault, mlp, seeded
 from torch import Tensor, nn
 
 from tune_prune import masks
-from tune_prune.data import Data, Split, as_float
 from tune_prune.recipe import Recipe
+from tune_prune.splits import Data, Split, as_float
 from tune_prune.training import DivergedError, evaluate, fit, logits, pick_device, ready
 
 HARD = Recipe(steps=25, lr=0.1, momentum=0.9, weight_decay=0.01, batch_size=32)

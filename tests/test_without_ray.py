@@ -13,7 +13,7 @@ for name in ("ray", "optuna", "torchvision"):
 from pathlib import Path
 import torch
 from tune_prune import checkpoint, masks, training
-from tune_prune.data import Split
+from tune_prune.splits import Split
 from tune_prune.models import build
 from tune_prune.pruning import Plan, prune, start
 

@@ -1,48 +1,23 @@
-"""Data sets: train, validation and test, as tensors that stay in memory."""
+"""Data sets by name: the one in the package, torchvision's, and a user's own."""
 
 import gzip
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tune_prune.address import is_address, load
+from tune_prune import vision
+from tune_prune.address import called, is_address
 from tune_prune.errors import UserError
 from tune_prune.registry import Registry
+from tune_prune.splits import Data, Split, stacked
 
 MNIST = Path(__file__).parent / "datasets" / "mnist"
 
 
-class Split(NamedTuple):
-    """Inputs, uint8 or float32 [n, ...], and labels, int64 [n]."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split on a device; no copy where it is there already."""
-        return Split(self.inputs.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set. The test split is a function, so that reading it is a deliberate act, done once at the end."""
-
-    train: Split
-    validation: Split
-    load_test: Callable[[], Split]
-
-
 datasets: Registry[Callable[[], Data]] = Registry("data set")
-
-
-def as_float(inputs: Tensor) -> Tensor:
-    """What a model is fed: bytes become float32 divided by 256, as torch7-pruner had it; floats pass unchanged."""
-    return inputs.float().div_(256) if inputs.dtype == torch.uint8 else inputs
 
 
 def _read_idx(path: Path) -> Tensor:
@@ -72,18 +47,23 @@ def mnist() -> Data:
     )
 
 
-def load_data(name: str) -> Data:
-    """A data set from a built-in name or a `package.module:factory` address that returns a `Data`."""
+def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data:
+    """A data set from a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
+
+    What a user's factory returns is a `Data`, or train, validation and test. `say` is told where a split is made here.
+    """
     if not is_address(name):
         return datasets[name]()
-    data = load(name)()
+    if name.startswith("torchvision:"):
+        return vision.load(name, say)
+    data = called(name, "data")
     if isinstance(data, Data):
         return data
     return _from_splits(name, data)
 
 
 def _from_splits(name: str, splits: object) -> Data:
-    """What a user's factory returns: train, validation and test, each a pair of tensors (inputs, labels)."""
+    """What a user's factory returns: train, validation and test, pairs of tensors or data sets of pairs."""
     if not (isinstance(splits, tuple) and len(splits) == 3):
         raise UserError(f"data {name!r} must return (train, validation, test), each a pair (inputs, labels)")
     train, validation, test = (_checked(name, part) for part in splits)
@@ -91,7 +71,14 @@ def _from_splits(name: str, splits: object) -> Data:
 
 
 def _checked(name: str, part: object) -> Split:
-    """A pair of tensors of equal, positive length as a Split."""
+    """A pair of tensors of equal, positive length, or a data set of such pairs, as a Split."""
+    if hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, tuple | Tensor):
+        try:
+            part = tuple(stacked(part))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"data {name!r}: a data set must hold pairs (input, label) of equal shapes ({error})"
+            ) from error
     match part:
         case (Tensor() as inputs, Tensor() as labels) if labels.dim() == 1 and inputs.shape[:1] == labels.shape != (0,):
             return Split(inputs if inputs.dtype == torch.uint8 else inputs.float(), labels.long())

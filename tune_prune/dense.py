@@ -11,11 +11,11 @@ from safetensors.torch import save
 from torch import nn
 
 from tune_prune import atomic, checkpoint
-from tune_prune.data import Data
 from tune_prune.errors import UserError
 from tune_prune.models import build
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
+from tune_prune.splits import Data
 from tune_prune.training import Measured, evaluate, fit, make_optimizer, ready, steps_per_epoch
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.data import Split, as_float
 from tune_prune.masks import prunable
 from tune_prune.registry import Registry
+from tune_prune.splits import Split, as_float
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def train(
     from tune_prune.recipe import Recipe
     from tune_prune.training import pick_device, steps_per_epoch
 
-    loaded = load_data(data)
+    loaded = load_data(data, echo)
     steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
     recipe = Recipe(
         steps=steps,
@@ -121,7 +121,7 @@ def prune(
     if retrain and not 0 < settings.epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
     wanted, source = one_model.wanted(layer or [], ratio or [], conf, model)
-    loaded, on = load_data(data), pick_device(device)
+    loaded, on = load_data(data, say), pick_device(device)
     state, plan, points = one_model.prune(model, checkpoint, loaded, wanted, settings, on, source)
     found = []
     for reached in points:
@@ -170,5 +170,5 @@ def test(
     from tune_prune.training import pick_device
 
     say = silent if json else echo
-    result = one_model.measure(checkpoint or one_model.PRUNED_LENET5, load_data(data), pick_device(device), say)
+    result = one_model.measure(checkpoint or one_model.PRUNED_LENET5, load_data(data, say), pick_device(device), say)
     typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

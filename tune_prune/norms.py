@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tune_prune.data import as_float
+from tune_prune.splits import as_float
 
 
 def running(model: nn.Module) -> list[_BatchNorm]:

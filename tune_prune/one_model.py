@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from tune_prune import checkpoint, conf, criteria, masks, pruning
 from tune_prune.by_layer import Reached, prune_by_layer
 from tune_prune.conf import Conf
-from tune_prune.data import Data
 from tune_prune.errors import UserError
 from tune_prune.models import WEIGHTS
 from tune_prune.pruning import Plan, State
 from tune_prune.schedule import schedules
+from tune_prune.splits import Data
 from tune_prune.task import load_dense
 from tune_prune.training import evaluate, logits, ready, steps_of, steps_per_epoch
 

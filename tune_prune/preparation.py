@@ -12,13 +12,14 @@ import torch
 
 from tune_prune import __version__, criteria, masks, prior, score_cache, task
 from tune_prune.config import Config
-from tune_prune.data import Split, load_data
+from tune_prune.data import load_data
 from tune_prune.errors import UserError
 from tune_prune.knobs import Choice, Range
 from tune_prune.models import build
 from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
 from tune_prune.space import Space
+from tune_prune.splits import Split
 from tune_prune.task import Task
 
 
@@ -49,12 +50,12 @@ def extent(config: Config) -> str:
     return " or ".join(filter(None, [trials, seconds]))
 
 
-def prepare(config: Config, space: Space) -> Prepared:
+def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
     device = torch.device(config.torch_device)
     labels = list(masks.prunable(build(space.model)))
     _something_to_search(space, labels)
-    prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source)
+    prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source, say)
     model = prepared.dense_model(torch.device("cpu"))
     info = RunInfo(
         space=space.name,
@@ -79,6 +80,8 @@ def prepare(config: Config, space: Space) -> Prepared:
 
 def _something_to_search(space: Space, labels: Sequence[str]) -> None:
     """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
+    if not labels:
+        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; see masks.PRUNABLE")
     if not any(isinstance(knob, Range | Choice) for knob in space.params(labels).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")

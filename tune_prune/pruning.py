@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import criteria, masks, norms
-from tune_prune.data import Split
 from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
 from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
+from tune_prune.splits import Split
 from tune_prune.training import DivergedError, Measured, evaluate, fit
 
 Known = Mapping[str, Mapping[str, Tensor]]

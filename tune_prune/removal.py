@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.data import Split, as_float
 from tune_prune.measure import Context, statistics
+from tune_prune.splits import Split, as_float
 
 IMAGES = 256
 """Images of the sample that the loss is measured on."""

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tune_prune import atomic, gates, measure, removal
-from tune_prune.data import Split
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
+from tune_prune.splits import Split
 
 SETTINGS = {
     "hessian": (measure, ["PROBES"]),

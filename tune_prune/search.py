@@ -50,7 +50,8 @@ def search(
     stop = Stop(budget)
     with stop.on_signals():
         screen.say(f"{space.name}: {space.model} on {space.data}, {extent(config)}, into {run_dir}")
-        prepared = prepare(config, space)  # before the directory is made: a task that is wrong leaves none behind
+        # before the directory is made: a task that is wrong leaves none behind
+        prepared = prepare(config, space, screen.say)
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"

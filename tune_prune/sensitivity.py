@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import criteria, masks, norms, pruning
-from tune_prune.data import Split
 from tune_prune.measure import Context, draw_sample
 from tune_prune.pruning import Known, Plan, round_generator
+from tune_prune.splits import Split
 from tune_prune.task import Task
 from tune_prune.training import evaluate, logits
 

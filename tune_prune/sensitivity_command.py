@@ -50,7 +50,7 @@ def sensitivity(
     for value in ratio or []:
         if not 0 <= value < 1:
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
-    made, _ = task.prepare(model, data, None, on, "--model")
+    made, _ = task.prepare(model, data, None, on, "--model", say)
     dense = made.dense_model(on)
     masks.require_layers(dense, layer or [], "--layer")
     steps = steps_of(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint
-from tune_prune.data import Split, load_data
+from tune_prune.data import load_data
 from tune_prune.errors import UserError
 from tune_prune.models import build, pretrained
+from tune_prune.splits import Data, Split
 from tune_prune.training import Measured, evaluate, logits, ready
 
 
@@ -53,12 +54,43 @@ def load_dense(name: str, weights: str | None, source: str) -> nn.Module:
 
 
 def prepare(
-    name: str, data: str, weights: str | None, device: torch.device, source: str
+    name: str,
+    data: str,
+    weights: str | None,
+    device: torch.device,
+    source: str,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Task, Callable[[], Split]]:
-    """The task of a search, and the function that reads the test split, to be called once at the end."""
+    """The task of a search, and the function that reads the test split, to be called once at the end.
+
+    A `UserError` where the model does not tell the data's classes apart; `say` is told which splits are made here.
+    """
     model = ready(load_dense(name, weights, source), device)
-    loaded = load_data(data)
+    loaded = load_data(data, say)
+    _fit_together(name, model, data, loaded)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test
+
+
+def _fit_together(name: str, model: nn.Module, data: str, loaded: Data) -> None:
+    """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels."""
+    device = next(model.parameters()).device
+    inputs = loaded.train.inputs[:2].to(device)
+    try:
+        scores = logits(model, inputs)
+    except Exception as error:  # a user's model may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"model {name!r} fails on inputs of {data!r}, {list(inputs.shape)} ({reason})") from error
+    if scores.dim() != 2 or len(scores) != len(inputs):
+        shape = list(scores.shape)
+        raise UserError(
+            f"model {name!r} must return class scores [n, classes]; of {len(inputs)} inputs it made {shape}"
+        )
+    for split in (loaded.train, loaded.validation):
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= scores.shape[1]:
+            raise UserError(
+                f"data {data!r} has labels from {low} to {high}; model {name!r} has {scores.shape[1]} outputs"
+            )

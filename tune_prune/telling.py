@@ -9,11 +9,11 @@ import torch
 
 from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
 from tune_prune.confidence import Confirmed
-from tune_prune.data import Split
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
+from tune_prune.splits import Split
 from tune_prune.summary import summarize
 from tune_prune.task import Task
 from tune_prune.training import evaluate, ready

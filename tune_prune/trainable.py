@@ -13,10 +13,10 @@ from ray import tune
 
 from tune_prune import checkpoint, records
 from tune_prune.ancestry import Start
-from tune_prune.data import Split
 from tune_prune.pruning import Known, Plan, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.space import to_plan
+from tune_prune.splits import Split
 from tune_prune.task import Task
 from tune_prune.training import Measured
 

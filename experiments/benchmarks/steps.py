@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from tune_prune import masks
-from tune_prune.data import Split, load_data
+from tune_prune.data import load_data
 from tune_prune.models import build
 from tune_prune.recipe import Recipe
+from tune_prune.splits import Split
 from tune_prune.training import evaluate, fit, ready
 
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ from common import spread, write
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from tune_prune.data import Split, as_float, load_data
+from tune_prune.data import load_data
 from tune_prune.models import build
 from tune_prune.recipe import Recipe
+from tune_prune.splits import Split, as_float
 from tune_prune.training import fit, ready
 
 SIZES = (1, 2, 4, 8)

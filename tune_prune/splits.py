@@ -1,0 +1,52 @@
+"""Images and labels as tensors that stay in memory: a split, a data set of three, and how splits are made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tune_prune.errors import UserError
+
+
+class Split(NamedTuple):
+    """Inputs, uint8 or float32 [n, ...], and labels, int64 [n]."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on a device; no copy where it is there already."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set. The test split is a function, so that reading it is a deliberate act, done once at the end."""
+
+    train: Split
+    validation: Split
+    load_test: Callable[[], Split]
+
+
+def as_float(inputs: Tensor) -> Tensor:
+    """What a model is fed: bytes become float32 divided by 256, as torch7-pruner had it; floats pass unchanged."""
+    return inputs.float().div_(256) if inputs.dtype == torch.uint8 else inputs
+
+
+def stacked(pairs: Any) -> Split:
+    """A map-style data set of pairs (input, label) as a Split; raises what its items raise."""
+    inputs, labels = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
+    return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor([int(one) for one in labels]))
+
+
+def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:
+    """The rest of a split and `count` of it, a tenth unless given: drawn at random, always the same."""
+    n = len(split.labels)
+    count = max(1, n // 10) if count is None else count
+    if n <= count:
+        raise UserError(f"{n} images are too few to hold some out")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    rest, held = order[count:].sort().values, order[:count].sort().values
+    return Split(split.inputs[rest], split.labels[rest]), Split(split.inputs[held], split.labels[held])
