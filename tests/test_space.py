@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.criteria import criteria
-from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.knobs import Choice, Knob, Range, Same
 from tune_prune.pruning import Plan
 from tune_prune.space import KNOBS, Finish, Space, to_plan
 
@@ -73,6 +73,40 @@ def test_another_choice_of_pruners() -> None:
     assert made.knobs["pruner"] == Choice(("mag", "random"))
     assert fault(lambda: made.with_pruners(["mag", "magg"])).startswith("unknown pruner 'magg'; known: mag")
     assert fault(lambda: made.with_pruners([])).startswith("--pruners: the list of choices is empty")
+
+
+# Groups of layers
+
+GROUPS = replace(
+    space([("layer?.*.conv1", Range(0.1, 0.9)), ("layer*", Range(0.2, 0.8)), ("*", 0.5)]),
+    together=["layer?.*.conv1"],
+    exclude=["fc", "*2"],
+)
+
+
+def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
+    assert GROUPS.params(RESNET) == {
+        "ratio/conv1": 0.5,
+        "ratio/layer1.0.conv1": Range(0.1, 0.9),
+        "ratio/layer2.0.conv1": Same("ratio/layer1.0.conv1"),
+        "pruner": "mag",
+    }
+    assert str(Same("ratio/a")) == "as ratio/a"
+    middle = GROUPS.middle(RESNET)
+    assert middle["ratio/layer1.0.conv1"] == middle["ratio/layer2.0.conv1"] == 0.5
+
+
+def test_a_guess_for_layers_together_is_their_mean() -> None:
+    ratios = {"conv1": 0.9, "layer1.0.conv1": 0.4, "layer2.0.conv1": 0.8}
+    assert GROUPS.level(ratios, "mag", RESNET) == {"ratio/layer1.0.conv1": pytest.approx(0.6)}
+    assert GROUPS.level({"layer2.0.conv1": 0.95}, "mag", RESNET) == {"ratio/layer1.0.conv1": 0.9}
+
+
+def test_what_is_excluded_must_be_there() -> None:
+    said = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).params(RESNET))
+    assert said.startswith(
+        "toy.toml: space.exclude: 'layer3.*' matches no layer of lenet5; layers that can be pruned: "
+    )
 
 
 # First guesses

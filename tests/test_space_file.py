@@ -52,6 +52,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "toy.toml"
 
 
+def test_groups_and_exclusion(file: Path) -> None:
+    text = TOML.replace('"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, together = true}')
+    file.write_text(text.replace("[space]\n", '[space]\nexclude = ["12"]\n'))
+    space = space_file.read(file)
+    assert (space.together, space.exclude) == (["8*"], ["12"])
+    assert dict(space.ratios)["8*"] == Range(0.5, 0.999)
+
+
 def test_the_whole_file(file: Path) -> None:
     file.write_text(TOML)
     space = space_file.read(file)
@@ -79,9 +87,11 @@ def test_the_least_there_can_be(file: Path) -> None:
 
 
 TOP = ", ".join(["task", "space", "goal", "finish", "prior", "economy", "guess"])
-SPACE = ", ".join(["ratio", "pruner_scope", *KNOBS])
+SPACE = ", ".join(["ratio", "pruner_scope", "exclude", *KNOBS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [
+    ("pruner =", 'exclude = "8"\npruner =', "space.exclude must be a list of layers or patterns, got '8'"),
+    ("high = 0.999", "high = 0.999, together = 1", "space.ratio.'8'.together must be true or false, got 1"),
     # unknown keys, at every level
     ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
     ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),

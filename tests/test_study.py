@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.config import SAMPLERS
-from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.knobs import Choice, Knob, Range, Same
 from tune_prune.seeds import derive_seed
 from tune_prune.study import distributions, from_study, log_factor, make_sampler, open_study, to_study
 
@@ -69,6 +69,12 @@ def test_rounding_never_leaves_the_range() -> None:
     knobs = {"ratio/1": Range(0.123454, 0.987656)}
     assert from_study({"keep/1": 1 - 0.123454}, knobs) == {"ratio/1": 0.123454}
     assert from_study({"keep/1": 1 - 0.987656}, knobs) == {"ratio/1": 0.987656}
+
+
+def test_what_is_the_same_as_another_is_not_drawn() -> None:
+    knobs: dict[str, Knob] = {"ratio/a": Range(0.1, 0.9), "ratio/b": Same("ratio/a"), "rounds": 3}
+    assert list(distributions(knobs)) == ["keep/a"]
+    assert from_study({"keep/a": 0.25}, knobs) == {"ratio/a": 0.75, "ratio/b": 0.75, "rounds": 3}
 
 
 def test_what_is_kept_is_uniform_in_its_logarithm() -> None:

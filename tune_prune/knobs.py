@@ -45,10 +45,23 @@ class Range:
         return f"{self.low:g} to {self.high:g}{how}"
 
 
-Knob = Scalar | Choice | Range
+@dataclass(frozen=True)
+class Same:
+    """Whatever another parameter is."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"as {self.name}"
 
 
-def middle(knob: Knob) -> Scalar:
+OwnKnob = Scalar | Choice | Range
+"""What a space's file can say of a parameter."""
+
+Knob = OwnKnob | Same
+
+
+def middle(knob: OwnKnob) -> Scalar:
     """What to take where there is no reason for another value: a range's middle, the first choice, what is fixed."""
     if isinstance(knob, Choice):
         return knob.options[0]
@@ -84,7 +97,7 @@ class Number:
         return f"must be a {'whole ' if self.whole else ''}number in {interval}, got {value!r}"
 
 
-def parse(raw: object, check: Check, where: str) -> Knob:
+def parse(raw: object, check: Check, where: str) -> OwnKnob:
     """A knob from its TOML value: a scalar, a list of choices, or a table {low, high, log, step}.
 
     Raises a `UserError` that begins with `where`, the file and the key.

@@ -14,7 +14,7 @@ from tune_prune import __version__, criteria, masks, prior, score_cache, task
 from tune_prune.config import Config
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
-from tune_prune.knobs import Choice, Range
+from tune_prune.knobs import Choice, OwnKnob, Range, Same
 from tune_prune.models import build
 from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
@@ -115,7 +115,10 @@ def first_levels(
         return []
     count = space.prior.levels if config.budget is None else min(space.prior.levels, max(3, config.budget // 5))
     made, labels = prepared.task, prepared.info.totals
-    ratios = {name.removeprefix("ratio/"): k for name, k in space.params(list(labels)).items() if "ratio/" in name}
+    own: dict[str, OwnKnob] = {}
+    for name, knob in space.params(list(labels)).items():
+        own[name] = own[knob.name] if isinstance(knob, Same) else knob
+    ratios = {name.removeprefix("ratio/"): knob for name, knob in own.items() if name.startswith("ratio/")}
     pruner = "mag" if "mag" in space.pruners else space.pruners[0]
     known = known_statistics(space.with_pruners([pruner]), made, config, say)
     curves = prior.measure(made, ratios, pruner, torch.device(config.torch_device), known)

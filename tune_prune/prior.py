@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tune_prune import sensitivity
-from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.knobs import Choice, OwnKnob, Range
 from tune_prune.measure import draw_sample
 from tune_prune.pruning import Known
 from tune_prune.sensitivity import Cell
@@ -54,7 +54,7 @@ class Curve:
 
 
 def measure(
-    task: Task, ratios: Mapping[str, Knob], pruner: str, device: torch.device, known: Known | None = None
+    task: Task, ratios: Mapping[str, OwnKnob], pruner: str, device: torch.device, known: Known | None = None
 ) -> dict[str, Curve]:
     """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
     sample = draw_sample(task.train, IMAGES, torch.Generator().manual_seed(0))
@@ -83,7 +83,7 @@ def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return math.exp(height + power * middle), power
 
 
-def _bounds(knob: Knob) -> tuple[float, float]:
+def _bounds(knob: OwnKnob) -> tuple[float, float]:
     if isinstance(knob, Range):
         return 1 - knob.high, 1 - knob.low
     ratios = [float(ratio) for ratio in (knob.options if isinstance(knob, Choice) else [knob])]

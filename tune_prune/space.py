@@ -1,6 +1,7 @@
 """A search space: search_spaces/*.toml -> what is fixed, chosen or drawn, per layer and for the whole trial."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from tune_prune import knobs
 from tune_prune.criteria import find
 from tune_prune.errors import UserError, known
-from tune_prune.knobs import Check, Choice, Knob, Number, Range
+from tune_prune.knobs import Check, Choice, Knob, Number, OwnKnob, Range, Same
 from tune_prune.pruning import Plan
 from tune_prune.schedule import schedules
 
@@ -84,15 +85,18 @@ class Economy:
 
 @dataclass(frozen=True)
 class Space:
-    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts."""
+    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
+
+    A pattern that is `together` gives all its layers one ratio; what a pattern of `exclude` matches is left whole.
+    """
 
     name: str
     source: str
     model: str
     data: str
     weights: str | None
-    knobs: Mapping[str, Knob]
-    ratios: Sequence[tuple[str, Knob]]
+    knobs: Mapping[str, OwnKnob]
+    ratios: Sequence[tuple[str, OwnKnob]]
     acc_tradeoff: float
     budget: int
     finish: Finish
@@ -100,21 +104,29 @@ class Space:
     pruner_scope: str = "model"
     prior: Prior = Prior()
     economy: Economy = Economy()
+    exclude: Sequence[str] = ()
+    together: Collection[str] = ()
 
     def params(self, labels: Sequence[str]) -> dict[str, Knob]:
         """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.
 
         A layer that no pattern matches is not pruned. A `UserError` where a pattern matches no layer.
         """
-        for pattern, _ in self.ratios:
+        patterns = [(f"space.ratio.{pattern!r}", pattern) for pattern, _ in self.ratios]
+        for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
             if not any(fnmatchcase(label, pattern) for label in labels):
-                where = f"{self.source}: space.ratio.{pattern!r}"
-                raise UserError(f"{where} matches no layer of {self.model}; layers that can be pruned: {known(labels)}")
+                there = f"layers that can be pruned: {known(labels)}"
+                raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
         found: dict[str, Knob] = {}
+        first: dict[str, str] = {}  # of the layers that a pattern holds together
         for label in labels:
-            match = next((knob for pattern, knob in self.ratios if fnmatchcase(label, pattern)), None)
-            if match is not None:
-                found[f"ratio/{label}"] = match
+            match = next(((pattern, knob) for pattern, knob in self.ratios if fnmatchcase(label, pattern)), None)
+            if match is None or any(fnmatchcase(label, pattern) for pattern in self.exclude):
+                continue
+            pattern, knob = match
+            found[f"ratio/{label}"] = Same(first[pattern]) if pattern in first else knob
+            if pattern in self.together:
+                first.setdefault(pattern, f"ratio/{label}")
         if self.pruner_scope == "model":
             return found | dict(self.knobs)
         pruners = {name.replace("ratio/", "pruner/", 1): self.knobs["pruner"] for name in found}
@@ -150,7 +162,10 @@ class Space:
 
     def middle(self, labels: Sequence[str]) -> dict[str, object]:
         """Every parameter in the middle of its range, or its first option."""
-        return {name: knobs.middle(knob) for name, knob in self.params(labels).items()}
+        found: dict[str, object] = {}
+        for name, knob in self.params(labels).items():
+            found[name] = found[knob.name] if isinstance(knob, Same) else knobs.middle(knob)
+        return found
 
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
         ratio: Any = guess["ratio"]
@@ -158,11 +173,12 @@ class Space:
         if "pruner" in wanted:
             wanted |= {name: wanted["pruner"] for name in params if name.startswith("pruner/")}
         for key, knob in params.items():
-            label = key.removeprefix("ratio/")
             if key.startswith("ratio/") and isinstance(knob, Range):
-                value = ratio.get(label) if isinstance(ratio, dict) else ratio
-                if value is not None:
-                    wanted[key] = min(max(float(value), knob.low), knob.high)
+                alike = [key, *(name for name, other in params.items() if other == Same(key))]
+                values = [ratio.get(k.removeprefix("ratio/")) for k in alike] if isinstance(ratio, dict) else [ratio]
+                given = [float(value) for value in values if value is not None]
+                if given:  # of layers that have one ratio the mean
+                    wanted[key] = min(max(math.fsum(given) / len(given), knob.low), knob.high)
         # a value that its knob does not hold is left to be drawn, for `--pruners` may have taken it away
         drawn = {k: knob for k, knob in params.items() if isinstance(knob, Range | Choice)}
         return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
-from tune_prune.knobs import Check, Knob, Number
+from tune_prune.knobs import Check, Number, OwnKnob
 from tune_prune.space import KNOBS, RATIO, SCOPES, Economy, Finish, Prior, Space
 
 
@@ -52,7 +52,7 @@ class _Reader:
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
         goal, finish, prior, economy = (self._table(raw, key) for key in ("goal", "finish", "prior", "economy"))
         self._only(task, "task.", ["model", "data", "weights"])
-        self._only(space, "space.", ["ratio", "pruner_scope", *KNOBS])
+        self._only(space, "space.", ["ratio", "pruner_scope", "exclude", *KNOBS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget"])
         self._only(finish, "finish.", ["share", "rounds", "steps", "lr"])
         self._only(prior, "prior.", ["levels", "first", "farthest"])
@@ -67,6 +67,8 @@ class _Reader:
             weights=self._value(task, "task.weights", _text, None),
             knobs={"pruner": "mag"} | chosen,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", v)) for pattern, v in ratios.items()],
+            together=[pattern for pattern, v in ratios.items() if isinstance(v, dict) and v.get("together")],
+            exclude=self._value(space, "space.exclude", _patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             finish=Finish(
@@ -111,15 +113,18 @@ class _Reader:
             raise UserError(f"{self._source}: {where} {wrong}")
         return table[key]
 
-    def _ratio(self, where: str, raw: object) -> Knob:
+    def _ratio(self, where: str, raw: object) -> OwnKnob:
         if isinstance(raw, dict) and raw.keys() & {"log", "step"}:
             rule = "takes low and high alone; ratios are drawn evenly in log(1 - ratio)"
             raise UserError(f"{self._source}: {where}: {rule}")
         if isinstance(raw, dict) and any(isinstance(value, dict) for value in raw.values()):
             raise UserError(f"{self._source}: {where}: a name with dots must stand in quotes")
+        if isinstance(raw, dict) and "together" in raw:
+            self._value(raw, f"{where}.together", _switch)
+            raw = {key: value for key, value in raw.items() if key != "together"}
         return self._knob(where, raw, RATIO)
 
-    def _knob(self, where: str, raw: object, check: Check, parse: Callable[..., Knob] = knobs.parse) -> Knob:
+    def _knob(self, where: str, raw: object, check: Check, parse: Callable[..., OwnKnob] = knobs.parse) -> OwnKnob:
         try:
             return parse(raw, check, f"{self._source}: {where}")
         except UserError as error:
@@ -152,6 +157,11 @@ def _scope(value: object) -> str | None:
 
 def _switch(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+
+
+def _patterns(value: object) -> str | None:
+    fine = isinstance(value, list) and all(isinstance(pattern, str) and pattern for pattern in value)
+    return None if fine else f"must be a list of layers or patterns, got {value!r}"
 
 
 def _text(value: object) -> str | None:

@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from tune_prune.errors import UserError
-from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.knobs import Choice, Knob, Range, Same
 
 NAME = "tune_prune"
 RATIO_DIGITS = 5
@@ -57,6 +57,8 @@ def from_study(drawn: Params, knobs: Mapping[str, Knob]) -> dict[str, object]:
         if name.startswith("ratio/") and isinstance(knob, Range):
             ratio = round(1 - float(drawn[_keep(name)]), RATIO_DIGITS)  # type: ignore[arg-type]
             params[name] = min(max(ratio, knob.low), knob.high)
+        elif isinstance(knob, Same):
+            params[name] = params[knob.name]
         else:
             params[name] = drawn[name] if isinstance(knob, Choice | Range) else knob
     return params
