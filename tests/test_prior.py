@@ -114,3 +114,11 @@ def test_spaced() -> None:
     assert [round(factor, 9) for factor in spaced(3, 1, 100)] == [1, 10, 100]
     found = spaced(5, 2, 32)
     assert all(math.isclose(b / a, 2) for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "layers", "images"),
+    [(100 * 600 * 128, 5, 1000), (4 * 20 * 128, 22, 0), (100 * 100 * 128, 54, 547), (1e12, 1000, 1000)],
+)
+def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
+    assert prior.images_for(trained_on, layers) == images

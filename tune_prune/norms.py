@@ -6,6 +6,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.splits import as_float
 
+IMAGES = 256
+"""Statistics are of so many images at most: they are means over pixels too."""
+
 
 def running(model: nn.Module) -> list[_BatchNorm]:
     """The layers that keep running statistics."""
@@ -13,8 +16,8 @@ def running(model: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
-    """Measure the running statistics anew: their means over batches of the inputs, [n, ...], each as it comes.
+def reestimate(model: nn.Module, inputs: Tensor, batch_size: int = 128) -> None:
+    """Measure the running statistics anew: their means over batches of the first `IMAGES` inputs, [n, ...].
 
     All else stays as in evaluation, dropout included. Nothing happens to a model that has none, or to less than two
     inputs, which have no variance.
@@ -28,6 +31,7 @@ def reestimate(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
         norm.train()
+    inputs = inputs[:IMAGES]
     for part in inputs.chunk(max(1, len(inputs) // batch_size)):
         model(as_float(part))
     for norm, momentum in zip(norms, momenta, strict=True):

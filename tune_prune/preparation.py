@@ -18,7 +18,7 @@ from tune_prune.knobs import Choice, OwnKnob, Range, Same
 from tune_prune.models import build
 from tune_prune.pruning import Known, Plan
 from tune_prune.results import RunInfo
-from tune_prune.space import Space
+from tune_prune.space import Space, to_plan
 from tune_prune.splits import Split
 from tune_prune.task import Task
 
@@ -110,18 +110,37 @@ def known_statistics(space: Space, made: Task, config: Config, say: Callable[[st
 def first_levels(
     space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
 ) -> list[dict[str, object]]:
-    """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for."""
+    """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for.
+
+    None where measuring the curves would take long beside what the search itself will train.
+    """
     if not space.prior.levels or not any(isinstance(knob, Range) for _, knob in space.ratios):
         return []
     count = space.prior.levels if config.budget is None else min(space.prior.levels, max(3, config.budget // 5))
     made, labels = prepared.task, prepared.info.totals
-    own: dict[str, OwnKnob] = {}
-    for name, knob in space.params(list(labels)).items():
-        own[name] = own[knob.name] if isinstance(knob, Same) else knob
-    ratios = {name.removeprefix("ratio/"): knob for name, knob in own.items() if name.startswith("ratio/")}
+    ratios = _own_ratios(space, list(labels))
+    images = prior.images_for(_trained_on(space, list(labels), config.budget), len(ratios))
+    if not images:
+        say("no first levels: measuring each layer alone would take long beside so little training")
+        return []
     pruner = "mag" if "mag" in space.pruners else space.pruners[0]
     known = known_statistics(space.with_pruners([pruner]), made, config, say)
-    curves = prior.measure(made, ratios, pruner, torch.device(config.torch_device), known)
+    curves = prior.measure(made, ratios, pruner, torch.device(config.torch_device), known, images)
     others = sum(total for label, total in labels.items() if label not in ratios)
     factors = prior.spaced(count, space.prior.first, space.prior.farthest)
     return [space.level(found, pruner, list(labels)) for found in prior.levels(curves, others, factors)]
+
+
+def _own_ratios(space: Space, labels: Sequence[str]) -> dict[str, OwnKnob]:
+    """What each layer's ratio is drawn from, by layer; those that are the same as another's from the same."""
+    own: dict[str, OwnKnob] = {}
+    for name, knob in space.params(labels).items():
+        own[name] = own[knob.name] if isinstance(knob, Same) else knob
+    return {name.removeprefix("ratio/"): knob for name, knob in own.items() if name.startswith("ratio/")}
+
+
+def _trained_on(space: Space, labels: Sequence[str], budget: int | None) -> float:
+    """How many images so many trials train on, repeats counted, without those that finish others."""
+    plan = to_plan(space.middle(labels))
+    steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
+    return sys.maxsize if budget is None else budget * steps * plan.batch_size

@@ -25,7 +25,10 @@ RISES = (0.003, 1.0)
 """The rises of the loss, in nats, between which curves are fitted: above noise, and below breaking down."""
 
 IMAGES = 1000
-"""Training images that the loss is measured on."""
+"""Training images that the loss is measured on, where that is little beside what the search will train on."""
+
+LEAST_IMAGES, SHARE = 100, 0.1
+"""Fewer tell nothing, and measuring takes no more than this share of what training will take."""
 
 POWERS = (0.5, 6.0)
 """What a fitted power is kept within."""
@@ -53,11 +56,25 @@ class Curve:
         return min(max(free, self.low), self.high)
 
 
+def images_for(trained_on: float, layers: int) -> int:
+    """How many images to measure so many layers on, where a search will train on `trained_on` images, repeats counted.
+
+    None where that would be too few. A step of training costs about three times as much an image as measuring.
+    """
+    images = int(SHARE * 3 * trained_on / (layers * len(GRID)))
+    return min(IMAGES, images) if images >= LEAST_IMAGES else 0
+
+
 def measure(
-    task: Task, ratios: Mapping[str, OwnKnob], pruner: str, device: torch.device, known: Known | None = None
+    task: Task,
+    ratios: Mapping[str, OwnKnob],
+    pruner: str,
+    device: torch.device,
+    known: Known | None = None,
+    images: int = IMAGES,
 ) -> dict[str, Curve]:
     """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
-    sample = draw_sample(task.train, IMAGES, torch.Generator().manual_seed(0))
+    sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
     on = replace(task, validation=sample).to(device)
     dense = evaluate(on.dense_model(device), on.validation).loss
     cells = [Cell(layer, pruner, ratio) for layer in ratios for ratio in GRID]

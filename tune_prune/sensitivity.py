@@ -104,7 +104,8 @@ def _row(
         mask = masks.shrink(everything, scores, cell.ratio)
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
-        norms.reestimate(rest, inputs)
+        if cell.ratio:
+            norms.reestimate(rest, inputs)
         measured = evaluate(rest, split)
         with torch.no_grad():
             weight.copy_(dense)
