@@ -1,6 +1,10 @@
 """What the documents say holds: links lead somewhere, spaces and commands are those that there are."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +35,25 @@ def test_the_readme_names_commands_and_flags_that_there_are() -> None:
         assert name in commands, line
         flags = {flag for parameter in commands[name].params for flag in parameter.opts}
         assert {word for word in words[start + 1 :] if re.match(r"--?[a-z]", word)} <= flags, line
+
+
+def test_the_readmes_own_model_runs_as_printed(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Your own model")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```(?:python|toml)?\n(.*?)```", section, re.DOTALL)
+    code, space, commands = blocks[:3]
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "mine.toml").write_text(space)
+    assert sum(block.count("\n") for block in blocks[:3]) <= 30
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for line in commands.strip().splitlines():
+        program, *words = line.split()
+        assert program == "tune-prune"
+        command = [sys.executable, "-m", "tune_prune", *words]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine-*/summary.json")]
+    assert [summary["trials"]["completed"] + summary["trials"]["stopped"] for summary in summaries] == [8]
 
 
 def test_ci_runs_the_readmes_test_line() -> None:
