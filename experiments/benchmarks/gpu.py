@@ -1,0 +1,74 @@
+"""Epochs per second on a GPU, for 1, 2, 4, 8 and 16 trials at a time, each a process of its own.
+
+    python experiments/benchmarks/gpu.py [EPOCHS]
+
+Every process trains lenet5 with masks and a teacher, as a trial does; all begin at once, and their rates are added up.
+Writes gpu.json; prints a table. Without a GPU it says so.
+"""
+
+import multiprocessing
+import subprocess
+import sys
+import time
+from multiprocessing.synchronize import Barrier
+
+import torch
+from common import write
+
+from tune_prune import masks, task
+from tune_prune.recipe import Recipe
+from tune_prune.training import fit, steps_per_epoch
+
+COUNTS = (1, 2, 4, 8, 16)
+
+
+def trial(epochs: int, together: Barrier, rates: "multiprocessing.Queue[float]") -> None:
+    """Train, once to warm up and then with the others; the epochs per second."""
+    torch.set_num_threads(1)
+    device = torch.device("cuda")
+    made = task.prepare("lenet5", "mnist", None, device, "gpu.py")[0].to(device)
+    model = made.dense_model(device)
+    pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(model).values()]
+    steps = steps_per_epoch(len(made.train.labels), 128)
+
+    def train(count: int) -> None:
+        recipe = Recipe(count, 0.01, distill=0.7, temperature=2)
+        fit(model, made.train, recipe, torch.Generator(), masks=pairs, teacher=made.teacher)
+        torch.cuda.synchronize()
+
+    train(steps)
+    together.wait()
+    began = time.perf_counter()
+    train(epochs * steps)
+    rates.put(epochs / (time.perf_counter() - began))
+
+
+def rate(count: int, epochs: int) -> float:
+    """Epochs per second of so many at a time."""
+    context = multiprocessing.get_context("spawn")
+    together, rates = context.Barrier(count), context.Queue()
+    every = [context.Process(target=trial, args=(epochs, together, rates)) for _ in range(count)]
+    for process in every:
+        process.start()
+    found = [rates.get() for _ in every]
+    for process in every:
+        process.join()
+    return sum(found)
+
+
+def main() -> None:
+    """Measure, or say that there is no GPU."""
+    if not torch.cuda.is_available():
+        sys.exit("gpu.py: this machine has no GPU that torch can use; nothing was measured")
+    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    name = subprocess.run(names, check=True, capture_output=True, text=True).stdout.strip()
+    found = {count: rate(count, epochs) for count in COUNTS}
+    print(f"{name}\n| trials at a time | epochs per second | of each | times one |\n|---|---|---|---|")
+    for count, speed in found.items():
+        print(f"| {count} | {speed:.2f} | {speed / count:.2f} | {speed / found[1]:.2f} |")
+    write("gpu", {"gpu": name, "epochs_per_second": {str(count): speed for count, speed in found.items()}})
+
+
+if __name__ == "__main__":
+    main()
