@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
-from plain import LAYERS, dense, plan
+from plain import dense, plan
 from torch import Tensor
 
 from tune_prune import masks, pruning
@@ -80,7 +80,7 @@ def main() -> None:
                 break
             trial = study.ask()
             drawn = rule is None
-            ratios = {la: trial.suggest_float(la, 0, 0.995) for la in LAYERS} if drawn else next(rule)  # type: ignore[arg-type]
+            ratios = {la: trial.suggest_float(la, 0, 0.995) for la in weights} if drawn else next(rule)  # type: ignore[arg-type]
             state = pruning.start(made.dense_model(CPU))
             *_, point = pruning.prune(state, plan(ratios), made.train, made.validation, seed * 1000 + number)
             study.tell(trial, [point.compression, point.error])

@@ -1,15 +1,18 @@
-"""This search on lenet_300_100, whole or with one part switched off.
+"""This search on a model, whole or with one part switched off.
 
-    python experiments/search_efficiency/ours.py OUT_DIR VARIANT SEED [TRIALS [TRADEOFF]]
+    python experiments/search_efficiency/ours.py OUT_DIR VARIANT SEED [TRIALS [TRADEOFF [MODEL]]]
 
-OUT_DIR/dense.safetensors is pruned, in the shipped space. VARIANT is whole, or what is switched off: rounds, stop,
-prior, inherit, finish. Writes OUT_DIR/VARIANT-SEED.csv: trial, CPU seconds, compression, validation error, a row a
-round, in the order in which trials ended. CPU seconds are the trial's and the driver's since the trial before; they are
-on its first row, and 0 on its others. The last row, without a point, holds the driver's after the last trial.
+MODEL is lenet_300_100 unless given, in its shipped space; its dense weights are OUT_DIR/dense.safetensors, or where
+that is not there the package's. VARIANT is whole, or what is switched off: rounds, stop, prior, inherit, finish. Writes
+OUT_DIR/VARIANT-SEED.csv: trial, CPU seconds, compression, validation error, a row a round, in the order in which trials
+ended. CPU seconds are the trial's and the driver's since the trial before; they are on its first row, and 0 on its
+others. The last row, without a point, holds the driver's after the last trial. The front goes to
+OUT_DIR/fronts/VARIANT-SEED.csv.
 """
 
 import csv
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -24,15 +27,17 @@ SWITCHES = {
     "stop": "[economy]\nstop = false\n",
     "inherit": "[economy]\ninherit = false\n",
 }
-DEFAULTS = ("150", "0.8")
-"""So many trials take about as long as 100 of plain.py; points of validation error to give up."""
+DEFAULTS = ("150", "0.8", "lenet_300_100")
+"""So many trials take about as long as 100 of plain.py; points of validation error to give up; the model."""
 
-SPACE = Path(__file__).parents[2] / "search_spaces" / "lenet_300_100.toml"
+SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
-def space(variant: str, dense: Path) -> str:
-    """The text of the space, for these dense weights, with one part switched off."""
-    text = SPACE.read_text(encoding="utf-8").replace("[space]", f"weights = {json.dumps(str(dense))}\n\n[space]", 1)
+def space(variant: str, model: str, dense: Path) -> str:
+    """The text of the model's space, for these dense weights if they are there, with one part switched off."""
+    text = (SPACES / f"{model}.toml").read_text(encoding="utf-8")
+    if dense.exists():
+        text = text.replace("[space]", f"weights = {json.dumps(str(dense))}\n\n[space]", 1)
     if variant == "prior":
         return text.replace("levels = 16", "levels = 0")
     if variant == "finish":
@@ -44,9 +49,10 @@ def main() -> None:
     """Search, then write what its records hold."""
     out, variant, seed = Path(sys.argv[1]).absolute(), sys.argv[2], sys.argv[3]
     run_dir, toml = out / "runs" / f"{variant}-{seed}", out / f"{variant}.toml"
-    toml.write_text(space(variant, out / "dense.safetensors"), encoding="utf-8")
+    trials, tradeoff, model = [*sys.argv[4:7], *DEFAULTS[len(sys.argv[4:7]) :]]
+    out.mkdir(parents=True, exist_ok=True)
+    toml.write_text(space(variant, model, out / "dense.safetensors"), encoding="utf-8")
     flags = ["--space", str(toml), "--seed", seed, "--run-dir", str(run_dir), "--quiet"]
-    trials, tradeoff = [*sys.argv[4:6], *DEFAULTS[len(sys.argv[4:6]) :]]
     flags += ["--budget", trials, "--acc-tradeoff", tradeoff]
     meter = Meter()
     sys.argv[1:] = flags
@@ -57,6 +63,8 @@ def main() -> None:
             raise
     meter.stop()
     write(out / f"{variant}-{seed}.csv", run_dir, meter)
+    (out / "fronts").mkdir(exist_ok=True)
+    shutil.copyfile(run_dir / "pareto.csv", out / "fronts" / f"{variant}-{seed}.csv")
 
 
 def write(path: Path, run_dir: Path, meter: Meter) -> None:

@@ -1,11 +1,11 @@
-"""Plain Ray Tune and Optuna on lenet_300_100, as their own documentation puts them together: nothing of this search.
+"""Plain Ray Tune and Optuna, as their own documentation puts them together: nothing of this search.
 
-    python experiments/search_efficiency/plain.py OUT_DIR SEED [TRIALS]
+    python experiments/search_efficiency/plain.py OUT_DIR SEED [TRIALS [MODEL]]
 
-OUT_DIR/dense.safetensors is pruned. FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios
-uniform in [0, 0.995]; a trial's result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the
-trial and of the driver since the trial before, compression, validation error; the last row, without a point, holds the
-driver's after the last trial.
+100 trials of lenet_300_100 unless given; the dense weights are OUT_DIR/dense.safetensors, or where that is not there
+the package's. FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios uniform in [0, 0.995];
+a trial's result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial and of the driver since
+the trial before, compression, validation error; the last row, without a point, holds the driver's after the last trial.
 """
 
 import csv
@@ -21,10 +21,9 @@ from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_prune import pruning, task
+from tune_prune import masks, pruning, task
 from tune_prune.pruning import Plan
 
-LAYERS = ("2", "4", "6")
 PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
 """Rounds of one epoch; the learning rate is near the middle of the search space's range."""
 
@@ -34,16 +33,23 @@ def plan(ratios: dict[str, float], pruner: str = "mag") -> Plan:
     return Plan(ratios, dict.fromkeys(ratios, pruner), **PROTOCOL)
 
 
-def dense(out: Path) -> task.Task:
+def dense(out: Path, model: str = "lenet_300_100") -> task.Task:
     """The model that every method prunes."""
-    return task.prepare("lenet_300_100", "mnist", str(out / "dense.safetensors"), torch.device("cpu"), "plain.py")[0]
+    weights = out / "dense.safetensors"
+    there = str(weights) if weights.exists() else None
+    return task.prepare(model, "mnist", there, torch.device("cpu"), "plain.py")[0]
+
+
+def layers(made: task.Task) -> list[str]:
+    """The labels of its layers."""
+    return list(masks.prunable(made.dense_model(torch.device("cpu"))))
 
 
 def objective(config: dict[str, float], made: task.Task) -> None:
     """One trial, in a process of its own, as Ray runs functions: what it took to start is the trial's."""
     torch.set_num_threads(1)
     state = pruning.start(made.dense_model(torch.device("cpu")))
-    chosen = plan({layer: config[f"ratio_{layer}"] for layer in LAYERS})
+    chosen = plan({name.removeprefix("ratio_"): ratio for name, ratio in config.items()})
     for point in pruning.prune(state, chosen, made.train, made.validation, 0):
         tune.report({"compression": point.compression, "val_error": point.error, "cpu": time.process_time()})
 
@@ -53,11 +59,11 @@ def main() -> None:
     out, seed = Path(sys.argv[1]).absolute(), int(sys.argv[2])
     trials = int(sys.argv[3]) if len(sys.argv) > 3 else 100
     meter = Meter()
-    made = dense(out)
+    made = dense(out, *sys.argv[4:5])
     ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     tuner = tune.Tuner(
         tune.with_parameters(objective, made=made),
-        param_space={f"ratio_{layer}": tune.uniform(0, 0.995) for layer in LAYERS},
+        param_space={f"ratio_{layer}": tune.uniform(0, 0.995) for layer in layers(made)},
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(
                 metric=["compression", "val_error"], mode=["max", "min"], sampler=TPESampler(seed=seed)
