@@ -4,8 +4,9 @@
 
 100 trials of lenet_300_100 unless given; the dense weights are OUT_DIR/dense.safetensors, or where that is not there
 the package's. FIFO, two metrics, every trial from the dense model, 4 rounds of an epoch, ratios uniform in [0, 0.995];
-a trial's result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial and of the driver since
-the trial before, compression, validation error; the last row, without a point, holds the driver's after the last trial.
+a trial's result is its last round. Writes OUT_DIR/plain-SEED.csv: trial, CPU seconds of the trial and of the driver
+since the trial before, compression, validation error; the last row, without a point, holds the driver's after the
+last trial.
 """
 
 import csv
