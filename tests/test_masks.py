@@ -89,6 +89,7 @@ def test_a_ratio_out_of_bounds(ratio: float) -> None:
         (lambda: nn.Sequential(nn.ConvTranspose1d(1, 2, 3), nn.ConvTranspose2d(1, 2, 3)), ["1", "2"]),
         (lambda: nn.MultiheadAttention(4, 2), ["in_proj", "out_proj"]),
         (lambda: nn.Sequential(nn.MultiheadAttention(4, 2)), ["1/in_proj", "1/out_proj"]),
+        (lambda: nn.ModuleList([nn.MultiheadAttention(4, 2)]), ["0.in_proj", "0.out_proj"]),
         (lambda: nn.MultiheadAttention(4, 2, kdim=3), ["q_proj", "k_proj", "v_proj", "out_proj"]),
         (
             lambda: nn.TransformerEncoderLayer(4, 2, 8),

@@ -27,7 +27,8 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     for label, module in _labelled(model):
         for part, weight in _own(module):
             if not any(weight is seen for seen in weights.values()):
-                between = "" if not part or not label else "/" if label.isdecimal() else "."
+                a_position = isinstance(model, nn.Sequential) and "/" not in label
+                between = "" if not part or not label else "/" if a_position else "."
                 weights[f"{label}{between}{part}"] = weight
     return weights
 

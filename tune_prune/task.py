@@ -67,16 +67,15 @@ def prepare(
     """
     model = ready(load_dense(name, weights, source), device)
     loaded = load_data(data, say)
-    _fit_together(name, model, data, loaded)
+    _fit_together(name, model, data, loaded, device)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test
 
 
-def _fit_together(name: str, model: nn.Module, data: str, loaded: Data) -> None:
+def _fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
     """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels."""
-    device = next(model.parameters()).device
     inputs = loaded.train.inputs[:2].to(device)
     try:
         scores = logits(model, inputs)
