@@ -81,7 +81,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
 def _something_to_search(space: Space, labels: Sequence[str]) -> None:
     """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
     if not labels:
-        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned: no linear layer, convolution or attention")
+        kinds = "linear layers, convolutions and attention's projections can"
+        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
     if not any(isinstance(knob, Range | Choice) for knob in space.params(labels).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
