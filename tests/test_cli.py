@@ -107,6 +107,9 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
         ("conftest:mlp", "lenet6", "unknown model 'lenet6'; known: lenet5"),
         ("conftest:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
         ("conftest:mlp", "conftest:mlq", "'conftest:mlq': conftest has no 'mlq'; nearest callables: mlp"),
+        ("conftest:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; linear layers, convolutions"),
+        ("conftest:mlp", "conftest:mlp(n=3)", "model 'conftest:mlp(n=3)': its factory failed (TypeError: "),
+        ("conftest:images", "mnist", "model 'conftest:mlp' fails on inputs of 'mnist', [2, 1, 28, 28] (RuntimeError: "),
         ("conftest:images", "mnits", "unknown data set 'mnits'; known: mnist"),
         ("conftest:images", "conftest:mlp", "data 'conftest:mlp' must return (train, validation, test)"),
         (

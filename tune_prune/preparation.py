@@ -34,9 +34,10 @@ class Prepared:
 
 def describe(config: Config, space: Space) -> str:
     """What would be searched, checked as a run would be: for `--dry-run`."""
-    labels = list(masks.prunable(task.load_dense(space.model, space.weights, space.source)))
+    model = task.load_dense(space.model, space.weights, space.source)
+    labels = list(masks.prunable(model))
     _something_to_search(space, labels)
-    load_data(space.data)
+    task.fit_together(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
     rows = [f"  {name} = {knob}" for name, knob in space.params(labels).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {extent(config)}, tradeoff {config.acc_tradeoff:g} points"

@@ -67,14 +67,14 @@ def prepare(
     """
     model = ready(load_dense(name, weights, source), device)
     loaded = load_data(data, say)
-    _fit_together(name, model, data, loaded, device)
+    fit_together(name, model, data, loaded, device)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test
 
 
-def _fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
+def fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
     """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels."""
     inputs = loaded.train.inputs[:2].to(device)
     try:
