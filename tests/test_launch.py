@@ -21,7 +21,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from test_search import SPACE, points, searched, summary_of, without_ray
+from test_run import SPACE, points, searched, summary_of, without_ray
 
 import tune_prune
 from tune_prune import cli, one_model, records

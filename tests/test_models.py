@@ -76,6 +76,25 @@ def test_a_factory_that_is_not_there() -> None:
     assert "conftest has no 'mlpp'; nearest callables: mlp" in fault(lambda: models.build("conftest:mlpp"))
 
 
+class Own(nn.Sequential):
+    """A chain with a constructor of its own, which no slice of it could be made with."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(2, 2), nn.Tanh())
+
+
+class Other(Own):
+    """No chain: it does something else with its parts."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
+
+
+def test_chains() -> None:
+    assert [type(part) for part in models.chain(Own())] == [nn.Linear, nn.Tanh]
+    assert models.chain(Other()) == models.chain(nn.Linear(2, 2)) == []
+
+
 def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -79,6 +79,13 @@ def build(name: str) -> nn.Module:
     return model
 
 
+def chain(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model that does nothing but run them one after the other; of any other model none."""
+    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
+        return list(model)
+    return []
+
+
 def pretrained(name: str) -> Path | None:
     """Where the package keeps the dense weights of a built-in model; None for any other model."""
     path = WEIGHTS / f"{name}.safetensors"

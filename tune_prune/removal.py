@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.measure import Context, statistics
+from tune_prune.models import chain
 from tune_prune.splits import Split, as_float
 
 IMAGES = 256
@@ -58,16 +59,13 @@ def _measure(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> It
     at = _position(model, weight)
     if at is None:
         return _one_by_one(model, weight, split, todo)
-    assert isinstance(model, nn.Sequential)
     return _stacked(model, at, split, todo)
 
 
 def _position(model: nn.Module, weight: Tensor) -> int | None:
     """Where in a Sequential the one layer with this weight is, if its output changes in one unit a weight."""
-    if not isinstance(model, nn.Sequential):
-        return None
     users = [module for module in model.modules() if any(p is weight for p in module.parameters(recurse=False))]
-    direct = [i for i, module in enumerate(model) if any(module is user for user in users)]
+    direct = [i for i, module in enumerate(chain(model)) if any(module is user for user in users)]
     if len(users) != 1 or len(direct) != 1:
         return None  # inside a part of the Sequential, or used more than once
     layer = users[0]
@@ -76,10 +74,11 @@ def _position(model: nn.Module, weight: Tensor) -> int | None:
     return direct[0] if plain or isinstance(layer, nn.Linear) else None
 
 
-def _stacked(model: nn.Sequential, at: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    layer, after = model[at], model[at + 1 :]
+def _stacked(model: nn.Module, at: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    parts = chain(model)
+    layer, after = parts[at], nn.Sequential(*parts[at + 1 :])
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    inputs = model[:at](split.inputs)
+    inputs = nn.Sequential(*parts[:at])(split.inputs)
     outputs = layer(inputs)
     if isinstance(layer, nn.Linear) and inputs.dim() != 2:
         yield from _one_by_one(model, layer.weight, split, todo)

@@ -47,8 +47,8 @@ def search(
 
     from tune_prune import config as configs
     from tune_prune.preparation import describe
+    from tune_prune.run import search as run_search
     from tune_prune.screen import Screen
-    from tune_prune.search import search as run_search
 
     given: dict[str, Any] = {
         "budget": budget,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tune_prune import criteria, masks, norms, pruning
 from tune_prune.measure import Context, draw_sample
+from tune_prune.models import chain
 from tune_prune.pruning import Known, Plan, round_generator
 from tune_prune.splits import Split
 from tune_prune.task import Task
@@ -117,14 +118,12 @@ def _row(
 
 def _from_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) -> tuple[nn.Module, Split, Tensor]:
     """What is left to run when all before a layer was run once: in an `nn.Sequential`, from that layer on."""
-    if isinstance(model, nn.Sequential):
-        for at, part in enumerate(model):
-            if any(parameter is weight for parameter in part.parameters()):
-                if at == 0:
-                    break
-                before = model[:at]
-                behind = logits(before, sample) if norms.running(model[at:]) else sample[:0]
-                return model[at:], Split(logits(before, split.inputs), split.labels), behind
+    parts = chain(model)
+    for at, part in enumerate(parts):
+        if at > 0 and any(parameter is weight for parameter in part.parameters()):
+            before, rest = nn.Sequential(*parts[:at]), nn.Sequential(*parts[at:])
+            behind = logits(before, sample) if norms.running(rest) else sample[:0]
+            return rest, Split(logits(before, split.inputs), split.labels), behind
     return model, split, sample
 
 

@@ -31,14 +31,21 @@ def locate(name: str) -> Path:
 def read(path: Path) -> Space:
     """Read and check a space; everything that is wrong is one line: file, key, and what would be right."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file; a space is TOML in UTF-8") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the space ({error.strerror})") from error
+    return parse(text, path.stem, str(path))
+
+
+def parse(text: str, name: str, source: str) -> Space:
+    """The space called `name` that a text describes; `source` is what errors name."""
+    try:
+        raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
-        raise UserError(f"{path}: not valid TOML: {error}") from error
-    return _Reader(str(path)).space(path.stem, raw)
+        raise UserError(f"{source}: not valid TOML: {error}") from error
+    return _Reader(source).space(name, raw)
 
 
 class _Reader:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ray import tune
 
-from tune_prune import checkpoint, records
+from tune_prune import checkpoint, given, records
 from tune_prune.ancestry import Start
 from tune_prune.pruning import Known, Plan, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
@@ -34,6 +34,7 @@ class Shared:
     device: str
     threads: int
     known: dict[str, dict[str, np.ndarray]]
+    models: Mapping[str, given.Model]
 
     @classmethod
     def of(
@@ -49,7 +50,8 @@ class Shared:
         found = {
             name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
         }
-        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads, found)
+        models = given.behind(task.model)
+        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads, found, models)
 
     @property
     def nbytes(self) -> int:
@@ -59,6 +61,7 @@ class Shared:
 
     def task(self) -> Task:
         """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
+        given.take(self.models)
         arrays = {key: _view(value) for key, value in self.arrays.items()}
         train = Split(arrays["train"], arrays["train_labels"])
         validation = Split(arrays["validation"], arrays["validation_labels"])

@@ -32,7 +32,7 @@ from tune_prune import (
     progress,
     records,
     rounds,
-    search,
+    run,
 )
 from tune_prune.budget import Budget
 from tune_prune.config import Config
@@ -109,8 +109,8 @@ def without_ray() -> Iterator[Trials]:
 
     made = Trials()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "started_ray", no_ray)
-        patch.setattr(search, "run_trials", made.run)
+        patch.setattr(run, "started_ray", no_ray)
+        patch.setattr(run, "run_trials", made.run)
         yield made
 
 
@@ -130,12 +130,12 @@ def toml(tmp_path: Path) -> Path:
 def searched(toml: Path, name: str = "run", **given: Any) -> tuple[int, Path]:
     """The exit code of a new search, and its run directory."""
     settings, space, text = config.begin(str(toml), given)
-    return search.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
+    return run.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
 
 
 def resumed(run_dir: Path, **given: Any) -> int:
     """The exit code of a search that goes on."""
-    return search.search(*config.resume(run_dir, given, {}), run_dir, quiet())
+    return run.search(*config.resume(run_dir, given, {}), run_dir, quiet())
 
 
 def quiet() -> Screen:
@@ -292,7 +292,7 @@ def test_a_time_that_holds_no_round(toml: Path, trials: Trials) -> None:
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray, which does not start here, takes no time, nor do files."""
-    for module, name in ((search, "RAY_START"), (search, "FILES"), (progress, "FILES")):
+    for module, name in ((run, "RAY_START"), (run, "FILES"), (progress, "FILES")):
         monkeypatch.setattr(module, name, 0.0)
 
 

@@ -1,0 +1,99 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Conv, fault, images, mlp
+
+import tune_prune
+from tune_prune import given, masks
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+import tune_prune
+from conftest import images, seeded
+from tune_prune import checkpoint, masks
+from tune_prune.recipe import Recipe
+from tune_prune.training import evaluate, fit
+
+class Local(nn.Sequential):  # of this process alone: no worker could import it
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+
+data, model = images(), Local()
+fit(model, data.train, Recipe(100, 0.1), seeded(0))
+before = [weight.clone() for weight in model.state_dict().values()]
+front = tune_prune.search(
+    model, data, budget=4, acc_tradeoff=20, ratios={"2": (0.1, 0.9)}, steps=10, run_dir=Path(sys.argv[1]), quiet=True
+)
+pruned = front.best.model()
+assert isinstance(pruned, Local)
+assert evaluate(pruned, data.load_test()).error == front.best.test_error
+once = tune_prune.prune(model, front.best.conf)
+for made in (pruned, once):
+    zeros = sum(int((weight == 0).sum()) for weight in masks.prunable(made).values())
+    assert zeros / 1088 == front.best.compression, (zeros, front.best)
+assert all(torch.equal(*both) for both in zip(model.state_dict().values(), before, strict=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> tune_prune.Front:
+    """Of a search, in another process, of a trained model that was handed over as an object."""
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "notebook.py").write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parent.parent}"}
+    command = [sys.executable, str(folder / "notebook.py"), str(folder / "run")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return tune_prune.Front(folder / "run")
+
+
+def test_a_front_of_objects(front: tune_prune.Front) -> None:
+    assert front.summary["trials"]["completed"] + front.summary["trials"]["stopped"] == 4
+    assert len(front) == len(front.to_pandas()) > 0
+    members = list(front)
+    assert front.best == members[-1]
+    assert [member.compression for member in members] == sorted(member.compression for member in members)
+    assert members[-1].factor == pytest.approx(1 / (1 - members[-1].compression))
+    assert members[-1].conf.is_file()
+
+
+def test_what_was_handed_over_in_another_process_is_not_found(front: tune_prune.Front) -> None:
+    best = front.best
+    assert best is not None
+    said = "model 0 was handed over as an object in another process; name it by an address instead"
+    assert fault(best.model).endswith(said)
+
+
+def test_a_pruner_that_needs_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("2\n0.5\ntaylor1\n")
+    said = fault(lambda: tune_prune.prune(mlp(), path))
+    assert said == f"{path}: its pruners need training images; give train=(inputs, labels)"
+    pruned = tune_prune.prune(mlp(), path, images().train)
+    assert int((masks.prunable(pruned)["2"] == 0).sum()) == round(0.5 * masks.prunable(pruned)["2"].numel())
+    path.write_text("9\n0.5\n")
+    assert "layer 9 cannot be pruned; layers that can: 2, 4" in fault(lambda: tune_prune.prune(mlp(), path))
+
+
+def test_a_model_that_is_kept_stays_as_it_was() -> None:
+    model = Conv()
+    name = given.keep_model(model)
+    one, other = (given.model(str(given.arguments_of(name)["key"])) for _ in range(2))
+    assert one is not other
+    assert one is not model
+    assert given.behind(name) == {given.arguments_of(name)["key"]: model}
+    assert given.behind("lenet5") == {}
+    assert isinstance(given.model(str(given.arguments_of(given.keep_model(Conv))["key"])), Conv)
+
+
+def test_the_package_imports_nothing_heavy_until_it_is_asked() -> None:
+    code = "import sys, tune_prune; assert 'torch' not in sys.modules and 'ray' not in sys.modules; tune_prune.prune"
+    subprocess.run([sys.executable, "-c", code + "; assert 'torch' in sys.modules"], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'prone'"):
+        _ = tune_prune.prone  # type: ignore[attr-defined]
