@@ -40,7 +40,7 @@ def workers() -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if "ray::" in path.read_text(encoding="utf-8", errors="replace") and "Prune" in path.read_text():
+            if path.read_text(encoding="utf-8", errors="replace").startswith("ray::PruneTrainable"):
                 found.append(path.parent.name)
         except OSError:
             continue

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 from tune_prune.pareto import hypervolume
 
+SWITCHED_OFF = ("rounds", "stop", "prior", "inherit", "finish")
+
 Curve = list[tuple[float, float]]
 """(CPU seconds so far, hypervolume)."""
 
@@ -48,6 +50,12 @@ def spread(values: list[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
+def called(method: str) -> str:
+    """What a method is called in table and picture."""
+    names = {"plain": "plain Ray Tune and Optuna", "whole": "this search"}
+    return f"without {method}" if method in SWITCHED_OFF else names.get(method, method)
+
+
 def main() -> None:
     """Print the table; draw curves.png."""
     out, limit = Path(sys.argv[1]), float(sys.argv[2])
@@ -65,13 +73,13 @@ def main() -> None:
     ):
         volumes = [at(found, time) for found in seeds.values()]
         seconds = [reached(found, volume) for found in seeds.values()]
-        print(f"| {method} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
+        print(f"| {called(method)} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
     figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for number, (method, seeds) in enumerate(runs.items()):
         for i, found in enumerate(seeds.values()):
             x, y = zip(*found, strict=True)
-            label = method if i == 0 else None
+            label = called(method) if i == 0 else None
             axes.step(x, y, where="post", color=f"C{number % 10}", ls="-" if number < 10 else "--", label=label)
     axes.set(xscale="log", xlabel="CPU seconds", ylabel="hypervolume", ylim=(0, None))
     axes.grid(alpha=0.3)
