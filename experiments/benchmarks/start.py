@@ -36,11 +36,11 @@ def unique_mb(pid: str) -> float:
 
 
 def workers() -> list[str]:
-    """The processes that run trials."""
+    """The processes that run trials: Ray's, and with torch in them."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_text(encoding="utf-8", errors="replace").startswith("ray::PruneTrainable"):
+            if path.read_bytes().startswith(b"ray::") and "libtorch_cpu" in path.with_name("maps").read_text():
                 found.append(path.parent.name)
         except OSError:
             continue
