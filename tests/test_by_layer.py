@@ -6,7 +6,7 @@ from conftest import mlp
 
 from tune_prune import masks, pruning
 from tune_prune.by_layer import prune_by_layer
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 from tune_prune.recipe import Recipe
 from tune_prune.splits import Data
 from tune_prune.training import evaluate, fit

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tune_prune import masks, pruning
 from tune_prune.norms import IMAGES, reestimate
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 from tune_prune.splits import Data, as_float
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import fault, images, mlp
+from conftest import images, mlp
 
-from tune_prune import checkpoint, conf, masks, one_model
+from tune_prune import checkpoint, conf, masks, one_model, wanted
 from tune_prune.conf import Conf
-from tune_prune.models import models
 from tune_prune.one_model import Settings
 from tune_prune.training import evaluate
 
@@ -49,7 +48,7 @@ def test_lenet5s_own_conf(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("test", Path("mine", pruned["checkpoint"]), "--json") == 0
     tested = json.loads(capsys.readouterr().out)
     assert tested == {key: pruned[key] for key in ("compression", "test_error", "layers")}
-    assert conf.read(Path("mine", pruned["conf"])).ratios == conf.read(one_model.own_conf("lenet5")).ratios
+    assert conf.read(Path("mine", pruned["conf"])).ratios == conf.read(wanted.own_conf("lenet5")).ratios
 
 
 # Toys
@@ -168,27 +167,39 @@ def test_training_that_diverges(command, capsys: pytest.CaptureFixture[str]) -> 
     assert not Path("pruned").exists()
 
 
+# Layers as one, and several weights as one
+
+
+@pytest.mark.parametrize("granularity", ["weight", "filter", "2:4"])
+def test_the_whole_network_as_one(command, granularity: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--mode", "global", "-p", 0.6, "--granularity", granularity, "--iterations", 2)
+    assert command("prune", *TOY, *flags, "--json", "--out", "mine") == 0
+    pruned = json.loads(capsys.readouterr().out)
+    kept = {label: layer["kept"] for label, layer in pruned["layers"].items()}
+    exact = 1088 - round(0.6 * 1088)
+    assert sum(kept.values()) == exact if granularity != "filter" else abs(sum(kept.values()) - exact) <= 32
+    assert kept["2"] / 1024 != kept["4"] / 64  # the scores have decided
+    assert command("prune", *TOY, "--conf", "mine/pruned.conf", "--replay", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["same"]
+
+
+FAULTS = [
+    (("-l", 2, "-p", 0.5, "--mode", "net"), "--mode must be one of layer, global, got 'net'"),
+    (("-l", 2, "-p", 0.5, "--granularity", "row"), "unknown granularity 'row'; known: weight, filter, neuron, 2:4"),
+    (("-l", 2, "-p", 0.5, "-l", 4, "-p", 0.6, "--mode", "global"), "--layer: --mode global takes one ratio for all"),
+    (("-p", 0.5, "--mode", "global", "--acc-tradeoff", 1), "--acc-tradeoff prunes layer by layer; leave out --mode"),
+    (("-p", 1.5, "--mode", "global"), "--ratio must be in [0, 1), got 1.5 for all layers"),
+]
+
+
+@pytest.mark.parametrize(("flags", "said"), FAULTS)
+def test_modes_that_do_not_go(command, flags: tuple, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("prune", *TOY, *flags) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("pruned").exists()
+
+
 # Pieces
-
-
-def test_what_is_wanted(tmp_path: Path) -> None:
-    assert one_model.wanted(["2"], [0.5], None, "x") == (Conf({"2": 0.5}), "--layer")
-    path = tmp_path / "a.conf"
-    conf.write(path, Conf({"2": 0.5}, {"2": "random"}))
-    assert one_model.wanted([], [], path, "x") == (Conf({"2": 0.5}, {"2": "random"}), str(path))
-    own = one_model.own_conf("lenet5")
-    assert one_model.wanted([], [], None, "lenet5") == (conf.read(own), str(own))
-
-
-@pytest.mark.parametrize("path", sorted(one_model.CONFS.glob("*.conf")))
-def test_every_conf_that_comes_with_a_model_fits_it(path: Path) -> None:
-    masks.require_layers(models[path.stem](), conf.read(path).ratios, str(path))
-
-
-def test_a_model_without_a_conf() -> None:
-    assert fault(lambda: one_model.own_conf("my_lab:net")) == (
-        "model 'my_lab:net' has no conf of its own; give --conf FILE, or --layer and --ratio"
-    )
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.5, 5), (2.0, 20), (1e-6, 1)])

@@ -23,8 +23,7 @@ INFO = RunInfo(
     sampler="tpe",
     acc_tradeoff=0.5,
     dense_val_error=0.9,
-    labels=("8",),
-    totals={"8": 100},
+    shapes={"8": (10, 10)},
     command="python launch.py",
     versions={},
 )

@@ -7,9 +7,11 @@ import torch
 from conftest import Conv, Tied, images, mlp, seeded
 from torch import Tensor, nn
 
-from tune_prune import checkpoint, criteria, masks
+from tune_prune import checkpoint, criteria, masks, pruning
+from tune_prune.granularity import granularities
 from tune_prune.measure import Context
-from tune_prune.pruning import Plan, Point, State, prune, start
+from tune_prune.plan import MODES, Plan
+from tune_prune.pruning import Point, State, prune, start
 from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
 from tune_prune.splits import Data
@@ -182,3 +184,42 @@ def test_every_round_has_a_sample_of_its_own(monkeypatch: pytest.MonkeyPatch, to
     assert samples[0] != samples[1] != samples[2] != samples[3]
     run(Conv(), toy_data, replace(PLAN, sample=1024, rounds=1))
     assert sorted(samples[4]) == sorted(toy_data.train.labels.tolist())
+
+
+# Layers as one, and several weights as one
+
+
+@pytest.mark.parametrize("granularity", granularities)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_and_granularity_goes_on_from_a_round_as_if_it_had_not_stopped(
+    trained: Conv, toy_data: Data, mode: str, granularity: str
+) -> None:
+    ratios = dict.fromkeys(masks.prunable(trained), 0.7)
+    plan = replace(PLAN, ratios=ratios, pruners=dict.fromkeys(ratios, "mag"), mode=mode, granularity=granularity)
+    state, points = run(trained, toy_data, plan)
+    assert points[-1].compression == pytest.approx(0.7, abs=0.1 if granularity in ("filter", "neuron") else 2e-3)
+    again = pruning.start(copy.deepcopy(trained))
+    rounds = pruning.prune(again, plan, toy_data.train, toy_data.validation, 7)
+    first = next(rounds)
+    again.rounds_done = plan.rounds_within(first.reached)
+    assert again.rounds_done <= 1
+    rest = list(pruning.prune(again, plan, toy_data.train, toy_data.validation, 7))
+    assert again.rounds_done == plan.rounds
+    if len(rest) == plan.rounds - 1:  # units of many weights may fall short of a round's ratio, which is run again
+        assert timeless([first, *rest]) == timeless(points)
+        assert all(torch.equal(mask, again.masks[label]) for label, mask in state.masks.items())
+
+
+def test_layers_as_one_have_one_ratio() -> None:
+    with pytest.raises(ValueError, match="have one ratio"):
+        Plan({"2": 0.5, "4": 0.6}, {}, mode="global")
+
+
+def test_what_layers_as_one_reach_is_told_of_each_and_of_all(trained: Conv, toy_data: Data) -> None:
+    ratios = dict.fromkeys(masks.prunable(trained), 0.7)
+    plan = replace(PLAN, ratios=ratios, pruners=dict.fromkeys(ratios, "mag"), mode="global", rounds=1)
+    state, (point,) = run(trained, toy_data, plan)
+    counts = masks.kept_counts(state.masks)
+    assert (point.pooled, point.reached) == (0.7, ratios)
+    assert point.ratios == {label: pytest.approx(1 - kept / n, abs=1e-9) for label, (kept, n) in counts.items()}
+    assert len(set(point.ratios.values())) > 1

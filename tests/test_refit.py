@@ -11,7 +11,8 @@ from conftest import Conv, images, task_of
 from tune_prune import checkpoint, masks, refit
 from tune_prune.front import Member
 from tune_prune.masks import prunable
-from tune_prune.pruning import Plan, State, prune_once, round_generator, start
+from tune_prune.plan import Plan
+from tune_prune.pruning import State, prune_once, round_generator, start
 from tune_prune.recipe import Recipe
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front

@@ -29,8 +29,7 @@ INFO = RunInfo(
     sampler="tpe",
     acc_tradeoff=0.5,
     dense_val_error=0.86,
-    labels=("1", "4", "8"),
-    totals={"1": 150, "4": 14_400, "8": 288_000},
+    shapes={"1": (6, 1, 5, 5), "4": (96, 6, 5, 5), "8": (300, 960)},
     command="python launch.py --budget 3",
     versions={"torch": "2.9.1"},
 )

@@ -472,9 +472,23 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert 0 < last.hypervolume < 1
 
 
-def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml: Path) -> None:
+RATIOS = '"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}'
+KINDS = {
+    "each layer by itself": SPACE,
+    "global": SPACE.replace("[space]", '[space]\nmode = "global"').replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'),
+    "erk": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "erk"}'),
+    "sensitivity": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "sensitivity"}'),
+    "of several granularities": SPACE.replace("[space]", '[space]\ngranularity = ["weight", "filter", "2:4"]'),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml: Path, kind: str) -> None:
+    toml.write_text(KINDS[kind].replace("ratio = 0.5", "ratio = 0.5\nrounds = 2"))
     code, run_dir = searched(toml)
     assert code == 0
+    assert resumed(run_dir, budget=9) == 0  # what the study was begun with is what it goes on with
+    assert trials.started == 9
     confs = sorted((run_dir / "confs").glob("*.conf"))
     finished = 0
     for path in confs:

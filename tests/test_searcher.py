@@ -18,7 +18,7 @@ from tune_prune.finishing import BACK, way
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, StudySearcher
-from tune_prune.space import Economy, Finish
+from tune_prune.strategy import Economy, Finish
 from tune_prune.turns import Goal, Guess, coarse_first
 
 KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}

@@ -8,6 +8,7 @@ from torch import nn
 
 from tune_prune import masks, pruning, sensitivity
 from tune_prune.masks import prunable
+from tune_prune.plan import Plan
 from tune_prune.sensitivity import Cell, grid, retrained, untrained
 from tune_prune.splits import Data
 from tune_prune.task import Task
@@ -40,7 +41,7 @@ def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, p
     assert [sensed.cell for sensed in found] == cells
     for sensed in found:
         cell = sensed.cell
-        plan = pruning.Plan({cell.layer: cell.ratio}, {cell.layer: pruner})
+        plan = Plan({cell.layer: cell.ratio}, {cell.layer: pruner})
         state = pruning.start(task.dense_model(CPU))
         point = next(pruning.prune(state, plan, task.train, task.validation, 3))
         assert (sensed.kept, sensed.total) == masks.kept_counts(state.masks)[cell.layer]

@@ -7,12 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.criteria import criteria
-from tune_prune.knobs import Choice, Knob, Range, Same
-from tune_prune.pruning import Plan
-from tune_prune.space import KNOBS, Finish, Space, to_plan
+from tune_prune.groups import Part
+from tune_prune.keys import KNOBS
+from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.plan import Plan
+from tune_prune.space import Space, to_plan
+from tune_prune.strategy import Finish
 
-LENET = ["1", "4", "8", "10", "12"]
-RESNET = ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "fc"]
+Shapes = Mapping[str, tuple[int, ...]]
+LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
+RESNET = {
+    "conv1": (4, 3, 3, 3), "layer1.0.conv1": (4, 4, 3, 3), "layer1.0.conv2": (4, 4, 3, 3),
+    "layer2.0.conv1": (12, 4, 3, 3), "fc": (10, 12),
+}  # fmt: skip
 
 
 def space(ratios: list[tuple[str, Knob]], knobs: Mapping[str, Knob] | None = None, guesses=()) -> Space:
@@ -31,7 +38,7 @@ def space(ratios: list[tuple[str, Knob]], knobs: Mapping[str, Knob] | None = Non
     )
 
 
-def ratios_of(ratios: list[tuple[str, Knob]], labels: list[str]) -> dict[str, Knob]:
+def ratios_of(ratios: list[tuple[str, Knob]], labels: Shapes) -> dict[str, Knob]:
     params = space(ratios).params(labels)
     return {k.removeprefix("ratio/"): v for k, v in params.items() if k.startswith("ratio/")}
 
@@ -49,7 +56,7 @@ def ratios_of(ratios: list[tuple[str, Knob]], labels: list[str]) -> dict[str, Kn
         ),
     ],
 )
-def test_the_first_match_counts(ratios: list[tuple[str, Knob]], labels: list[str], expected: list[tuple]) -> None:
+def test_the_first_match_counts(ratios: list[tuple[str, Knob]], labels: Shapes, expected: list[tuple]) -> None:
     assert list(ratios_of(ratios, labels).items()) == expected
 
 
@@ -79,27 +86,30 @@ def test_another_choice_of_pruners() -> None:
 
 GROUPS = replace(
     space([("layer?.*.conv1", Range(0.1, 0.9)), ("layer*", Range(0.2, 0.8)), ("*", 0.5)]),
-    together=["layer?.*.conv1"],
+    together={"layer?.*.conv1": "same"},
     exclude=["fc", "*2"],
 )
 
 
 def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
-    assert GROUPS.params(RESNET) == {
-        "ratio/conv1": 0.5,
-        "ratio/layer1.0.conv1": Range(0.1, 0.9),
-        "ratio/layer2.0.conv1": Same("ratio/layer1.0.conv1"),
-        "pruner": "mag",
-    }
-    assert str(Same("ratio/a")) == "as ratio/a"
+    params = GROUPS.params(RESNET)
+    group, *parts = list(params)[1:4]
+    assert list(params) == ["ratio/conv1", group, "ratio/layer1.0.conv1", "ratio/layer2.0.conv1", "pruner"]
+    assert (group, params[group]) == ("group/layer?.*.conv1", Range(0.1, 0.9))
+    for name in parts:
+        part = params[name]
+        assert isinstance(part, Part)
+        assert part.group.ratios(0.7)[part.layer] == 0.7
+        assert str(part) == "with group/layer?.*.conv1"
     middle = GROUPS.middle(RESNET)
     assert middle["ratio/layer1.0.conv1"] == middle["ratio/layer2.0.conv1"] == 0.5
 
 
-def test_a_guess_for_layers_together_is_their_mean() -> None:
+def test_a_guess_for_layers_together_is_the_share_of_their_weights() -> None:
     ratios = {"conv1": 0.9, "layer1.0.conv1": 0.4, "layer2.0.conv1": 0.8}
-    assert GROUPS.level(ratios, "mag", RESNET) == {"ratio/layer1.0.conv1": pytest.approx(0.6)}
-    assert GROUPS.level({"layer2.0.conv1": 0.95}, "mag", RESNET) == {"ratio/layer1.0.conv1": 0.9}
+    group = "group/layer?.*.conv1"  # of which three quarters of the weights are in layer2
+    assert GROUPS.level(ratios, "mag", RESNET) == {group: pytest.approx(0.7)}
+    assert GROUPS.level({"layer2.0.conv1": 0.95}, "mag", RESNET) == {group: 0.9}
 
 
 def test_what_is_excluded_must_be_there() -> None:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tune_prune import space_file
 from tune_prune.criteria import criteria
 from tune_prune.errors import UserError
+from tune_prune.keys import KNOBS
 from tune_prune.knobs import Choice, Range
-from tune_prune.space import KNOBS, Finish
+from tune_prune.strategy import Finish
 
-LENET = ["1", "4", "8", "10", "12"]
+LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
 TOML = """\
 [task]
 model = "lenet5"
@@ -53,10 +54,15 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_groups_and_exclusion(file: Path) -> None:
-    text = TOML.replace('"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, together = true}')
+    mine, wanted = '"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, together = true}'
+    text = TOML.replace(mine, wanted)
     file.write_text(text.replace("[space]\n", '[space]\nexclude = ["12"]\n'))
     space = space_file.read(file)
-    assert (space.together, space.exclude) == (["8*"], ["12"])
+    assert (space.together, space.exclude) == ({"8*": "same"}, ["12"])
+    file.write_text(TOML.replace(mine, wanted.replace("true", '"erk"')))
+    assert space_file.read(file).together == {"8*": "erk"}
+    file.write_text(TOML.replace(mine, wanted.replace("true", "false")))
+    assert space_file.read(file).together == {}
     assert dict(space.ratios)["8*"] == Range(0.5, 0.999)
 
 
@@ -78,6 +84,17 @@ def test_the_whole_file(file: Path) -> None:
     assert space.queue(LENET) == [{"ratio/8": 0.9, "rounds": 4}, {"ratio/8": 0.6, "pruner": "mag"}]
 
 
+def test_the_whole_network_as_one(file: Path) -> None:
+    least = 'task = {model = "lenet5", data = "mnist"}\nspace.mode = "global"\nspace.ratio."*" = '
+    file.write_text(least + "{low = 0.5, high = 0.99}")
+    params = space_file.read(file).params(LENET)
+    assert [name for name, knob in params.items() if isinstance(knob, Range)] == ["group/*"]
+    file.write_text(least + "{low = 0.5, high = 0.99, together = true}")
+    assert fault(lambda: space_file.read(file)).endswith("leave out together")
+    file.write_text(least + '{low = 0.5, high = 0.99}\nspace.pruner_scope = "layer"')
+    assert fault(lambda: space_file.read(file)).endswith('leave out pruner_scope = "layer"')
+
+
 def test_the_least_there_can_be(file: Path) -> None:
     file.write_text('task = {model = "lenet5", data = "mnist"}\nspace.ratio."*" = 0.5')
     space = space_file.read(file)
@@ -91,7 +108,19 @@ SPACE = ", ".join(["ratio", "pruner_scope", "exclude", *KNOBS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [
     ("pruner =", 'exclude = "8"\npruner =', "space.exclude must be a list of layers or patterns, got '8'"),
-    ("high = 0.999", "high = 0.999, together = 1", "space.ratio.'8'.together must be true or false, got 1"),
+    (
+        "momentum = 0.9",
+        'granularity = "row"',
+        "space.granularity: unknown granularity 'row'; known: weight, filter",
+    ),
+    ("momentum = 0.9", 'mode = "net"', "space.mode: must be one of layer, global, got 'net'"),
+    ("momentum = 0.9", 'mode = ["layer", "global"]', "space.mode takes one value, not a choice: layer, global"),
+    ("momentum = 0.9", 'mode = "global"', 'mode = "global" searches one ratio for all layers; give'),
+    (
+        "high = 0.999",
+        "high = 0.999, together = 1",
+        "space.ratio.'8'.together must be true, false or one of same, erk",
+    ),
     # unknown keys, at every level
     ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
     ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),

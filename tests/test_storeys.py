@@ -11,15 +11,15 @@ import tune_prune
 STOREYS = {
     "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
-        "models splits given vision data norms augment masks measure gates removal score_cache criteria schedule "
-        "recipe sgd step training dropout pruning by_layer checkpoint dense task gpu"
+        "models splits given vision data norms augment masks granularity measure gates removal score_cache criteria "
+        "schedule recipe sgd step training dropout plan pruning by_layer checkpoint dense task gpu"
     ),
-    "one model, by hand": "one_model one_model_files sensitivity sensitivity_files",
-    "a search, described": "knobs space space_file config retracing replay prior",
+    "one model, by hand": "wanted one_model one_model_files sensitivity sensitivity_files",
+    "a search, described": "curves groups knobs keys strategy space space_file config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
         "budget pace recovery finishing stopping study observations ledger rounds turns searcher trainable standing "
-        "telling tuning fanout preparation afterwards progress run api"
+        "telling tuning fanout preparation guesses afterwards progress run api"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.config import SAMPLERS
-from tune_prune.knobs import Choice, Knob, Range, Same
+from tune_prune.groups import Group, Part
+from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.seeds import derive_seed
 from tune_prune.study import distributions, from_study, log_factor, make_sampler, open_study, to_study
 
@@ -71,10 +72,14 @@ def test_rounding_never_leaves_the_range() -> None:
     assert from_study({"keep/1": 1 - 0.987656}, knobs) == {"ratio/1": 0.987656}
 
 
-def test_what_is_the_same_as_another_is_not_drawn() -> None:
-    knobs: dict[str, Knob] = {"ratio/a": Range(0.1, 0.9), "ratio/b": Same("ratio/a"), "rounds": 3}
-    assert list(distributions(knobs)) == ["keep/a"]
-    assert from_study({"keep/a": 0.25}, knobs) == {"ratio/a": 0.75, "ratio/b": 0.75, "rounds": 3}
+@pytest.mark.parametrize(("scale", "expected"), [("same", (0.75, 0.75)), ("erk", (0.7, 0.775))])
+def test_of_layers_together_the_groups_ratio_is_drawn(scale: str, expected: tuple[float, float]) -> None:
+    group = Group("group/*", scale, {"a": (10, 10), "b": (20, 10)})
+    knobs: dict[str, Knob] = {"group/*": Range(0.1, 0.9), "ratio/a": Part(group, "a"), "ratio/b": Part(group, "b")}
+    assert list(distributions(knobs)) == ["keep/*"]
+    params = from_study({"keep/*": 0.25}, knobs)
+    assert params == dict(zip(knobs, (0.75, *expected), strict=True))
+    assert to_study({"group/*": 0.75}) == {"keep/*": 0.25}
 
 
 def test_what_is_kept_is_uniform_in_its_logarithm() -> None:

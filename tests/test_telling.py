@@ -43,8 +43,7 @@ def info(task: Task) -> RunInfo:
         sampler="tpe",
         acc_tradeoff=50.0,
         dense_val_error=task.dense.error,
-        labels=("2", "4"),
-        totals={"2": 1024, "4": 64},
+        shapes={"2": (16, 64), "4": (4, 16)},
         command="tune-prune search",
         versions={"torch": "2"},
     )

@@ -15,7 +15,8 @@ import torch
 from tune_prune import checkpoint, masks, training
 from tune_prune.splits import Split
 from tune_prune.models import build
-from tune_prune.pruning import Plan, prune, start
+from tune_prune.plan import Plan
+from tune_prune.pruning import prune, start
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -19,7 +19,7 @@ class Start:
     def at(cls, trial: int, point: PointRecord) -> "Start":
         """A round of a trial, whose weights were kept."""
         assert point.checkpoint is not None
-        return cls(trial, point.round, point.checkpoint, point.ratios)
+        return cls(trial, point.round, point.checkpoint, point.reached)
 
 
 def nearest(
@@ -35,7 +35,7 @@ def nearest(
     equally compressed ones that with the fewest errors, of equal ones the first.
     """
     good = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
-    within = [(trial, point) for trial, point in good if _nested(point.ratios, ratios)]
+    within = [(trial, point) for trial, point in good if _nested(point.reached, ratios)]
     rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in within]
     return Start.at(*within[rank.index(max(rank))]) if within else None
 

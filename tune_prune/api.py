@@ -15,7 +15,7 @@ from torch import nn
 
 from tune_prune import checkpoint, conf, config, criteria, given, masks, pruning, run, space_file
 from tune_prune.errors import UserError
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 from tune_prune.screen import Screen
 from tune_prune.splits import Data, Split
 from tune_prune.training import ready

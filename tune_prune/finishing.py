@@ -12,7 +12,8 @@ from typing import Any
 from tune_prune.pareto import front, hypervolume
 from tune_prune.records import TrialRecord
 from tune_prune.recovery import Recovery
-from tune_prune.space import Finish, to_plan
+from tune_prune.space import to_plan
+from tune_prune.strategy import Finish
 
 BACK = 3.0
 """A finishing trial begins where at least so many times the weights are left that it ends with."""

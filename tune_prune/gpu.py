@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from tune_prune import masks
-from tune_prune.pruning import Plan, round_generator
+from tune_prune.plan import Plan
+from tune_prune.pruning import round_generator
 from tune_prune.task import Task
 from tune_prune.training import evaluate, fit
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tune_prune.errors import UserError, known
+from tune_prune.groups import Part
 
 Scalar = str | int | float | bool
 
@@ -45,20 +46,10 @@ class Range:
         return f"{self.low:g} to {self.high:g}{how}"
 
 
-@dataclass(frozen=True)
-class Same:
-    """Whatever another parameter is."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"as {self.name}"
-
-
 OwnKnob = Scalar | Choice | Range
 """What a space's file can say of a parameter."""
 
-Knob = OwnKnob | Same
+Knob = OwnKnob | Part
 
 
 def middle(knob: OwnKnob) -> Scalar:

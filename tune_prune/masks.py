@@ -54,6 +54,18 @@ def _labelled(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"{position}/{name}" if name else str(position), module
 
 
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight that can be pruned, by label, in the model's order."""
+    return {label: tuple(weight.shape) for label, weight in prunable(model).items()}
+
+
+def transposed(model: nn.Module) -> set[str]:
+    """The layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
+    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    theirs = [module.weight for module in model.modules() if isinstance(module, kinds)]
+    return {label for label, weight in prunable(model).items() if any(weight is one for one in theirs)}
+
+
 def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:
     """Raise a `UserError` that names `source` for the first label that is no prunable layer of the model."""
     layers = prunable(model)
@@ -109,6 +121,15 @@ def reached(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str
         label: ratio if total - kept == count_removed(ratio, total) else (total - kept) / total
         for (label, ratio), (kept, total) in zip(asked.items(), counts.values(), strict=True)
     }
+
+
+def pooled(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> float:
+    """The one ratio asked for of these layers together, or the one that removes as many as the masks do."""
+    ratio = next(iter(asked.values()))
+    counts = kept_counts({label: masks[label] for label in asked}).values()
+    total = sum(n for _, n in counts)
+    removed = total - sum(kept for kept, _ in counts)
+    return ratio if removed == count_removed(ratio, total) else removed / total
 
 
 def compression(masks: Mapping[str, Tensor]) -> float:

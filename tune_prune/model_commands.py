@@ -74,6 +74,8 @@ def prune(
     data: Data = "mnist",
     checkpoint: Annotated[Path | None, typer.Option(help="Start from this file instead of the dense model.")] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
+    mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
+    granularity: Annotated[str, typer.Option(help="What goes as one: weight, filter, neuron or 2:4.")] = "weight",
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
@@ -107,20 +109,22 @@ def prune(
     from tune_prune.data import load_data
     from tune_prune.one_model_files import write
     from tune_prune.training import evaluate, pick_device
+    from tune_prune.wanted import wanted_of
 
     say = silent if json else echo
     if epochs is not None and not retrain:
         raise UserError("--epochs without --retrain; add --retrain")
     settings = one_model.Settings(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
-        schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill, scale_dropout=scale_dropout, reload=reload,
+        mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill,
+        scale_dropout=scale_dropout, reload=reload,
         acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, seed=seed,
     )  # fmt: skip
     if reload and acc_tradeoff is not None:
         raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
     if retrain and not 0 < settings.epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
-    wanted, source = one_model.wanted(layer or [], ratio or [], conf, model)
+    wanted, source = wanted_of(layer or [], ratio or [], conf, model, mode)
     loaded, on = load_data(data, say), pick_device(device)
     state, plan, points = one_model.prune(model, checkpoint, loaded, wanted, settings, on, source)
     found = []

@@ -12,6 +12,7 @@ import optuna
 from optuna.samplers import BaseGASampler
 from optuna.trial import Trial, TrialState, create_trial
 
+from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.study import distributions, log_factor, make_sampler, to_study
@@ -29,6 +30,7 @@ class Observations:
         self._study = optuna.create_study(directions=["maximize", "minimize"])
         self._sampler, self._knobs, self._limit = sampler, knobs, limit
         self._distributions = distributions(knobs)
+        self._groups = {knob.group.name: knob.group for knob in knobs.values() if isinstance(knob, Part)}.values()
         self._mirrored: dict[int, Trial] = {}
 
     def draw(self, number: int, seed: int, given: Mapping[str, object] | None = None) -> Drawn:
@@ -69,7 +71,8 @@ class Observations:
 
     def _add(self, record: TrialRecord, point: PointRecord, error: float) -> None:
         """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""
-        params = record.params | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
+        params = record.params | {f"ratio/{label}": ratio for label, ratio in point.reached.items()}
+        params |= {group.name: group.ratio(point.reached) for group in self._groups}
         params = {name: params.get(name) for name, knob in self._knobs.items() if isinstance(knob, Choice | Range)}
         if math.isfinite(point.val_error) and all(value in self._knobs[name] for name, value in params.items()):  # type: ignore[operator]
             self._study.add_trial(

@@ -4,8 +4,9 @@ import torch
 
 from tune_prune import criteria, score_cache, sensitivity
 from tune_prune.front import Member
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 from tune_prune.sensitivity import Cell, Sensed
+from tune_prune.space import to_plan
 from tune_prune.task import Task
 
 
@@ -15,7 +16,9 @@ def hardest(task: Task, member: Member, device: torch.device) -> Sensed | None:
     None where the point prunes nothing. Validation error in percent, loss in nats.
     """
     pruners = member.record.pruners
-    cells = [Cell(label, pruners[label], ratio) for label, ratio in member.point.ratios.items() if ratio > 0]
+    as_one = to_plan(member.record.params).granularity
+    pruned = {label: ratio for label, ratio in member.point.ratios.items() if ratio > 0}
+    cells = [Cell(label, pruners[label], ratio, granularity=as_one) for label, ratio in pruned.items()]
     names = sorted(criteria.needs({cell.pruner for cell in cells}))
     known = score_cache.of_dense(names, task.dense_model(device), task.train.to(device), Plan.sample)
     found = sensitivity.untrained(task.to(device), cells, device, known)

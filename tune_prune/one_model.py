@@ -7,19 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tune_prune import checkpoint, conf, criteria, masks, pruning
+from tune_prune import checkpoint, criteria, masks, pruning
 from tune_prune.by_layer import Reached, prune_by_layer
 from tune_prune.conf import Conf
-from tune_prune.errors import UserError
+from tune_prune.errors import UserError, known
+from tune_prune.granularity import granularities
 from tune_prune.models import WEIGHTS
-from tune_prune.pruning import Plan, State
+from tune_prune.plan import MODES, Plan
+from tune_prune.pruning import State
 from tune_prune.schedule import schedules
 from tune_prune.splits import Data
 from tune_prune.task import load_dense
 from tune_prune.training import evaluate, logits, ready, steps_of, steps_per_epoch
-
-CONFS = Path(__file__).parent / "confs"
-"""The built-in models' own configurations, one `<model>.conf` each."""
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -31,12 +30,14 @@ class Settings:
 
     `acc_tradeoff` in percentage points prunes a layer at a time and takes back what costs more; `l1` and `l2` are
     penalties on the weights while they are retrained, `distill` the dense model's share of the loss; for the rest see
-    `pruning.Plan`.
+    `plan.Plan`.
     """
 
     iterations: int = 1
     epochs: float = 0.0
     pruner: str = "mag"
+    mode: str = "layer"
+    granularity: str = "weight"
     schedule: str = "linear"
     lr: float = 0.01
     l1: float = 0.0
@@ -49,31 +50,6 @@ class Settings:
     seed: int = 0
 
 
-def own_conf(model: str) -> Path:
-    """The conf that comes with a built-in model."""
-    path = CONFS / f"{model}.conf"
-    if not path.is_file():
-        raise UserError(f"model {model!r} has no conf of its own; give --conf FILE, or --layer and --ratio")
-    return path
-
-
-def wanted(layers: list[str], ratios: list[float], path: Path | None, model: str) -> tuple[Conf, str]:
-    """What to prune, and what messages call it: layers by hand, else a conf file, else the model's own conf."""
-    if not layers and not ratios:
-        path = path or own_conf(model)
-        return conf.read(path), str(path)
-    if path is not None:
-        raise UserError("--conf and --layer exclude each other; leave one out")
-    if len(layers) != len(ratios):
-        raise UserError(f"--layer and --ratio go in pairs, got {len(layers)} and {len(ratios)}")
-    for label, ratio in zip(layers, ratios, strict=True):
-        if layers.count(label) > 1:
-            raise UserError(f"--layer {label} is named {layers.count(label)} times; name each layer once")
-        if not 0 <= ratio < 1:
-            raise UserError(f"--ratio must be in [0, 1), got {ratio:g} for layer {label}")
-    return Conf(dict(zip(layers, ratios, strict=True))), "--layer"
-
-
 def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
     """The plan that reaches a conf; its third line, where it has one, names the pruners."""
     steps = steps_of(settings.epochs, epoch_steps)
@@ -82,6 +58,8 @@ def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
         wanted.ratios,
         pruners,
         rounds=settings.iterations,
+        mode=settings.mode,
+        granularity=settings.granularity,
         schedule=settings.schedule,
         steps=steps,
         final_steps=steps,
@@ -126,8 +104,16 @@ def prune(
 
 
 def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
-    """Raise a `UserError` for a pruner or schedule that there is not; pruning itself would meet it late, or never."""
-    schedules[settings.schedule]
+    """Raise a `UserError` for a pruner, schedule or mode that there is not; pruning would meet it late, or never."""
+    schedules[settings.schedule], granularities[settings.granularity]
+    if settings.mode not in MODES:
+        raise UserError(f"--mode must be one of {known(MODES)}, got {settings.mode!r}")
+    if settings.mode == "global" and len(set(wanted.ratios.values())) > 1:
+        raise UserError(f"{source}: --mode global takes one ratio for all layers together, got several")
+    if settings.mode == "global" and settings.acc_tradeoff is not None:
+        raise UserError("--acc-tradeoff prunes layer by layer; leave out --mode global")
+    if settings.mode == "global" and len(set((wanted.pruners or {}).values())) > 1:
+        raise UserError(f"{source}: --mode global compares the scores of all layers; take one pruner, not several")
     for name in (wanted.pruners or {"": settings.pruner}).values():
         try:
             criteria.find(name)

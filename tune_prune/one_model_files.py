@@ -10,7 +10,8 @@ from tune_prune import atomic, checkpoint, conf, masks
 from tune_prune.by_layer import Reached
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings, layer_counts
-from tune_prune.pruning import Plan, State
+from tune_prune.plan import Plan
+from tune_prune.pruning import State
 
 
 def write(

@@ -3,22 +3,24 @@
 import hashlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from tune_prune import __version__, criteria, masks, prior, score_cache, task
+from tune_prune import __version__, criteria, masks, score_cache, task
 from tune_prune.config import Config
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
-from tune_prune.knobs import Choice, OwnKnob, Range, Same
+from tune_prune.groups import Shape
+from tune_prune.knobs import Choice, Range
 from tune_prune.models import build
-from tune_prune.pruning import Known, Plan
+from tune_prune.plan import Plan
+from tune_prune.pruning import Known
 from tune_prune.results import RunInfo
-from tune_prune.space import Space, to_plan
+from tune_prune.space import Space
 from tune_prune.splits import Split
 from tune_prune.task import Task
 
@@ -35,13 +37,13 @@ class Prepared:
 def describe(config: Config, space: Space) -> str:
     """What would be searched, checked as a run would be: for `--dry-run`."""
     model = task.load_dense(space.model, space.weights, space.source)
-    labels = list(masks.prunable(model))
-    _something_to_search(space, labels)
+    shapes = masks.shapes(model)
+    _something_to_search(space, shapes)
     task.fit_together(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
-    rows = [f"  {name} = {knob}" for name, knob in space.params(labels).items()]
+    rows = [f"  {name} = {knob}" for name, knob in space.params(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {extent(config)}, tradeoff {config.acc_tradeoff:g} points"
-    return "\n".join([head, *rows, f"  first guesses: {len(space.queue(labels))}"])
+    return "\n".join([head, *rows, f"  first guesses: {len(space.queue(shapes))}"])
 
 
 def extent(config: Config) -> str:
@@ -54,10 +56,9 @@ def extent(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
     device = torch.device(config.torch_device)
-    labels = list(masks.prunable(build(space.model)))
-    _something_to_search(space, labels)
+    shapes = masks.shapes(build(space.model))
+    _something_to_search(space, shapes)
     prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source, say)
-    model = prepared.dense_model(torch.device("cpu"))
     info = RunInfo(
         space=space.name,
         model=space.model,
@@ -69,8 +70,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         sampler=config.sampler,
         acc_tradeoff=config.acc_tradeoff,
         dense_val_error=prepared.dense.error,
-        labels=tuple(labels),
-        totals={label: weight.numel() for label, weight in masks.prunable(model).items()},
+        shapes=shapes,
         command=_command(),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
@@ -79,12 +79,12 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     return Prepared(prepared, info, load_test)
 
 
-def _something_to_search(space: Space, labels: Sequence[str]) -> None:
+def _something_to_search(space: Space, shapes: Mapping[str, Shape]) -> None:
     """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
-    if not labels:
+    if not shapes:
         kinds = "linear layers, convolutions and attention's projections can"
         raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
-    if not any(isinstance(knob, Range | Choice) for knob in space.params(labels).values()):
+    if not any(isinstance(knob, Range | Choice) for knob in space.params(shapes).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
 
@@ -98,7 +98,7 @@ def _command() -> str:
 
 def fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
-    searched = (space.model, space.data, sorted(space.params(info.labels).items(), key=str))
+    searched = (space.model, space.data, sorted(space.params(info.shapes).items(), key=str))
     goal = (info.acc_tradeoff, info.dense_val_error, space.finish, space.prior, space.economy, info.seed, info.sampler)
     return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
 
@@ -107,42 +107,3 @@ def known_statistics(space: Space, made: Task, config: Config, say: Callable[[st
     """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
     device, names = torch.device(config.torch_device), sorted(criteria.needs(space.pruners))
     return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
-
-
-def first_levels(
-    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
-) -> list[dict[str, object]]:
-    """The guesses that the layers' curves make: level by level more compressed, as many as the budget has room for.
-
-    None where measuring the curves would take long beside what the search itself will train.
-    """
-    if not space.prior.levels or not any(isinstance(knob, Range) for _, knob in space.ratios):
-        return []
-    count = space.prior.levels if config.budget is None else min(space.prior.levels, max(3, config.budget // 5))
-    made, labels = prepared.task, prepared.info.totals
-    ratios = _own_ratios(space, list(labels))
-    images = prior.images_for(_trained_on(space, list(labels), config.budget), len(ratios))
-    if not images:
-        say("no first levels: measuring each layer alone would take long beside so little training")
-        return []
-    pruner = "mag" if "mag" in space.pruners else space.pruners[0]
-    known = known_statistics(space.with_pruners([pruner]), made, config, say)
-    curves = prior.measure(made, ratios, pruner, torch.device(config.torch_device), known, images)
-    others = sum(total for label, total in labels.items() if label not in ratios)
-    factors = prior.spaced(count, space.prior.first, space.prior.farthest)
-    return [space.level(found, pruner, list(labels)) for found in prior.levels(curves, others, factors)]
-
-
-def _own_ratios(space: Space, labels: Sequence[str]) -> dict[str, OwnKnob]:
-    """What each layer's ratio is drawn from, by layer; those that are the same as another's from the same."""
-    own: dict[str, OwnKnob] = {}
-    for name, knob in space.params(labels).items():
-        own[name] = own[knob.name] if isinstance(knob, Same) else knob
-    return {name.removeprefix("ratio/"): knob for name, knob in own.items() if name.startswith("ratio/")}
-
-
-def _trained_on(space: Space, labels: Sequence[str], budget: int | None) -> float:
-    """How many images so many trials train on, repeats counted, without those that finish others."""
-    plan = to_plan(space.middle(labels))
-    steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
-    return sys.maxsize if budget is None else budget * steps * plan.batch_size

@@ -1,18 +1,18 @@
 """First guesses: each layer pruned alone, without retraining, tells how to spend a loss best over the layers.
 
-A layer's curve is the rise of the loss over the share it keeps. Where networks begin to break it is close to a power
-law, a * keep^-b, and so one is fitted there: a measured curve ends at the loss of a network that guesses, and would say
-that a broken layer can as well be removed whole. Under it, the ratios that keep fewest weights at a given total rise
-of the loss follow in closed form (Lagrange); a few levels of it make the guesses.
+Where networks begin to break, the rise of the loss over the share that a layer keeps is close to a power law, and so
+one is fitted there (`curves.py`): a measured curve ends at the loss of a network that guesses, and would say that a
+broken layer can as well be removed whole. A few levels of what the curves say make the guesses.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from tune_prune import sensitivity
+from tune_prune.curves import Curve, keeps
 from tune_prune.knobs import Choice, OwnKnob, Range
 from tune_prune.measure import draw_sample
 from tune_prune.pruning import Known
@@ -37,25 +37,6 @@ UNMEASURED = 2.0
 """The power where too few ratios of a layer lie between the rises: what is typical of those that can be fitted."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The rise of the loss, in nats, that pruning one layer alone makes: scale * keep^-power.
-
-    `weights` in all, of which a share from `low` to `high` may be kept.
-    """
-
-    weights: int
-    scale: float
-    power: float
-    low: float
-    high: float
-
-    def keep(self, price: float) -> float:
-        """The share to keep where a weight may cost `price` nats: there the curve falls by that much a weight."""
-        free = math.pow(self.scale * self.power / (price * self.weights), 1 / (self.power + 1))
-        return min(max(free, self.low), self.high)
-
-
 def images_for(trained_on: float, layers: int) -> int:
     """How many images to measure so many layers on, where a search will train on `trained_on` images, repeats counted.
 
@@ -72,12 +53,13 @@ def measure(
     device: torch.device,
     known: Known | None = None,
     images: int = IMAGES,
+    granularity: str = "weight",
 ) -> dict[str, Curve]:
     """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
     sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
     on = replace(task, validation=sample).to(device)
     dense = evaluate(on.dense_model(device), on.validation).loss
-    cells = [Cell(layer, pruner, ratio) for layer in ratios for ratio in GRID]
+    cells = [Cell(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]
     found: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
     weights = {}
     for sensed in sensitivity.untrained(on, cells, device, known):
@@ -116,23 +98,10 @@ def levels(curves: Mapping[str, Curve], others: int, factors: Sequence[float]) -
     total = others + sum(curve.weights for curve in curves.values())
     before: dict[str, float] = {}
     for factor in factors:
-        price = _price(curves, others, total / factor)
-        ratios = {layer: 1 - curve.keep(price) for layer, curve in curves.items()}
+        ratios = {layer: 1 - share for layer, share in keeps(curves, total / factor - others).items()}
         if ratios != before:
             yield ratios
         before = ratios
-
-
-def _price(curves: Mapping[str, Curve], others: int, kept: float) -> float:
-    """The price of a weight at which about so many are kept, found by halving its logarithm's interval."""
-    low, high = -100.0, 100.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        if others + sum(curve.weights * curve.keep(math.exp(middle)) for curve in curves.values()) > kept:
-            low = middle
-        else:
-            high = middle
-    return math.exp(high)
 
 
 def spaced(count: int, first: float, last: float) -> list[float]:

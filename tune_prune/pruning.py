@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, masks, norms
+from tune_prune import criteria, granularity, masks, norms
 from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
-from tune_prune.recipe import Recipe
-from tune_prune.schedule import schedules
+from tune_prune.plan import Plan
 from tune_prune.splits import Split
 from tune_prune.training import DivergedError, Measured, evaluate, fit
 
@@ -23,66 +22,11 @@ Known = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to prune: final ratio and pruner of every layer that is pruned, rounds, and the retraining of each round.
-
-    `steps` of SGD follow every round but the last, which has `final_steps`; 0 means no retraining. `sample` training
-    images serve the statistics that the pruners ask for. With `reload` every round starts from the unpruned model, so
-    that its point is that ratio's alone. `weight_decay` is an L2 penalty on the weights, `l1` an L1 penalty. With
-    `scale_dropout` the model's dropout shrinks with its layers (`dropout.py`).
-    """
-
-    ratios: Mapping[str, float]
-    pruners: Mapping[str, str]
-    rounds: int = 1
-    schedule: str = "cubic"
-    steps: int = 0
-    final_steps: int = 0
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    batch_size: int = 128
-    distill: float = 0.0
-    temperature: float = 4.0
-    sample: int = 1024
-    reload: bool = False
-    scale_dropout: bool = False
-
-    def ratios_at(self, round_: int) -> dict[str, float]:
-        """The ratios of a round counted from 1; those of the last round are the final ones exactly."""
-        if round_ == self.rounds:
-            return dict(self.ratios)
-        ratio_at = schedules[self.schedule]
-        return {label: ratio_at(ratio, round_ / self.rounds) for label, ratio in self.ratios.items()}
-
-    def rounds_within(self, reached: Mapping[str, float]) -> int:
-        """How many rounds, the last left out, ask for no more than the ratios that were reached already."""
-        done = 0
-        while done + 1 < self.rounds and all(r <= reached.get(k, 0.0) for k, r in self.ratios_at(done + 1).items()):
-            done += 1
-        return done
-
-    def recipe_at(self, round_: int) -> Recipe:
-        """How a round retrains."""
-        return Recipe(
-            steps=self.final_steps if round_ == self.rounds else self.steps,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            l1=self.l1,
-            batch_size=self.batch_size,
-            distill=self.distill,
-            temperature=self.temperature,
-        )
-
-
-@dataclass(frozen=True)
 class Point:
     """What one round measured: compression in [0, 1], error in percent and loss in nats on validation images.
 
-    `ratios` are those the round's schedule asked for, or what a layer had lost before where that was more; `seconds` is
-    the round's wall-clock time.
+    `ratios` are those the round's schedule asked for, or what a layer has lost where that is another count; `pooled` is
+    that of all these layers together where they are pruned as one; `seconds` is the round's wall-clock time.
     """
 
     round: int
@@ -91,11 +35,17 @@ class Point:
     loss: float
     seconds: float
     ratios: dict[str, float] = field(default_factory=dict)
+    pooled: float | None = None
 
     @property
     def factor(self) -> float:
         """1 / (1 - compression)."""
         return masks.factor(self.compression)
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """The ratios in the plan's terms: where layers are pruned as one, that of all of them."""
+        return self.ratios if self.pooled is None else dict.fromkeys(self.ratios, self.pooled)
 
 
 @dataclass
@@ -134,11 +84,22 @@ def prune_once(
     sample = draw_sample(train, plan.sample, generator)
     scores = criteria.score(plan.pruners, Context(state.model, sample, generator, known=known or {}))
     before = masks.compression(state.masks)
-    for label, ratio in plan.ratios_at(round_).items():
-        state.masks[label] = masks.shrink(state.masks[label], scores[label], ratio)
+    state.masks |= _shrunk(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
         norms.reestimate(state.model, sample.inputs)
+
+
+def _shrunk(state: State, plan: Plan, ratios: Mapping[str, float], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks of the layers with these ratios, brought there."""
+    own = {label: state.masks[label] for label in ratios}
+    turned = masks.transposed(state.model)
+    if plan.mode == "global" and ratios:
+        return granularity.remove(own, scores, next(iter(ratios.values())), plan.granularity, turned)
+    return {
+        label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, label in turned)
+        for label, mask in own.items()
+    }
 
 
 def retrain(
@@ -181,11 +142,13 @@ def prune(
         if not math.isfinite(measured.loss):
             raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_
+        asked = plan.ratios_at(round_)
         yield Point(
             round=round_,
             compression=masks.compression(state.masks),
             error=measured.error,
             loss=measured.loss,
             seconds=time.perf_counter() - began,
-            ratios=masks.reached(state.masks, plan.ratios_at(round_)),
+            ratios=masks.reached(state.masks, asked),
+            pooled=masks.pooled(state.masks, asked) if plan.mode == "global" and asked else None,
         )

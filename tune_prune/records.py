@@ -18,7 +18,8 @@ MARK = "let through: "
 class PointRecord:
     """A round: compression in [0, 1], validation error in percent and loss in nats, seconds of wall-clock.
 
-    `ratios` are by layer label; `checkpoint` is the file, relative to the run directory, that holds the round's
+    `ratios` are by layer label; `pooled` is the share removed of all weights in those layers where they are pruned as
+    one (mode "global"), else None; `checkpoint` is the file, relative to the run directory, that holds the round's
     weights and masks, or None where they were not kept.
     """
 
@@ -31,6 +32,12 @@ class PointRecord:
     seconds: float
     ratios: dict[str, float]
     checkpoint: str | None = None
+    pooled: float | None = None
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """The ratios in the plan's terms, in which trials are compared: where layers are pruned as one, of all."""
+        return self.ratios if self.pooled is None else dict.fromkeys(self.ratios, self.pooled)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from tune_prune import criteria, masks, score_cache, task
 from tune_prune.conf import Conf
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
+from tune_prune.keys import KNOBS
 from tune_prune.one_model import Settings, prune
-from tune_prune.pruning import Plan, State
+from tune_prune.plan import Plan
+from tune_prune.pruning import State
 from tune_prune.retracing import Stage, retrace
-from tune_prune.space import KNOBS, to_plan
+from tune_prune.space import to_plan
 from tune_prune.training import evaluate
 
 MEASURES = ("compression", "val_error", "test_error")

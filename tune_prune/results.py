@@ -21,8 +21,8 @@ NOTHING: Mapping[str, Confirmed] = {}
 class RunInfo:
     """What summary.json says about the run itself: `budget` in trials, `time_budget` in seconds, None where unlimited.
 
-    `acc_tradeoff` in percentage points, `dense_val_error` in percent; `labels` of the layers in the model's order and
-    `totals`, the weights of each; `command` is how the run was started.
+    `acc_tradeoff` in percentage points, `dense_val_error` in percent; `shapes` of the layers' weights in the
+    model's order; `command` is how the run was started.
     """
 
     space: str
@@ -35,11 +35,20 @@ class RunInfo:
     sampler: str
     acc_tradeoff: float
     dense_val_error: float
-    labels: tuple[str, ...]
-    totals: dict[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
     command: str
     versions: dict[str, str]
     time_budget: float | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The layers, in the model's order."""
+        return tuple(self.shapes)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The weights of each layer."""
+        return {label: math.prod(shape) for label, shape in self.shapes.items()}
 
     @property
     def limit(self) -> float:

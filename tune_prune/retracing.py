@@ -47,7 +47,7 @@ def retrace(task: Task, stages: Sequence[Stage], seed: int, device: torch.device
         state.rounds_done = plan.rounds_within(reached)
         own = derive_seed(seed, stage.trial)
         for point in pruning.prune(state, plan, task.train, task.validation, own, task.teacher, known):
-            reached = point.ratios
+            reached = point.reached
             if point.round == stage.round:
                 break
     return state

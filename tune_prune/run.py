@@ -13,21 +13,21 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from tune_prune import gpu
+from tune_prune import gpu, guesses
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
 from tune_prune.confidence import Confirmed
 from tune_prune.config import Config, save
 from tune_prune.errors import HeldError, UserError
 from tune_prune.pace import Pace, measure
-from tune_prune.preparation import Prepared, extent, fingerprint, first_levels, known_statistics, prepare
+from tune_prune.preparation import Prepared, extent, fingerprint, known_statistics, prepare
 from tune_prune.progress import FILES, Progress
 from tune_prune.recovery import standard_error
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.space import Space, to_plan
-from tune_prune.study import levels_of, open_study
+from tune_prune.study import first_of, open_study
 from tune_prune.telling import Ending, chosen, tell
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials, started_ray
@@ -76,7 +76,7 @@ def _sized(config: Config, space: Space, prepared: Prepared, screen: Screen) -> 
     if config.torch_device == "cpu" or config.gpus_per_trial is not None:
         return config
     device = torch.device(config.torch_device)
-    need = gpu.memory_need(prepared.task, to_plan(space.middle(prepared.info.labels)), device)
+    need = gpu.memory_need(prepared.task, to_plan(space.middle(prepared.info.shapes)), device)
     total = torch.cuda.get_device_properties(device).total_memory
     share = gpu.share_of(need, total, (os.cpu_count() or 1) / config.cpus_per_trial / torch.cuda.device_count())
     screen.say(f"a trial needs {need / 2**20:.0f} MB on a GPU: {round(1 / share)} at a time on each")
@@ -87,7 +87,7 @@ def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> P
     """How long things take, where time is short; a `UserError` where it does not hold a single round."""
     if budget.seconds is None:
         return Pace(0.0, 0.0)
-    plan = to_plan(space.middle(prepared.info.labels))
+    plan = to_plan(space.middle(prepared.info.shapes))
     pace = measure(prepared.task, plan, torch.device(config.torch_device), max(1, int(config.cpus_per_trial)))
     round_ = pace.round_of(plan)
     others = budget.gone + RAY_START + FILES + 2 * pace.evaluation  # of the test images, at least
@@ -138,20 +138,21 @@ class _Run:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
         study = open_study(config.storage, self.run_dir, fingerprint(space, info))
+        first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
         goal = Goal(
             budget=self.budget,
             dense_error=info.dense_val_error,
             limit=info.limit,
             finish=space.finish,
-            guesses=space.queue(info.labels),
-            levels=levels_of(study, lambda: first_levels(space, self.prepared, config, self.screen.say)),
+            guesses=space.queue(info.shapes),
+            levels=first["levels"],
             economy=space.economy,
             totals=info.totals,
             finish_seconds=space.finish.rounds * self.pace.of(space.finish.steps // space.finish.rounds),
             noise=standard_error(info.dense_val_error, len(self.prepared.task.validation.labels)),
         )
         progress = Progress(info, self.screen, self.budget, self.pace.evaluation)
-        knobs = space.params(info.labels)
+        knobs = space.params(info.shapes, guesses.curves_in(first))
         return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, progress.update)
 
     def ending(self, info: RunInfo) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, masks, norms, pruning
+from tune_prune import criteria, granularity, masks, norms, pruning
 from tune_prune.measure import Context, draw_sample
 from tune_prune.models import chain
-from tune_prune.pruning import Known, Plan, round_generator
+from tune_prune.plan import Plan
+from tune_prune.pruning import Known, round_generator
 from tune_prune.splits import Split
 from tune_prune.task import Task
 from tune_prune.training import evaluate, logits
@@ -44,7 +45,10 @@ GRID = (
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One thing to measure: a layer pruned alone by a ratio, and retrained for `steps` of SGD (0: not at all)."""
+    """One thing to measure: a layer pruned alone by a ratio, and retrained for `steps` of SGD (0: not at all).
+
+    `granularity` is what is removed as one (`granularity.py`).
+    """
 
     layer: str
     pruner: str
@@ -52,6 +56,7 @@ class Cell:
     steps: int = 0
     lr: float = 0.01
     seed: int = 0
+    granularity: str = "weight"
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Sensed:
 def retrained(task: Task, cell: Cell, device: torch.device, known: Known | None = None) -> Sensed:
     """Measure one cell that retrains; `known` are statistics that are not measured again."""
     began = time.perf_counter()
-    plan = Plan({cell.layer: cell.ratio}, {cell.layer: cell.pruner}, final_steps=cell.steps, lr=cell.lr)
+    ratios, pruners = {cell.layer: cell.ratio}, {cell.layer: cell.pruner}
+    plan = Plan(ratios, pruners, final_steps=cell.steps, lr=cell.lr, granularity=cell.granularity)
     state = pruning.start(task.dense_model(device))
     point = next(pruning.prune(state, plan, task.train, task.validation, cell.seed, known=known))
     kept, total = masks.kept_counts(state.masks)[cell.layer]
@@ -99,10 +105,11 @@ def _row(
     weight = masks.prunable(model)[layer]
     dense, everything = weight.detach().clone(), masks.dense(model)[layer]
     rest, split, inputs = _from_layer(model, weight, validation, sample)
+    turned = layer in masks.transposed(model)
     buffers = [(buffer, buffer.clone()) for buffer in rest.buffers()]
     for cell in row:
         began = time.perf_counter()
-        mask = masks.shrink(everything, scores, cell.ratio)
+        mask = granularity.shrink(everything, scores, cell.ratio, cell.granularity, turned)
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
         if cell.ratio:

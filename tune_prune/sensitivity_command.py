@@ -39,7 +39,8 @@ def sensitivity(
     from tune_prune import sensitivity as sensing
     from tune_prune.criteria import needs
     from tune_prune.measure import Context, draw_sample
-    from tune_prune.pruning import Plan, round_generator
+    from tune_prune.plan import Plan
+    from tune_prune.pruning import round_generator
     from tune_prune.sensitivity_files import Table, fingerprint, picture
     from tune_prune.training import pick_device, steps_of, steps_per_epoch
 

@@ -1,93 +1,26 @@
 """A search space: search_spaces/*.toml -> what is fixed, chosen or drawn, per layer and for the whole trial."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tune_prune import knobs
-from tune_prune.criteria import find
+from tune_prune.curves import Curve
 from tune_prune.errors import UserError, known
-from tune_prune.knobs import Check, Choice, Knob, Number, OwnKnob, Range, Same
-from tune_prune.pruning import Plan
-from tune_prune.schedule import schedules
-
-RATIO = Number(0, 1, open_high=True)
-
-
-def _pruner(value: object) -> str | None:
-    find(str(value))  # raises a UserError that lists what there is
-    return None
-
-
-def _schedule(value: object) -> str | None:
-    schedules[str(value)]
-    return None
-
-
-KNOBS: Mapping[str, Check] = {
-    "pruner": _pruner,
-    "schedule": _schedule,
-    "rounds": Number(1, whole=True),
-    "steps": Number(0, whole=True),
-    "final_steps": Number(0, whole=True),
-    "lr": Number(0),
-    "momentum": Number(0, 1, open_high=True),
-    "weight_decay": Number(0),
-    "l1": Number(0),
-    "batch_size": Number(1, whole=True),
-    "distill": Number(0, 1),
-    "temperature": Number(0.01),
-    "sample": Number(1, whole=True),
-}
-"""What `[space]` may hold beside the ratios: the fields of `pruning.Plan`, and the pruner."""
-
-SCOPES = ("model", "layer")
-"""Whether a trial takes one pruner for the whole model, or one for each layer."""
-
-
-@dataclass(frozen=True)
-class Finish:
-    """How what looks best is finished: the share of the budget kept for it, and how those trials prune and train.
-
-    Such a trial goes back to a recorded round of few removed weights and prunes from there, geometrically in so many
-    `rounds` from the dense model on; its `steps` are spread evenly over the rounds that it has left.
-    """
-
-    share: float = 0.0
-    rounds: int = 12
-    steps: int = 1000
-    lr: float = 0.05
-
-
-@dataclass(frozen=True)
-class Prior:
-    """How many levels of compression the layers' curves are asked for at first, and between which factors."""
-
-    levels: int = 16
-    first: float = 3.0
-    farthest: float = 100.0
-
-
-@dataclass(frozen=True)
-class Economy:
-    """What spares a search compute, each of which can be switched off to see what it is worth.
-
-    `rounds`: the sampler learns from every round, not from last ones alone. `stop`: trials that promise nothing are
-    stopped. `inherit`: trials begin at recorded rounds that they contain, not all at the dense model.
-    """
-
-    rounds: bool = True
-    stop: bool = True
-    inherit: bool = True
+from tune_prune.groups import Group, Part, Shape
+from tune_prune.keys import pruner
+from tune_prune.knobs import Choice, Knob, OwnKnob, Range
+from tune_prune.plan import Plan
+from tune_prune.strategy import Economy, Finish, Prior
 
 
 @dataclass(frozen=True)
 class Space:
     """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
 
-    A pattern that is `together` gives all its layers one ratio; what a pattern of `exclude` matches is left whole.
+    A pattern that is `together` draws one ratio for all its layers, and the scale says what each gets of it
+    (`groups.py`); what a pattern of `exclude` matches is left whole.
     """
 
     name: str
@@ -102,35 +35,51 @@ class Space:
     finish: Finish
     guesses: Sequence[Mapping[str, object]]
     pruner_scope: str = "model"
-    prior: Prior = Prior()
-    economy: Economy = Economy()
+    prior: Prior = field(default_factory=Prior)
+    economy: Economy = field(default_factory=Economy)
     exclude: Sequence[str] = ()
-    together: Collection[str] = ()
+    together: Mapping[str, str] = field(default_factory=dict)
 
-    def params(self, labels: Sequence[str]) -> dict[str, Knob]:
-        """Every parameter of a trial in a model with these layers: `ratio/<layer>` first, then the others.
+    def params(self, shapes: Mapping[str, Shape], curves: Mapping[str, Curve] | None = None) -> dict[str, Knob]:
+        """Every parameter of a trial in a model whose layers have weights of these shapes.
 
-        A layer that no pattern matches is not pruned. A `UserError` where a pattern matches no layer.
+        First `group/<pattern>` of layers that are pruned together and `ratio/<layer>` of each, then the others; a layer
+        that no pattern matches is not pruned. `curves` are those of layers whose group goes by sensitivity: without
+        them what the group makes of each is left open. A `UserError` where a pattern matches no layer.
         """
-        patterns = [(f"space.ratio.{pattern!r}", pattern) for pattern, _ in self.ratios]
-        for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
-            if not any(fnmatchcase(label, pattern) for label in labels):
-                there = f"layers that can be pruned: {known(labels)}"
-                raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
+        self._check_patterns(shapes)
         found: dict[str, Knob] = {}
-        first: dict[str, str] = {}  # of the layers that a pattern holds together
-        for label in labels:
-            match = next(((pattern, knob) for pattern, knob in self.ratios if fnmatchcase(label, pattern)), None)
-            if match is None or any(fnmatchcase(label, pattern) for pattern in self.exclude):
-                continue
-            pattern, knob = match
-            found[f"ratio/{label}"] = Same(first[pattern]) if pattern in first else knob
+        for (pattern, knob), layers in self._matched(shapes):
             if pattern in self.together:
-                first.setdefault(pattern, f"ratio/{label}")
+                known_curves = {layer: curve for layer, curve in (curves or {}).items() if layer in layers}
+                group = Group(f"group/{pattern}", self.together[pattern], layers, known_curves)
+                found[group.name] = knob
+            for layer in layers:
+                found[f"ratio/{layer}"] = Part(group, layer) if pattern in self.together else knob
+        # in the model's order, each group before its first layer
+        order = {f"ratio/{layer}": at for at, layer in enumerate(shapes)}
+        first = {k.group.name: order[name] for name, k in reversed(found.items()) if isinstance(k, Part)}
+        found = dict(sorted(found.items(), key=lambda item: first.get(item[0], order.get(item[0], 0))))
         if self.pruner_scope == "model":
             return found | dict(self.knobs)
-        pruners = {name.replace("ratio/", "pruner/", 1): self.knobs["pruner"] for name in found}
+        pruners = {name.replace("ratio/", "pruner/", 1): self.knobs["pruner"] for name in found if name in order}
         return found | pruners | {name: knob for name, knob in self.knobs.items() if name != "pruner"}
+
+    def _matched(self, shapes: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, OwnKnob], dict[str, Shape]]]:
+        """The patterns, and the layers for which each is the first that matches, where there are any."""
+        rest = {k: v for k, v in shapes.items() if not any(fnmatchcase(k, pattern) for pattern in self.exclude)}
+        for pattern, knob in self.ratios:
+            layers = {label: shape for label, shape in rest.items() if fnmatchcase(label, pattern)}
+            rest = {label: shape for label, shape in rest.items() if label not in layers}
+            if layers:
+                yield (pattern, knob), layers
+
+    def _check_patterns(self, layers: Mapping[str, Shape]) -> None:
+        patterns = [(f"space.ratio.{pattern!r}", pattern) for pattern, _ in self.ratios]
+        for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
+            if not any(fnmatchcase(label, pattern) for label in layers):
+                there = f"layers that can be pruned: {known(layers)}"
+                raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
 
     @property
     def pruners(self) -> tuple[str, ...]:
@@ -140,31 +89,31 @@ class Space:
 
     def with_pruners(self, names: Sequence[str]) -> "Space":
         """The same space with another choice of pruners."""
-        return replace(self, knobs={**self.knobs, "pruner": knobs.parse(list(names), _pruner, "--pruners")})
+        return replace(self, knobs={**self.knobs, "pruner": knobs.parse(list(names), pruner, "--pruners")})
 
-    def queue(self, labels: Sequence[str]) -> list[dict[str, object]]:
+    def queue(self, shapes: Mapping[str, Shape]) -> list[dict[str, object]]:
         """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range.
 
         A `UserError` where a guess names a layer that the model does not have.
         """
-        params = self.params(labels)
+        params = self.params(shapes)
         for number, guess in enumerate(self.guesses, start=1):
             named = guess["ratio"] if isinstance(guess["ratio"], Mapping) else {}
-            for label in set(named) - set(labels):
+            for label in set(named) - set(shapes):
                 where = f"{self.source}: guess {number}: ratio.{label} names no layer of {self.model}"
-                raise UserError(f"{where}; layers that can be pruned: {known(labels)}")
+                raise UserError(f"{where}; layers that can be pruned: {known(shapes)}")
         return [self._guess(guess, params) for guess in self.guesses]
 
-    def level(self, ratios: Mapping[str, float], pruner: str, labels: Sequence[str]) -> dict[str, object]:
+    def level(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:
         """A guess with these ratios by layer and this pruner; of all else the middle."""
         others = {name: knobs.middle(knob) for name, knob in self.knobs.items()}
-        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.params(labels))
+        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.params(shapes))
 
-    def middle(self, labels: Sequence[str]) -> dict[str, object]:
-        """Every parameter in the middle of its range, or its first option."""
+    def middle(self, shapes: Mapping[str, Shape]) -> dict[str, object]:
+        """Every parameter in the middle of its range, or its first option; layers in a group all have its ratio."""
         found: dict[str, object] = {}
-        for name, knob in self.params(labels).items():
-            found[name] = found[knob.name] if isinstance(knob, Same) else knobs.middle(knob)
+        for name, knob in self.params(shapes).items():
+            found[name] = found[knob.group.name] if isinstance(knob, Part) else knobs.middle(knob)
         return found
 
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Knob]) -> dict[str, object]:
@@ -172,16 +121,27 @@ class Space:
         wanted = {k: v for k, v in guess.items() if k != "ratio"}
         if "pruner" in wanted:
             wanted |= {name: wanted["pruner"] for name in params if name.startswith("pruner/")}
-        for key, knob in params.items():
-            if key.startswith("ratio/") and isinstance(knob, Range):
-                alike = [key, *(name for name, other in params.items() if other == Same(key))]
-                values = [ratio.get(k.removeprefix("ratio/")) for k in alike] if isinstance(ratio, dict) else [ratio]
-                given = [float(value) for value in values if value is not None]
-                if given:  # of layers that have one ratio the mean
-                    wanted[key] = min(max(math.fsum(given) / len(given), knob.low), knob.high)
+        given = {name: ratio.get(name.removeprefix("ratio/")) if isinstance(ratio, Mapping) else ratio
+                 for name in params if name.startswith("ratio/")}  # fmt: skip
+        groups = {knob.group.name: knob.group for knob in params.values() if isinstance(knob, Part)}
+        given |= {name: _in_group(group, given) for name, group in groups.items()}
+        for key, value in given.items():
+            knob = params[key]
+            if value is not None and isinstance(knob, Range):
+                wanted[key] = min(max(float(value), knob.low), knob.high)
         # a value that its knob does not hold is left to be drawn, for `--pruners` may have taken it away
         drawn = {k: knob for k, knob in params.items() if isinstance(knob, Range | Choice)}
         return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}
+
+
+def _in_group(group: Group, given: Mapping[str, Any]) -> float | None:
+    """The group's ratio where some of its layers' are given, by `ratio/<layer>`; the others count as their mean."""
+    said = {layer: given[f"ratio/{layer}"] for layer in group.shapes}
+    known_ones = [float(value) for value in said.values() if value is not None]
+    if not known_ones:
+        return None
+    mean = sum(known_ones) / len(known_ones)
+    return group.ratio({layer: mean if value is None else float(value) for layer, value in said.items()})
 
 
 def ratios_of(params: Mapping[str, Any]) -> dict[str, float]:

@@ -7,8 +7,12 @@ from typing import Any
 
 from tune_prune import knobs
 from tune_prune.errors import UserError, known
+from tune_prune.groups import SCALES
+from tune_prune.keys import KNOBS, RATIO, SCOPES
 from tune_prune.knobs import Check, Number, OwnKnob
-from tune_prune.space import KNOBS, RATIO, SCOPES, Economy, Finish, Prior, Space
+from tune_prune.plan import MODES
+from tune_prune.space import Space
+from tune_prune.strategy import Economy, Finish, Prior
 
 
 def locate(name: str) -> Path:
@@ -66,6 +70,7 @@ class _Reader:
         self._only(economy, "economy.", ["rounds", "stop", "inherit"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
         chosen = {key: self._knob(f"space.{key}", value, KNOBS[key]) for key, value in space.items() if key in KNOBS}
+        together = {pattern: _scale_of(v) for pattern, v in ratios.items() if _scale_of(v)}
         return Space(
             name=name,
             source=self._source,
@@ -74,7 +79,7 @@ class _Reader:
             weights=self._value(task, "task.weights", _text, None),
             knobs={"pruner": "mag"} | chosen,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", v)) for pattern, v in ratios.items()],
-            together=[pattern for pattern, v in ratios.items() if isinstance(v, dict) and v.get("together")],
+            together=self._as_one(space, ratios, together) if chosen.get("mode", "layer") != "layer" else together,
             exclude=self._value(space, "space.exclude", _patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
@@ -97,6 +102,19 @@ class _Reader:
             pruner_scope=self._value(space, "space.pruner_scope", _scope, "model"),
             guesses=self._guesses(raw.get("guess", [])),
         )
+
+    def _as_one(self, space: dict[str, Any], ratios: dict[str, Any], together: dict[str, str]) -> dict[str, str]:
+        """All layers together, as mode "global" has them; a `UserError` where the space says otherwise beside."""
+        rule = 'mode = "global" searches one ratio for all layers'
+        if not isinstance(space["mode"], str):
+            raise UserError(f"{self._source}: space.mode takes one value, not a choice: {known(MODES)}")
+        if len(ratios) != 1:
+            raise UserError(f"{self._source}: {rule}; give [space.ratio] one pattern, and leave layers out by exclude")
+        if together:
+            raise UserError(f"{self._source}: {rule}; leave out together")
+        if space.get("pruner_scope") == "layer":
+            raise UserError(f'{self._source}: {rule}, by scores of one pruner; leave out pruner_scope = "layer"')
+        return dict.fromkeys(ratios, SCALES[0])
 
     def _only(self, table: dict[str, Any], prefix: str, names: Sequence[str]) -> None:
         for key in table:
@@ -127,7 +145,7 @@ class _Reader:
         if isinstance(raw, dict) and any(isinstance(value, dict) for value in raw.values()):
             raise UserError(f"{self._source}: {where}: a name with dots must stand in quotes")
         if isinstance(raw, dict) and "together" in raw:
-            self._value(raw, f"{where}.together", _switch)
+            self._value(raw, f"{where}.together", _scale)
             raw = {key: value for key, value in raw.items() if key != "together"}
         return self._knob(where, raw, RATIO)
 
@@ -164,6 +182,17 @@ def _scope(value: object) -> str | None:
 
 def _switch(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+
+
+def _scale(value: object) -> str | None:
+    fine = isinstance(value, bool) or value in SCALES
+    return None if fine else f"must be true, false or one of {known(SCALES)}, got {value!r}"
+
+
+def _scale_of(ratio: object) -> str:
+    """How a pattern's ratio is spread over its layers; "" where each has its own."""
+    said = ratio.get("together", False) if isinstance(ratio, dict) else False
+    return SCALES[0] if said is True else said or ""
 
 
 def _patterns(value: object) -> str | None:

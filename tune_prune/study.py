@@ -1,13 +1,14 @@
 """The Optuna study: its storage, its parameters, its samplers.
 
 A layer's ratio is the study's `keep/<layer>` = 1 - ratio on a logarithmic scale, so that 0.99 and 0.995 are as far
-apart as 0.5 and 0.75. Everywhere else it is `ratio/<layer>`.
+apart as 0.5 and 0.75; a group's is `keep/<pattern>`. Everywhere else they are `ratio/<layer>` and `group/<pattern>`.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -16,9 +17,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from tune_prune.errors import UserError
-from tune_prune.knobs import Choice, Knob, Range, Same
+from tune_prune.groups import Part
+from tune_prune.knobs import Choice, Knob, Range
 
 NAME = "tune_prune"
+RATIOS = ("ratio/", "group/")
+"""How the names of parameters begin that are ratios, of a layer or of a group."""
+
 RATIO_DIGITS = 5
 """A ratio is rounded to this many decimals: exact in a .conf, and finer than one weight of most layers."""
 
@@ -31,7 +36,7 @@ def distributions(knobs: Mapping[str, Knob]) -> dict[str, BaseDistribution]:
     for name, knob in knobs.items():
         if isinstance(knob, Choice):
             found[name] = CategoricalDistribution(knob.options)
-        elif isinstance(knob, Range) and name.startswith("ratio/"):
+        elif isinstance(knob, Range) and name.startswith(RATIOS):
             found[_keep(name)] = FloatDistribution(1 - knob.high, 1 - knob.low, log=True)
         elif isinstance(knob, Range) and knob.whole:
             found[name] = IntDistribution(int(knob.low), int(knob.high), knob.log, int(knob.step or 1))
@@ -41,24 +46,28 @@ def distributions(knobs: Mapping[str, Knob]) -> dict[str, BaseDistribution]:
 
 
 def _keep(name: str) -> str:
-    return name.replace("ratio/", "keep/", 1)
+    return f"keep/{name.partition('/')[2]}"
 
 
 def to_study(params: Params) -> dict[str, object]:
     """Our parameters under the study's names."""
-    return {_keep(k) if k.startswith("ratio/") else k: 1 - v if k.startswith("ratio/") else v  # type: ignore[operator]
+    return {_keep(k) if k.startswith(RATIOS) else k: 1 - v if k.startswith(RATIOS) else v  # type: ignore[operator]
             for k, v in params.items()}  # fmt: skip
 
 
 def from_study(drawn: Params, knobs: Mapping[str, Knob]) -> dict[str, object]:
     """What the study drew, and what is fixed, under our names and in the space's order."""
     params: dict[str, object] = {}
+    parts: dict[str, dict[str, float]] = {}
     for name, knob in knobs.items():
-        if name.startswith("ratio/") and isinstance(knob, Range):
+        if name.startswith(RATIOS) and isinstance(knob, Range):
             ratio = round(1 - float(drawn[_keep(name)]), RATIO_DIGITS)  # type: ignore[arg-type]
             params[name] = min(max(ratio, knob.low), knob.high)
-        elif isinstance(knob, Same):
-            params[name] = params[knob.name]
+        elif isinstance(knob, Part):
+            group = knob.group
+            if group.name not in parts:  # once for all its layers
+                parts[group.name] = group.ratios(float(params[group.name]))  # type: ignore[arg-type]
+            params[name] = round(parts[group.name][knob.layer], RATIO_DIGITS)
         else:
             params[name] = drawn[name] if isinstance(knob, Choice | Range) else knob
     return params
@@ -124,9 +133,9 @@ def open_study(storage: str | None, run_dir: Path, fingerprint: str) -> optuna.S
     return study
 
 
-def levels_of(study: optuna.Study, measure: Callable[[], list[dict[str, object]]]) -> list[dict[str, object]]:
-    """The levels that a study was begun with; measured where it has none yet, and kept in it."""
-    if "levels" not in study.user_attrs:
-        study.set_user_attr("levels", measure())
-    found: list[dict[str, object]] = study.user_attrs["levels"]
+def first_of(study: optuna.Study, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a study was begun with (`guesses.py`); measured where it has nothing yet, and kept in it."""
+    if "first" not in study.user_attrs:
+        study.set_user_attr("first", measure())
+    found: dict[str, Any] = study.user_attrs["first"]
     return found

@@ -13,7 +13,8 @@ from ray import tune
 
 from tune_prune import checkpoint, given, records
 from tune_prune.ancestry import Start
-from tune_prune.pruning import Known, Plan, Point, State, prune, start
+from tune_prune.plan import Plan
+from tune_prune.pruning import Known, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.space import to_plan
 from tune_prune.splits import Split
@@ -143,7 +144,7 @@ class PruneTrainable(tune.Trainable):
             checkpoint.write(self._shared.run_dir / saved, self._task.model, self._state.model, self._state.masks)
         return PointRecord(
             point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
-            point.ratios, saved,
+            point.ratios, saved, point.pooled,
         )  # fmt: skip
 
     def _report(self, state: str, reason: str = "") -> dict[str, Any]:

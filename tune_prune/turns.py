@@ -6,12 +6,13 @@ from typing import Any
 
 from tune_prune import ancestry, finishing, masks
 from tune_prune.budget import Budget
-from tune_prune.knobs import Knob
+from tune_prune.knobs import Choice, Knob
 from tune_prune.ledger import Ledger
-from tune_prune.records import TrialRecord
+from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.recovery import Recovery, pairs
 from tune_prune.rounds import Store
-from tune_prune.space import Economy, Finish, ratios_of
+from tune_prune.space import ratios_of
+from tune_prune.strategy import Economy, Finish
 from tune_prune.study import from_study, to_study
 
 Guess = Mapping[str, object]
@@ -79,8 +80,15 @@ class Turns:
             return {}
         ratios = ratios_of(from_study(drawn, self._knobs))
         max_error = self._hopeful(self._goal.compression(ratios))
-        start = ancestry.nearest(self._store.points, ratios, max_error, max_compression)
+        start = ancestry.nearest(self._alike(drawn), ratios, max_error, max_compression)
         return {} if start is None else {"parent": start.trial, "parent_round": start.round}
+
+    def _alike(self, drawn: Mapping[str, object]) -> list[tuple[int, PointRecord]]:
+        """The rounds whose masks are of the same granularity as those of a trial with these parameters."""
+        points, name = self._store.points, "granularity"
+        if not isinstance(self._knobs.get(name), Choice):
+            return points
+        return [(trial, point) for trial, point in points if self._ledger.drawn(trial)[name] == drawn[name]]
 
     def expected(self, record: TrialRecord) -> list[float]:
         """The validation errors of a trial's rounds, in percent, as finishing it is expected to leave them."""

@@ -13,7 +13,7 @@ import torch
 from tune_prune import criteria, task
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,8 @@ import torch
 from tune_prune import criteria, pruning, score_cache, task
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
-from tune_prune.pruning import Plan, round_generator
+from tune_prune.plan import Plan
+from tune_prune.pruning import round_generator
 
 MODELS = ("lenet_300_100", "lenet5")
 RATIOS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)

@@ -11,7 +11,7 @@ import torch
 from tune_prune import gates, masks, task
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 from tune_prune.training import evaluate
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 
 from tune_prune import pruning, task
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 
 RATIOS = {"1": 0.5, "4": 0.95, "8": 0.99, "10": 0.93, "12": 0.6}
 CPU = torch.device("cpu")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from tune_prune import masks, pruning, task
-from tune_prune.pruning import Plan, State
+from tune_prune.plan import Plan
+from tune_prune.pruning import State
 
 CPU = torch.device("cpu")
 

@@ -6,6 +6,7 @@ So many trials of lenet_300_100's space, two at a time, whose errors come from a
 for each tenth of them, the CPU milliseconds of a suggestion and of all else that is done for a trial.
 """
 
+import math
 import random
 import statistics
 import sys
@@ -28,19 +29,20 @@ from tune_prune.space_file import locate, read
 from tune_prune.study import open_study
 from tune_prune.turns import Goal
 
-TOTALS = {"2": 235_200, "4": 30_000, "6": 1_000}
+SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
+TOTALS = {label: math.prod(shape) for label, shape in SHAPES.items()}
 DENSE, LIMIT = 0.59, 1.09
 
 
 def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     """A search as `tune-prune search` sets it up, without levels."""
     space = read(locate("lenet_300_100"))
-    info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, tuple(TOTALS), TOTALS, "", {})
+    info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
     goal = Goal(spent, DENSE, LIMIT, space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(None, run_dir, "cost")
-    return StudySearcher(study, run_dir, space.params(list(TOTALS)), goal, "tpe", 0, progress.update), progress
+    return StudySearcher(study, run_dir, space.params(SHAPES), goal, "tpe", 0, progress.update), progress
 
 
 def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: random.Random) -> TrialRecord:

@@ -23,7 +23,7 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from tune_prune import masks, pruning, task
-from tune_prune.pruning import Plan
+from tune_prune.plan import Plan
 
 PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
 """Rounds of one epoch; the learning rate is near the middle of the search space's range."""
