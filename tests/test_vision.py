@@ -6,7 +6,10 @@ import torch
 from conftest import fault
 from PIL import Image
 
+from tune_prune import masks, space_file
 from tune_prune.data import load_data
+from tune_prune.knobs import Range
+from tune_prune.models import build
 
 FAKE = "torchvision:FakeData(size=50, image_size=(3, 8, 8), num_classes=4)"
 
@@ -69,3 +72,21 @@ def test_images_of_several_sizes(tmp_path: Path) -> None:
 )
 def test_what_is_wrong(name: str, said: str) -> None:
     assert said in fault(lambda: load_data(name))
+
+
+def test_a_deep_network_needs_few_knobs() -> None:
+    resnet50 = "torchvision:resnet50()"
+    text = f"""
+        task = {{model = "{resnet50}", data = "{FAKE}"}}
+        [space]
+        exclude = ["conv1"]
+        [space.ratio]
+        "layer1.*" = {{low = 0.3, high = 0.95, together = "erk"}}
+        "layer2.*" = {{low = 0.3, high = 0.95, together = "erk"}}
+        "layer3.*" = {{low = 0.3, high = 0.95, together = "sensitivity"}}
+        "layer4.*" = {{low = 0.3, high = 0.95, together = "sensitivity"}}
+        "fc" = {{low = 0.3, high = 0.95}}
+    """
+    params = space_file.parse(text, "deep", "deep.toml").params(masks.shapes(build(resnet50)))
+    assert sum(name.startswith("ratio/") for name in params) == 53
+    assert sum(isinstance(knob, Range) for knob in params.values()) == 5

@@ -14,7 +14,8 @@ from rich.console import Console
 from torch import nn
 
 from tune_prune import checkpoint, conf, config, criteria, given, masks, pruning, run, space_file
-from tune_prune.errors import UserError
+from tune_prune.errors import UserError, known
+from tune_prune.granularity import granularities
 from tune_prune.plan import Plan
 from tune_prune.screen import Screen
 from tune_prune.splits import Data, Split
@@ -79,6 +80,8 @@ def search(
     ratios: Ratios | None = None,
     exclude: Sequence[str] = (),
     pruners: Sequence[str] = ("mag",),
+    mode: str = "layer",
+    granularity: str = "weight",
     steps: int = 200,
     lr: tuple[float, float] = (0.01, 0.1),
     finish: float = 0.2,
@@ -90,14 +93,15 @@ def search(
 
     `model` is a module with its trained weights, a function that makes one, or an address; `data` is train, validation
     and test, each a pair of tensors (inputs, labels) or a data set of such pairs, or an address. `ratios` are (low,
-    high) by pattern of layers, first match first, from 0.3 to 0.98 everywhere unless given. A trial prunes in three
-    rounds and retrains for `steps` steps after each, after the last for twice as many, at a rate within `lr`; the share
-    `finish` of the trials prunes the best anew, ten times as slowly. Raises `UserError` where something is wrong.
+    high) by pattern of layers, first match first, from 0.3 to 0.98 everywhere unless given; in `mode` "global" they are
+    of all layers together. `granularity` says what goes as one. A trial prunes in three rounds and retrains for `steps`
+    steps after each, after the last for twice as many, at a rate within `lr`; the share `finish` of the trials prunes
+    the best anew, ten times as slowly. Raises `UserError` where something is wrong.
     """
     began = time.monotonic()
     name = model if isinstance(model, str) else given.keep_model(model)
     source = data if isinstance(data, str) else given.keep_data(data)
-    text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, steps, lr, finish)
+    text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, finish)
     space = space_file.parse(text, "search", "tune_prune.search")
     settings = config.Config(budget, acc_tradeoff, seed=seed)
     directory = config.new_run_dir(run_dir, space.name)
@@ -111,6 +115,7 @@ def _space(
     ratios: Ratios,
     exclude: Sequence[str],
     pruners: Sequence[str],
+    how: tuple[str, str],
     steps: int,
     lr: tuple[float, float],
     finish: float,
@@ -118,6 +123,7 @@ def _space(
     """The text of a space, as one would write it by hand."""
     lines = ["[task]", f"model = {json.dumps(model)}", f"data = {json.dumps(data)}", "", "[space]"]
     lines += [f"pruner = {json.dumps(list(pruners))}", f"exclude = {json.dumps(list(exclude))}", "rounds = 3"]
+    lines += [f"mode = {json.dumps(how[0])}", f"granularity = {json.dumps(how[1])}"]
     lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
     lines += ["distill = 0.5", "temperature = 2", "", "[space.ratio]"]
     lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]
@@ -139,6 +145,9 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
         raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
     inputs, labels = train or (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     state = pruning.start(ready(copy.deepcopy(model), next(model.parameters()).device))
-    plan = Plan(dict(wanted.ratios), pruners, rounds=1)
+    as_one = str(wanted.notes.get("granularity", Plan.granularity))
+    if as_one not in granularities:
+        raise UserError(f"{path}: unknown granularity {as_one!r}; known: {known(granularities)}")
+    plan = Plan(dict(wanted.ratios), pruners, rounds=1, granularity=as_one)
     pruning.prune_once(state, plan, 1, Split(inputs, labels), pruning.round_generator(0, 1))
     return state.model
