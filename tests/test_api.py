@@ -28,7 +28,8 @@ data, model = images(), Local()
 fit(model, data.train, Recipe(100, 0.1), seeded(0))
 before = [weight.clone() for weight in model.state_dict().values()]
 front = tune_prune.search(
-    model, data, budget=4, acc_tradeoff=20, ratios={"2": (0.1, 0.9)}, granularity="2:4", steps=10, run_dir=Path(sys.argv[1]), quiet=True
+    model, data, budget=4, acc_tradeoff=20, ratios={"2": (0.1, 0.9)}, granularity="2:4", steps=10,
+    run_dir=Path(sys.argv[1]), quiet=True,
 )
 pruned = front.best.model()
 assert isinstance(pruned, Local)
