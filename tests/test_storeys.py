@@ -11,8 +11,9 @@ import tune_prune
 STOREYS = {
     "plain Python": "errors registry address atomic seeds pareto confidence conf records ancestry",
     "torch": (
-        "models splits given vision data norms augment masks granularity measure gates removal score_cache criteria "
-        "schedule recipe sgd step training dropout plan pruning by_layer checkpoint dense task gpu"
+        "models splits given vision data norms augment masks multiply_adds granularity measure gates "
+        "removal score_cache criteria schedule recipe sgd step training dropout plan pruning by_layer "
+        "checkpoint sparse_file dense task gpu"
     ),
     "one model, by hand": "wanted one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "curves groups knobs keys strategy space space_file config retracing replay prior",

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Conv, Tied, fault, mlp
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tune_prune import checkpoint, masks, sparse_file
+from tune_prune.models import build
+from tune_prune.sparse_file import FORMS, dumps, read
+
+
+def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:
+    found = masks.dense(model)
+    for label, weight in masks.prunable(model).items():
+        found[label] = masks.shrink(found[label], weight.detach().abs(), ratio)
+    masks.apply(model, found)
+    return found
+
+
+@given(st.lists(st.booleans(), max_size=2000), st.sampled_from([1, 300]))
+def test_both_forms_hold_every_mask(drawn: list[bool], stretch: int) -> None:
+    kept = np.zeros(len(drawn) * stretch, dtype=bool)
+    kept[::stretch] = drawn  # far apart, too
+    encoded = {"bits": np.packbits(kept), "gaps": sparse_file._gaps(kept)}
+    assert set(encoded) == set(FORMS)
+    for form, index in encoded.items():
+        assert np.array_equal(sparse_file._kept(form, index, len(kept)), kept)
+    form, index = sparse_file._smaller(kept)
+    assert len(index) == min(len(one) for one in encoded.values())
+
+
+def test_gaps_by_hand() -> None:
+    kept = np.zeros(1000, dtype=bool)
+    kept[[0, 1, 4, 260, 999]] = True
+    assert sparse_file._gaps(kept).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
+
+
+@pytest.mark.parametrize(
+    ("address", "model"), [("conftest:mlp", mlp), ("conftest:Conv", Conv), ("conftest:Tied", Tied)]
+)
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.95])
+def test_back_bit_for_bit(address: str, model: type[nn.Module], ratio: float, tmp_path: Path) -> None:
+    made = model()
+    found = pruned(made, ratio)
+    (tmp_path / "a.safetensors").write_bytes(dumps(address, made, found))
+    again, mask = checkpoint.restore(read(tmp_path / "a.safetensors"), "a")
+    assert made.state_dict().keys() == again.state_dict().keys()
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in made.state_dict().items())
+    assert all(torch.equal(kept, mask[label]) for label, kept in found.items())
+
+
+def test_fewer_bytes_the_more_is_removed() -> None:
+    model = build("lenet5")
+    sizes = [len(dumps("lenet5", model, pruned(model, ratio))) for ratio in (0.0, 0.5, 0.9, 0.98)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 0.035 * sizes[0]  # a weight of fifty, and a byte for where it is
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b[:-50], lambda b: b.replace(b".kept", b".gone")])
+def test_damaged_files(damage, tmp_path: Path) -> None:
+    model = mlp()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(damage(dumps("conftest:mlp", model, pruned(model, 0.9))))
+    assert fault(lambda: read(path)).startswith(f"{path}: ")
+
+
+def test_a_checkpoint_is_no_sparse_file(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "a.safetensors", "conftest:mlp", mlp(), {})
+    assert "no sparse file" in fault(lambda: read(tmp_path / "a.safetensors"))
