@@ -166,3 +166,15 @@ def _distance(point: Point, start: Point, end: Point) -> float:
     across, up = end[0] - start[0], end[1] - start[1]
     area = abs(across * (start[1] - point[1]) - (start[0] - point[0]) * up)
     return area / math.hypot(across, up)
+
+
+many = st.lists(st.tuples(*[st.integers(0, 4)] * 4), max_size=30)
+
+
+@given(many)
+def test_with_more_coordinates_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> None:
+    found = front(points)
+    assert [points[i][0] for i in found] == sorted(points[i][0] for i in found)
+    kept = {points[i] for i in found}
+    assert len(kept) == len(found)
+    assert kept == {p for p in points if not any(dominates(q, p) for q in points)}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tune_prune import conf
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
+from tune_prune.limits import Limits
 from tune_prune.outputs import conf_of, write_front, write_summary, write_tables
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo, entry, pareto_table, points_table, rounded_up, trials_table
@@ -57,6 +58,7 @@ RECORDS = [
     trial(3, state="failed", reason="out of memory,\nand then some"),
 ]
 MISSES = [trial(0, point(1, 0.5, 1.96, r8=0.6)), trial(1, point(1, 0.9, 1.96, r8=0.95), point(2, 0.99, 3.0, r8=0.99))]
+BASE = point(1, 0.5, 1.0, r8=0.6)
 TESTED = {"001": Tested(0.9, 0.7, 1.1), "003": Tested(1.4, 1.2, 1.6)}
 
 
@@ -175,6 +177,7 @@ def test_points_table_names_every_layer() -> None:
     assert list(table.columns) == [
         *("trial", "round", "compression", "factor", "val_error", "feasible"),
         *("ratio/1", "ratio/4", "ratio/8", "pruner/1", "pruner/4", "pruner/8", "seconds", "val_loss"),
+        *("macs", "bytes"),
     ]
     assert len(table) == 5
     first = table.iloc[0]
@@ -268,7 +271,30 @@ def test_summary_of_a_search() -> None:
         "confirm_spread": None,
         "confirm_high": None,
         "confirm_holds": None,
+        "macs": None,
+        "bytes": None,
     }
+
+
+def test_a_limit_on_a_cost_that_nothing_keeps() -> None:
+    info = replace(INFO, at_most={"macs": 0.4})
+    over = [replace(p, costs={"macs": m}, within=False, feasible=False) for p, m in ((BASE, 0.9), (BASE, 0.5))]
+    records = [trial(number, one) for number, one in enumerate(over)]
+    nearest = closest(records, info.limits)
+    assert nearest is not None
+    assert nearest.record.trial == 1
+    summary = summarize(records, [], {}, info, dense_test_error=None, wall_seconds=1.0, cpu_seconds=1.0)
+    assert (summary["smallest_tradeoff"], summary["at_most"]) == (None, {"macs": 0.4})
+    assert summary["closest"]["macs"] == 0.5  # type: ignore[index]
+
+
+def test_the_front_has_a_side_for_each_objective() -> None:
+    costs = [{"macs": macs} for macs in (0.5, 0.3, 0.4)]
+    points_ = [replace(point(1, c, 1.0), costs=cost) for c, cost in zip((0.9, 0.8, 0.7), costs, strict=True)]
+    records = [trial(number, one) for number, one in enumerate(points_)]
+    assert [m.record.trial for m in front_of(records)] == [0]
+    # the third is dominated by the second in all, the second has the fewest multiply-adds
+    assert [m.record.trial for m in front_of(records, Limits(2.0, objectives=("macs",)))] == [1, 0]
 
 
 def test_what_was_confirmed_and_refitted() -> None:

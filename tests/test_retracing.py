@@ -9,6 +9,7 @@ from conftest import Conv, ended, task_of
 
 from tune_prune import checkpoint, masks, records, score_cache
 from tune_prune.ancestry import Start
+from tune_prune.limits import Limits
 from tune_prune.pruning import Known, State
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
@@ -48,7 +49,7 @@ def run(shared: Shared, trial: int, params: Mapping[str, Any], start: Start | No
 @pytest.fixture
 def searched(task: Task, known: Known, tmp_path: Path) -> dict[int, TrialRecord]:
     """A trial, one that goes on from its second round, and one that finishes that."""
-    shared = Shared.of(task, tmp_path, limit=100.0, device="cpu", threads=1, known=known)
+    shared = Shared.of(task, tmp_path, limits=Limits(100.0), device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
     second = run(shared, 4, FARTHER, Start.at(first.trial, first.points[1]))
     third = run(shared, 5, LONGER, Start.at(second.trial, second.last))

@@ -472,6 +472,30 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert 0 < last.hypervolume < 1
 
 
+def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:
+    goal = "acc_tradeoff = 5\nat_most = {macs = 0.4, bytes = 3000}\nobjectives = ['macs']"
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", goal))
+    code, run_dir = searched(toml)
+    assert code == 0
+    table, summary = points(run_dir), summary_of(run_dir)
+    kept = (table["macs"] <= 0.4) & (table["bytes"] <= 3000)
+    assert 0 < kept.sum() < len(table)
+    assert (table["feasible"] == (kept & (table["val_error"] <= summary["limit"]))).all()
+    assert all(member["macs"] <= 0.4 and member["bytes"] <= 3000 for member in summary["front"])
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{run_dir / 'study.db'}")
+    assert study.metric_names == ["log10_factor", "val_error", "macs"]
+    assert resumed(run_dir, budget=9) == 0
+
+
+def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
+    settings, space, text = config.begin(str(toml), {"budget": 2})
+    said = io.StringIO()
+    assert run.search(settings, space, toml.parent / "run", Screen(Console(file=said, width=200)), text) == 3
+    assert "no point keeps macs of 0.0001 at most; the nearest has macs of 0." in said.getvalue()
+    assert summary_of(toml.parent / "run")["smallest_tradeoff"] is None
+
+
 RATIOS = '"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}'
 KINDS = {
     "each layer by itself": SPACE,

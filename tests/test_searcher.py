@@ -16,6 +16,7 @@ from tune_prune import atomic, records, stopping
 from tune_prune.budget import Budget
 from tune_prune.finishing import BACK, way
 from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.limits import Limits
 from tune_prune.records import TrialRecord
 from tune_prune.searcher import MAX_STARTS, StudySearcher
 from tune_prune.strategy import Economy, Finish
@@ -44,7 +45,9 @@ class Driver:
 
     def __post_init__(self) -> None:
         queue = self.guesses, self.levels
-        goal = Goal(self.budget, DENSE, LIMIT, self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds)
+        goal = Goal(
+            self.budget, DENSE, Limits(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
+        )
         self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
         self.ids: dict[int, str] = {}
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import Conv, task_of
 
-from tune_prune import checkpoint, masks, records
+from tune_prune import checkpoint, masks, records, sparse_file
 from tune_prune.ancestry import Start
+from tune_prune.limits import COSTS, Limits
 from tune_prune.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
 from tune_prune.task import Task
@@ -30,7 +31,7 @@ def task() -> Task:
 
 @pytest.fixture
 def shared(task: Task, tmp_path: Path) -> Shared:
-    return Shared.of(task, tmp_path, limit=100.0, device="cpu", threads=1)
+    return Shared.of(task, tmp_path, limits=Limits(100.0), device="cpu", threads=1)
 
 
 def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
 
 
 def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
-    made = worker(replace(shared, limit=-1.0), config(4))
+    made = worker(replace(shared, limits=Limits(-1.0)), config(4))
     record = run(made)
     assert [point.feasible for point in record.points] == [False] * 3
     assert [point.checkpoint for point in record.points] == [None, None, "rounds/4-3.safetensors"]
@@ -144,7 +145,7 @@ def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
 def test_the_limit_itself_is_feasible(shared: Shared) -> None:
     error = run(worker(shared, config(4))).last.val_error
     for limit, feasible in ((error, True), (error - 1e-6, False)):
-        assert run(worker(replace(shared, limit=limit), config(4))).last.feasible == feasible
+        assert run(worker(replace(shared, limits=Limits(limit)), config(4))).last.feasible == feasible
 
 
 def broken(weight: torch.Tensor) -> torch.Tensor:
@@ -236,3 +237,18 @@ def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
     for label, weight in prunable(made._state.model).items():
         assert not weight[~saved.masks[label]].any()
+
+
+def test_costs_are_counted_of_every_round(shared: Shared) -> None:
+    layers = {"features.0": (36, 64), "features.4": (288, 16), "head": (128, 1)}  # weights, and uses of each
+    record = run(worker(shared, config(4)))
+    for point in record.points:
+        assert set(point.costs) == set(COSTS)
+        left = {label: n - round(point.ratios.get(label, 0.0) * n) for label, (n, _) in layers.items()}
+        macs = sum(left[label] * times for label, (_, times) in layers.items())
+        assert point.costs["macs"] == macs / sum(n * times for n, times in layers.values())
+    path = shared.run_dir / str(record.last.checkpoint)
+    model, mask = checkpoint.restore(checkpoint.read(path), str(path))
+    assert record.last.costs["bytes"] == len(sparse_file.dumps("conftest:mlp", model, mask))
+    over = run(worker(replace(shared, limits=Limits(100.0, {"macs": 0.01})), config(5))).last
+    assert (over.feasible, over.within) == (False, False)

@@ -12,6 +12,7 @@ import ray
 import torch
 
 from tune_prune.config import Config
+from tune_prune.limits import Limits
 from tune_prune.pruning import Known
 from tune_prune.task import Task
 from tune_prune.trainable import Shared
@@ -52,7 +53,7 @@ def workers(
         @cache
         def begun() -> tuple[Any, int]:
             threads = max(1, int(config.cpus_per_trial))
-            shared = Shared.of(task, log.parent, 100.0, config.torch_device, threads, known)
+            shared = Shared.of(task, log.parent, Limits(100.0), config.torch_device, threads, known)
             concurrency = block.enter_context(started_ray(config, shared.nbytes, log))
             return ray.put(shared), concurrency
 

@@ -64,6 +64,7 @@ def choose(
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
     reached = [reached[i] for i in front(reached)]
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in taken]
+    rest = [r for r in rest if r.last.within]  # finishing lowers the error alone
     rest.sort(key=lambda record: record.trial)
     # a dominated one promises no more at best
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tune_prune import pareto
+from tune_prune.limits import NO_COSTS, Limits
 from tune_prune.records import PointRecord, TrialRecord
 
 
@@ -53,13 +54,15 @@ def wilson(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return 100 * max(0.0, min(share, middle - half)), 100 * min(1.0, max(share, middle + half))
 
 
-def front_of(records: Iterable[TrialRecord]) -> list[Member]:
+def front_of(records: Iterable[TrialRecord], limits: Limits = NO_COSTS) -> list[Member]:
     """The feasible points, of all rounds of all trials whatever their state, that no other feasible one dominates.
+
+    That is in compression, error and the costs that are objectives.
 
     Ascending in compression; of equal points the one of the earliest trial.
     """
     found = [(record, point) for record, point in _every_point(records) if point.feasible]
-    chosen = pareto.front([(point.compression, point.val_error) for _, point in found])
+    chosen = pareto.front([limits.values(p.compression, p.val_error, p.costs) for _, p in found])
     return [Member(f"{number:03d}", *found[i]) for number, i in enumerate(chosen, start=1)]
 
 
@@ -68,15 +71,20 @@ def best_of(members: Sequence[Member]) -> Member | None:
     return max(members, key=lambda member: member.point.compression, default=None)
 
 
-def closest(records: Iterable[TrialRecord]) -> Member | None:
+def closest(records: Iterable[TrialRecord], limits: Limits = NO_COSTS) -> Member | None:
     """What to show where no point is feasible: the lowest validation error, of equal ones the most compressed.
 
-    None where no point has a finite error.
+    Where limits on costs are kept by none, it is the point that oversteps them least. None where no point has a finite
+    error.
     """
+
+    def rank(found: tuple[TrialRecord, PointRecord]) -> tuple[float, float, float]:
+        point = found[1]
+        over = [point.costs[name] / limit - 1 for name, limit in limits.at_most.items()]
+        return max(0.0, *over) if over else 0.0, point.val_error, -point.compression
+
     found = [pair for pair in _every_point(records) if math.isfinite(pair[1].val_error)]
-    if not found:
-        return None
-    return Member("001", *min(found, key=lambda pair: (pair[1].val_error, -pair[1].compression)))
+    return Member("001", *min(found, key=rank)) if found else None
 
 
 def _every_point(records: Iterable[TrialRecord]) -> list[tuple[TrialRecord, PointRecord]]:

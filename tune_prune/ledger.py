@@ -10,6 +10,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.knobs import Knob
+from tune_prune.limits import Limits
 from tune_prune.records import TrialRecord
 from tune_prune.study import distributions, from_study, log_factor
 
@@ -18,11 +19,11 @@ class Ledger:
     """The trials of a study by number, `records` of those that have ended among them.
 
     The study is the truth, and it is written here alone. What was written is remembered, for asking the study would
-    copy all its trials. `limit` is the highest feasible validation error in percent.
+    copy all its trials. `limits` are what makes a trial feasible.
     """
 
-    def __init__(self, study: optuna.Study, run_dir: Path, knobs: Mapping[str, Knob], limit: float) -> None:
-        self._study, self._run_dir, self._knobs, self._limit = study, run_dir, knobs, limit
+    def __init__(self, study: optuna.Study, run_dir: Path, knobs: Mapping[str, Knob], limits: Limits) -> None:
+        self._study, self._run_dir, self._knobs, self._limits = study, run_dir, knobs, limits
         self._distributions = distributions(knobs)
         self._ids: dict[int, int] = {}  # in the storage
         self._drawn: dict[int, dict[str, Any]] = {}
@@ -105,8 +106,11 @@ class Ledger:
         if record.trial not in self.told and record.state == "complete":
             # the constraint before the values: positive means infeasible
             trial = Trial(self._study, self._ids[record.trial])
-            trial.set_constraint("val_error - limit", record.last.val_error - self._limit)
-            self._study.tell(record.trial, [log_factor(record.last.compression), record.last.val_error])
+            last = record.last
+            for name, violation in self._limits.violations(last.val_error, last.costs).items():
+                trial.set_constraint(name, violation)
+            first = log_factor(last.compression)
+            self._study.tell(record.trial, self._limits.values(first, last.val_error, last.costs))
         elif record.trial not in self.told:
             state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
             self._study.tell(record.trial, state=state)

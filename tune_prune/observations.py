@@ -14,8 +14,9 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.limits import Limits
 from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.study import distributions, log_factor, make_sampler, to_study
+from tune_prune.study import directions, distributions, log_factor, make_sampler, to_study
 
 Drawn = dict[str, object]
 
@@ -23,12 +24,12 @@ Drawn = dict[str, object]
 class Observations:
     """A study in memory that mirrors the run's trials by number, and adds the rounds on their way.
 
-    Errors in percent; an observation is infeasible above `limit`.
+    Errors in percent; an observation that does not keep the `limits` is infeasible.
     """
 
-    def __init__(self, sampler: str, knobs: Mapping[str, Knob], limit: float) -> None:
-        self._study = optuna.create_study(directions=["maximize", "minimize"])
-        self._sampler, self._knobs, self._limit = sampler, knobs, limit
+    def __init__(self, sampler: str, knobs: Mapping[str, Knob], limits: Limits) -> None:
+        self._study = optuna.create_study(directions=directions(limits))
+        self._sampler, self._knobs, self._limits = sampler, knobs, limits
         self._distributions = distributions(knobs)
         self._groups = {knob.group.name: knob.group for knob in knobs.values() if isinstance(knob, Part)}.values()
         self._mirrored: dict[int, Trial] = {}
@@ -66,8 +67,9 @@ class Observations:
 
     def _tell(self, trial: Trial, point: PointRecord, error: float) -> None:
         # before the values: a sampler may look at the constraint as soon as the trial is complete
-        trial.set_constraint("error - limit", error - self._limit)
-        self._study.tell(trial, [log_factor(point.compression), error])
+        for name, violation in self._limits.violations(error, point.costs).items():
+            trial.set_constraint(name, violation)
+        self._study.tell(trial, self._limits.values(log_factor(point.compression), error, point.costs))
 
     def _add(self, record: TrialRecord, point: PointRecord, error: float) -> None:
         """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""
@@ -79,7 +81,7 @@ class Observations:
                 create_trial(
                     params=to_study(params),
                     distributions=self._distributions,
-                    values=[log_factor(point.compression), error],
-                    constraints={"error - limit": error - self._limit},
+                    values=self._limits.values(log_factor(point.compression), error, point.costs),
+                    constraints=self._limits.violations(error, point.costs),
                 )
             )

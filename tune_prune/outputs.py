@@ -42,7 +42,7 @@ def write_front(
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
     _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
-    best = best_of(members) or closest(records)
+    best = best_of(members) or closest(records, info.limits)
     if best is not None:
         conf.write(run_dir / "best.conf", conf_of(best, tested.get(best.id) if members else None, info, by_trial))
     _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info, confirmed))

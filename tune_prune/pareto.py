@@ -1,36 +1,38 @@
 """Which points are worth keeping: dominance, front, hypervolume, knee.
 
 A point is (compression, error): the fraction of weights removed, in [0, 1], to be maximised, and the
-misclassified images in percent, to be minimised. Points with an infinite or NaN coordinate take no part.
+misclassified images in percent, to be minimised. Dominance and front take further coordinates, to be minimised, too.
+Points with an infinite or NaN coordinate take no part.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import TypeAlias
 
 Point: TypeAlias = tuple[float, float]
+Points: TypeAlias = Sequence[Sequence[float]]
 
 # Beyond every compression below 1, whose factor is at most 2**53, about 10**15.95: it bounds only 1 itself.
 _LOG_FACTOR_OF_NOTHING_LEFT = 16.0
 
 
-def dominates(a: Point, b: Point) -> bool:
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether a is nowhere worse than b and somewhere better; both finite."""
-    return a[0] >= b[0] and a[1] <= b[1] and a != b
+    return a[0] >= b[0] and all(ours <= theirs for ours, theirs in zip(a[1:], b[1:], strict=True)) and a != b
 
 
-def front(points: Sequence[Point]) -> list[int]:
+def front(points: Points) -> list[int]:
     """Indices of the points that no other dominates, ascending in compression; of equal points the first.
 
-    O(n log n) in their number.
+    O(n log n) in their number, with more than two coordinates times the front's length.
     """
     finite = (i for i, point in enumerate(points) if all(map(math.isfinite, point)))
-    by_compression = sorted(finite, key=lambda i: (-points[i][0], points[i][1], i))
+    in_order = sorted(finite, key=lambda i: (-points[i][0], *points[i][1:], i))
     kept: list[int] = []
-    lowest = math.inf
-    for i in by_compression:  # all that could dominate a point come before it
-        if points[i][1] < lowest:
-            lowest = points[i][1]
+    for i in in_order:  # all that could dominate a point come before it, and with two the last kept is the lowest
+        rest, ahead = points[i][1:], kept[-1:] if len(points[i]) == 2 else kept
+        if not any(all(map(operator.le, points[k][1:], rest)) for k in ahead):
             kept.append(i)
     return kept[::-1]
 

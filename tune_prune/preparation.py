@@ -75,6 +75,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
         time_budget=config.time_budget,
+        at_most=space.at_most,
+        objectives=tuple(space.objectives),
     )
     return Prepared(prepared, info, load_test)
 
@@ -99,8 +101,9 @@ def _command() -> str:
 def fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
     searched = (space.model, space.data, sorted(space.params(info.shapes).items(), key=str))
-    goal = (info.acc_tradeoff, info.dense_val_error, space.finish, space.prior, space.economy, info.seed, info.sampler)
-    return hashlib.sha256(repr((searched, goal)).encode()).hexdigest()
+    goal = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
+    strategy = (space.finish, space.prior, space.economy)
+    return hashlib.sha256(repr((searched, goal, strategy)).encode()).hexdigest()
 
 
 def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> Known:

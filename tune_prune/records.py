@@ -19,8 +19,9 @@ class PointRecord:
     """A round: compression in [0, 1], validation error in percent and loss in nats, seconds of wall-clock.
 
     `ratios` are by layer label; `pooled` is the share removed of all weights in those layers where they are pruned as
-    one (mode "global"), else None; `checkpoint` is the file, relative to the run directory, that holds the round's
-    weights and masks, or None where they were not kept.
+    one (mode "global"), else None; `costs` are by name (`limits.py`), `within` says whether limits on them are kept,
+    and `feasible` whether that on the error is, too; `checkpoint` is the file, relative to the run directory, that
+    holds the round's weights and masks, or None where they were not kept.
     """
 
     round: int
@@ -33,6 +34,8 @@ class PointRecord:
     ratios: dict[str, float]
     checkpoint: str | None = None
     pooled: float | None = None
+    costs: dict[str, float] = field(default_factory=dict)
+    within: bool = True
 
     @property
     def reached(self) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pandas import DataFrame
 
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested
+from tune_prune.limits import COSTS, Limits
 from tune_prune.records import PointRecord, TrialRecord
 
 CONFIRMED = ("confirm_mean", "confirm_spread", "confirm_high", "confirm_holds")
@@ -22,7 +23,8 @@ class RunInfo:
     """What summary.json says about the run itself: `budget` in trials, `time_budget` in seconds, None where unlimited.
 
     `acc_tradeoff` in percentage points, `dense_val_error` in percent; `shapes` of the layers' weights in the
-    model's order; `command` is how the run was started.
+    model's order; `at_most` are limits on costs, `objectives` the costs that are minimised (`limits.py`); `command` is
+    how the run was started.
     """
 
     space: str
@@ -39,6 +41,8 @@ class RunInfo:
     command: str
     versions: dict[str, str]
     time_budget: float | None = None
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,6 +58,11 @@ class RunInfo:
     def limit(self) -> float:
         """The highest validation error, in percent, that keeps the tradeoff; 0.86 and 0.5 make it 1.36 exactly."""
         return rounded_up(self.dense_val_error + self.acc_tradeoff)
+
+    @property
+    def limits(self) -> Limits:
+        """What a point must keep, and what is better about it."""
+        return Limits(self.limit, self.at_most, self.objectives)
 
 
 def rounded_up(value: float) -> float:
@@ -77,12 +86,13 @@ def points_table(records: Sequence[TrialRecord], info: RunInfo) -> DataFrame:
             **_layers(record, point, info.labels),
             "seconds": point.seconds,
             "val_loss": point.val_loss,
+            **_costs(point),
         }
         for record in records
         for point in record.points
     ]
     head = ["trial", "round", "compression", "factor", "val_error", "feasible"]
-    return _table(rows, [*head, *_layer_columns(info.labels), "seconds", "val_loss"])
+    return _table(rows, [*head, *_layer_columns(info.labels), "seconds", "val_loss", *COSTS])
 
 
 def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
@@ -117,7 +127,7 @@ def pareto_table(
     """pareto.csv: the front; what was tested or confirmed, by member id, is empty where it was not."""
     rows = [entry(member, tested, confirmed) | _layers(member.record, member.point, info.labels) for member in members]
     head = ["id", "trial", "round", "compression", "factor", "val_error"]
-    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint", "refit", *CONFIRMED]
+    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint", "refit", *CONFIRMED, *COSTS]
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
 
@@ -141,7 +151,12 @@ def entry(
         "checkpoint": member.checkpoint,
         "refit": test.refit if test else None,
         **dict(zip(CONFIRMED, values, strict=True)),
+        **_costs(member.point),
     }
+
+
+def _costs(point: PointRecord) -> dict[str, object]:
+    return {name: point.costs.get(name) for name in COSTS}
 
 
 def _layer_columns(labels: Sequence[str]) -> list[str]:

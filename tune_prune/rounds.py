@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tune_prune import pareto
+from tune_prune.limits import NO_COSTS, Limits
 from tune_prune.records import PointRecord, TrialRecord
 
 STORE = 48
@@ -16,8 +17,8 @@ class Store:
     What is deleted is never looked at again: a sweep costs no more after thousands of trials than after a hundred.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: Path, limits: Limits = NO_COSTS) -> None:
+        self._run_dir, self._limits = run_dir, limits
         self.points: list[tuple[int, PointRecord]] = []
 
     def sweep(self, ended: Iterable[TrialRecord], in_use: Collection[str]) -> None:
@@ -28,7 +29,7 @@ class Store:
         self.points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
         # of equal points the same one must stay that is reported: the earliest trial's
         self.points.sort(key=lambda point: point[0])
-        keep = _wanted([point for _, point in self.points]) | set(in_use)
+        keep = _wanted([point for _, point in self.points], self._limits) | set(in_use)
         for _, point in self.points:
             if point.checkpoint not in keep:
                 self._path(point).unlink(missing_ok=True)
@@ -38,9 +39,11 @@ class Store:
         return self._run_dir / str(point.checkpoint)
 
 
-def _wanted(points: Sequence[PointRecord]) -> set[str | None]:
+def _wanted(points: Sequence[PointRecord], limits: Limits) -> set[str | None]:
     """The checkpoints of the feasible front, and of what is worth beginning at."""
-    keep = _front([point for point in points if point.feasible]) + _fronts(points, STORE)
+    feasible = [point for point in points if point.feasible]
+    every = [limits.values(point.compression, point.val_error, point.costs) for point in feasible]
+    keep = [feasible[i] for i in pareto.front(every)] + _fronts(points, STORE)
     return {point.checkpoint for point in keep}
 
 

@@ -125,7 +125,7 @@ class _Run:
         searcher = self._searcher()
         threads = max(1, int(config.cpus_per_trial))
         statistics = known_statistics(self.space, made, config, self.screen.say) if searcher.missing else {}
-        shared = Shared.of(made, self.run_dir, info.limit, config.torch_device, threads, statistics)
+        shared = Shared.of(made, self.run_dir, info.limits, config.torch_device, threads, statistics)
         if searcher.missing and not self.stop.reason:
             with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
                 info = replace(info, concurrency=concurrency)
@@ -137,12 +137,12 @@ class _Run:
     def _searcher(self) -> StudySearcher:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
-        study = open_study(config.storage, self.run_dir, fingerprint(space, info))
+        study = open_study(config.storage, self.run_dir, fingerprint(space, info), info.limits)
         first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
         goal = Goal(
             budget=self.budget,
             dense_error=info.dense_val_error,
-            limit=info.limit,
+            limits=info.limits,
             finish=space.finish,
             guesses=space.queue(info.shapes),
             levels=first["levels"],
@@ -160,7 +160,7 @@ class _Run:
         confirmed: dict[str, Confirmed] = {}
         refitted: dict[str, str] = {}
         if not self._interrupted():
-            found, members = chosen(self.run_dir, self.stop.reason)
+            found, members = chosen(self.run_dir, self.stop.reason, self.prepared.info.limits)
             confirmed, refitted = confirm_and_refit(
                 self.run_dir, self.config, self.space, self.prepared, found, members, self._interrupted, self.screen.say
             )

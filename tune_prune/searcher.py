@@ -42,10 +42,10 @@ class StudySearcher(Searcher):
     ) -> None:
         super().__init__()
         self._run_dir, self._goal, self._seed, self._on_change = run_dir, goal, seed, on_change
-        self._ledger = Ledger(study, run_dir, knobs, goal.limit)
-        self._store = Store(run_dir)
+        self._ledger = Ledger(study, run_dir, knobs, goal.limits)
+        self._store = Store(run_dir, goal.limits)
         self._turns = Turns(self._ledger, self._store, knobs, goal)
-        self._observations = Observations(sampler, knobs, goal.limit)
+        self._observations = Observations(sampler, knobs, goal.limits)
         self._numbers: dict[str, int] = {}
         self._again: list[int] = []
         self._stopped: dict[int, str] = {}

@@ -20,7 +20,8 @@ class Space:
     """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
 
     A pattern that is `together` draws one ratio for all its layers, and the scale says what each gets of it
-    (`groups.py`); what a pattern of `exclude` matches is left whole.
+    (`groups.py`); what a pattern of `exclude` matches is left whole. `at_most` limits costs, and `objectives`
+    are costs to be minimised (`limits.py`).
     """
 
     name: str
@@ -39,6 +40,8 @@ class Space:
     economy: Economy = field(default_factory=Economy)
     exclude: Sequence[str] = ()
     together: Mapping[str, str] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    objectives: Sequence[str] = ()
 
     def params(self, shapes: Mapping[str, Shape], curves: Mapping[str, Curve] | None = None) -> dict[str, Knob]:
         """Every parameter of a trial in a model whose layers have weights of these shapes.

@@ -10,6 +10,7 @@ from tune_prune.errors import UserError, known
 from tune_prune.groups import SCALES
 from tune_prune.keys import KNOBS, RATIO, SCOPES
 from tune_prune.knobs import Check, Number, OwnKnob
+from tune_prune.limits import COSTS
 from tune_prune.plan import MODES
 from tune_prune.space import Space
 from tune_prune.strategy import Economy, Finish, Prior
@@ -64,7 +65,7 @@ class _Reader:
         goal, finish, prior, economy = (self._table(raw, key) for key in ("goal", "finish", "prior", "economy"))
         self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", "pruner_scope", "exclude", *KNOBS])
-        self._only(goal, "goal.", ["acc_tradeoff", "budget"])
+        self._only(goal, "goal.", ["acc_tradeoff", "budget", "at_most", "objectives"])
         self._only(finish, "finish.", ["share", "rounds", "steps", "lr"])
         self._only(prior, "prior.", ["levels", "first", "farthest"])
         self._only(economy, "economy.", ["rounds", "stop", "inherit"])
@@ -83,6 +84,8 @@ class _Reader:
             exclude=self._value(space, "space.exclude", _patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
+            at_most=self._at_most(goal),
+            objectives=self._value(goal, "goal.objectives", _objectives, []),
             finish=Finish(
                 share=self._value(finish, "finish.share", Number(0, 0.9), 0.0),
                 rounds=self._value(finish, "finish.rounds", Number(1, whole=True), Finish.rounds),
@@ -115,6 +118,14 @@ class _Reader:
         if space.get("pruner_scope") == "layer":
             raise UserError(f'{self._source}: {rule}, by scores of one pruner; leave out pruner_scope = "layer"')
         return dict.fromkeys(ratios, SCALES[0])
+
+    def _at_most(self, goal: dict[str, Any]) -> dict[str, float]:
+        limits = goal.get("at_most", {})
+        if not isinstance(limits, dict):
+            raise UserError(f"{self._source}: goal.at_most must be a table of costs, like {{macs = 0.5}}")
+        self._only(limits, "goal.at_most.", list(COSTS))
+        rule = Number(1e-9)
+        return {name: float(self._value(limits, f"goal.at_most.{name}", rule)) for name in limits}
 
     def _only(self, table: dict[str, Any], prefix: str, names: Sequence[str]) -> None:
         for key in table:
@@ -182,6 +193,11 @@ def _scope(value: object) -> str | None:
 
 def _switch(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+
+
+def _objectives(value: object) -> str | None:
+    fine = isinstance(value, list) and all(value.count(name) == 1 and name in list(COSTS) for name in value)
+    return None if fine else f"must be a list of costs, {known(COSTS)}, each once, got {value!r}"
 
 
 def _scale(value: object) -> str | None:

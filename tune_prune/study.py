@@ -14,11 +14,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from tune_prune.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.limits import NO_COSTS, Limits
 
 NAME = "tune_prune"
 RATIOS = ("ratio/", "group/")
@@ -107,8 +109,13 @@ def log_factor(compression: float) -> float:
     return -math.log10(max(1 - compression, 1e-6))
 
 
-def open_study(storage: str | None, run_dir: Path, fingerprint: str) -> optuna.Study:
-    """Create or go on with a run's study: log10(factor) to be maximised, validation error to be minimised.
+def directions(limits: Limits) -> list[StudyDirection]:
+    """Which way each objective goes, in the order of `Limits.values`."""
+    return [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (1 + len(limits.objectives))]
+
+
+def open_study(storage: str | None, run_dir: Path, fingerprint: str, limits: Limits = NO_COSTS) -> optuna.Study:
+    """Create or go on with a run's study: log10(factor) to be maximised, validation error and costs to be minimised.
 
     `fingerprint` says what is searched; a study that was begun for another search is a `UserError`.
     """
@@ -119,14 +126,14 @@ def open_study(storage: str | None, run_dir: Path, fingerprint: str) -> optuna.S
     study = optuna.create_study(
         storage=RDBStorage(url, engine_kwargs=engine),
         study_name=NAME if storage is None else f"{NAME}-{run_dir.name}",
-        directions=["maximize", "minimize"],
+        directions=directions(limits),
         load_if_exists=True,
     )
     known = study.user_attrs.get("fingerprint")
     if known is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
-            study.set_metric_names(["log10_factor", "val_error"])
+            study.set_metric_names(["log10_factor", "val_error", *limits.objectives])
         study.set_user_attr("fingerprint", fingerprint)
     elif known != fingerprint:
         raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")

@@ -54,6 +54,8 @@ def summarize(
         "command": info.command,
         "acc_tradeoff": info.acc_tradeoff,
         "limit": info.limit,
+        "at_most": dict(info.at_most),
+        "objectives": list(info.objectives),
         "dense": {"val_error": info.dense_val_error, "test_error": dense_test_error},
         "layers": info.totals,
         "trials": {
@@ -83,10 +85,11 @@ def summarize(
 
 
 def _nearest_miss(records: Sequence[TrialRecord], members: Sequence[Member], info: RunInfo) -> dict[str, object]:
-    found = None if members else closest(records)
+    found = None if members else closest(records, info.limits)
     if found is None:
         return {"smallest_tradeoff": None, "closest": None}
-    smallest = rounded_up(found.point.val_error - info.dense_val_error)
+    # no tradeoff lets in what oversteps a limit on a cost
+    smallest = rounded_up(found.point.val_error - info.dense_val_error) if found.point.within else None
     # confs/ and checkpoints/ hold the front alone, and a search need not keep the weights of what is not on it
     return {"smallest_tradeoff": smallest, "closest": entry(found, {}) | {"conf": "best.conf", "checkpoint": None}}
 

@@ -10,6 +10,7 @@ import torch
 from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
+from tune_prune.limits import Limits
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
@@ -34,10 +35,10 @@ class Ending:
     refitted: Mapping[str, str] = field(default_factory=dict)
 
 
-def chosen(run_dir: Path, reason: str) -> tuple[list[TrialRecord], list[Member]]:
+def chosen(run_dir: Path, reason: str, limits: Limits) -> tuple[list[TrialRecord], list[Member]]:
     """What a search that ended for this reason has measured, and its front."""
     found = [_closed(record, reason) for record in records.read_all(run_dir)]
-    return found, front_of(found)
+    return found, front_of(found, limits)
 
 
 def tell(
@@ -47,14 +48,14 @@ def tell(
 
     After an interruption the test images are not read: the front is not the final one yet.
     """
-    found, members = chosen(run_dir, ending.reason)
+    found, members = chosen(run_dir, ending.reason, info.limits)
     members = [_refitted(member, ending.refitted) for member in members]
     tested: dict[str, Tested] = {}
     dense: Tested | None = None
     if ending.reason != "interrupted":
         tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
         tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
-    nearest = None if members or ending.reason == "interrupted" else closest(found)
+    nearest = None if members or ending.reason == "interrupted" else closest(found, info.limits)
     hardest = None if nearest is None else obstacle.hardest(task, nearest, torch.device(info.device))
     spent = sum(record.cpu_seconds for record in found) + ending.cpu_seconds
     summary = summarize(
@@ -122,9 +123,13 @@ def _show(
     info: RunInfo,
     summary: dict[str, object],
 ) -> None:
-    best, nearest = best_of(members), closest(found)
+    best, nearest = best_of(members), closest(found, info.limits)
     if best:
         screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
+    elif nearest and not nearest.point.within:
+        limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
+        costs = " and ".join(f"{name} of {nearest.point.costs[name]:.4g}" for name in info.at_most)
+        screen.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
     elif nearest:
         found_best = f"{nearest.point.factor:.1f}x at {nearest.point.val_error:.2f} %"
         screen.say(

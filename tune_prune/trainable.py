@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from ray import tune
 
-from tune_prune import checkpoint, given, records
+from tune_prune import checkpoint, given, multiply_adds, records, sparse_file
 from tune_prune.ancestry import Start
+from tune_prune.limits import Limits
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known, Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.space import to_plan
-from tune_prune.splits import Split
+from tune_prune.splits import Split, as_float
 from tune_prune.task import Task
 from tune_prune.training import Measured
 
@@ -31,7 +32,8 @@ class Shared:
     arrays: dict[str, np.ndarray]
     dense: Measured
     run_dir: Path
-    limit: float
+    limits: Limits
+    uses: Mapping[str, float]
     device: str
     threads: int
     known: dict[str, dict[str, np.ndarray]]
@@ -39,9 +41,9 @@ class Shared:
 
     @classmethod
     def of(
-        cls, task: Task, run_dir: Path, limit: float, device: str, threads: int, known: Known | None = None
+        cls, task: Task, run_dir: Path, limits: Limits, device: str, threads: int, known: Known | None = None
     ) -> "Shared":
-        """Share a task; `limit` is the highest feasible validation error in percent, `known` what `prune` takes."""
+        """Share a task; `limits` are what points must keep, `known` what `prune` takes."""
         arrays = {
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
             "validation": task.validation.inputs, "validation_labels": task.validation.labels,
@@ -52,7 +54,8 @@ class Shared:
             name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
         }
         models = given.behind(task.model)
-        return cls(task.model, weights, numpy, task.dense, run_dir, limit, device, threads, found, models)
+        uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
+        return cls(task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, found, models)
 
     @property
     def nbytes(self) -> int:
@@ -138,13 +141,18 @@ class PruneTrainable(tune.Trainable):
         return self._report("complete" if last else "running")
 
     def _record_point(self, point: Point, keep: bool) -> PointRecord:
-        feasible = point.error <= self._shared.limit
+        limits, state = self._shared.limits, self._state
+        costs = {
+            "macs": multiply_adds.share_left(state.masks, self._shared.uses),
+            "bytes": len(sparse_file.dumps(self._task.model, state.model, state.masks)),
+        }
+        feasible = limits.feasible(point.error, costs)
         saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
         if saved:
             checkpoint.write(self._shared.run_dir / saved, self._task.model, self._state.model, self._state.masks)
         return PointRecord(
             point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
-            point.ratios, saved, point.pooled,
+            point.ratios, saved, point.pooled, costs, limits.within(costs),
         )  # fmt: skip
 
     def _report(self, state: str, reason: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tune_prune import ancestry, finishing, masks
 from tune_prune.budget import Budget
 from tune_prune.knobs import Choice, Knob
 from tune_prune.ledger import Ledger
+from tune_prune.limits import Limits
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.recovery import Recovery, pairs
 from tune_prune.rounds import Store
@@ -20,7 +21,7 @@ Guess = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a search works for: within what budget, what error is allowed (percent), what is kept for finishing.
+    """What a search works for: within what budget, what points must keep, what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, which are ascending in compression, as far as they are not too much.
     `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take, `noise` the
@@ -29,7 +30,7 @@ class Goal:
 
     budget: Budget
     dense_error: float
-    limit: float
+    limits: Limits
     finish: Finish
     guesses: Sequence[Guess] = ()
     levels: Sequence[Guess] = ()
@@ -37,6 +38,11 @@ class Goal:
     totals: Mapping[str, int] = field(default_factory=dict)
     finish_seconds: float = 0.0
     noise: float = 0.0
+
+    @property
+    def limit(self) -> float:
+        """The highest feasible validation error, in percent."""
+        return self.limits.error
 
     def compression(self, ratios: Mapping[str, float]) -> float:
         """What these ratios, by layer, make of the whole model."""

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tune_prune import masks, records
 from tune_prune.budget import Budget
+from tune_prune.limits import Limits
 from tune_prune.progress import Progress
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
@@ -40,7 +41,7 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
-    goal = Goal(spent, DENSE, LIMIT, space.finish, economy=space.economy, totals=TOTALS)
+    goal = Goal(spent, DENSE, Limits(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(None, run_dir, "cost")
     return StudySearcher(study, run_dir, space.params(SHAPES), goal, "tpe", 0, progress.update), progress
 
