@@ -25,9 +25,8 @@ FORMS = ("bits", "gaps")
 
 def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
     """The bytes of a sparse file of a model called `name`. Layers that lost nothing stay as they are."""
-    pruned = {
-        id(weight): (label, weight) for label, weight in masks.prunable(model).items() if (mask[label] == 0).any()
-    }
+    counts, layers = masks.kept_counts(mask), masks.prunable(model)
+    pruned = {id(layers[label]): (label, layers[label]) for label, (kept, total) in counts.items() if kept < total}
     tensors: dict[str, Tensor] = {}
     shapes, same, labels = dict[str, list[int]](), dict[str, str](), dict[str, str]()
     first: dict[tuple[int, ...], str] = {}
@@ -42,9 +41,9 @@ def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
             tensors[key] = value.detach().cpu().contiguous().clone()
             continue
         label, weight = pruned[id(value)]
-        kept = (mask[label] != 0).cpu().flatten()
-        form, index = _smaller(kept.numpy())
-        tensors[f"{key}.kept"] = weight.detach().cpu().flatten()[kept].clone()
+        places = mask[label].cpu().flatten().nonzero().flatten()
+        form, index = _smaller(places.numpy(), weight.numel())
+        tensors[f"{key}.kept"] = weight.detach().cpu().flatten()[places]
         tensors[f"{key}.{form}"] = torch.from_numpy(index)
         shapes[key], labels[key] = list(weight.shape), label
     facts = {"model": name, "shapes": shapes, "layers": labels} | ({"same": same} if same else {})
@@ -71,14 +70,18 @@ def read(path: Path) -> Checkpoint:
         raise UserError(f"{path}: damaged sparse file ({type(error).__name__}: {error}); export it again") from error
 
 
-def _smaller(kept: np.ndarray) -> tuple[str, np.ndarray]:
-    """The form that takes fewer bytes for a flat mask of booleans, and its bytes."""
-    bits, gaps = np.packbits(kept), _gaps(kept)
-    return ("bits", bits) if len(bits) <= len(gaps) else ("gaps", gaps)
+def _smaller(places: np.ndarray, total: int) -> tuple[str, np.ndarray]:
+    """The form that takes fewer bytes for these places, ascending, of kept weights among so many; and its bytes."""
+    gaps = _gaps(places)
+    if len(gaps) < -(-total // 8):
+        return "gaps", gaps
+    kept = np.zeros(total, dtype=bool)
+    kept[places] = True
+    return "bits", np.packbits(kept)
 
 
-def _gaps(kept: np.ndarray) -> np.ndarray:
-    removed = np.diff(np.flatnonzero(kept), prepend=-1) - 1
+def _gaps(places: np.ndarray) -> np.ndarray:
+    removed = np.diff(places, prepend=-1) - 1
     skips = removed // 255
     found = np.full(len(removed) + int(skips.sum()), 255, dtype=np.uint8)
     found[np.cumsum(skips + 1) - 1] = removed % 255
