@@ -20,14 +20,14 @@ STOREYS = {
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
         "budget pace recovery finishing stopping study observations ledger rounds turns searcher trainable standing "
-        "telling tuning fanout preparation guesses afterwards progress run api"
+        "telling cluster session tuning fanout preparation guesses afterwards progress run api"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
 ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
 ALLOWED = {
-    "ray": {"searcher", "trainable", "tuning", "fanout"},
+    "ray": {"searcher", "trainable", "cluster", "session", "tuning", "fanout"},
     "optuna": {"study", "observations", "ledger", "searcher"},
 }
 

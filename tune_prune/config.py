@@ -62,9 +62,15 @@ class Config:
             raise UserError("--sampler gp needs scipy, which is not installed; pip install scipy, or choose tpe")
         concurrent = self.max_concurrent is None or self.max_concurrent >= 1
         _require(concurrent, "--max-concurrent", "at least 1", self.max_concurrent)
-        if not self.address:  # a cluster's are on other machines
+        if self.address:  # its processors are on other machines
+            self._check_share()
+        else:
             self._check_cpus(os.cpu_count() or 1)
             self._check_gpus(torch.cuda.device_count())
+
+    def _check_share(self) -> None:
+        if self.device == "cuda" and self.gpus_per_trial is None and not torch.cuda.is_available():
+            raise UserError("--device cuda: no GPU here to measure what a trial needs; give --gpus-per-trial as well")
 
     def _check_cpus(self, there: int) -> None:
         if self.cpus_per_trial > there:
@@ -85,6 +91,11 @@ class Config:
             return self.device
         wanted = torch.cuda.is_available() if self.gpus_per_trial is None else self.gpus_per_trial > 0
         return "cuda" if wanted else "cpu"
+
+    @property
+    def own_device(self) -> str:
+        """The device of this process, which measures the dense model; on a cluster, trials may have others."""
+        return self.torch_device if torch.cuda.is_available() else "cpu"
 
     @property
     def gpu_share(self) -> float:
@@ -137,6 +148,8 @@ def new_run_dir(path: Path | None, space: str) -> Path:
     """Where a new run writes: an absolute path that is not in use. Nothing is made yet."""
     if path is None:
         path = Path("runs") / f"{space}-{datetime.now():%Y%m%d-%H%M%S}"
+    if re.match(r"\w+:/", str(path)):
+        raise UserError(f"--run-dir {path}: an object store is not a file system; name a directory, on a mount of it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--run-dir {path} exists already; name another, or go on with --resume {path}")
     return path.absolute()

@@ -52,7 +52,7 @@ def _curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str
         say("no first levels: measuring each layer alone would take long beside so little training")
         return {}
     known = known_statistics(space.with_pruners([_pruner(space)]), made, config, say)
-    device = torch.device(config.torch_device)
+    device = torch.device(config.own_device)
     as_one = to_plan(space.middle(prepared.info.shapes)).granularity
     return prior.measure(made, ratios, _pruner(space), device, known, images or prior.LEAST_IMAGES, as_one)
 

@@ -55,7 +55,7 @@ def extent(config: Config) -> str:
 
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
-    device = torch.device(config.torch_device)
+    device = torch.device(config.own_device)
     shapes = masks.shapes(build(space.model))
     _something_to_search(space, shapes)
     prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source, say)
@@ -108,5 +108,5 @@ def fingerprint(space: Space, info: RunInfo) -> str:
 
 def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> Known:
     """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
-    device, names = torch.device(config.torch_device), sorted(criteria.needs(space.pruners))
+    device, names = torch.device(config.own_device), sorted(criteria.needs(space.pruners))
     return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)

@@ -26,11 +26,12 @@ from tune_prune.recovery import standard_error
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
+from tune_prune.session import reach, started_ray
 from tune_prune.space import Space, to_plan
 from tune_prune.study import first_of, open_study
 from tune_prune.telling import Ending, chosen, tell
 from tune_prune.trainable import Shared
-from tune_prune.tuning import Stop, run_trials, started_ray
+from tune_prune.tuning import Stop, run_trials
 from tune_prune.turns import Goal
 
 RAY_START = 6.0
@@ -51,6 +52,8 @@ def search(
     with stop.on_signals():
         screen.say(f"{space.name}: {space.model} on {space.data}, {extent(config)}, into {run_dir}")
         # before the directory is made: a task that is wrong leaves none behind
+        if config.address:
+            reach(config, run_dir)
         prepared = prepare(config, space, screen.say)
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
@@ -88,7 +91,7 @@ def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> P
     if budget.seconds is None:
         return Pace(0.0, 0.0)
     plan = to_plan(space.middle(prepared.info.shapes))
-    pace = measure(prepared.task, plan, torch.device(config.torch_device), max(1, int(config.cpus_per_trial)))
+    pace = measure(prepared.task, plan, torch.device(config.own_device), max(1, int(config.cpus_per_trial)))
     round_ = pace.round_of(plan)
     others = budget.gone + RAY_START + FILES + 2 * pace.evaluation  # of the test images, at least
     if budget.seconds < others + round_:

@@ -1,0 +1,86 @@
+"""What of a session needs no Ray; the rest is in test_launch.py and test_cluster.py."""
+
+import logging
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import fault
+
+from tune_prune import session
+from tune_prune.config import Config
+
+HERE = {"CPU": 8.0, "GPU": 2.0}
+
+
+class Elsewhere(Config):
+    """Settings that ask nothing of this machine, for trials that take a share of a GPU."""
+
+    @property
+    def gpu_share(self) -> float:
+        return self.gpus_per_trial or 0.0
+
+    def _check_cpus(self, there: int) -> None:
+        pass
+
+    def _check_gpus(self, there: int) -> None:
+        pass
+
+
+def concurrency(there: dict[str, float] = HERE, **given: Any) -> int:
+    return session._concurrency(Elsewhere(10, 0.5, **given), there)
+
+
+@pytest.mark.parametrize(
+    ("given", "fits"),
+    [
+        ({}, 8),
+        ({"cpus_per_trial": 3.0}, 2),
+        ({"cpus_per_trial": 0.5}, 16),
+        ({"max_concurrent": 5}, 5),
+        ({"max_concurrent": 50}, 8),
+        ({"gpus_per_trial": 0.25}, 8),
+        ({"gpus_per_trial": 0.5}, 4),
+        ({"gpus_per_trial": 2.0}, 1),
+    ],
+)
+def test_as_many_trials_as_fit(given: dict[str, Any], fits: int) -> None:
+    assert concurrency(**given) == fits
+
+
+def test_a_trial_that_fits_nowhere() -> None:
+    assert fault(lambda: concurrency(cpus_per_trial=9.0)) == (
+        "a trial asks for 9 CPUs and there are 8 CPUs and 2 GPUs; ask for less"
+    )
+    assert fault(lambda: concurrency({"CPU": 4.0}, gpus_per_trial=0.5)) == (
+        "a trial asks for 1 CPUs and 0.5 GPUs and there are 4 CPUs and 0 GPUs; ask for less"
+    )
+
+
+def test_a_cluster_may_grow_to_what_is_asked_for() -> None:
+    assert concurrency({"CPU": 0.0}, max_concurrent=64, address="auto") == 64
+
+
+def test_ray_talks_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("ray")
+    monkeypatch.setattr(logger, "handlers", logger.handlers)
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    session._log_to(tmp_path / "ray.log")
+    assert not list(tmp_path.iterdir())
+    logging.getLogger("ray.tune").error("something")
+    assert (tmp_path / "ray.log").read_text() == "something\n"
+    with redirect_stdout(session._ToLog()):
+        print("\x1b[33m(raylet)\x1b[0m a worker died\n")
+    assert (tmp_path / "ray.log").read_text().endswith("(raylet)\x1b[0m a worker died\n")
+    assert capfd.readouterr() == ("", "")
+    logger.handlers[0].close()
+
+
+def test_a_cluster_that_is_not_there_leaves_no_directory(tmp_path: Path) -> None:
+    config = Config(budget=1, acc_tradeoff=1, address="127.0.0.1:here")
+    said = fault(lambda: session.reach(config, tmp_path / "run"))
+    assert said.startswith("--address 127.0.0.1:here: no Ray cluster answers there")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+"""Ray, started here or joined: how many trials fit, and where its talk goes."""
+
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from tune_prune import cluster
+from tune_prune.config import Config
+from tune_prune.errors import UserError
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are what a run is read from
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled here
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is what a run resumes from
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+"""Ray's own talk and files that nothing here reads; a value that is in the environment already is left alone."""
+
+
+@contextmanager
+def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
+    """Ray, started here or joined at `--address`; yields how many trials it runs at a time. It talks to `log`."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    _log_to(log)
+    if config.address:
+        _join(config.address)
+    else:
+        store = max(128 * 2**20, 2 * shared_bytes)
+        ray.init(include_dashboard=False, object_store_memory=store, log_to_driver=False, logging_level="ERROR")
+    try:
+        with redirect_stdout(_ToLog()):
+            yield _concurrency(config, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    cluster.answers(address)
+    environment = cluster.environment(QUIET)
+    try:
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, TimeoutError, RuntimeError, RayError) as error:
+        # this machine is none of its nodes, or has another version of Ray or Python
+        raise UserError(f"--address {address}: cannot join this Ray cluster ({error})") from error
+
+
+def reach(config: Config, run_dir: Path) -> None:
+    """A `UserError` where the cluster at `--address` cannot be joined, or does not share the run's directory.
+
+    To be called before anything is written there; a new directory is gone again afterwards.
+    """
+    new = not run_dir.exists()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with started_ray(config, 0, run_dir / "ray.log"):
+            cluster.all_see(run_dir)
+    finally:
+        if new:
+            shutil.rmtree(run_dir)
+
+
+class _ToLog(io.TextIOBase):
+    """What Ray prints when a worker dies, whatever it was told: standard output may be meant for `--json`."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            logging.getLogger("ray").warning(text.rstrip())
+        return len(text)
+
+
+def _log_to(path: Path) -> None:
+    """Send what Ray logs to a file instead of the screen."""
+    logger = logging.getLogger("ray")
+    logger.handlers = [logging.FileHandler(path, delay=True)]
+    logger.propagate = False
+
+
+def _concurrency(config: Config, there: dict[str, float]) -> int:
+    if config.address and config.max_concurrent:
+        return config.max_concurrent  # a cluster may grow to what is asked for; until then, trials wait
+    fits = int(there.get("CPU", 1) // config.cpus_per_trial)
+    if config.gpu_share:
+        fits = min(fits, int(there.get("GPU", 0) / config.gpu_share))
+    if fits < 1:
+        gpus = f" and {config.gpu_share:g} GPUs" if config.gpu_share else ""
+        have = f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+        raise UserError(f"a trial asks for {config.cpus_per_trial:g} CPUs{gpus} and there are {have}; ask for less")
+    return min(fits, config.max_concurrent or fits)
