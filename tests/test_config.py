@@ -196,7 +196,23 @@ def test_the_budget_may_grow_and_the_time_is_new(toml: Path) -> None:
 def test_no_password_is_kept(toml: Path) -> None:
     _, _, run_dir = begun(toml, storage="postgresql://me:secret@host/db")
     assert "secret" not in "".join(path.read_text() for path in run_dir.iterdir())
-    assert configs.resume(run_dir, {"storage": "sqlite:///x.db"}, {})[0].storage == "sqlite:///x.db"
+    settings = configs.resume(run_dir, {}, {})[0]
+    assert settings.storage == "postgresql://me@host/db"  # as psycopg, a file or a variable may know the password
+    again = configs.resume(run_dir, {"storage": "postgresql://me:other@host/db"}, {})[0]
+    assert again.storage == "postgresql://me:other@host/db"
+    assert again.study == settings.study
+    assert str(settings.study).startswith("tune_prune-toy-")
+
+
+def test_a_study_of_its_own_stays_where_it_is(toml: Path) -> None:
+    _, _, run_dir = begun(toml)
+    said = fault(lambda: configs.resume(run_dir, {"storage": "sqlite:///x.db"}, {}))
+    assert said == f"--resume {run_dir}: its study is its own study.db; leave out --storage"
+
+
+def test_an_object_store_is_no_directory() -> None:
+    said = fault(lambda: configs.new_run_dir(Path("s3://bucket/run"), "toy"))
+    assert said == "--run-dir s3:/bucket/run: an object store is not a file system; name a directory, on a mount of it"
 
 
 @pytest.mark.parametrize("field", FIXED)

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from tune_prune import atomic, records, stopping
 from tune_prune.budget import Budget
+from tune_prune.company import Company, joined
 from tune_prune.finishing import BACK, way
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.limits import Limits
@@ -42,13 +43,16 @@ class Driver:
     changes: int = 0
     finish_seconds: float = 0.0
     budget: Budget = field(default_factory=lambda: Budget(40))
+    company: Company | None = None
 
     def __post_init__(self) -> None:
         queue = self.guesses, self.levels
         goal = Goal(
             self.budget, DENSE, Limits(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
         )
-        self.searcher = StudySearcher(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed)
+        self.searcher = StudySearcher(
+            self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed, self.company
+        )
         self.ids: dict[int, str] = {}
 
     def changed(self, searcher: StudySearcher) -> None:
@@ -58,7 +62,7 @@ class Driver:
         """The next trial; Ray has a name of its own for it."""
         name = f"ray{len(self.ids)}"
         config = self.searcher.suggest(name)
-        assert config is not None
+        assert isinstance(config, dict)
         self.ids[config["trial"]] = name
         return config
 
@@ -330,17 +334,18 @@ def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, stud
 def test_a_process_killed_where_a_trial_enters_the_study(
     written: bool, tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver, add = Driver(tmp_path, study), study.add_trial
+    driver, storage = Driver(tmp_path, study), study._storage
+    add = storage.create_new_trial
     whole = Driver(tmp_path / "b", optuna.create_study(directions=["maximize", "minimize"])).run(5)
     driver.run(3)
 
-    def killed(trial: optuna.trial.FrozenTrial) -> None:
+    def killed(study_id: int, template_trial: optuna.trial.FrozenTrial) -> None:
         if written:
-            add(trial)
+            add(study_id, template_trial)
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "add_trial", killed)
+        patch.setattr(storage, "create_new_trial", killed)
         with pytest.raises(SystemExit):
             driver.suggest()
     assert len(study.trials) == 3 + written
@@ -439,3 +444,68 @@ def test_what_is_cut_off_again_and_again_is_given_up(driver: Driver) -> None:
     assert len(record.points) == 2
     assert last.state(0) == TrialState.FAIL
     assert last.suggest()["trial"] == 1
+
+
+# Several processes
+
+
+def test_two_processes_run_what_is_missing_once(tmp_path: Path, study: optuna.Study) -> None:
+    with joined(tmp_path) as one, joined(tmp_path) as other:
+        first, second = (Driver(tmp_path, study, FINISH, budget=Budget(9), company=company) for company in (one, other))
+        for _ in range(4):
+            configs = [driver.suggest() for driver in (first, second)]  # both at once
+            for driver, config in zip((second, first), reversed(configs), strict=True):
+                driver.end(config, measured(config))
+        last = first.suggest()
+        assert second.searcher.suggest("none is left") == "FINISHED"
+        assert (second.searcher.missing, second.searcher.anything_to_do) == (1, False)
+        first.end(last, measured(last))
+        assert not second.searcher.anything_to_do
+    for driver in (first, second):
+        assert (driver.searcher.missing, sorted(driver.searcher.records)) == (0, [*range(9)])
+    assert sorted([*first.ids, *second.ids]) == [*range(9)]
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 9
+
+
+def test_what_a_process_leaves_behind_that_dies_another_runs(tmp_path: Path, study: optuna.Study) -> None:
+    with joined(tmp_path) as one:
+        first = Driver(tmp_path, study, budget=Budget(3), company=one)
+        with joined(tmp_path) as other:
+            second = Driver(tmp_path, study, budget=Budget(3), company=other)
+            ended_, cut_off = second.suggest(), second.suggest()
+            records.write(tmp_path, measured(ended_))  # and the process dies before it tells the study
+            last = first.suggest()
+            assert not first.searcher.anything_to_do
+        assert first.searcher.anything_to_do
+        again = first.suggest()
+        assert {key: again[key] for key in ("trial", "seed", "params")} == {
+            key: cut_off[key] for key in ("trial", "seed", "params")
+        }
+        for config in (again, last):
+            first.end(config, measured(config))
+        assert (first.searcher.missing, sorted(first.searcher.records)) == (0, [0, 1, 2])
+    assert study.trials[1].user_attrs["starts"] == 2
+
+
+def test_no_process_deletes_what_another_has_begun_at(tmp_path: Path, study: optuna.Study) -> None:
+    with joined(tmp_path) as one, joined(tmp_path) as other:
+        inheriting = Economy(stop=False)
+        first, second = (Driver(tmp_path, study, economy=inheriting, company=company) for company in (one, other))
+        for _ in range(12):
+            config = second.suggest()
+            first.run(2)
+            if config["start"] is not None:
+                assert (tmp_path / config["start"].checkpoint).is_file()
+            second.end(config, measured(config))
+    assert any("parent" in trial.user_attrs for trial in study.trials)
+
+
+def test_locks_that_do_not_hold_are_found_out(
+    tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with joined(tmp_path) as one, joined(tmp_path) as other:
+        first, second = (Driver(tmp_path, study, company=company) for company in (one, other))
+        first.suggest()
+        monkeypatch.setattr(second.searcher._ledger, "look", lambda: None)
+        with pytest.raises(RuntimeError, match="another process began trial 0 at the same time"):
+            second.suggest()

@@ -16,11 +16,11 @@ STOREYS = {
         "checkpoint sparse_file dense task gpu"
     ),
     "one model, by hand": "wanted one_model one_model_files sensitivity sensitivity_files",
-    "a search, described": "curves groups knobs keys strategy space space_file config retracing replay prior",
+    "a search, described": "curves groups knobs keys strategy space space_file storages config retracing replay prior",
     "a search, told": "front confirm refit obstacle results summary outputs plots screen page report_files report",
     "a search, run": (
-        "budget pace recovery finishing stopping study observations ledger rounds turns searcher trainable standing "
-        "telling cluster session tuning fanout preparation guesses afterwards progress run api"
+        "budget pace recovery finishing stopping study observations ledger rounds turns company searcher trainable "
+        "standing telling cluster session tuning fanout preparation guesses afterwards progress run api"
     ),
     "the command line": "model_commands sensitivity_command search_commands cli __main__",
 }
@@ -28,7 +28,7 @@ ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
 ALLOWED = {
     "ray": {"searcher", "trainable", "cluster", "session", "tuning", "fanout"},
-    "optuna": {"study", "observations", "ledger", "searcher"},
+    "optuna": {"storages", "study", "observations", "ledger", "searcher"},
 }
 
 

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import fault
+from conftest import ended, fault
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune_prune import records, storages
 from tune_prune.config import SAMPLERS
 from tune_prune.groups import Group, Part
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.seeds import derive_seed
-from tune_prune.study import distributions, from_study, log_factor, make_sampler, open_study, to_study
+from tune_prune.study import NAME, distributions, from_study, log_factor, make_sampler, open_study, to_study
 
 KNOBS: dict[str, Knob] = {
     "ratio/1": Range(0.1, 0.8),
@@ -30,7 +31,7 @@ KNOBS: dict[str, Knob] = {
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    return open_study(None, tmp_path, "the same")
+    return open_study(storages.own(tmp_path), NAME, tmp_path, "the same")
 
 
 def inside(params: dict[str, object]) -> None:
@@ -165,20 +166,28 @@ def test_seeds() -> None:
 
 def test_a_study_goes_on(tmp_path: Path, study: optuna.Study) -> None:
     study.enqueue_trial({"keep/1": 0.5})
-    again = open_study(None, tmp_path, "the same")
+    again = open_study(storages.own(tmp_path), NAME, tmp_path, "the same")
     assert len(again.trials) == 1
     assert again.directions == [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path, study: optuna.Study) -> None:
-    said = fault(lambda: open_study(None, tmp_path, "another"))
+    said = fault(lambda: open_study(storages.own(tmp_path), NAME, tmp_path, "another"))
     assert said == f"{tmp_path}: was begun for another model, data, space or goal; use a new --run-dir"
     assert study.user_attrs["fingerprint"] == "the same"
 
 
 def test_a_shared_storage_holds_many_runs(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    open_study(url, tmp_path / "one", "1").enqueue_trial({})
-    assert open_study(url, tmp_path / "two", "2").trials == []
-    assert len(open_study(url, tmp_path / "one", "1").trials) == 1
+    open_study(storages.on(url), "one", tmp_path, "1").enqueue_trial({})
+    assert open_study(storages.on(url), "two", tmp_path, "2").trials == []
+    assert len(open_study(storages.on(url), "one", tmp_path, "1").trials) == 1
+
+
+def test_a_study_that_is_lost(tmp_path: Path, study: optuna.Study) -> None:
+    study.enqueue_trial({"keep/1": 0.5})
+    records.write(tmp_path, ended(0))
+    open_study(storages.own(tmp_path), NAME, tmp_path, "the same")
+    said = fault(lambda: open_study(storages.on(f"sqlite:///{tmp_path / 'new.db'}"), NAME, tmp_path, "the same"))
+    assert said == f"{tmp_path}: there are trials, and its study has none; is it in another --storage?"

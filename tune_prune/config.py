@@ -9,10 +9,11 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 
-from tune_prune import atomic
+from tune_prune import atomic, storages
 from tune_prune.errors import UserError, known
 from tune_prune.space import Space
 from tune_prune.space_file import locate
@@ -28,6 +29,7 @@ class Config:
     `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in percentage
     points; `finish` the share of the trials that finish others. None means that the machine or the space decides.
     `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test images.
+    `study` is its name in `storage`, which no other run has.
     """
 
     budget: int | None
@@ -45,6 +47,7 @@ class Config:
     max_concurrent: int | None = None
     address: str | None = None
     storage: str | None = None
+    study: str | None = None
 
     def __post_init__(self) -> None:
         if self.budget is None and self.time_budget is None:
@@ -139,6 +142,8 @@ def begin(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     """
     path = locate(name)
     space = read_space(path)
+    if "storage" in given:
+        given = dict(given) | {"study": f"tune_prune-{space.name}-{uuid4().hex[:8]}"}
     budget = None if "time_budget" in given else space.budget
     config = Config(**{"budget": budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
     return config, _fitted(space, config), path.read_text(encoding="utf-8")
@@ -157,8 +162,8 @@ def new_run_dir(path: Path | None, space: str) -> Path:
 
 def save(run_dir: Path, config: Config, space: Space, text: str) -> None:
     """Keep what a run was begun with: `run.json` and the text of its space."""
-    # a storage URL may hold a password, which has no place in a file: it is given again with --resume
-    kept = {"space": space.name} | asdict(config) | {"storage": None}
+    # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
+    kept = {"space": space.name} | asdict(config) | {"storage": config.storage and storages.bare(config.storage)}
     atomic.write_text(run_dir / "space.toml", text)
     atomic.write_text(run_dir / "run.json", json.dumps(kept, indent=1) + "\n")
 
@@ -183,6 +188,8 @@ def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]
         config = Config(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}); begin again with a new --run-dir") from error
+    if config.storage and not config.study:
+        raise UserError(f"--resume {run_dir}: its study is its own study.db; leave out --storage")
     return config, _fitted(replace(read_space(run_dir / "space.toml"), name=name), config)
 
 

@@ -30,8 +30,13 @@ class Ledger:
         self._attrs: dict[int, dict[str, Any]] = {}
         self.records: dict[int, TrialRecord] = {}
         self.told: set[int] = set()
-        for trial in study.get_trials(deepcopy=False):
-            self._enter(trial.number, trial._trial_id, dict(trial.params), dict(trial.user_attrs))
+        self.look()
+
+    def look(self) -> None:
+        """Take up what other processes have written."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.number not in self.records:
+                self._enter(trial.number, trial._trial_id, dict(trial.params), dict(trial.user_attrs))
             if trial.state != TrialState.RUNNING:
                 self.told.add(trial.number)
 
@@ -77,7 +82,6 @@ class Ledger:
 
     def begin(self, drawn: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
         """Put a trial with these parameters into the study, as running; its number."""
-        number = len(self._attrs)
         # at one stroke, so that a process may be killed before or after it
         running = create_trial(
             state=TrialState.RUNNING,
@@ -85,9 +89,9 @@ class Ledger:
             distributions=self._distributions,
             user_attrs=dict(attrs),
         )
-        self._study.add_trial(running)
-        # asking the study for the trial would read all of them
-        id_ = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        # study.add_trial would not say which it is
+        id_ = self._study._storage.create_new_trial(self._study._study_id, template_trial=running)
+        number = self._study._storage.get_trial_number_from_id(id_)
         self._enter(number, id_, dict(drawn), dict(attrs))
         return number
 

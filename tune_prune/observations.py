@@ -34,6 +34,10 @@ class Observations:
         self._groups = {knob.group.name: knob.group for knob in knobs.values() if isinstance(knob, Part)}.values()
         self._mirrored: dict[int, Trial] = {}
 
+    def __contains__(self, number: int) -> bool:
+        """Whether it knows of a trial."""
+        return number in self._mirrored
+
     def draw(self, number: int, seed: int, given: Mapping[str, object] | None = None) -> Drawn:
         """The parameters of the trial `number`, under the study's names: drawn, or those that are given."""
         return self._ask(number, self._sampler, seed, given)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tune_prune import __version__, criteria, masks, score_cache, task
+from tune_prune import __version__, criteria, masks, score_cache, storages, task
 from tune_prune.config import Config
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
@@ -71,7 +71,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         acc_tradeoff=config.acc_tradeoff,
         dense_val_error=prepared.dense.error,
         shapes=shapes,
-        command=_command(),
+        command=_command(config.storage),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
         time_budget=config.time_budget,
@@ -91,11 +91,12 @@ def _something_to_search(space: Space, shapes: Mapping[str, Shape]) -> None:
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
 
 
-def _command() -> str:
-    """How this process was started, as it would be typed again."""
+def _command(storage: str | None) -> str:
+    """How this process was started, as it would be typed again, but for a password."""
     name = Path(sys.argv[0]).name
     program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
-    return shlex.join([*program, *sys.argv[1:]])
+    words = [word.replace(storage, storages.bare(storage)) if storage else word for word in sys.argv[1:]]
+    return shlex.join([*program, *words])
 
 
 def fingerprint(space: Space, info: RunInfo) -> str:

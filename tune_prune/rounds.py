@@ -35,6 +35,10 @@ class Store:
                 self._path(point).unlink(missing_ok=True)
         self.points = [(trial, point) for trial, point in self.points if point.checkpoint in keep]
 
+    def look(self) -> None:
+        """Forget what another process has deleted."""
+        self.points = [(trial, point) for trial, point in self.points if self._path(point).is_file()]
+
     def _path(self, point: PointRecord) -> Path:
         return self._run_dir / str(point.checkpoint)
 

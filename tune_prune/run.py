@@ -6,16 +6,18 @@ import resource
 import shutil
 import signal
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from tune_prune import gpu, guesses
+from tune_prune import gpu, guesses, storages
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
+from tune_prune.company import Company, alone, joined
 from tune_prune.confidence import Confirmed
 from tune_prune.config import Config, save
 from tune_prune.errors import HeldError, UserError
@@ -28,11 +30,14 @@ from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.session import reach, started_ray
 from tune_prune.space import Space, to_plan
-from tune_prune.study import first_of, open_study
-from tune_prune.telling import Ending, chosen, tell
+from tune_prune.study import NAME, first_of, open_study
+from tune_prune.telling import Ending, chosen, tell, told
 from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials
 from tune_prune.turns import Goal
+
+POLL = 0.5
+"""Seconds between two looks at what other processes have done, once there is nothing else to do."""
 
 RAY_START = 6.0
 """Seconds that Ray takes to start, about."""
@@ -54,16 +59,19 @@ def search(
         # before the directory is made: a task that is wrong leaves none behind
         if config.address:
             reach(config, run_dir)
+        if config.storage:
+            storages.check(config.storage)
         prepared = prepare(config, space, screen.say)
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
         shared = _sized(config, space, prepared, screen)
-        run = _Run(shared, space, run_dir, screen, prepared, budget, stop, _pace(config, space, prepared, budget))
-        with _lock(run_dir):
+        pace = _pace(config, space, prepared, budget)
+        with _entered(config, run_dir) as company:
             if text is not None:
                 save(run_dir, config, space, text)
+            run = _Run(shared, space, run_dir, screen, prepared, budget, stop, pace, company)
             info, missing = run.trials()
             code = run.ending(info)
     if stop.signal is not None:
@@ -101,12 +109,20 @@ def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> P
     return pace
 
 
-def _lock(run_dir: Path) -> AbstractContextManager[object]:
+@contextmanager
+def _entered(config: Config, run_dir: Path) -> Iterator[Company]:
+    """A run directory to work in: held where its study is in a file, with others where it is on a server."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    if config.storage:
+        with joined(run_dir) as company:
+            yield company
+        return
     try:
-        return FileLock(run_dir / ".lock").acquire(timeout=0)
+        lock = FileLock(run_dir / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
+    with lock:
+        yield alone(run_dir)
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,7 @@ class _Run:
     budget: Budget
     stop: Stop
     pace: Pace
+    company: Company
 
     def trials(self) -> tuple[RunInfo, float]:
         """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
@@ -134,14 +151,21 @@ class _Run:
                 info = replace(info, concurrency=concurrency)
                 self.stop.judge = searcher.judge
                 run_trials(shared, searcher, config, concurrency, self.stop)
-            shutil.rmtree(self.run_dir / "ray", ignore_errors=True)  # Ray's scratch, nothing is read from it
+                while searcher.process and searcher.missing and not self.stop.stop_all():
+                    if searcher.anything_to_do:  # what a process left behind that died
+                        run_trials(shared, searcher, config, concurrency, self.stop)
+                    time.sleep(POLL)
+            # Ray's scratch, nothing is read from it
+            shutil.rmtree(self.run_dir / "ray" / (self.company.name or ""), ignore_errors=True)
         return info, searcher.missing
 
     def _searcher(self) -> StudySearcher:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
-        study = open_study(config.storage, self.run_dir, fingerprint(space, info), info.limits)
-        first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
+        storage = storages.on(config.storage) if config.storage else storages.own(self.run_dir)
+        with self.company.turn():
+            study = open_study(storage, config.study or NAME, self.run_dir, fingerprint(space, info), info.limits)
+            first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
         goal = Goal(
             budget=self.budget,
             dense_error=info.dense_val_error,
@@ -156,10 +180,21 @@ class _Run:
         )
         progress = Progress(info, self.screen, self.budget, self.pace.evaluation)
         knobs = space.params(info.shapes, guesses.curves_in(first))
-        return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, progress.update)
+        update = progress.update
+        return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, update, self.company)
 
     def ending(self, info: RunInfo) -> int:
-        """Do with the front what was asked for, and tell; returns the exit code."""
+        """Do with the front what was asked for, and tell, one process at a time; returns the exit code."""
+        if self.company.name is None:
+            return self._ending(info)
+        with FileLock(self.run_dir / ".lock"):
+            summary = told(self.run_dir)
+            if summary is None:
+                return self._ending(info)
+            self.screen.say(f"another process has written the front: {self.run_dir}")
+            return 0 if summary["front"] else 3
+
+    def _ending(self, info: RunInfo) -> int:
         confirmed: dict[str, Confirmed] = {}
         refitted: dict[str, str] = {}
         if not self._interrupted():

@@ -14,6 +14,7 @@ import optuna
 from ray.tune.search import Searcher
 
 from tune_prune import finishing, records, stopping
+from tune_prune.company import Company, alone
 from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.observations import Observations
@@ -39,8 +40,10 @@ class StudySearcher(Searcher):
         sampler: str,
         seed: int,
         on_change: Callable[["StudySearcher"], None],
+        company: Company | None = None,
     ) -> None:
         super().__init__()
+        self._company = company or alone(run_dir)
         self._run_dir, self._goal, self._seed, self._on_change = run_dir, goal, seed, on_change
         self._ledger = Ledger(study, run_dir, knobs, goal.limits)
         self._store = Store(run_dir, goal.limits)
@@ -50,7 +53,8 @@ class StudySearcher(Searcher):
         self._again: list[int] = []
         self._stopped: dict[int, str] = {}
         self._swept = 0
-        self._take_up()
+        with self._company.turn():
+            self._take_up()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its searchers for snapshots, and the study is what a run resumes from."""
@@ -72,6 +76,11 @@ class StudySearcher(Searcher):
         return len(self._numbers)
 
     @property
+    def process(self) -> str | None:
+        """What this process is called among those that may run trials of the study; None where it is the only one."""
+        return self._company.name
+
+    @property
     def missing(self) -> float:
         """Trials that are still to be run to meet the budget; infinite where time alone ends it."""
         return self._goal.budget.missing(len(self.records))
@@ -83,11 +92,18 @@ class StudySearcher(Searcher):
 
     # What Ray Tune calls
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The configuration of a trial: its number, seed and parameters, and the round that it begins at, if any."""
-        number = self._restart()
-        if number is None:
-            number = self._begin()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The configuration of a trial: its number, seed and parameters, and the round that it begins at, if any.
+
+        `Searcher.FINISHED` where other processes run all that are missing.
+        """
+        with self._company.turn():
+            self._meet()
+            number = self._restart()
+            if number is None and self._company.name and not self._goal.budget.missing(self.started):
+                return str(Searcher.FINISHED)
+            if number is None:
+                number = self._begin()
         self._numbers[trial_id] = number
         self._on_change(self)
         return {
@@ -117,11 +133,13 @@ class StudySearcher(Searcher):
         if record is not None and number in self._stopped:
             record = replace(record, state="stopped", reason=self._stopped.pop(number))
             records.write(self._run_dir, record)
-        if record is not None and record.state in records.FINAL:
-            self._end(self._marked(record))
-        elif error:
-            self._end(self._failed(number, record, "its worker process died, again after each retry"))
-        self._sweep()
+        with self._company.turn():
+            self._meet()
+            if record is not None and record.state in records.FINAL:
+                self._end(self._marked(record))
+            elif error:
+                self._end(self._failed(number, record, "its worker process died, again after each retry"))
+            self._sweep()
         self._on_change(self)
 
     def judge(self, trial_id: str) -> bool:
@@ -149,20 +167,46 @@ class StudySearcher(Searcher):
 
     # The study
 
+    @property
+    def anything_to_do(self) -> bool:
+        """Whether this process has a trial to begin, once others have gone on; never where it is the only one."""
+        with self._company.turn():
+            self._meet()
+        self._on_change(self)
+        return bool(self._again)
+
+    def _meet(self) -> None:
+        """Learn what other processes have done since the last time, where there are others."""
+        if self._company.name is None:
+            return
+        self._ledger.look()
+        self._store.look()
+        self._take_up()
+
     def _take_up(self) -> None:
-        """Go on where an earlier process stopped: tell what it had measured, run again what it had not."""
+        """Take up what has ended; go on where a process stopped: tell what it had measured, run again what it had not.
+
+        What a process does that is alive is its own.
+        """
+        mine = {*self._again, *self._numbers.values()}
         for number in self._ledger.numbers:
+            if number in self._ledger.records or number in mine:
+                continue
             attrs = self._ledger.attrs(number)
-            given = bool(attrs.keys() & {"queued", "finishes"})
-            self._observations.mirror(number, self._ledger.drawn(number), drawn=not given)
+            if number not in self._observations:
+                given = bool(attrs.keys() & {"queued", "finishes"})
+                self._observations.mirror(number, self._ledger.drawn(number), drawn=not given)
+            told = number in self._ledger.told
+            if not told and self._company.alive(attrs.get("by")):
+                continue
             record = self._ledger.saved(number)
             if record is not None and record.state in records.FINAL:
                 self._end(self._marked(record))
-            elif number not in self._ledger.told:
-                if attrs.get("starts", 1) >= MAX_STARTS:
-                    self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
-                else:
-                    self._again.append(number)
+            elif not told and attrs.get("starts", 1) >= MAX_STARTS:
+                self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
+            elif not told:
+                self._ledger.note(number, "by", self._company.name)
+                self._again.append(number)
         self._sweep()
 
     def _restart(self) -> int | None:
@@ -181,7 +225,13 @@ class StudySearcher(Searcher):
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
         if "finishes" not in attrs:
             attrs |= self._turns.inherited(drawn)
-        return self._ledger.begin(drawn, attrs)
+        if self._company.name:
+            attrs["by"] = self._company.name
+        begun = self._ledger.begin(drawn, attrs)
+        if begun != number:
+            told = f"another process began trial {number} at the same time: locks on its files do not hold there"
+            raise RuntimeError(f"{self._run_dir}: {told}")
+        return number
 
     def _end(self, record: TrialRecord) -> None:
         """Take up a record that has ended."""

@@ -114,21 +114,16 @@ def directions(limits: Limits) -> list[StudyDirection]:
     return [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (1 + len(limits.objectives))]
 
 
-def open_study(storage: str | None, run_dir: Path, fingerprint: str, limits: Limits = NO_COSTS) -> optuna.Study:
+def open_study(
+    storage: RDBStorage, name: str, run_dir: Path, fingerprint: str, limits: Limits = NO_COSTS
+) -> optuna.Study:
     """Create or go on with a run's study: log10(factor) to be maximised, validation error and costs to be minimised.
 
-    `fingerprint` says what is searched; a study that was begun for another search is a `UserError`.
+    `fingerprint` says what is searched; a study that was begun for another search, and one that is lost, is a
+    `UserError`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = storage or f"sqlite:///{run_dir / 'study.db'}"
-    # a reader such as a dashboard may hold SQLite's lock for a moment
-    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    study = optuna.create_study(
-        storage=RDBStorage(url, engine_kwargs=engine),
-        study_name=NAME if storage is None else f"{NAME}-{run_dir.name}",
-        directions=directions(limits),
-        load_if_exists=True,
-    )
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions(limits), load_if_exists=True)
     known = study.user_attrs.get("fingerprint")
     if known is None:
         with warnings.catch_warnings():
@@ -137,6 +132,8 @@ def open_study(storage: str | None, run_dir: Path, fingerprint: str, limits: Lim
         study.set_user_attr("fingerprint", fingerprint)
     elif known != fingerprint:
         raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
+    if any((run_dir / "results").glob("*.json")) and not study.get_trials(deepcopy=False):
+        raise UserError(f"{run_dir}: there are trials, and its study has none; is it in another --storage?")
     return study
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,6 +79,19 @@ def tell(
         screen.front(members, tested, dense, info.dense_val_error, ending.confirmed)
     _show(screen, run_dir, found, members, info, summary)
     return 0 if members else 3
+
+
+def told(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a run that has been told to its end, test images and all, as it is now; else None."""
+    path = run_dir / "summary.json"
+    if not path.is_file():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = records.read_all(run_dir)
+    trials = summary["trials"]
+    counted = trials["completed"] + trials["stopped"] + trials["failed"]
+    whole = counted == len(found) and all(record.state in records.FINAL for record in found)
+    return summary if whole and summary["dense"]["test_error"] is not None else None
 
 
 def _closed(record: TrialRecord, reason: str) -> TrialRecord:

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -66,19 +65,18 @@ class Stop(tune.Stopper):
 
 def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
     """Run the searcher's missing trials. Returns when they have ended, or soon after `stop` says so."""
-    scratch: Path = shared.run_dir / "ray"
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpu_share}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(PruneTrainable, shared=shared), resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=-1 if math.isinf(searcher.missing) else int(searcher.missing),
+            num_samples=-1 if searcher.process or math.isinf(searcher.missing) else int(searcher.missing),
             max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(scratch),
+            storage_path=str(shared.run_dir / "ray" / (searcher.process or "")),
             verbose=0,
             stop=stop,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

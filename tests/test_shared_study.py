@@ -1,0 +1,101 @@
+"""Two processes that share one search, whose study is on a PostgreSQL server that the test starts."""
+
+import getpass
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from socket import socket
+
+import optuna
+import pytest
+from test_launch import MODULE, ROOT
+from test_run import SPACE, summary_of
+
+from tune_prune import records, storages
+
+PASSWORD = "a-secret-word"
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs; Debian keeps them off the PATH."""
+    known = shutil.which("initdb")
+    folders = [Path(known).parent] if known else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").is_file()), None)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The URL of a database, whose server listens on loopback alone."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'psycopg[binary]'")
+    # the server refuses to run as root
+    user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
+    if user and subprocess.run([*user, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # its socket has a short name
+    (place / "word").write_text(PASSWORD)
+    place.chmod(0o777)
+    data = str(place / "data")
+    start = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place} -c fsync=off"
+    quiet = {"stdout": subprocess.DEVNULL, "cwd": place, "check": True}
+    made = [folder / "initdb", "-D", data, "-U", "prune", "-A", "scram-sha-256", f"--pwfile={place / 'word'}"]
+    subprocess.run([*user, *made], **quiet)  # type: ignore[call-overload]
+    control = [*user, folder / "pg_ctl", "-D", data, "-w", "-l", place / "log"]
+    subprocess.run([*control, "-o", start, "start"], **quiet)  # type: ignore[call-overload]
+    try:
+        yield f"postgresql://prune:{PASSWORD}@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)  # type: ignore[call-overload]
+        shutil.rmtree(place)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
+    slow = "time.sleep(0.2)\n    return weight.abs()"  # so that there is something left for the second
+    (tmp_path / "my_lab.py").write_text(MODULE.replace("return weight.abs()", slow))
+    space = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
+    (tmp_path / "toy.toml").write_text(space)
+    run = tmp_path / "run"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def begin(*flags: str) -> "subprocess.Popen[str]":
+        words = ["-m", "tune_prune", "search", *flags, "--storage", server, "--max-concurrent", "1"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True
+        )
+
+    first = begin("--space", "toy.toml", "--run-dir", "run", "--budget", "14")
+    while not (run / "run.json").is_file():
+        assert first.poll() is None, first.communicate()
+    second = begin("--resume", "run")
+    told = [process.communicate(timeout=200) for process in (first, second)]
+    assert [(process.returncode, err) for process, (_, err) in zip((first, second), told, strict=True)] == [(0, "")] * 2
+    storage = storages.on(server)
+    [name] = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    storage.remove_session()
+    storage.engine.dispose()
+    assert [trial.number for trial in trials] == list(range(14))
+    assert len({trial.user_attrs["by"] for trial in trials}) == 2  # both did work
+    assert {trial.user_attrs.get("starts", 1) for trial in trials} == {1}  # and none was run twice
+    ended = records.read_all(run)
+    assert [record.trial for record in ended] == list(range(14))
+    assert {record.state for record in ended} <= {"complete", "stopped"}
+    counted = summary_of(run)["trials"]
+    assert counted["completed"] + counted["stopped"] == 14
+    # one of them wrote the front, the other saw it written
+    assert sum("another process has written the front" in out for out, _ in told) == 1
+    assert list((run / "processes").iterdir()) == []
+    written = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
+    assert PASSWORD.encode() not in written
+    assert not any(PASSWORD in out + err for out, err in told)

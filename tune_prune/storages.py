@@ -1,0 +1,64 @@
+"""Where a study is kept: the run's own file, or a server that several processes share."""
+
+from pathlib import Path
+
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from tune_prune.errors import UserError
+
+PATIENCE = 15
+"""Seconds that a server has to take a connection."""
+
+
+def own(run_dir: Path) -> RDBStorage:
+    """The study.db of a run."""
+    # a reader such as a dashboard may hold SQLite's lock for a moment
+    return RDBStorage(f"sqlite:///{run_dir / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def on(url: str) -> RDBStorage:
+    """The storage at a URL, such as `postgresql://user:password@host/database`; a `UserError` without its password."""
+    at = _url(url)
+    timeout = {"postgresql": {"connect_timeout": PATIENCE}, "sqlite": {"timeout": 60}}.get(at.get_backend_name(), {})
+    try:
+        # asked whether it is alive before each use: a server may start anew during a search
+        engine = {"connect_args": timeout, "pool_pre_ping": True}
+        full = at.set(drivername="postgresql+psycopg") if at.drivername == "postgresql" else at
+        return RDBStorage(full.render_as_string(hide_password=False), engine_kwargs=engine)
+    except ImportError as error:
+        if at.get_backend_name() == "postgresql":
+            raise UserError(f"{_flag(at)}: needs a driver; pip install 'tune-prune[postgres]'") from error
+        raise UserError(f"{_flag(at)}: its driver is not installed ({error})") from error
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise UserError(f"{_flag(at)}: cannot be opened ({reason})") from error
+
+
+def check(url: str) -> None:
+    """A `UserError` where there is no storage at a URL, or none that may be written."""
+    on(url).engine.dispose()
+
+
+def bare(url: str) -> str:
+    """A URL without its password, fit to be written down."""
+    at = _url(url)
+    kept = {key: value for key, value in at.query.items() if "password" not in key}
+    # at.set(password=None) would leave it as it is
+    return str(URL.create(at.drivername, at.username, None, at.host, at.port, at.database, kept))
+
+
+def _url(url: str) -> URL:
+    try:
+        at = make_url(url)
+        if at.drivername != "postgresql":  # whose driver is ours to choose
+            at.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError, ModuleNotFoundError) as error:
+        form = "write postgresql://user:password@host/database"
+        raise UserError(f"--storage: this is no URL of a database that SQLAlchemy knows; {form}") from error
+    return at
+
+
+def _flag(at: URL) -> str:
+    return f"--storage {bare(at.render_as_string(hide_password=False))}"
