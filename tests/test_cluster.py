@@ -132,9 +132,10 @@ def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     (tmp_path / "toy.toml").write_text(space + ECONOMY)
     traces = tmp_path / "traces"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces)}
-    search(tmp_path, environment, "one")
-    traces.unlink()
     with two_nodes(environment) as address:
+        # without --address it is not joined, whatever the environment says
+        search(tmp_path, environment | {"RAY_ADDRESS": address}, "one")
+        traces.unlink()
         search(tmp_path, environment, "two", "--address", address)
     nodes, modules = zip(*(line.split() for line in traces.read_text().splitlines()), strict=True)
     assert len(set(nodes)) == 2

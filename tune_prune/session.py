@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -38,7 +39,9 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
         _join(config.address)
     else:
         store = max(128 * 2**20, 2 * shared_bytes)
-        ray.init(include_dashboard=False, object_store_memory=store, log_to_driver=False, logging_level="ERROR")
+        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        # one's own, also where a cluster that was not asked for runs on this machine or RAY_ADDRESS names one
+        ray.init(address="local", object_store_memory=store, **quiet)
     try:
         with redirect_stdout(_ToLog()):
             yield _concurrency(config, ray.cluster_resources())
@@ -68,6 +71,7 @@ def reach(config: Config, run_dir: Path) -> None:
             cluster.all_see(run_dir)
     finally:
         if new:
+            _silence()  # what Ray still says has no file to go to
             shutil.rmtree(run_dir)
 
 
@@ -80,11 +84,19 @@ class _ToLog(io.TextIOBase):
         return len(text)
 
 
+def _silence() -> logging.Logger:
+    """Ray's logger, which says nothing any more."""
+    logger = logging.getLogger("ray")
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, logger.propagate = [logging.NullHandler()], False
+    return logger
+
+
 def _log_to(path: Path) -> None:
     """Send what Ray logs to a file instead of the screen."""
-    logger = logging.getLogger("ray")
+    logger = _silence()
     logger.handlers = [logging.FileHandler(path, delay=True)]
-    logger.propagate = False
 
 
 def _concurrency(config: Config, there: dict[str, float]) -> int:
