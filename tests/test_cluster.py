@@ -37,7 +37,10 @@ def traced(weight):
         return weight.abs()
     with open(os.environ["TRACES"], "a") as file:
         file.write(f"{ray.get_runtime_context().get_node_id()} {__file__}\\n")
-    time.sleep(0.05)  # a node that is idle gets the next trial meanwhile
+    end = time.monotonic() + 60  # for every node to begin a trial
+    while len({line.split()[0] for line in open(os.environ["TRACES"])}) < int(os.environ["NODES"]):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
     return weight.abs()
 """
 ECONOMY = """
@@ -131,12 +134,12 @@ def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     space = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:traced"')
     (tmp_path / "toy.toml").write_text(space + ECONOMY)
     traces = tmp_path / "traces"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces)}
-    with two_nodes(environment) as address:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces), "NODES": "1"}
+    with two_nodes(environment | {"NODES": "2"}) as address:
         # without --address it is not joined, whatever the environment says
         search(tmp_path, environment | {"RAY_ADDRESS": address}, "one")
         traces.unlink()
-        search(tmp_path, environment, "two", "--address", address)
+        search(tmp_path, environment | {"NODES": "2"}, "two", "--address", address)
     nodes, modules = zip(*(line.split() for line in traces.read_text().splitlines()), strict=True)
     assert len(set(nodes)) == 2
     assert not [path for path in modules if path.startswith(str(tmp_path))]  # it was sent there

@@ -1,0 +1,202 @@
+"""Outputs that nothing computes or reads are gone, and the network computes the same."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import Conv, Tied, fault, mlp, seeded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from tune_prune import masks
+from tune_prune.compaction import compact
+from tune_prune.models import build
+from tune_prune.sizes import fit
+
+
+def inputs(*shape: int) -> torch.Tensor:
+    return torch.randn(4, *shape, generator=seeded(1))
+
+
+def same(model: nn.Module, given_: torch.Tensor) -> nn.Module:
+    """The compacted model, whose outputs are the model's."""
+    smaller = compact(model, given_)
+    torch.testing.assert_close(smaller(given_), model.eval()(given_), rtol=1e-5, atol=1e-5)
+    return smaller
+
+
+def sizes(model: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in masks.prunable(model).values()]
+
+
+def zero(weight: torch.Tensor, *where: object) -> None:
+    with torch.no_grad():
+        weight[where] = 0
+
+
+def test_a_neuron_that_nothing_computes_is_a_bias_of_the_next_layer() -> None:
+    model = mlp()
+    zero(model[1].weight, [0, 3])
+    with torch.no_grad():
+        model[1].bias[:] = 0.7
+    smaller = same(model, inputs(1, 8, 8))
+    assert sizes(smaller) == [(14, 64), (4, 14)]
+    expected = model[3].bias + model[3].weight[:, [0, 3]].sum(1) * 0.7
+    torch.testing.assert_close(smaller[3].bias, expected)
+
+
+def test_a_neuron_that_nothing_reads_is_gone_and_what_only_it_read() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    zero(model[4].weight, slice(None), 2)  # 2 of the second layer is not read
+    zero(model[2].weight, [0, 1, 3], 4)  # and 4 of the first by it alone
+    assert sizes(same(model, inputs(6))) == [(4, 6), (3, 4), (3, 3)]
+
+
+def test_filters_go_through_batch_norm_pooling_and_flattening() -> None:
+    model = Conv().eval()
+    torch.nn.init.normal_(model.features[1].running_mean)
+    zero(model.features[4].weight, slice(None), 1)  # the first convolution's second filter is not read
+    zero(model.head.weight, slice(None), slice(4, 8))  # nor is the second's second: four places of it
+    smaller = same(model, inputs(1, 8, 8))
+    assert sizes(smaller) == [(3, 1, 3, 3), (7, 3, 3, 3), (4, 28)]
+    assert smaller.features[1].num_features == 3
+    assert (smaller.features[0].out_channels, smaller.features[4].in_channels) == (3, 3)
+
+
+def test_a_constant_that_padding_interrupts_stays_unless_it_is_zero() -> None:
+    def convolutions(bias: float, padding: int) -> nn.Sequential:
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=padding))
+        zero(model[0].weight, 1)
+        with torch.no_grad():
+            model[0].bias[1] = bias
+        return model
+
+    assert sizes(same(convolutions(0.5, 1), inputs(1, 8, 8)))[0] == (3, 1, 3, 3)
+    assert sizes(same(convolutions(-0.5, 1), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)  # after the ReLU
+    assert sizes(same(convolutions(0.5, 0), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)
+
+
+def test_a_bias_is_made_where_there_was_none() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3, bias=False))
+    zero(model[0].weight, 2)
+    assert sizes(same(model, inputs(6))) == [(4, 6), (3, 4)]
+
+
+def test_a_layer_that_lost_everything_keeps_one_output() -> None:
+    model = mlp()
+    zero(model[1].weight)
+    assert sizes(same(model, inputs(1, 8, 8))) == [(1, 64), (4, 1)]
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.back, self.head = nn.Conv2d(6, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(x))
+        x = x + self.back(functional.relu(self.inner(x)))
+        return self.head(functional.adaptive_avg_pool2d(x, 1).view(x.size(0), -1))
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.other = nn.Linear(8, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return torch.cat([self.one(x), self.other(x)], dim=1)
+
+
+def test_what_is_added_stays_and_what_lies_within_goes() -> None:
+    model = Residual()
+    for layer in (model.first, model.inner, model.back):
+        zero(layer.weight, [0, 1])
+        torch.nn.init.zeros_(layer.bias)
+    assert sizes(same(model, inputs(1, 8, 8))) == [(4, 1, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3), (2, 4)]
+
+
+def test_what_one_of_two_readers_reads_stays() -> None:
+    model = Branches()
+    zero(model.one.weight, slice(None), [1, 2])
+    zero(model.other.weight, slice(None), [2, 3])
+    assert sizes(same(model, inputs(8))) == [(5, 8), (3, 5), (3, 5)]
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 2, 3))
+
+
+def transposed() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3))
+
+
+def tokens() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (1, 8, 8)),
+    "convolutions": (Conv, (1, 8, 8)),
+    "tied": (Tied, (1, 8, 8)),
+    "residual": (Residual, (1, 8, 8)),
+    "branches": (Branches, (8,)),
+    "grouped": (grouped, (2, 12, 12)),
+    "transposed": (transposed, (1, 8, 8)),
+    "tokens": (tokens, (7, 5)),
+    "as many tokens as features": (tokens, (6, 5)),
+    "lenet5": (lambda: build("lenet5"), (1, 28, 28)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.3, 0.99))
+@settings(max_examples=15)
+def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> None:
+    made, shape = KINDS[kind]
+    torch.manual_seed(seed)
+    model = made().eval()
+    with torch.no_grad():
+        for weight in masks.prunable(model).values():
+            rows = torch.rand(len(weight)) < share  # whole outputs, and single weights
+            weight[rows] = 0
+            weight[torch.rand_like(weight) < share] = 0
+    smaller = same(model, inputs(*shape))
+    count = sum(weight.numel() for weight in masks.prunable(model).values())
+    assert sum(weight.numel() for weight in masks.prunable(smaller).values()) <= count
+    # and its weights fit into the model again
+    again = made().eval()
+    fit(again, smaller.state_dict(), "x")
+    assert torch.equal(again(inputs(*shape)), smaller(inputs(*shape)))
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({"gate": Gate()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner["gate"](x)
+
+
+class Gate(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_traced_says_where() -> None:
+    assert fault(lambda: compact(Deciding(), inputs(3))).startswith("the model cannot be traced, in inner.gate: ")
+
+
+def test_weights_of_another_model_do_not_fit() -> None:
+    weights = mlp().state_dict()
+    assert fault(lambda: fit(Conv(), weights, "a.safetensors")).startswith("a.safetensors: ")
+    assert fault(lambda: fit(mlp(), weights | {"5.weight": torch.zeros(2, 2)}, "a")) == (
+        "a: the model has no place for 5.weight"
+    )
+    del weights["3.bias"]
+    assert fault(lambda: fit(mlp(), weights, "a")) == "a: 3.bias is missing; the file is damaged, or another model's"
