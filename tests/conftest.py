@@ -57,6 +57,28 @@ class Tied(nn.Module):
         return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
 
 
+class Deciding(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; what it does depends on its input, so that it has no graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Gate()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(inputs.flatten(1))
+
+
+class Gate(nn.Module):
+    """What decides there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(inputs if inputs.sum() > 0 else -inputs)
+
+
 def images() -> Data:
     """240 / 120 / 120 images of four classes, uint8 [n, 1, 8, 8]: a pattern a class, under noise."""
     generator = torch.Generator().manual_seed(5)

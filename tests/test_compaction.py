@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Conv, Tied, fault, mlp, seeded
+from conftest import Conv, Deciding, Tied, fault, mlp, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -174,22 +174,8 @@ def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> 
     assert torch.equal(again(inputs(*shape)), smaller(inputs(*shape)))
 
 
-class Deciding(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.ModuleDict({"gate": Gate()})
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner["gate"](x)
-
-
-class Gate(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x if x.sum() > 0 else -x
-
-
 def test_a_model_that_cannot_be_traced_says_where() -> None:
-    assert fault(lambda: compact(Deciding(), inputs(3))).startswith("the model cannot be traced, in inner.gate: ")
+    assert fault(lambda: compact(Deciding(), inputs(1, 8, 8))).startswith("the model cannot be traced, in inner: ")
 
 
 def test_weights_of_another_model_do_not_fit() -> None:

@@ -160,8 +160,16 @@ FAULTS = [
     ("budget = 7", "at_most = 0.5", "goal.at_most must be a table of costs, like {macs = 0.5}"),
     ("budget = 7", "at_most = {flops = 0.5}", "unknown key 'goal.at_most.flops'; known: macs, bytes"),
     ("budget = 7", "at_most = {macs = 0}", "goal.at_most.macs must be a number in [1e-09, inf), got 0"),
-    ("budget = 7", 'objectives = ["flops"]', "goal.objectives must be a list of costs, macs, bytes, each once, got"),
-    ("budget = 7", "objectives = [[]]", "goal.objectives must be a list of costs, macs, bytes, each once, got"),
+    (
+        "budget = 7",
+        'objectives = ["flops"]',
+        "goal.objectives must be a list of costs, macs, bytes, latency, each once, got",
+    ),
+    (
+        "budget = 7",
+        "objectives = [[]]",
+        "goal.objectives must be a list of costs, macs, bytes, latency, each once, got",
+    ),
     ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
     ("share = 0.25", "share = 0.95", "finish.share must be a number in [0, 0.9], got 0.95"),
     ("share = 0.25", "rounds = 0.5", "finish.rounds must be a whole number in [1, inf), got 0.5"),

@@ -13,7 +13,7 @@ STOREYS = {
     "torch": (
         "models splits given vision data norms augment masks multiply_adds granularity measure gates "
         "removal score_cache criteria schedule recipe sgd step training dropout plan pruning by_layer "
-        "checkpoint sparse_file sizes channels compaction dense task gpu"
+        "checkpoint sparse_file sizes channels compaction latency dense task gpu"
     ),
     "one model, by hand": "wanted one_model one_model_files sensitivity sensitivity_files",
     "a search, described": "curves groups knobs keys strategy space space_file storages config retracing replay prior",

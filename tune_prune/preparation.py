@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from tune_prune import __version__, criteria, masks, score_cache, storages, task
+from tune_prune import __version__, channels, criteria, masks, score_cache, storages, task
 from tune_prune.config import Config
 from tune_prune.data import load_data
 from tune_prune.errors import UserError
@@ -39,6 +40,7 @@ def describe(config: Config, space: Space) -> str:
     model = task.load_dense(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
     _something_to_search(space, shapes)
+    _measurable(space, model)
     task.fit_together(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
     rows = [f"  {name} = {knob}" for name, knob in space.params(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
@@ -56,8 +58,10 @@ def extent(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
     device = torch.device(config.own_device)
-    shapes = masks.shapes(build(space.model))
+    model = build(space.model)
+    shapes = masks.shapes(model)
     _something_to_search(space, shapes)
+    _measurable(space, model)
     prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source, say)
     info = RunInfo(
         space=space.name,
@@ -89,6 +93,15 @@ def _something_to_search(space: Space, shapes: Mapping[str, Shape]) -> None:
     if not any(isinstance(knob, Range | Choice) for knob in space.params(shapes).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
+
+
+def _measurable(space: Space, model: nn.Module) -> None:
+    """A `UserError` where latency is asked for of a model whose graph cannot be read."""
+    if "latency" in {*space.at_most, *space.objectives}:
+        try:
+            channels.found(model)
+        except UserError as error:
+            raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
 
 
 def _command(storage: str | None) -> str:

@@ -13,6 +13,7 @@ from ray import tune
 
 from tune_prune import checkpoint, given, multiply_adds, records, sparse_file
 from tune_prune.ancestry import Start
+from tune_prune.latency import Latency
 from tune_prune.limits import Limits
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known, Point, State, prune, start
@@ -95,6 +96,10 @@ class PruneTrainable(tune.Trainable):
         """Called once a worker: what all its trials share."""
         torch.set_num_threads(shared.threads)
         self._shared, self._task, self._known = shared, shared.task(), shared.statistics()
+        self._latency: Latency | None = None
+        if shared.limits.latency:
+            dense = self._task.dense_model(torch.device(shared.device))
+            self._latency = Latency(dense, as_float(self._task.validation.inputs[:8]))
         self._begin(config)
         self._cpu_began = 0.0  # what the worker took to start is its first trial's
 
@@ -146,6 +151,8 @@ class PruneTrainable(tune.Trainable):
             "macs": multiply_adds.share_left(state.masks, self._shared.uses),
             "bytes": len(sparse_file.dumps(self._task.model, state.model, state.masks)),
         }
+        if self._latency:
+            costs["latency"] = self._latency.share(state.model)
         feasible = limits.feasible(point.error, costs)
         saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
         if saved:

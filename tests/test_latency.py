@@ -1,0 +1,57 @@
+"""What a latency is measured of; how long anything takes is not asserted."""
+
+import pytest
+import torch
+from conftest import mlp, seeded
+from torch import nn
+
+from tune_prune import latency
+from tune_prune.latency import Latency, compare
+
+SAMPLES = torch.randn(8, 1, 8, 8, generator=seeded(0))
+
+
+class Clock:
+    """A clock that a call of a layer moves on by a second for each of its outputs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        def moved(module: nn.Module, args: object, output: torch.Tensor) -> None:
+            self.now += output.numel()
+
+        model[-1].register_forward_hook(moved)
+        return model
+
+
+def test_the_share_is_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", clock)
+    first = clock.watch(nn.Sequential(nn.Linear(3, 8)))
+    second = clock.watch(nn.Sequential(nn.Linear(3, 2)))
+    assert compare(first, second, torch.zeros(5, 3)) == (40.0, 10.0, 0.25)
+
+
+def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, pruned = mlp(), mlp()
+    with torch.no_grad():
+        pruned[1].weight[:12] = 0
+    measured: list[list[tuple[int, ...]]] = []
+
+    def noted(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> tuple[float, float, float]:
+        measured.extend([[tuple(p.shape) for p in model.parameters()] for model in (first, second)])
+        assert inputs.shape == (1, 1, 8, 8)
+        return 2.0, 1.0, 0.5
+
+    monkeypatch.setattr(latency, "compare", noted)
+    assert Latency(dense, SAMPLES).share(pruned) == 0.5
+    assert measured == [[(16, 64), (16,), (4, 16), (4,)], [(4, 64), (4,), (4, 4), (4,)]]
+    assert pruned[1].weight.shape == (16, 64)  # the model itself stays as it is
+
+
+def test_a_real_clock_moves() -> None:
+    assert all(value > 0 for value in compare(mlp(), mlp(), SAMPLES))
