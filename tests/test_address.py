@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.address import arguments_of, called, is_address, load
+from tune_prune.address import NO_CODE, arguments_of, called, is_address, load, refuse
 from tune_prune.errors import UserError
 
 Write = Callable[[str, str], None]
@@ -160,3 +160,13 @@ def test_a_module_without_callables(module: Write) -> None:
 
 def test_what_is_found_must_be_callable() -> None:
     assert "version_info is of type version_info" in message("sys:version_info")
+
+
+def test_no_code_refuses_what_would_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NO_CODE, "")
+    refuse(False)
+    load("conftest:mlp")
+    refuse(True)
+    said = "'conftest:mlp' names code to be run, which --no-code refuses; leave that out if you trust it"
+    assert message("conftest:mlp") == said
+    assert message("subprocess:run(args='true', shell=True)").startswith("\"subprocess:run(args='true', shell=True)\"")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import images, mlp
+from conftest import fault, images, mlp
 
 from tune_prune import checkpoint, conf, masks, one_model, wanted
 from tune_prune.conf import Conf
@@ -221,3 +221,14 @@ def test_the_dense_model_teaches() -> None:
     untrained = evaluate(mlp(), data.validation).error
     assert found[0][0].error < untrained - 20  # an untrained teacher teaches nothing
     assert found[1][0].error > untrained - 20
+
+
+def test_a_checkpoint_that_names_code_is_vouched_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.write(path, "conftest:mlp", mlp(), {})
+    said = f"{path}: its model is code, 'conftest:mlp'; if you trust it, add --model conftest:mlp"
+    assert fault(lambda: one_model.vouched(path, None)) == said
+    one_model.vouched(path, "conftest:mlp")
+    other = f"{path}: holds model 'conftest:mlp', not 'lenet5'; leave out --model, or name it as the file does"
+    assert fault(lambda: one_model.vouched(path, "lenet5")) == other
+    one_model.vouched(one_model.PRUNED_LENET5, None)

@@ -414,10 +414,20 @@ def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
 
 def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:
     toml.write_text(SPACE.replace("lr = 0.05\n[space.ratio]", "lr = 1e30\n[space.ratio]"))
-    code, run_dir = searched(toml)
+    code, run_dir = searched(toml, max_failures=1.0)
     assert code == (0 if summary_of(run_dir)["front"] else 3)
     assert summary_of(run_dir)["trials"]["failed"] == 8
     assert all("DivergedError" in reason for reason in pd.read_csv(run_dir / "trials.csv")["reason"])
+
+
+def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("lr = 0.05\n[space.ratio]", "lr = 1e30\n[space.ratio]"))
+    said = "6 of 6 trials failed, more than --max-failures 0.5; the last: DivergedError: the training loss became nan"
+    with pytest.raises(RuntimeError, match=said):
+        searched(toml)
+    assert summary_of(toml.parent / "run")["trials"]["failed"] == 6
+    assert resumed(toml.parent / "run", max_failures=1.0) in (0, 3)
+    assert summary_of(toml.parent / "run")["trials"]["failed"] == 8
 
 
 # Pieces

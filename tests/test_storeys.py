@@ -9,7 +9,7 @@ import pytest
 import tune_prune
 
 STOREYS = {
-    "plain Python": "errors registry address atomic seeds pareto confidence conf limits records ancestry",
+    "plain Python": "errors watchdog registry address atomic seeds pareto confidence conf limits records ancestry",
     "torch": (
         "models splits given vision data norms augment masks multiply_adds granularity measure gates "
         "removal score_cache criteria schedule recipe sgd step training dropout plan pruning by_layer "

@@ -1,3 +1,4 @@
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import pytest
 import torch
 from conftest import Conv, task_of
 
-from tune_prune import checkpoint, masks, records, sparse_file
+from tune_prune import checkpoint, masks, records, sparse_file, trainable
 from tune_prune.ancestry import Start
 from tune_prune.limits import COSTS, Limits
 from tune_prune.masks import count_removed, prunable
@@ -144,8 +145,27 @@ def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
 
 def test_the_limit_itself_is_feasible(shared: Shared) -> None:
     error = run(worker(shared, config(4))).last.val_error
-    for limit, feasible in ((error, True), (error - 1e-6, False)):
-        assert run(worker(replace(shared, limits=Limits(limit)), config(4))).last.feasible == feasible
+    for trial, limit, feasible in ((5, error, True), (6, error - 1e-6, False)):
+        assert run(worker(replace(shared, limits=Limits(limit)), config(trial))).last.feasible == feasible
+
+
+def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = threading.Event()
+    monkeypatch.setattr(trainable.os, "_exit", lambda code: gone.set())
+    worker(replace(shared, timeout=0.05), config(4))
+    assert gone.wait(20)
+    record = records.read(records.path_of(shared.run_dir, 4))
+    assert (record.state, record.reason) == ("failed", "it took longer than --trial-timeout, 0.05 s")
+    again = worker(replace(shared, timeout=1000.0), config(4))  # as Ray does after a process has died
+    assert again.step() == {"trial": 4, "rounds": 0, "done": True}
+    assert records.read(records.path_of(shared.run_dir, 4)) == record
+
+
+def test_a_trial_that_ends_in_time(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable.os, "_exit", lambda code: pytest.fail("it was in time"))
+    made = worker(replace(shared, timeout=1000.0), config(4))
+    assert run(made).state == "complete"
+    assert made._watchdog._timer is None
 
 
 def broken(weight: torch.Tensor) -> torch.Tensor:

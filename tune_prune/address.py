@@ -4,6 +4,7 @@ import ast
 import difflib
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from types import ModuleType
 
@@ -18,10 +19,26 @@ def is_address(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
+NO_CODE = "TUNE_PRUNE_NO_CODE"
+"""The environment variable under which no address is imported, here and in the processes that are started from here."""
+
+KNOWN = ("torchvision.models", "tune_prune.given")
+"""Modules whose factories are no code of a file's author: what they are called with are plain values."""
+
+
+def refuse(wanted: bool) -> bool:
+    """Import no address from now on, if that is wanted: what `--no-code` does."""
+    if wanted:
+        os.environ[NO_CODE] = "1"
+    return wanted
+
+
 def load(address: str) -> Callable[..., object]:
     """Import the callable at an address, with its arguments where it has some; a UserError says which part is wrong."""
     if not is_address(address):
         raise UserError(f"{address!r} is not an address; write {FORM}")
+    if os.environ.get(NO_CODE) and address.partition(":")[0] not in KNOWN:
+        raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
     arguments = arguments_of(address)
     module_name, _, name = address.partition("(")[0].partition(":")
     module = _import(module_name, address)

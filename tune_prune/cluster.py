@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tune_prune.address import NO_CODE
 from tune_prune.errors import UserError, known
 
 PATIENCE = 15.0
@@ -67,7 +68,7 @@ def environment(variables: Iterable[str]) -> dict[str, Any]:
         "py_modules": [str(Path(__file__).parent)],
         "working_dir": str(Path.cwd()),
         "excludes": MODULES,
-        "env_vars": {name: os.environ[name] for name in variables if name in os.environ},
+        "env_vars": {name: os.environ[name] for name in (*variables, NO_CODE) if name in os.environ},
     }
 
 

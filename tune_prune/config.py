@@ -29,6 +29,7 @@ class Config:
     `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in percentage
     points; `finish` the share of the trials that finish others. None means that the machine or the space decides.
     `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test images.
+    A trial is given up after `trial_timeout` seconds, a search once more than `max_failures` of its trials have failed.
     `study` is its name in `storage`, which no other run has.
     """
 
@@ -45,6 +46,8 @@ class Config:
     cpus_per_trial: float = 1.0
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    trial_timeout: float | None = None
+    max_failures: float = 0.5
     address: str | None = None
     storage: str | None = None
     study: str | None = None
@@ -59,6 +62,7 @@ class Config:
         _require(self.sampler in SAMPLERS, "--sampler", f"one of {known(SAMPLERS)}", self.sampler)
         _require(0 <= self.seed < 2**32, "--seed", "between 0 and 4294967295", self.seed)
         _require(self.device in ("auto", "cpu", "cuda"), "--device", "one of auto, cpu, cuda", self.device)
+        _require(0 <= self.max_failures <= 1, "--max-failures", "between 0 and 1 of the trials", self.max_failures)
         _require(self.cpus_per_trial > 0, "--cpus-per-trial", "above 0", self.cpus_per_trial)
         _require((self.gpus_per_trial or 0) >= 0, "--gpus-per-trial", "at least 0", self.gpus_per_trial)
         if self.sampler == "gp" and find_spec("scipy") is None:
@@ -113,14 +117,14 @@ def _require(holds: bool, flag: str, rule: str, value: object) -> None:
         raise UserError(f"{flag} must be {rule}, got {value}")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, flag: str = "--time-budget") -> float:
     """Seconds of a duration such as `90`, `90s`, `15m` or `1h30m`."""
     number = r"(\d+(?:\.\d+)?)"
     match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
     parts = zip(match.groups(), (3600, 60, 1), strict=True) if match else ()
     seconds = sum(float(part or 0) * unit for part, unit in parts)
     if seconds <= 0:
-        raise UserError(f"--time-budget must be a duration such as 90s, 15m or 1h30m, got {text!r}")
+        raise UserError(f"{flag} must be a duration such as 90s, 15m or 1h30m, got {text!r}")
     return seconds
 
 

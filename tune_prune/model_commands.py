@@ -5,11 +5,15 @@ from typing import Annotated
 
 import typer
 
+from tune_prune import address
 from tune_prune.errors import UserError
 
 Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+NoCode = Annotated[
+    bool, typer.Option("--no-code", callback=address.refuse, help="Import no package.module:name that a file names.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
@@ -96,6 +100,7 @@ def prune(
     replay: Annotated[
         bool, typer.Option("--replay", help="Run --conf as its comments say; compare with what they state.")
     ] = False,
+    no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
     """Prune layers of one model, once or iteratively, with or without retraining."""
@@ -163,7 +168,9 @@ def test(
         Path | None, typer.Argument(help="A .safetensors file.  [default: the pruned lenet5 of the package]")
     ] = None,
     data: Data = "mnist",
+    model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
     device: Device = "auto",
+    no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
     """Test error and compression of a saved model."""
@@ -174,5 +181,7 @@ def test(
     from tune_prune.training import pick_device
 
     say = silent if json else echo
-    result = one_model.measure(checkpoint or one_model.PRUNED_LENET5, load_data(data, say), pick_device(device), say)
+    path = checkpoint or one_model.PRUNED_LENET5
+    one_model.vouched(path, model)
+    result = one_model.measure(path, load_data(data, say), pick_device(device), say)
     typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

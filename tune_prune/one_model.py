@@ -1,5 +1,6 @@
 """Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, criteria, masks, pruning
+from tune_prune.address import is_address
 from tune_prune.by_layer import Reached, prune_by_layer
 from tune_prune.conf import Conf
 from tune_prune.errors import UserError, known
@@ -133,6 +135,15 @@ def _check_left(wanted: Conf, model: nn.Module, source: str) -> None:
 def layer_counts(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
     """Per layer: weights in all, and kept."""
     return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
+
+
+def vouched(path: Path, model: str | None) -> None:
+    """A `UserError` where a checkpoint names code that the user has not named as well: it may be a stranger's file."""
+    named = checkpoint.read(path).model
+    if model is not None and model != named:
+        raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
+    if model is None and is_address(named) and not named.startswith("torchvision:"):
+        raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
 
 
 def measure(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:

@@ -77,6 +77,8 @@ def search(
     if stop.signal is not None:
         screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
+    if stop.reason and stop.reason == stop.fault():
+        raise RuntimeError(f"{stop.reason}; what was measured is in {run_dir}")
     if missing and not stop.reason:
         raise RuntimeError(f"Ray ended {missing} trials early, see ray.log; go on with --resume {run_dir}")
     return code
@@ -145,11 +147,13 @@ class _Run:
         searcher = self._searcher()
         threads = max(1, int(config.cpus_per_trial))
         statistics = known_statistics(self.space, made, config, self.screen.say) if searcher.missing else {}
-        shared = Shared.of(made, self.run_dir, info.limits, config.torch_device, threads, statistics)
+        shared = Shared.of(
+            made, self.run_dir, info.limits, config.torch_device, threads, statistics, config.trial_timeout
+        )
         if searcher.missing and not self.stop.reason:
             with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
                 info = replace(info, concurrency=concurrency)
-                self.stop.judge = searcher.judge
+                self.stop.judge, self.stop.fault = searcher.judge, searcher.fault
                 run_trials(shared, searcher, config, concurrency, self.stop)
                 while searcher.process and searcher.missing and not self.stop.stop_all():
                     if searcher.anything_to_do:  # what a process left behind that died
@@ -176,6 +180,7 @@ class _Run:
             economy=space.economy,
             totals=info.totals,
             finish_seconds=space.finish.rounds * self.pace.of(space.finish.steps // space.finish.rounds),
+            max_failures=config.max_failures,
             noise=standard_error(info.dense_val_error, len(self.prepared.task.validation.labels)),
         )
         progress = Progress(info, self.screen, self.budget, self.pace.evaluation)

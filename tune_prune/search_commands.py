@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tune_prune.model_commands import NoCode
+
 
 def search(
     space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
@@ -38,6 +40,13 @@ def search(
     address: Annotated[str | None, typer.Option(help="An existing Ray cluster: auto or HOST:PORT.")] = None,
     storage: Annotated[str | None, typer.Option(help="URL of the study.  [default: the run's study.db]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and stop.")] = False,
+    trial_timeout: Annotated[
+        str | None, typer.Option(help="Give up a trial that takes longer: 90s, 15m, 1h30m.  [default: never]")
+    ] = None,
+    max_failures: Annotated[
+        float | None, typer.Option(help="End once more than this share of the trials has failed.  [default: 0.5]")
+    ] = None,
+    no_code: NoCode = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on the screen but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
 ) -> int:
@@ -64,6 +73,8 @@ def search(
         "cpus_per_trial": cpus_per_trial,
         "gpus_per_trial": gpus_per_trial,
         "max_concurrent": max_concurrent,
+        "trial_timeout": None if trial_timeout is None else configs.parse_duration(trial_timeout, "--trial-timeout"),
+        "max_failures": max_failures,
         "address": address,
         "storage": storage,
     }

@@ -24,6 +24,9 @@ from tune_prune.seeds import derive_seed
 from tune_prune.space import ratios_of
 from tune_prune.turns import Goal, Turns
 
+FEW = 6
+"""Trials that have to have ended before their failures end a search."""
+
 MAX_STARTS = 3
 """A trial that took its process down this often is given up as failed."""
 
@@ -158,6 +161,16 @@ class StudySearcher(Searcher):
         elif said:
             self._stopped[number] = said
         return number in self._stopped
+
+    def fault(self) -> str:
+        """Why to end the search before its budget, or nothing: more trials have failed than may."""
+        ended, most = len(self.records), self._goal.max_failures
+        failed = [record for record in self.records.values() if record.state == "failed"]
+        if ended < FEW or len(failed) <= most * ended:
+            return ""
+        return (
+            f"{len(failed)} of {ended} trials failed, more than --max-failures {most:g}; the last: {failed[-1].reason}"
+        )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: see `__getstate__`."""

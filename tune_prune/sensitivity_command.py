@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tune_prune.errors import UserError
-from tune_prune.model_commands import AsJson, Data, Device, Model, silent
+from tune_prune.model_commands import AsJson, Data, Device, Model, NoCode, silent
 
 if TYPE_CHECKING:
     from tune_prune.pruning import Known
@@ -30,6 +30,7 @@ def sensitivity(
     device: Device = "auto",
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Workers at a time.  [default: as fit]")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to, or to add to.")] = Path("sensitivity"),
+    no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
     """Prune each layer alone, over a grid of ratios; write the curves as CSV and picture."""

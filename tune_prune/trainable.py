@@ -1,5 +1,6 @@
 """The Ray Tune trainable: an adapter around pruning.py, with no science in it. One step is one round."""
 
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from tune_prune.space import to_plan
 from tune_prune.splits import Split, as_float
 from tune_prune.task import Task
 from tune_prune.training import Measured
+from tune_prune.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,22 @@ class Shared:
     uses: Mapping[str, float]
     device: str
     threads: int
+    timeout: float | None
     known: dict[str, dict[str, np.ndarray]]
     models: Mapping[str, given.Model]
 
     @classmethod
     def of(
-        cls, task: Task, run_dir: Path, limits: Limits, device: str, threads: int, known: Known | None = None
+        cls,
+        task: Task,
+        run_dir: Path,
+        limits: Limits,
+        device: str,
+        threads: int,
+        known: Known | None = None,
+        timeout: float | None = None,
     ) -> "Shared":
-        """Share a task; `limits` are what points must keep, `known` what `prune` takes."""
+        """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
         arrays = {
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
             "validation": task.validation.inputs, "validation_labels": task.validation.labels,
@@ -56,7 +66,9 @@ class Shared:
         }
         models = given.behind(task.model)
         uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
-        return cls(task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, found, models)
+        return cls(
+            task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
+        )
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +127,11 @@ class PruneTrainable(tune.Trainable):
         self._start_from: Start | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
+        path = records.path_of(self._shared.run_dir, self._trial)
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
+        # written by a process that gave it up, where Ray begins it again: it has ended
+        self._ended = path.is_file() and records.read(path).state in records.FINAL
+        self._watchdog = Watchdog(self._shared.timeout, self._give_up)
         self._state = self._start()
         task = self._task
         self._rounds: Iterator[Point] = prune(
@@ -135,13 +151,23 @@ class PruneTrainable(tune.Trainable):
             state.rounds_done = self._plan.rounds_within(self._start_from.ratios)
         return state
 
+    def _give_up(self) -> None:
+        """End this process: what hangs cannot be asked to stop. The trial's record says why."""
+        self._report("failed", f"it took longer than --trial-timeout, {self._shared.timeout:g} s")
+        os._exit(1)
+
     def step(self) -> dict[str, Any]:
         """One round. What a trial raises is its own failure, told in its record; the others go on."""
+        if self._ended:
+            return {"trial": self._trial, "rounds": 0, "done": True}
         try:
             point = next(self._rounds)
         except Exception as error:
+            self._watchdog.stop()
             return self._report("failed", " ".join(f"{type(error).__name__}: {error}".split()))
         last = point.round == self._plan.rounds
+        if last:
+            self._watchdog.stop()
         self._points.append(self._record_point(point, keep=last))
         return self._report("complete" if last else "running")
 

@@ -24,13 +24,15 @@ def _never(trial_id: str) -> bool:
 class Stop(tune.Stopper):
     """Ends a search: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
 
-    `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended.
+    `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended; `fault`
+    says why to end the whole search, or nothing.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.reason = ""
         self.judge: Callable[[str], bool] = _never
+        self.fault: Callable[[], str] = str
         self.signal: int | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -41,6 +43,7 @@ class Stop(tune.Stopper):
         """Whether to end now; Tune asks several times a second."""
         if not self.reason and self._budget.left <= 0:
             self.reason = "time budget"
+        self.reason = self.reason or self.fault()
         return bool(self.reason)
 
     @contextmanager

@@ -24,6 +24,7 @@ class Goal:
     """What a search works for: within what budget, what points must keep, what is kept for finishing.
 
     `guesses` are tried first, and then `levels`, which are ascending in compression, as far as they are not too much.
+    A search ends once more than `max_failures` of its trials have failed.
     `totals` are the weights of each layer, `finish_seconds` what finishing a trial is thought to take, `noise` the
     standard error of the dense model's error, in percentage points.
     """
@@ -38,6 +39,7 @@ class Goal:
     totals: Mapping[str, int] = field(default_factory=dict)
     finish_seconds: float = 0.0
     noise: float = 0.0
+    max_failures: float = 1.0
 
     @property
     def limit(self) -> float:
