@@ -72,11 +72,11 @@ class Ledger:
         return from_study(self._drawn[number], self._knobs)
 
     def start_of(self, number: int) -> Start | None:
-        """The round that a trial begins at; None means the dense model."""
+        """The round that a trial begins at; None means the dense model, as it does where the round's record is lost."""
         attrs = self._attrs[number]
-        if "parent" not in attrs:
+        parent = self.records.get(attrs.get("parent", -1))
+        if parent is None:
             return None
-        parent = self.records[attrs["parent"]]
         begun = next(point for point in parent.points if point.round == attrs["parent_round"])
         return Start.at(parent.trial, begun)
 
@@ -96,8 +96,9 @@ class Ledger:
         return number
 
     def note(self, number: int, key: str, value: object) -> None:
-        """Note something of a trial that runs."""
-        Trial(self._study, self._ids[number]).set_user_attr(key, value)
+        """Note something of a trial that runs; of one that runs again since its record is lost the study takes none."""
+        if number not in self.told:
+            Trial(self._study, self._ids[number]).set_user_attr(key, value)
         self._attrs[number][key] = value
 
     def saved(self, number: int) -> TrialRecord | None:

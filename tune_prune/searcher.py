@@ -217,8 +217,9 @@ class StudySearcher(Searcher):
                 self._end(self._marked(record))
             elif not told and attrs.get("starts", 1) >= MAX_STARTS:
                 self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
-            elif not told:
-                self._ledger.note(number, "by", self._company.name)
+            else:  # cut off, or its record is lost
+                if self._company.name:
+                    self._ledger.note(number, "by", self._company.name)
                 self._again.append(number)
         self._sweep()
 

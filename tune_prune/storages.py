@@ -8,20 +8,36 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tune_prune.errors import UserError
 
+LOCKED = 60
+"""Seconds that another program may hold a study.db."""
+
 PATIENCE = 15
 """Seconds that a server has to take a connection."""
 
 
 def own(run_dir: Path) -> RDBStorage:
-    """The study.db of a run."""
-    # a reader such as a dashboard may hold SQLite's lock for a moment
-    return RDBStorage(f"sqlite:///{run_dir / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}})
+    """The study.db of a run; a `UserError` where it is damaged, or locked for a minute."""
+    path = run_dir / "study.db"
+    try:
+        # a reader such as a dashboard may hold SQLite's lock for a moment
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCKED}})
+    except (SQLAlchemyError, RuntimeError, AssertionError) as error:  # Optuna asserts what it finds in its tables
+        raise UserError(
+            f"{path}: cannot be used ({_reason(error)}); put a copy back, or use a new --run-dir"
+        ) from error
+
+
+def place(storage: RDBStorage) -> str:
+    """What a storage is called in a message."""
+    return str(storage.engine.url.database if storage.engine.url.get_backend_name() == "sqlite" else bare(storage.url))
 
 
 def on(url: str) -> RDBStorage:
     """The storage at a URL, such as `postgresql://user:password@host/database`; a `UserError` without its password."""
     at = _url(url)
-    timeout = {"postgresql": {"connect_timeout": PATIENCE}, "sqlite": {"timeout": 60}}.get(at.get_backend_name(), {})
+    timeout = {"postgresql": {"connect_timeout": PATIENCE}, "sqlite": {"timeout": LOCKED}}.get(
+        at.get_backend_name(), {}
+    )
     try:
         # asked whether it is alive before each use: a server may start anew during a search
         engine = {"connect_args": timeout, "pool_pre_ping": True}
@@ -32,8 +48,11 @@ def on(url: str) -> RDBStorage:
             raise UserError(f"{_flag(at)}: needs a driver; pip install 'tune-prune[postgres]'") from error
         raise UserError(f"{_flag(at)}: its driver is not installed ({error})") from error
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise UserError(f"{_flag(at)}: cannot be opened ({reason})") from error
+        raise UserError(f"{_flag(at)}: cannot be opened ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
 
 
 def check(url: str) -> None:

@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from tune_prune import storages
 from tune_prune.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
@@ -133,7 +134,8 @@ def open_study(
     elif known != fingerprint:
         raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
     if any((run_dir / "results").glob("*.json")) and not study.get_trials(deepcopy=False):
-        raise UserError(f"{run_dir}: there are trials, and its study has none; is it in another --storage?")
+        lost = f"{storages.place(storage)}: the study has no trials, and {run_dir / 'results'} has; the study was lost"
+        raise UserError(f"{lost}: put it back, or begin again with a new --run-dir")
     return study
 
 

@@ -83,10 +83,9 @@ def tell(
 
 def told(run_dir: Path) -> dict[str, Any] | None:
     """The summary of a run that has been told to its end, test images and all, as it is now; else None."""
-    path = run_dir / "summary.json"
-    if not path.is_file():
+    summary = _earlier(run_dir)
+    if summary is None:
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     found = records.read_all(run_dir)
     trials = summary["trials"]
     counted = trials["completed"] + trials["stopped"] + trials["failed"]
@@ -101,8 +100,17 @@ def _closed(record: TrialRecord, reason: str) -> TrialRecord:
 
 def _earlier_wall(run_dir: Path) -> float:
     """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
-    path = run_dir / "summary.json"
-    return float(json.loads(path.read_text(encoding="utf-8"))["wall_seconds"]) if path.is_file() else 0.0
+    summary = _earlier(run_dir)
+    return 0.0 if summary is None else float(summary["wall_seconds"])
+
+
+def _earlier(run_dir: Path) -> dict[str, Any] | None:
+    """The summary that there is; a damaged one is none, for it is about to be written anew from the records."""
+    try:
+        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return summary
 
 
 def _refitted(member: Member, files: Mapping[str, str]) -> Member:
