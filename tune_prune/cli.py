@@ -49,7 +49,10 @@ def main(command: str | None = None) -> None:
     except Exception as error:
         if os.environ.get("TUNE_PRUNE_TRACEBACK"):
             raise
-        told = f"{type(error).__name__}: {error}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
+        cause = error
+        while isinstance(cause.__cause__, Exception):  # what a library makes of it says less: of a full disk, say
+            cause = cause.__cause__
+        told = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
         code = _fail(told, 1)
     sys.exit(code)
 

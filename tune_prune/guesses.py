@@ -10,6 +10,7 @@ import torch
 from tune_prune import prior
 from tune_prune.config import Config
 from tune_prune.curves import Curve
+from tune_prune.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import OwnKnob, Range
 from tune_prune.preparation import Prepared, known_statistics
@@ -54,7 +55,14 @@ def _curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str
     known = known_statistics(space.with_pruners([_pruner(space)]), made, config, say)
     device = torch.device(config.own_device)
     as_one = to_plan(space.middle(prepared.info.shapes)).granularity
-    return prior.measure(made, ratios, _pruner(space), device, known, images or prior.LEAST_IMAGES, as_one)
+    try:
+        return prior.measure(made, ratios, _pruner(space), device, known, images or prior.LEAST_IMAGES, as_one)
+    except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
+        told = f"pruner {_pruner(space)} fails on the dense model ({type(error).__name__}: {error})"
+        if asked:
+            raise UserError(f"{space.source}: the layers cannot be measured: {told}") from error
+        say(f"no first levels: {told}")
+        return {}
 
 
 def _levels(space: Space, prepared: Prepared, curves: Mapping[str, Curve], config: Config) -> list[dict[str, object]]:

@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -35,18 +37,32 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     _log_to(log)
-    if config.address:
-        _join(config.address)
-    else:
-        store = max(128 * 2**20, 2 * shared_bytes)
-        quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-        # one's own, also where a cluster that was not asked for runs on this machine or RAY_ADDRESS names one
-        ray.init(address="local", object_store_memory=store, **quiet)
+    with _own_sigterm():
+        if config.address:
+            _join(config.address)
+        else:
+            _start(shared_bytes)
     try:
         with redirect_stdout(_ToLog()):
             yield _concurrency(config, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+def _start(shared_bytes: int) -> None:
+    store = max(128 * 2**20, 2 * shared_bytes)
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # one's own, also where a cluster that was not asked for runs on this machine or RAY_ADDRESS names one
+    ray.init(address="local", object_store_memory=store, **quiet)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """SIGTERM stays what it is: Ray, when it starts, takes it for a crash of its own."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _join(address: str) -> None:

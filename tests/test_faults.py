@@ -1,0 +1,234 @@
+"""What goes wrong in days, caused for real: processes killed, hung and starved, a full disk, a locked database.
+
+`python -m pytest -m faults` runs a few of each; `FAULTS=whole python -m pytest -n 0 -s -m faults` what is in
+docs/reliability.md.
+"""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from test_launch import DEADLINE, MODULE, Lab, ended, final, until
+from test_run import SPACE, summary_of
+
+from tune_prune import records
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+WHOLE = os.environ.get("FAULTS") == "whole"
+PRUNERS = '''
+
+def slow(weight):
+    time.sleep(0.1)
+    return weight.abs()
+
+
+def hangs_once(weight):
+    """The first of all calls in a worker never returns."""
+    if not in_driver() and not (HERE / "hung").exists():
+        (HERE / "hung").touch()
+        time.sleep(100000)
+    return weight.abs()
+
+
+def hungry_once(weight):
+    """The first of all calls in a worker asks for more memory than there can be."""
+    if not in_driver() and not (HERE / "fed").exists():
+        (HERE / "fed").touch()
+        bytearray(1 << 62)
+    return weight.abs()
+
+
+def dies(weight):
+    """Takes its process with it, in each trial that is asked for, the first time that it is begun."""
+    if not in_driver() and random.random() < 0.1:
+        os.kill(os.getpid(), 9)
+    return weight.abs()
+
+
+def not_a_number(weight):
+    return weight * float("nan")
+
+
+def in_driver():
+    import ray
+    return not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None
+'''
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    (tmp_path / "my_lab.py").write_text("import random\n" + MODULE + PRUNERS)
+    yield made
+    made.kill()
+
+
+def space(lab: Lab, pruner: str, more: str = "") -> None:
+    text = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', f'"my_lab:{pruner}"')
+    (lab.folder / "toy.toml").write_text(text + more)
+
+
+def search(lab: Lab, *flags: object) -> "subprocess.Popen[str]":
+    if (lab.folder / "run" / "run.json").exists():
+        return lab.start("-m", "tune_prune", "search", "--resume", "run", *flags)
+    return lab.start("-m", "tune_prune", "search", "--space", "toy.toml", "--run-dir", "run", *flags)
+
+
+def check(run_dir: Path, trials: int) -> list[records.TrialRecord]:
+    """Every trial is there once and has ended, in the records, in the study and in the tables."""
+    found = records.read_all(run_dir)
+    assert [record.trial for record in found] == list(range(trials))
+    assert {record.state for record in found} <= set(records.FINAL)
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{run_dir / 'study.db'}")
+    assert [trial.number for trial in study.trials] == list(range(trials))
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert list(pd.read_csv(run_dir / "trials.csv")["trial"]) == list(range(trials))
+    return found
+
+
+def test_the_driver_killed_at_random_moments(lab: Lab) -> None:
+    space(lab, "slow")
+    run_dir, times, budget = lab.folder / "run", 20 if WHOLE else 2, 60 if WHOLE else 10
+    rng = random.Random(1)
+    before: dict[str, tuple[bytes, int]] = {}
+    for _ in range(times):
+        process = search(lab, "--budget", budget, "--max-concurrent", 2, "--quiet")
+        wanted = rng.randint(1, 3)
+        until(lambda: process.poll() is not None or len(final(run_dir)) >= len(before) + wanted)  # noqa: B023
+        moment = time.monotonic() + rng.random()  # anywhere in what follows
+        until(lambda: process.poll() is not None or time.monotonic() > moment)  # noqa: B023
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        lab.kill()
+        now = final(run_dir)
+        assert {name: now.get(name) for name in before} == before  # none lost, none run twice
+        before = now
+    code, _, err = ended(search(lab, "--budget", budget, "--max-concurrent", 2, "--quiet"))
+    assert (code, err) == (0, "")
+    after = final(run_dir)
+    assert {name: after[name] for name in before} == before
+    found = check(run_dir, budget)
+    failed = [record for record in found if record.state == "failed"]
+    assert all("cut off" in record.reason for record in failed)
+    print(
+        f"driver: {times} kills, {len(before)} results before the last start, none lost or run twice, {budget} trials"
+    )
+
+
+def test_workers_killed_at_random(lab: Lab) -> None:
+    space(lab, "dies")
+    trials = 40 if WHOLE else 8
+    code, _, err = ended(search(lab, "--budget", trials, "--max-concurrent", 2, "--quiet"))
+    assert (code, err) == (0, "")
+    found = check(lab.folder / "run", trials)
+    failed = [record for record in found if record.state == "failed"]
+    assert all(record.reason == "its worker process died, again after each retry" for record in failed)
+    print(f"workers: {trials} trials, budget met, {len(failed)} given up after three deaths")
+
+
+def test_a_trial_that_hangs_is_given_up(lab: Lab) -> None:
+    space(lab, "hangs_once")
+    code, _, err = ended(search(lab, "--budget", 4, "--max-concurrent", 1, "--trial-timeout", "5s", "--quiet"))
+    assert (code, err) == (0, "")
+    found = check(lab.folder / "run", 4)
+    assert [record.state for record in found].count("failed") == 1
+    assert found[0].reason == "it took longer than --trial-timeout, 5 s"
+
+
+def test_a_trial_without_memory_fails_alone(lab: Lab) -> None:
+    space(lab, "hungry_once")
+    code, _, err = ended(search(lab, "--budget", 4, "--max-concurrent", 1, "--quiet"))
+    assert (code, err) == (0, "")
+    found = check(lab.folder / "run", 4)
+    assert [(record.state, record.reason[:11]) for record in found if record.state == "failed"] == [
+        ("failed", "MemoryError")
+    ]
+    assert "MemoryError" in pd.read_csv(lab.folder / "run" / "trials.csv")["reason"][0]
+
+
+def test_scores_that_are_no_numbers_end_the_run_with_what_there_is(lab: Lab) -> None:
+    space(lab, "not_a_number")
+    code, _, err = ended(search(lab, "--budget", 20, "--max-concurrent", 2, "--quiet"))
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "trials failed, more than --max-failures 0.5; the last: ScoreError: pruner my_lab:not_a_number gave" in err
+    assert (lab.folder / "run" / "trials.csv").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_and_a_second_one(lab: Lab, number: signal.Signals, code: int) -> None:
+    space(lab, "slow")
+    run_dir = lab.folder / "run"
+    process = search(lab, "--budget", 100, "--max-concurrent", 2, "--quiet")
+    until(lambda: len(final(run_dir)) >= 1)
+    process.send_signal(number)
+    assert ended(process) == (code, "", "")
+    assert summary_of(run_dir)["trials"]["completed"] >= 1
+    process = search(lab, "--budget", 100, "--max-concurrent", 2, "--quiet")
+    done = len(final(run_dir))
+    until(lambda: len(final(run_dir)) > done)
+    process.send_signal(number)
+    process.send_signal(number)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == code
+    lab.kill()
+
+
+def test_a_disk_that_is_full(lab: Lab) -> None:
+    small = lab.folder / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if subprocess.run([*mount, "size=700k", "tmpfs", small], capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    (lab.folder / "run").symlink_to(small / "run")
+    (small / "run").mkdir()
+    try:
+        space(lab, "mag")
+        process = lab.start("-m", "tune_prune", "search", "--space", "toy.toml", "--run-dir", "small/run",
+                            "--budget", 60, "--max-concurrent", 2, "--quiet")  # fmt: skip
+        code, _, err = ended(process)
+        assert code == 1, err
+        assert err.count("\n") == 1, err
+        assert "space left" in err or "full" in err, err
+        run_dir = small / "run"
+        for path in (run_dir / "results").glob("*.json"):
+            records.read(path)  # nothing truncated
+        assert not [path for path in run_dir.rglob("*") if ".tmp" in path.name]
+        before = final(run_dir)
+        subprocess.run([*mount[:1], "-o", "remount,size=100m", small], check=True)
+        again = lab.start("-m", "tune_prune", "search", "--resume", "small/run", "--budget", 60, "--quiet")
+        code, _, err = ended(again)
+        assert (code, err) == (0, "")
+        after = final(run_dir)
+        assert {name: after[name] for name in before} == before
+        check(run_dir, 60)
+        print(f"full disk: {len(before)} of 60 trials before, none lost")
+    finally:
+        lab.kill()
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_study_that_another_program_locks_for_a_while(lab: Lab) -> None:
+    space(lab, "slow")
+    run_dir = lab.folder / "run"
+    process = search(lab, "--budget", 6, "--max-concurrent", 1, "--quiet")
+    until(lambda: len(final(run_dir)) >= 1)
+    other = sqlite3.connect(run_dir / "study.db", isolation_level=None, timeout=DEADLINE)
+    other.execute("BEGIN EXCLUSIVE")
+    waits = threading.Timer(5.0, lambda: None)
+    waits.start()
+    waits.join()
+    other.rollback()
+    other.close()
+    assert ended(process) == (0, "", "")
+    check(run_dir, 6)
