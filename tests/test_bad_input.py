@@ -1,0 +1,146 @@
+"""Files and command lines that are wrong in generated ways: one line, nothing raised but that, nothing written.
+
+At least 2,000 of them: `python -m pytest tests/test_bad_input.py --hypothesis-show-statistics` counts.
+"""
+
+import io
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from conftest import mlp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tune_prune import checkpoint, cli, conf, masks, one_model, space_file, sparse_file
+from tune_prune.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()
+SPACES = [path.read_text() for path in sorted((ROOT / "search_spaces").glob("*.toml"))]
+BYTES = {
+    "checkpoint": checkpoint.dumps("conftest:mlp", mlp(), masks.dense(mlp()), {"lr": 0.1}),
+    "sparse": sparse_file.dumps("conftest:mlp", mlp(), {k: v.fill_(0) for k, v in masks.dense(mlp()).items()}),
+}
+TOKENS = [
+    "",
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "0.5",
+    "lenet5",
+    '"',
+    "[",
+    "]",
+    "{",
+    "}",
+    "=",
+    "#",
+    "\n",
+    "\0",
+    "é",
+    "../x",
+    "*",
+]
+many = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, texts: list[str]) -> str:
+    """A text with some of its words gone, doubled, or other ones."""
+    words = draw(st.sampled_from(texts)).split(" ")
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(words) - 1))
+        other = draw(st.sampled_from(TOKENS))
+        words[at : at + 1] = draw(st.sampled_from([[""], words[at : at + 1] * 2, [other]]))
+    return " ".join(words)
+
+
+@st.composite
+def spoilt_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
+    """A file cut off, with other bytes in it, or with more of them; most of them in its header."""
+    found = bytearray(whole)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.one_of(st.integers(0, min(600, len(found) - 1)), st.integers(0, len(found) - 1)))
+        kind = draw(st.sampled_from(["cut", "other", "more"]))
+        if kind == "cut" and at:
+            del found[at:]
+        elif kind == "other":
+            found[at] = draw(st.integers(0, 255))
+        else:
+            found[at:at] = draw(st.binary(min_size=1, max_size=9))
+    return bytes(found)
+
+
+def alone(folder: Path, file: Path) -> None:
+    """Nothing else was written there."""
+    assert [path.name for path in folder.iterdir()] == [file.name]
+
+
+def one_line(error: UserError) -> None:
+    assert str(error)
+    assert len(str(error).splitlines()) == 1
+
+
+@given(text=st.one_of(spoilt([CONF]), st.text(max_size=200)))
+@many
+def test_confs(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        read = conf.read(path)
+    except UserError as error:
+        one_line(error)
+    else:
+        assert all(0 <= ratio < 1 for ratio in read.ratios.values())
+    alone(tmp_path, path)
+
+
+@given(text=st.one_of(spoilt(SPACES), st.text(max_size=200)))
+@many
+def test_spaces(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        space_file.read(path)
+    except UserError as error:
+        one_line(error)
+    alone(tmp_path, path)
+
+
+@pytest.mark.parametrize("kind", BYTES)
+@given(data=st.data())
+@many
+def test_checkpoints(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data.draw(spoilt_bytes(BYTES[kind])))
+    try:
+        saved = checkpoint.read(path) if kind == "checkpoint" else sparse_file.read(path)
+        one_model.vouched(path, "conftest:mlp")  # before code is run that a file names
+        checkpoint.restore(saved, str(path))
+    except UserError as error:
+        one_line(error)
+    alone(tmp_path, path)
+
+
+FLAGS = [flag for one in cli.typer.main.get_command(cli.app).commands["search"].params for flag in one.opts]
+KNOWN = ["lenet5", "toy.toml", "tpe", "gp", "cpu", "cuda", "15m", "3"]
+VALUES = st.one_of(st.sampled_from([*TOKENS, *KNOWN]), st.text(max_size=8))
+
+
+@given(words=st.lists(st.tuples(st.sampled_from([*FLAGS, "--nosuch", "-x"]), VALUES), max_size=5))
+@many
+def test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[tuple[str, str]]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNE_PRUNE_NO_CODE", "")
+    given_ = [word for pair in words for word in pair if "--help" not in word]
+    monkeypatch.setattr(sys, "argv", ["tune-prune", "search", *given_, "--dry-run"])
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (0, 2), err.getvalue()
+    assert err.getvalue().count("\n") == (ended.value.code == 2), err.getvalue()
+    assert os.listdir(tmp_path) == []
