@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +24,12 @@ HEAD = """
 import sys
 from ray.cluster_utils import Cluster
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-nodes.add_node(num_cpus=1)
+second = nodes.add_node(num_cpus=1)
 nodes.wait_for_nodes()
 print(nodes.address, flush=True)
-sys.stdin.read()
+if sys.stdin.readline():
+    nodes.remove_node(second, allow_graceful=False)
+    sys.stdin.read()
 nodes.shutdown()
 """
 TRACE = """
@@ -109,13 +111,18 @@ def test_a_node_that_does_not_share_the_directory_is_named(tmp_path: Path, monke
 
 
 @contextmanager
-def two_nodes(environment: dict[str, str]) -> Iterator[str]:
-    """Two nodes of one processor each, at this address, that were not started where the search is."""
+def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Two nodes of one processor each that were not started where the search is: their address; what ends one."""
+
+    def remove() -> None:
+        process.stdin.write("remove\n")
+        process.stdin.flush()
+
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     command = [sys.executable, "-c", HEAD]
     with subprocess.Popen(command, cwd="/", env=environment, **pipes) as process:  # type: ignore[call-overload]
         try:
-            yield process.stdout.readline().strip()
+            yield process.stdout.readline().strip(), remove
         finally:
             process.stdin.close()
 
@@ -135,7 +142,7 @@ def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     (tmp_path / "toy.toml").write_text(space + ECONOMY)
     traces = tmp_path / "traces"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces), "NODES": "1"}
-    with two_nodes(environment | {"NODES": "2"}) as address:
+    with two_nodes(environment | {"NODES": "2"}) as (address, _):
         # without --address it is not joined, whatever the environment says
         search(tmp_path, environment | {"RAY_ADDRESS": address}, "one")
         traces.unlink()

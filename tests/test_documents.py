@@ -25,11 +25,14 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     assert dead == []
 
 
-def test_the_readme_names_commands_and_flags_that_there_are() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_flags_are_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     commands = get_command(cli.app).commands  # type: ignore[attr-defined]
     for line in re.findall(r"^(?:.*&& )?\S*(?:tune-prune|python launch\.py)\b.*$", text, re.MULTILINE):
         words = line.split("#")[0].split("`")[0].split()
+        if not any(word.endswith(("tune-prune", "launch.py")) for word in words[:-1]):
+            continue  # a sentence about it
         start = next(i for i, word in enumerate(words) if word.endswith(("tune-prune", "launch.py")))
         name = "search" if words[start].endswith("launch.py") else words[start + 1]
         assert name in commands, line
@@ -54,6 +57,27 @@ def test_the_readmes_own_model_runs_as_printed(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine-*/summary.json")]
     assert [summary["trials"]["completed"] + summary["trials"]["stopped"] for summary in summaries] == [8]
+
+
+def test_the_documented_space_is_right() -> None:
+    text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
+    whole, *parts = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    found = space_file.parse(whole, "documented", "docs/spaces.md")
+    assert (found.model, found.acc_tradeoff, found.economy.inherit) == ("lenet5", 0.5, True)
+    for part in parts:
+        space_file.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
+
+
+def test_the_documented_pruner_prunes(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "pruners.md").read_text(encoding="utf-8")
+    code, command = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_lab.py").write_text(code)
+    assert code.count("\n") <= 10
+    words = [sys.executable, "-m", "tune_prune", *command.split()[1:], "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["layers"]["8"] == {"total": 288_000, "kept": 28_800}
 
 
 def test_ci_runs_the_readmes_test_line() -> None:

@@ -12,17 +12,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
+from test_cluster import ECONOMY, TRACE, two_nodes
 from test_launch import DEADLINE, MODULE, Lab, ended, final, until
 from test_run import SPACE, summary_of
 
 from tune_prune import records
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+LONG = 600.0
+"""Seconds within which even a search that loses many of its workers ends, on a machine that has other things to do."""
+
 WHOLE = os.environ.get("FAULTS") == "whole"
 PRUNERS = '''
 
@@ -52,6 +57,26 @@ def dies(weight):
     if not in_driver() and random.random() < 0.1:
         os.kill(os.getpid(), 9)
     return weight.abs()
+
+
+def crowded(weight):
+    """Finds no memory on the device where another trial has its own; the first ones wait for each other."""
+    if in_driver():
+        return weight.abs()
+    import torch
+    mine, met, end = HERE / f"{os.getpid()}.beside", HERE / "met", time.monotonic() + 60
+    mine.touch()
+    try:
+        while True:
+            others = [path for path in HERE.glob("*.beside") if os.path.exists(f"/proc/{path.stem}") and path != mine]
+            if others:
+                met.touch()
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            if met.exists() or time.monotonic() > end:
+                return weight.abs()
+            time.sleep(0.02)
+    finally:
+        mine.unlink()
 
 
 def not_a_number(weight):
@@ -95,11 +120,17 @@ def check(run_dir: Path, trials: int) -> list[records.TrialRecord]:
     return found
 
 
+def measured(run_dir: Path) -> dict[int, records.TrialRecord]:
+    """What each trial that has ended measured, its seconds among it; why it was let through may be noted later."""
+    ended_ = [record for record in records.read_all(run_dir) if record.state in records.FINAL]
+    return {record.trial: replace(record, reason="") for record in ended_}
+
+
 def test_the_driver_killed_at_random_moments(lab: Lab) -> None:
     space(lab, "slow")
-    run_dir, times, budget = lab.folder / "run", 20 if WHOLE else 2, 60 if WHOLE else 10
+    run_dir, times, budget = lab.folder / "run", 20 if WHOLE else 2, 160 if WHOLE else 12
     rng = random.Random(1)
-    before: dict[str, tuple[bytes, int]] = {}
+    before: dict[int, records.TrialRecord] = {}
     for _ in range(times):
         process = search(lab, "--budget", budget, "--max-concurrent", 2, "--quiet")
         wanted = rng.randint(1, 3)
@@ -110,13 +141,13 @@ def test_the_driver_killed_at_random_moments(lab: Lab) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         lab.kill()
-        now = final(run_dir)
-        assert {name: now.get(name) for name in before} == before  # none lost, none run twice
+        now = measured(run_dir)
+        assert {number: now.get(number) for number in before} == before  # none lost, none run twice
         before = now
-    code, _, err = ended(search(lab, "--budget", budget, "--max-concurrent", 2, "--quiet"))
+    code, _, err = ended(search(lab, "--budget", budget, "--max-concurrent", 2, "--quiet"), LONG)
     assert (code, err) == (0, "")
-    after = final(run_dir)
-    assert {name: after[name] for name in before} == before
+    after = measured(run_dir)
+    assert {number: after[number] for number in before} == before
     found = check(run_dir, budget)
     failed = [record for record in found if record.state == "failed"]
     assert all("cut off" in record.reason for record in failed)
@@ -128,7 +159,7 @@ def test_the_driver_killed_at_random_moments(lab: Lab) -> None:
 def test_workers_killed_at_random(lab: Lab) -> None:
     space(lab, "dies")
     trials = 40 if WHOLE else 8
-    code, _, err = ended(search(lab, "--budget", trials, "--max-concurrent", 2, "--quiet"))
+    code, _, err = ended(search(lab, "--budget", trials, "--max-concurrent", 2, "--quiet"), LONG)
     assert (code, err) == (0, "")
     found = check(lab.folder / "run", trials)
     failed = [record for record in found if record.state == "failed"]
@@ -154,6 +185,14 @@ def test_a_trial_without_memory_fails_alone(lab: Lab) -> None:
         ("failed", "MemoryError")
     ]
     assert "MemoryError" in pd.read_csv(lab.folder / "run" / "trials.csv")["reason"][0]
+
+
+def test_a_device_without_memory_for_two(lab: Lab) -> None:
+    space(lab, "crowded")
+    code, _, err = ended(search(lab, "--budget", 6, "--max-concurrent", 2, "--quiet"))
+    assert (code, err) == (0, "")
+    assert {record.state for record in check(lab.folder / "run", 6)} <= {"complete", "stopped"}
+    assert summary_of(lab.folder / "run")["concurrency"] == 1
 
 
 def test_scores_that_are_no_numbers_end_the_run_with_what_there_is(lab: Lab) -> None:
@@ -232,3 +271,19 @@ def test_a_study_that_another_program_locks_for_a_while(lab: Lab) -> None:
     other.close()
     assert ended(process) == (0, "", "")
     check(run_dir, 6)
+
+
+def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab) -> None:
+    (lab.folder / "my_lab.py").write_text((lab.folder / "my_lab.py").read_text() + TRACE)
+    space(lab, "traced", ECONOMY)
+    traces, run_dir = lab.folder / "traces", lab.folder / "run"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TRACES": str(traces), "NODES": "2"}
+    with two_nodes(environment) as (address, remove):
+        flags = ("--budget", 12, "--max-concurrent", 2, "--address", address, "--quiet")
+        process = search(lab, *flags)
+        until(lambda: len(final(run_dir)) >= 2)
+        remove()
+        assert ended(process) == (0, "", "")
+    check(run_dir, 12)
+    nodes = [line.split()[0] for line in traces.read_text().splitlines()]
+    assert len(set(nodes)) == 2

@@ -117,9 +117,9 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def ended(process: "subprocess.Popen[str]", deadline: float = DEADLINE) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    out, err = process.communicate(timeout=DEADLINE)
+    out, err = process.communicate(timeout=deadline)
     return process.returncode, out, err
 
 

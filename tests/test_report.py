@@ -1,12 +1,16 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ended
+from plotly.offline import get_plotlyjs
 
+from tune_prune import interactive, records
 from tune_prune.errors import UserError
 from tune_prune.page import duration, shown, to_float
 from tune_prune.report import headline, write_report
@@ -36,6 +40,7 @@ SUMMARY = {
     "sampler": "tpe",
     "command": "python launch.py --budget 100",
     "acc_tradeoff": 0.5,
+    "limit": 1.36,
     "dense": {"val_error": 0.86, "test_error": 0.95},
     "trials": {"completed": 98, "stopped": 1, "failed": 1, "infeasible": 3},
     "points": 297,
@@ -57,6 +62,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.scripts = 0
         self.links: list[str] = []
         self.loads: list[str] = []
         self.text = ""
@@ -68,7 +74,8 @@ class Page(HTMLParser):
             self.open.append(tag)
         given = dict(attrs)
         assert not [name for name in given if name.startswith("on")]
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        self.scripts += tag == "script"
         if tag == "a":
             self.links.append(given["href"] or "")
         self.loads += [given["src"] or ""] if "src" in given else []
@@ -77,6 +84,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"]:
+            return
         self.text += data.replace("\u00a0", " ")
 
 
@@ -87,6 +96,14 @@ def run_dir(path: Path, summary: Any = SUMMARY) -> Path:
     (path / "summary.json").write_text(json.dumps(summary))
     (path / "pareto.csv").write_text(
         ",".join([*MEMBER, "ratio/8", "pruner/8"]) + "\n" + ",".join(map(str, [*MEMBER.values(), 0.95, "mag"])) + "\n"
+    )
+    (path / "points.csv").write_text(
+        "trial,round,compression,factor,val_error,feasible,ratio/8,pruner/8,seconds\n"
+        "4,1,0.5,2.0,0.8,True,0.5,mag,1.0\n4,2,0.9,10.0,0.9,True,0.95,mag,1.0\n5,1,0.9,10.0,4.0,False,0.95,mag,1.0\n"
+    )
+    (path / "trials.csv").write_text(
+        "trial,state,ratio/8,lr,compression,factor,val_error,feasible,reason,kind\n"
+        "4,complete,0.95,0.1,0.9,10.0,0.9,True,,explore\n5,stopped,0.95,0.2,0.9,10.0,4.0,False,why,explore\n"
     )
     (path / "pareto.png").write_bytes(PNG)
     (path / "best.conf").write_text("8\n0.95\nmag\n")
@@ -111,12 +128,23 @@ def test_a_whole_report(tmp_path: Path) -> None:
     assert "torch 2.9.1" in page.text
     assert "Missing" not in page.text
     assert page.links == ["confs/001.conf", "checkpoints/001.safetensors", "best.conf"]
+    assert page.loads == []  # all of it is in the page
+    assert page.scripts == 3
+
+
+def test_without_plotly_there_is_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "find_spec", lambda name: None)
+    page = report(run_dir(tmp_path))
+    assert page.scripts == 0
     assert [source[:22] for source in page.loads] == ["data:image/png;base64,"]
+    assert "pip install 'tune-prune[report]'" in page.text
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
-    text = write_report(run_dir(tmp_path)).read_text()
-    assert not re.search(r"https?:|url\(|@import|//", re.sub(r"base64,[^\"]*", "", text))
+    text = write_report(run_dir(tmp_path)).read_text().replace(get_plotlyjs(), "")  # it has addresses in it, of maps
+    script = interactive.SCRIPT.read_text()
+    assert not re.search(r"https?:|import|fetch|XMLHttp", script)
+    assert not re.search(r"https?:|url\(|@import|//", text.replace(script, ""))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +157,10 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
         (lambda d: (d / "pareto.csv").write_text((d / "pareto.csv").read_text()[:-20]), "pareto.csv"),
         (lambda d: (d / "pareto.csv").write_bytes(b"\xff\xfe\x00"), "pareto.csv"),
         (lambda d: (d / "pareto.csv").write_text('id,"'), "pareto.csv"),
+        (lambda d: (d / "points.csv").unlink(), "points.csv"),
+        (lambda d: (d / "points.csv").write_text("trial,round\n1,2\n"), "points.csv"),
+        (lambda d: (d / "points.csv").write_text((d / "points.csv").read_text().replace("2.0", "two")), "points.csv"),
+        (lambda d: (d / "trials.csv").write_bytes(b"\xff\xfe"), "trials.csv"),
         (lambda d: (d / "best.conf").unlink(), "best.conf"),
         (lambda d: (d / "confs" / "001.conf").unlink(), "confs/001.conf"),
         (lambda d: (d / "checkpoints" / "001.safetensors").unlink(), "checkpoints/001.safetensors"),
@@ -172,7 +204,9 @@ def test_nothing_in_the_files_can_add_to_the_page(tmp_path: Path) -> None:
     with (tmp_path / "pareto.csv").open("w", newline="") as file:
         csv.writer(file).writerows([[*MEMBER, f"ratio/{harmless}"], [*[harmless] * len(MEMBER), "0.5"]])
     (tmp_path / "best.conf").write_text(f"8\n0.5\n# {harmless}\n")
-    page = report(tmp_path)  # Page refuses scripts and handlers
+    (tmp_path / "confs" / "001.conf").write_text(f"8\n0.5\n# {harmless}\n")
+    page = report(tmp_path)  # Page refuses handlers, and counts scripts
+    assert page.scripts == 3
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
@@ -223,3 +257,42 @@ def test_numbers_that_are_none() -> None:
     for value in values:
         assert shown(to_float(value), ".1f", "x") == "n/a"
     assert shown(to_float("2.25"), ".1f", "x") == "2.2x"
+
+
+def test_other_runs_beside(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "random").mkdir()
+    other = run_dir(tmp_path / "random")
+    (other / "pareto.csv").write_text((other / "pareto.csv").read_text().replace("0.9,10.0", "0.8,5.0"))
+    page = Page(write_report(run_dir(tmp_path / "one"), [other]).read_text())
+    assert "Did the search help?" in page.text
+    assert "random" in page.text
+    assert "5.0x" in page.text
+    with pytest.raises(UserError, match=r"summary\.json: not there"):
+        write_report(tmp_path / "one", [tmp_path / "nowhere"])
+
+
+def unfinished(path: Path, points: bool = True) -> Path:
+    """A directory of a search that goes on: two trials, the second of which runs."""
+    lines = [ended(0, (0.5, 0.8), (0.9, 1.0)), ended(1, (0.95, 9.0))] if points else []
+    for record in lines:
+        record = replace(record, points=[replace(p, feasible=p.val_error < 2) for p in record.points])
+        records.write(path, record if record.trial == 0 else replace(record, state="running"))
+    (path / "results").mkdir(exist_ok=True)
+    (path / "space.toml").write_text(
+        '[task]\nmodel = "lenet5"\ndata = "mnist"\n[space.ratio]\n"*" = {low = 0.1, high = 0.9}\n'
+    )
+    return path
+
+
+def test_a_search_that_has_not_ended(tmp_path: Path) -> None:
+    page = report(unfinished(tmp_path))
+    assert "Unfinished: 2 trials so far, 10.0x at 1.00 % validation error." in page.text
+    assert page.scripts == 3
+    assert page.links == []
+    assert "Missing" not in page.text
+
+
+def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no round of any trial has ended yet"):
+        write_report(unfinished(tmp_path, points=False))

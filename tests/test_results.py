@@ -173,7 +173,7 @@ def test_wilson_refuses_what_cannot_be(wrong: int, n: int) -> None:
 
 
 def test_points_table_names_every_layer() -> None:
-    table = parsed(points_table(RECORDS, INFO))
+    table = parsed(points_table(RECORDS, INFO.labels))
     assert list(table.columns) == [
         *("trial", "round", "compression", "factor", "val_error", "feasible"),
         *("ratio/1", "ratio/4", "ratio/8", "pruner/1", "pruner/4", "pruner/8", "seconds", "val_loss"),

@@ -19,6 +19,7 @@ STATUS = Status(
     best_factor=25.04,
     best_error=1.234,
     hypervolume=0.123456,
+    course=[0.0, 0.1, 0.123456],
     seconds=75,
     seconds_left=3725,
 )
@@ -55,7 +56,7 @@ def test_one_line() -> None:
         "7/100 trials done, 2 running, 1 stopped, 3 failed; best 25.0x at 1.23 %; hypervolume 0.1235; "
         "1:15 gone, 1:02:05 left"
     )
-    early = Status(10, 0.0, 0, 1, 0, 0, None, None, 0.0, 0.4, None)
+    early = Status(10, 0.0, 0, 1, 0, 0, None, None, 0.0, [], 0.4, None)
     assert early.line() == (
         "0/10 trials done, 1 running, 0 stopped, 0 failed; best none yet; hypervolume 0.0000; 0:00 gone, - left"
     )
@@ -140,3 +141,10 @@ def test_the_front() -> None:
         ["001", "10.0x", "0.90000", "1.00 %", "1.10 % (0.91-1.31)", "4"],
         ["002", "100.0x", "0.99000", "1.50 %", "1.60 % (1.37-1.86)", "4"],
     ]
+
+
+def test_sparklines() -> None:
+    assert screen.sparkline([]) == screen.sparkline([0.0]) == ""
+    assert screen.sparkline([0.0, 0.5, 1.0]) == " ▄█"
+    assert screen.sparkline([i / 100 for i in range(101)], width=4) == "▂▄▆█"
+    assert len(screen.sparkline([1.0] * 1000)) == 12

@@ -1,3 +1,4 @@
+import itertools
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -54,25 +55,26 @@ class Driver:
             self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.changed, self.company
         )
         self.ids: dict[int, str] = {}
+        self.names = (f"ray{number}" for number in itertools.count())
 
     def changed(self, searcher: StudySearcher) -> None:
         self.changes += 1
 
     def suggest(self) -> dict[str, Any]:
         """The next trial; Ray has a name of its own for it."""
-        name = f"ray{len(self.ids)}"
+        name = next(self.names)
         config = self.searcher.suggest(name)
         assert isinstance(config, dict)
         self.ids[config["trial"]] = name
         return config
 
-    def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False) -> None:
+    def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False, **result: bool) -> None:
         """The trial's worker wrote this record, and its trial is over."""
         if record is not None:
             records.write(self.run_dir, record)
             for point in record.points:
                 atomic.write_bytes(self.run_dir / str(point.checkpoint), b"weights")
-        self.searcher.on_trial_complete(self.ids[config["trial"]], None, error)
+        self.searcher.on_trial_complete(self.ids[config["trial"]], result, error)
 
     def run(self, trials: int) -> list[dict[str, Any]]:
         """Several trials, one after the other."""
@@ -416,6 +418,33 @@ def test_what_was_interrupted_is_run_again_first(driver: Driver, written: bool) 
     assert later.suggest()["trial"] == 4
     later.end(configs[0], measured(configs[0]))
     assert later.state(2) == TrialState.COMPLETE
+
+
+def no_room(config: Mapping[str, Any]) -> TrialRecord:
+    """What a trial writes that found no room."""
+    return replace(measured(config, "running"), reason="OutOfMemoryError: CUDA out of memory")
+
+
+def test_who_finds_no_room_beside_others_is_run_again_as_are_the_others(driver: Driver) -> None:
+    driver.searcher.alone = False
+    for _ in range(MAX_STARTS + 1):  # it is no fault of theirs
+        one, other = driver.suggest(), driver.suggest()
+        assert (one["trial"], other["trial"]) == (0, 1)
+        driver.end(other, no_room(other), no_room=True)
+        assert driver.searcher.crowded
+        driver.end(one, measured(one, "running"))
+        driver.searcher.begin_again()
+        assert not driver.searcher.crowded
+        assert driver.searcher.missing == 40
+    resumed = Driver(driver.run_dir, driver.study).searcher
+    assert not resumed.records
+    driver.searcher.alone = True
+    config = driver.suggest()
+    driver.end(config, no_room(config), no_room=True)
+    assert not driver.searcher.crowded
+    record = driver.searcher.records[0]
+    assert (record.state, record.reason) == ("failed", "OutOfMemoryError: CUDA out of memory")
+    assert driver.state(0) == TrialState.FAIL
 
 
 def test_what_was_measured_is_never_run_again(driver: Driver) -> None:

@@ -28,8 +28,16 @@ class Elsewhere(Config):
         pass
 
 
-def concurrency(there: dict[str, float] = HERE, **given: Any) -> int:
-    return session._concurrency(Elsewhere(10, 0.5, **given), there)
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What Ray has."""
+    has = HERE.copy()
+    monkeypatch.setattr(session.ray, "cluster_resources", lambda: has)
+    return has
+
+
+def concurrency(**given: Any) -> int:
+    return session._concurrency(Elsewhere(10, 0.5, **given))
 
 
 @pytest.mark.parametrize(
@@ -45,21 +53,43 @@ def concurrency(there: dict[str, float] = HERE, **given: Any) -> int:
         ({"gpus_per_trial": 2.0}, 1),
     ],
 )
+@pytest.mark.usefixtures("there")
 def test_as_many_trials_as_fit(given: dict[str, Any], fits: int) -> None:
     assert concurrency(**given) == fits
 
 
-def test_a_trial_that_fits_nowhere() -> None:
+def test_a_trial_that_fits_nowhere(there: dict[str, float]) -> None:
     assert fault(lambda: concurrency(cpus_per_trial=9.0)) == (
         "a trial asks for 9 CPUs and there are 8 CPUs and 2 GPUs; ask for less"
     )
-    assert fault(lambda: concurrency({"CPU": 4.0}, gpus_per_trial=0.5)) == (
+    there |= {"CPU": 4.0, "GPU": 0.0}
+    assert fault(lambda: concurrency(gpus_per_trial=0.5)) == (
         "a trial asks for 1 CPUs and 0.5 GPUs and there are 4 CPUs and 0 GPUs; ask for less"
     )
 
 
-def test_a_cluster_may_grow_to_what_is_asked_for() -> None:
-    assert concurrency({"CPU": 0.0}, max_concurrent=64, address="auto") == 64
+def test_a_cluster_may_grow_to_what_is_asked_for(there: dict[str, float]) -> None:
+    there["CPU"] = 0.0
+    assert concurrency(max_concurrent=64, address="auto") == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"gpus_per_trial": 0.25}, [(8, 0.25), (4, 0.5), (2, 1.0)]),
+        ({"gpus_per_trial": 1 / 3}, [(6, 1 / 3), (3, 2 / 3), (2, 1.0)]),
+        ({"gpus_per_trial": 0.25, "max_concurrent": 3}, [(3, 0.25), (3, 0.5), (2, 1.0)]),
+        ({}, [(8, 0.0), (4, 0.0), (2, 0.0), (1, 0.0)]),
+    ],
+)
+@pytest.mark.usefixtures("there")
+def test_half_as_many_on_a_device_until_none_shares_it(given: dict[str, Any], steps: list[tuple[int, float]]) -> None:
+    config, at_a_time, found = Elsewhere(10, 0.5, **given), concurrency(**given), list[tuple[int, float]]()
+    found.append((at_a_time, config.gpu_share))
+    while not session.unshared(config, at_a_time):
+        config, at_a_time = session.fewer(config, at_a_time)  # type: ignore[assignment]
+        found.append((at_a_time, config.gpu_share))
+    assert found == steps
 
 
 def test_ray_talks_to_a_file(

@@ -116,3 +116,13 @@ def test_a_model_that_returns_no_class_scores(model: str, said: str) -> None:
 def test_labels_beyond_the_outputs() -> None:
     said = fault(lambda: prepare("test_task:Odd(outputs=3)", "conftest:images", None, CPU, "a.toml"))
     assert said == "data 'conftest:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
+
+
+def all_of_one() -> Data:
+    data = images()
+    return Data(data.train, Split(data.validation.inputs, torch.full_like(data.validation.labels, 2)), data.load_test)
+
+
+def test_a_split_of_one_class(weights: Path) -> None:
+    said = fault(lambda: prepare("conftest:Conv", "test_task:all_of_one", str(weights), CPU, "a.toml"))
+    assert said == "data 'test_task:all_of_one': all validation labels are 2; give images of several classes"

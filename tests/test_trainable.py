@@ -16,8 +16,9 @@ from tune_prune.ancestry import Start
 from tune_prune.limits import COSTS, Limits
 from tune_prune.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
+from tune_prune.shared import Shared
 from tune_prune.task import Task
-from tune_prune.trainable import PruneTrainable, Shared
+from tune_prune.trainable import PruneTrainable
 from tune_prune.training import evaluate, ready
 
 PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
@@ -103,8 +104,10 @@ def test_bytes(shared: Shared) -> None:
 def test_a_record_after_every_round(shared: Shared) -> None:
     made = worker(shared, config(4))
     for number in (1, 2, 3):
-        assert made.step() == {"trial": 4, "rounds": number, "done": number == 3}
+        said = made.step()
         record = read(made, 4)
+        measured = {name: getattr(record.last, name) for name in ("compression", "factor", "val_error", "val_loss")}
+        assert said == {"trial": 4, "rounds": number, "done": number == 3} | measured
         assert record.state == ("complete" if number == 3 else "running")
         assert [point.round for point in record.points] == list(range(1, number + 1))
     assert record.params == PARAMS
@@ -218,6 +221,7 @@ def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> No
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
     finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=Start.at(parent.trial, parent.last))
     made = worker(shared, finish)
+    made._rounds = made._first()
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
         for key, value in made._state.model.state_dict().items():
             assert torch.equal(value, saved.weights[key])
@@ -235,6 +239,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
     made = worker(shared, config(1, farther, start=Start.at(parent.trial, second)))
     begun = checkpoint.read(shared.run_dir / str(second.checkpoint))
+    made._rounds = made._first()
     for key, value in made._state.model.state_dict().items():
         assert torch.equal(value, begun.weights[key])
     record = run(made)
@@ -272,3 +277,61 @@ def test_costs_are_counted_of_every_round(shared: Shared) -> None:
     assert record.last.costs["bytes"] == len(sparse_file.dumps("conftest:mlp", model, mask))
     over = run(worker(replace(shared, limits=Limits(100.0, {"macs": 0.01})), config(5))).last
     assert (over.feasible, over.within) == (False, False)
+
+
+def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Shared) -> Task:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shared, "task", full)
+        made = worker(shared, config(0))
+        assert made.step() == {"trial": 0, "rounds": 0, "done": True, "no_room": True}
+    record = read(made, 0)
+    assert record.state == "running"
+    assert record.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+    made.reset_config(config(0))  # and now there is some
+    assert timeless(run(made)) == timeless(run(worker(shared, config(0))))
+
+
+@pytest.mark.parametrize("limit", [0.0, 100.0])  # no round keeps it, and all do
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
+    task: Task, tmp_path: Path, limit: float, cut: int
+) -> None:
+    whole, torn = (Shared.of(task, tmp_path / name, Limits(limit), "cpu", 1) for name in ("whole", "torn"))
+    expected = run(worker(whole, config(4)))
+    first = worker(torn, config(4))
+    for _ in range(cut):
+        first.step()
+    before = read(first, 4)
+    again = worker(torn, config(4))  # another process
+    said = again.step()
+    assert said["rounds"] == cut + 1  # none is measured twice
+    record = read(again, 4) if said["done"] else run(again)
+    assert timeless(record) == timeless(expected)
+    assert record.points[:cut] == before.points
+    assert record.seconds >= before.seconds
+    for name in ("whole", "torn"):
+        assert not [*(tmp_path / name / "rounds").glob("*.going")]
+    ends = [(tmp_path / name / str(expected.last.checkpoint)).read_bytes() for name in ("whole", "torn")]
+    assert ends[0] == ends[1]
+
+
+def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Path) -> None:
+    shared = Shared.of(task, tmp_path, Limits(0.0), "cpu", 1)
+    first = worker(shared, config(4))
+    first.step()
+    (going,) = (tmp_path / "rounds").glob("*.going")
+    going.write_bytes(b"noise")
+    again = worker(shared, config(4))
+    assert again.step()["rounds"] == 1
+    assert [point.round for point in run(again).points] == [1, 2, 3]
+
+
+def test_what_a_stopped_trial_went_on_from_goes_with_it(task: Task, tmp_path: Path) -> None:
+    made = worker(Shared.of(task, tmp_path, Limits(0.0), "cpu", 1), config(4))
+    made.step()
+    assert len([*(tmp_path / "rounds").glob("*.going")]) == 1
+    made.reset_config(config(5))
+    assert not [*(tmp_path / "rounds").glob("*.going")]

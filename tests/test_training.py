@@ -112,6 +112,19 @@ def test_the_seed_decides(toy_data: Data) -> None:
     assert not torch.equal(trained(toy_data, HARD), trained(toy_data, HARD, seed=4))
 
 
+def test_the_seed_decides_what_a_model_draws_too(toy_data: Data) -> None:
+    found = []
+    for seed, elsewhere in ((1, 0), (1, 5), (2, 0)):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
+        torch.manual_seed(elsewhere)
+        before = torch.random.get_rng_state()
+        loss = fit(model, toy_data.train, Recipe(12, 0.1, batch_size=32), torch.Generator().manual_seed(seed))
+        assert torch.equal(torch.random.get_rng_state(), before)  # and what others draw stays as it would have been
+        found.append(loss)
+    assert found[0] == found[1] != found[2]
+
+
 def test_augmented_images_are_other_images(toy_data: Data) -> None:
     recipe = Recipe(steps=5, lr=0.1, augment=True)
     assert torch.equal(trained(toy_data, recipe), trained(toy_data, recipe))

@@ -34,6 +34,12 @@ def test_a_trial_is_stopped_where_the_judge_says_so_and_it_goes_on() -> None:
     assert not stop.stop_all()
 
 
+def test_a_crowd_is_sent_away_and_the_search_is_not_over() -> None:
+    stop = Stop(Budget(3))
+    stop.crowded = lambda: True
+    assert (stop.stop_all(), stop.reason) == (True, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_first_signal_stops_in_order_and_a_second_at_once(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals

@@ -1,18 +1,20 @@
 """Find out how far a neural network can be pruned, and how."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
+    from tune_prune.formats import load
 
 __version__ = "0.1.0"
-__all__ = ["Front", "__version__", "prune", "search"]
+__all__ = ["Front", "__version__", "load", "prune", "search"]
+
+_FROM = {"Front": "api", "prune": "api", "search": "api", "load": "formats"}
 
 
 def __getattr__(name: str) -> object:
-    """`search`, `prune` and `Front`, imported when they are asked for: torch and Ray take seconds."""
-    if name not in ("Front", "prune", "search"):
+    """What is handed on from other modules, imported when it is asked for: torch and Ray take seconds."""
+    if name not in _FROM:
         raise AttributeError(f"module 'tune_prune' has no attribute {name!r}")
-    from tune_prune import api
-
-    return getattr(api, name)
+    return getattr(import_module(f"tune_prune.{_FROM[name]}"), name)

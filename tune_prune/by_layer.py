@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -38,19 +38,24 @@ def prune_by_layer(
     seed: int,
     tradeoff: float,
     teacher: Tensor | None = None,
+    onward: State | None = None,
+    done: Sequence[Reached] = (),
 ) -> Iterator[Reached]:
     """Take every layer in turn to the ratio of each round, retrain, and measure the validation error in percent.
 
     Where the error is more than `tradeoff` percentage points above the error before the first step, the step is taken
     back, with all masks and weights that it and its retraining changed; the layer is pruned no further, and the others
-    go on.
+    go on. `onward` is how far the state had come already by the points `done`, where the way is gone on with.
     """
     limit = evaluate(state.model, validation).error + tradeoff
-    stopped: set[str] = set()
-    reached = dict.fromkeys(plan.ratios, 0.0)
+    if onward is not None:
+        put_back(state, onward)
+    stopped = {each.layer for each in done if each.reverted}
+    behind = {(each.point.round, each.layer) for each in done}
+    reached = ([dict.fromkeys(plan.ratios, 0.0)] + [each.point.ratios for each in done if not each.reverted])[-1]
     for round_ in range(1, plan.rounds + 1):
         for number, (layer, ratio) in enumerate(plan.ratios_at(round_).items()):
-            if layer in stopped:
+            if layer in stopped or (round_, layer) in behind:
                 continue
             began = time.perf_counter()
             before = copy.deepcopy(state)

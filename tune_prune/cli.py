@@ -7,22 +7,23 @@ from typing import cast
 
 import typer
 
-from tune_prune import model_commands, search_commands, sensitivity_command
+from tune_prune import export_command, model_commands, search_commands, sensitivity_command
 from tune_prune.errors import HeldError, UserError
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
 ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (
-    search_commands.search,
-    model_commands.train,
-    model_commands.prune,
-    sensitivity_command.sensitivity,
-    model_commands.test,
-    search_commands.report,
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+for command, examples in (
+    (search_commands.search, search_commands.EXAMPLES),
+    (model_commands.train, None),
+    (model_commands.prune, model_commands.PRUNE_EXAMPLES),
+    (sensitivity_command.sensitivity, None),
+    (model_commands.test, None),
+    (export_command.export, None),
+    (search_commands.report, None),
 ):
-    app.command()(command)
+    app.command(epilog=examples)(command)
 
 
 @app.callback()

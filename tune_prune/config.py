@@ -30,7 +30,7 @@ class Config:
     points; `finish` the share of the trials that finish others. None means that the machine or the space decides.
     `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test images.
     A trial is given up after `trial_timeout` seconds, a search once more than `max_failures` of its trials have failed.
-    `study` is its name in `storage`, which no other run has.
+    `study` is its name in `storage`, which no other run has. `logger` are names of `loggers.py`, checked there.
     """
 
     budget: int | None
@@ -51,6 +51,8 @@ class Config:
     address: str | None = None
     storage: str | None = None
     study: str | None = None
+    logger: tuple[str, ...] = ()
+    dashboard: bool = False
 
     def __post_init__(self) -> None:
         if self.budget is None and self.time_budget is None:
@@ -188,7 +190,8 @@ def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]
         raw = json.loads(path.read_text(encoding="utf-8"))
         name = str(raw.pop("space"))
         # a time budget was that process's; the resumed one has its own or none
-        raw |= {"pruners": tuple(raw["pruners"]) if raw["pruners"] else None, "time_budget": None, **given}
+        raw |= {"pruners": tuple(raw["pruners"]) if raw["pruners"] else None, "logger": tuple(raw.get("logger", ()))}
+        raw |= {"time_budget": None, "dashboard": False, **given}
         config = Config(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}); begin again with a new --run-dir") from error

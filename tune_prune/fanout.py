@@ -15,8 +15,8 @@ from tune_prune.config import Config
 from tune_prune.limits import Limits
 from tune_prune.pruning import Known
 from tune_prune.session import started_ray
+from tune_prune.shared import Shared
 from tune_prune.task import Task
-from tune_prune.trainable import Shared
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

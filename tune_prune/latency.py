@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ PAIRS = 11
 """Readings of each of two models, in turn: a machine that is busy for a while is so for both."""
 
 
-def seconds(model: nn.Module, inputs: Tensor, calls: int) -> float:
+def seconds(model: Callable[[Tensor], Tensor], inputs: Tensor, calls: int) -> float:
     """Seconds that a call takes, over so many."""
     began = time.perf_counter()
     for _ in range(calls):
@@ -27,12 +28,16 @@ def seconds(model: nn.Module, inputs: Tensor, calls: int) -> float:
 
 
 @torch.no_grad()
-def compare(first: nn.Module, second: nn.Module, inputs: Tensor) -> tuple[float, float, float]:
+def compare(
+    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], inputs: Tensor
+) -> tuple[float, float, float]:
     """Seconds a call of each, medians, and the median of what the second takes as a share of the first.
 
-    `inputs` are a batch, float [n, ...], on the models' device; both are left in evaluation mode.
+    `inputs` are a batch, float [n, ...], on the models' device; modules are left in evaluation mode.
     """
-    first.eval(), second.eval()
+    for model in (first, second):
+        if isinstance(model, nn.Module):
+            model.eval()
     calls = [max(1, round(SPAN / seconds(model, inputs, 2))) for model in (first, second)]
     pairs = [(seconds(first, inputs, calls[0]), seconds(second, inputs, calls[1])) for _ in range(PAIRS)]
     one, other = (statistics.median(column) for column in zip(*pairs, strict=True))

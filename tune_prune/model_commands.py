@@ -7,6 +7,16 @@ import typer
 
 from tune_prune import address
 from tune_prune.errors import UserError
+from tune_prune.help_panels import grouped
+
+PRUNE_EXAMPLES = """Examples:
+
+`tune-prune prune -l 8 -p 0.7`
+
+`tune-prune prune --conf mine.conf --iterations 4 --retrain --epochs 3`
+
+`tune-prune prune --conf runs/lenet5-20260101-120000/best.conf --replay`
+"""
 
 Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
@@ -70,6 +80,14 @@ def train(
     typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
 
 
+@grouped(
+    {
+        "What is pruned": "layer ratio conf model data checkpoint no_code",
+        "How": "pruner mode granularity iterations schedule reload allow_empty acc_tradeoff",
+        "What is trained after each round": "retrain epochs lr l1 l2 distill scale_dropout",
+        "How it runs": "device seed out resume replay json",
+    }
+)
 def prune(
     layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Layer to prune: position or name.")] = None,
     ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Share of its weights to remove.")] = None,
@@ -100,6 +118,9 @@ def prune(
     replay: Annotated[
         bool, typer.Option("--replay", help="Run --conf as its comments say; compare with what they state.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a pruning with these flags was cut off.")
+    ] = False,
     no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
@@ -110,7 +131,7 @@ def prune(
     from json import dumps
     from math import inf
 
-    from tune_prune import one_model
+    from tune_prune import interrupted, one_model
     from tune_prune.data import load_data
     from tune_prune.one_model_files import write
     from tune_prune.training import evaluate, pick_device
@@ -131,17 +152,17 @@ def prune(
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
     wanted, source = wanted_of(layer or [], ratio or [], conf, model, mode)
     loaded, on = load_data(data, say), pick_device(device)
-    state, plan, points = one_model.prune(model, checkpoint, loaded, wanted, settings, on, source)
-    found = []
-    for reached in points:
-        found.append(reached)
-        say(reached.line(iterations))
+    begun = interrupted.Begun(model, data, checkpoint, wanted, settings)
+    state, plan, found = interrupted.prune(
+        out.absolute(), begun, loaded, on, source, resume, lambda reached: say(reached.line(iterations))
+    )
     for line in one_model.kept_lines(state.masks):
         say(line)
     splits = loaded.validation, loaded.load_test()
     val_error, test_error = (evaluate(state.model, split.to(on)).error for split in splits)
     say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
     summary = write(out.absolute(), model, data, state, plan, found, settings, (val_error, test_error), checkpoint)
+    interrupted.forget(out.absolute())
     typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
 
 

@@ -1,5 +1,6 @@
 """Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do."""
 
+import copy
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,9 +87,19 @@ def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tenso
 
 
 def prune(
-    name: str, start: Path | None, data: Data, wanted: Conf, settings: Settings, device: torch.device, source: str
+    name: str,
+    start: Path | None,
+    data: Data,
+    wanted: Conf,
+    settings: Settings,
+    device: torch.device,
+    source: str,
+    resumed: Callable[[nn.Module], tuple[State, list[Reached]]] | None = None,
 ) -> tuple[State, Plan, Iterator[Reached]]:
-    """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation."""
+    """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation.
+
+    `resumed` says of a copy of the model how far it had come, by which points, where the way is gone on with.
+    """
     model, mask = open_model(name, start)
     masks.require_layers(model, wanted.ratios, source)
     _check_names(wanted, settings, source)
@@ -99,10 +110,12 @@ def prune(
     plan = plan_of(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
     teacher = logits(model, train.inputs).clone() if settings.distill else None
+    onward, done = (None, []) if resumed is None else resumed(copy.deepcopy(model))
     if settings.acc_tradeoff is None:
-        points = pruning.prune(state, plan, train, validation, settings.seed, teacher)
+        points = pruning.prune(state, plan, train, validation, settings.seed, teacher, onward=onward)
         return state, plan, (Reached(point) for point in points)
-    return state, plan, prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher)
+    steps = prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher, onward, done)
+    return state, plan, steps
 
 
 def _check_names(wanted: Conf, settings: Settings, source: str) -> None:

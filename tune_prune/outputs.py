@@ -17,7 +17,7 @@ from tune_prune.results import NOTHING, RunInfo, pareto_table, points_table, tri
 
 def write_tables(run_dir: Path, records: Sequence[TrialRecord], info: RunInfo) -> None:
     """Write points.csv and trials.csv."""
-    _write_csv(run_dir / "points.csv", points_table(records, info))
+    _write_csv(run_dir / "points.csv", points_table(records, info.labels))
     _write_csv(run_dir / "trials.csv", trials_table(records))
 
 

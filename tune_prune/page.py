@@ -21,6 +21,14 @@ td { overflow-wrap: anywhere }
 b { font-weight: 600; color: #5a5a5a; white-space: nowrap }
 a { color: #0072b2 }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem }
+.chart { margin: .5rem 0 }
+#clicked { min-height: 2.5rem }
+#clicked p { margin: .25rem 0; color: #5a5a5a; font-size: .9rem }
+#clicked pre { max-height: 16rem; margin: .25rem 0 }
+button { font: inherit; font-size: .9rem; padding: .25rem .9rem; border: 1px solid #0072b2; border-radius: .25rem;
+  background: white; color: #0072b2; cursor: pointer }
+@media (max-width: 40rem) { body { padding: .75rem } .headline { font-size: 1.2rem } }
+@media print { #clicked, .modebar { display: none } h2, .chart, table { break-inside: avoid } a { color: inherit } }
 """
 
 

@@ -49,6 +49,7 @@ class Progress:
                 best_factor=factor,
                 best_error=standing.best[1] if standing.best else None,
                 hypervolume=standing.hypervolume,
+                course=standing.course,
                 seconds=self._budget.gone,
                 seconds_left=self._left(now, standing.ended),
             )

@@ -124,13 +124,18 @@ def prune(
     seed: int,
     teacher: Tensor | None = None,
     known: Known | None = None,
+    onward: State | None = None,
 ) -> Iterator[Point]:
     """Go through the rounds that the state has not done yet, and yield a point after each.
 
     `teacher` holds the dense model's logits [n, classes] on the training images, for distillation. `known` are
-    statistics of the dense model that every round takes as they are instead of measuring them anew.
+    statistics of the dense model that every round takes as they are instead of measuring them anew. `onward` is how far
+    the state had come already, where the way is gone on with.
     """
     unpruned = copy.deepcopy(state) if plan.reload else None
+    if onward is not None:
+        put_back(state, onward)
+        state.rounds_done = onward.rounds_done
     for round_ in range(state.rounds_done + 1, plan.rounds + 1):
         began = time.perf_counter()
         if unpruned is not None:

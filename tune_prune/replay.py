@@ -1,7 +1,6 @@
 """Run a .conf again as its own comment lines say, and compare what comes out with what they state."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from tune_prune.plan import Plan
 from tune_prune.pruning import State
 from tune_prune.retracing import Stage, retrace
 from tune_prune.space import to_plan
-from tune_prune.training import evaluate
+from tune_prune.training import evaluate, one_thread
 
 MEASURES = ("compression", "val_error", "test_error")
 
@@ -50,7 +49,7 @@ def replay(found: Conf, device: torch.device, source: str) -> list[Compared]:
     if missing or not ({"trial", "epochs"} & notes.keys()):
         what = missing[0] if missing else "trial or epochs"
         raise UserError(f"{source}: cannot be replayed, it does not note its {what}; confs of a search or of prune do")
-    with _one_thread():  # as trials run by default: sums in another order can tip a weight or an image
+    with one_thread():  # as trials run by default: sums in another order can tip a weight or an image
         state = _searched(found, notes, device, source) if "trial" in notes else _by_hand(found, notes, device, source)
         data = load_data(notes["data"])
         now = {
@@ -86,13 +85,3 @@ def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, sourc
         names = sorted(criteria.needs(to_plan(stage.params).pruners.values()))
         known |= score_cache.of_dense(names, made.dense_model(device), made.train, Plan.sample)
     return retrace(made, stages, notes["seed"], device, known)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -3,32 +3,59 @@
 import base64
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from tune_prune import atomic
+from tune_prune import atomic, interactive, report_tables, unfinished
 from tune_prune.page import duration, page, shown, table, to_float
 from tune_prune.report_files import Found, Row, find, mapping, rows_of
+
+HEADINGS = {
+    "helped": "Did the search help?",
+    "kept": "What each layer keeps along the front",
+    "volume": "Hypervolume, trial by trial",
+    "importance": "What decides how far above the front a trial ends",
+    "sensitivity": "Each layer pruned alone",
+}
+"""The charts below the front, in their order."""
 
 MOST_LAYERS = 8  # the ratios of more would make the table wider than any page; the .conf files have them
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write report.html from summary.json, pareto.csv, pareto.png and best.conf; returns its path.
+def write_report(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
+    """Write report.html from what a run directory holds; returns its path.
 
-    What is missing or damaged is left out and named on the page; without a readable summary.json it is a `UserError`.
+    Of a search that has not ended it shows what there is. The charts can be looked into where plotly is installed; else
+    there is the picture alone. `beside` are directories of other runs, to compare with. What is missing or damaged is
+    left out and named on the page; without a readable summary.json, here or beside, it is a `UserError`.
     """
-    found = find(run_dir)
+    others = {}
+    for name, path in interactive.names_of(beside).items():
+        find(path)
+        others[name] = report_tables.read(path)
+    if (run_dir / "summary.json").exists() or not (run_dir / "results").is_dir():
+        found, tables = find(run_dir), report_tables.read(run_dir)
+    else:
+        found, tables = unfinished.so_far(run_dir)
+    if interactive.there():
+        found = replace(found, missing=[*dict.fromkeys([*found.missing, *tables.missing])])
+        charts = interactive.sections(run_dir, found, tables, others)
+    else:
+        charts = {}
     title = escape(f"{found.summary.get('model', '?')} on {found.summary.get('data', '?')}")
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="headline">{escape(headline(found.summary)).replace(" %", "&nbsp;%")}</p>',
         _missing(found),
-        _picture(found),
+        charts.get("front") or _picture(found),
         _front(found),
         _best_conf(found),
+        *(f"<h2>{heading}</h2>\n{charts[name]}" for name, heading in HEADINGS.items() if name in charts),
         _how_it_was_run(found.summary),
+        "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
+        charts.get("scripts", ""),
     ]
     path = run_dir / "report.html"
     # JSON may hold what UTF-8 cannot, half a surrogate pair
@@ -39,6 +66,11 @@ def write_report(run_dir: Path) -> Path:
 def headline(summary: Row) -> str:
     """What the search came to, in a sentence or two."""
     best = next((row for row in rows_of(summary) if row.get("id") == summary.get("best")), None)
+    if summary.get("unfinished"):
+        ended = sum(mapping(summary, "trials").values())
+        if best is None:
+            return f"Unfinished: {ended} trials so far, nothing within the limit."
+        return f"Unfinished: {ended} trials so far, {_factor(best)} at {_error(best, 'val')} validation error."
     if best is not None:
         return f"{_factor(best)} fewer weights at {_outcome(best, mapping(summary, 'dense'))}."
     nothing = f"Nothing within {shown(to_float(summary.get('acc_tradeoff')))} points of the dense error."

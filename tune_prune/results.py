@@ -73,8 +73,8 @@ def rounded_up(value: float) -> float:
     return math.ceil(value * 1e9 - 1e-3) / 1e9
 
 
-def points_table(records: Sequence[TrialRecord], info: RunInfo) -> DataFrame:
-    """points.csv: every round of every trial."""
+def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataFrame:
+    """points.csv: every round of every trial, with what it did to the layers of these labels."""
     rows = [
         {
             "trial": record.trial,
@@ -83,7 +83,7 @@ def points_table(records: Sequence[TrialRecord], info: RunInfo) -> DataFrame:
             "factor": point.factor,
             "val_error": point.val_error,
             "feasible": point.feasible,
-            **_layers(record, point, info.labels),
+            **_layers(record, point, labels),
             "seconds": point.seconds,
             "val_loss": point.val_loss,
             **_costs(point),
@@ -92,7 +92,7 @@ def points_table(records: Sequence[TrialRecord], info: RunInfo) -> DataFrame:
         for point in record.points
     ]
     head = ["trial", "round", "compression", "factor", "val_error", "feasible"]
-    return _table(rows, [*head, *_layer_columns(info.labels), "seconds", "val_loss", *COSTS])
+    return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS])
 
 
 def trials_table(records: Sequence[TrialRecord]) -> DataFrame:

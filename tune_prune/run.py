@@ -7,14 +7,15 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
 
-from tune_prune import gpu, guesses, storages
+from tune_prune import dashboard, gpu, guesses, loggers, storages
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
 from tune_prune.company import Company, alone, joined
@@ -28,11 +29,11 @@ from tune_prune.recovery import standard_error
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
-from tune_prune.session import reach, started_ray
+from tune_prune.session import fewer, reach, started_ray, unshared
+from tune_prune.shared import Shared
 from tune_prune.space import Space, to_plan
 from tune_prune.study import NAME, first_of, open_study
 from tune_prune.telling import Ending, chosen, tell, told
-from tune_prune.trainable import Shared
 from tune_prune.tuning import Stop, run_trials
 from tune_prune.turns import Goal
 
@@ -61,6 +62,9 @@ def search(
             reach(config, run_dir)
         if config.storage:
             storages.check(config.storage)
+        loggers.check(config.logger)
+        if config.dashboard:
+            dashboard.check()
         prepared = prepare(config, space, screen.say)
         screen.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
@@ -152,21 +156,38 @@ class _Run:
         )
         if searcher.missing and not self.stop.reason:
             with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
-                info = replace(info, concurrency=concurrency)
                 self.stop.judge, self.stop.fault = searcher.judge, searcher.fault
-                run_trials(shared, searcher, config, concurrency, self.stop)
-                while searcher.process and searcher.missing and not self.stop.stop_all():
-                    if searcher.anything_to_do:  # what a process left behind that died
-                        run_trials(shared, searcher, config, concurrency, self.stop)
-                    time.sleep(POLL)
+                self.stop.crowded = lambda: searcher.crowded
+                with dashboard.served(self._storage(), self.screen.say) if config.dashboard else nullcontext():
+                    info = replace(info, concurrency=self._until_done(shared, searcher, concurrency))
             # Ray's scratch, nothing is read from it
             shutil.rmtree(self.run_dir / "ray" / (self.company.name or ""), ignore_errors=True)
         return info, searcher.missing
 
+    def _until_done(self, shared: Shared, searcher: StudySearcher, concurrency: int) -> int:
+        """Run trials while any are missing and nothing ends the search; returns how many ran at a time at last."""
+        config = self.config
+        while True:
+            searcher.alone = unshared(config, concurrency)
+            run_trials(shared, searcher, config, concurrency, self.stop)
+            if searcher.crowded and not self.stop.reason:
+                config, concurrency = fewer(config, concurrency)
+                searcher.begin_again()
+                self.screen.say(f"a trial ran out of memory beside others: {concurrency} at a time from here on")
+                continue
+            # what a process left behind that died
+            while searcher.process and searcher.missing and not self.stop.stop_all() and not searcher.anything_to_do:
+                time.sleep(POLL)
+            if not searcher.process or not searcher.missing or self.stop.stop_all():
+                return concurrency
+
+    def _storage(self) -> RDBStorage:
+        return storages.on(self.config.storage) if self.config.storage else storages.own(self.run_dir)
+
     def _searcher(self) -> StudySearcher:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
-        storage = storages.on(config.storage) if config.storage else storages.own(self.run_dir)
+        storage = self._storage()
         with self.company.turn():
             study = open_study(storage, config.study or NAME, self.run_dir, fingerprint(space, info), info.limits)
             first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))

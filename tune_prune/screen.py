@@ -16,12 +16,15 @@ from tune_prune.front import Member, Tested
 LINE_EVERY = 30.0
 """Seconds between plain lines where there is no terminal."""
 
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
 
 @dataclass(frozen=True)
 class Status:
     """How far a search is. `best_factor` is of the most compressed feasible point, None before there is one.
 
-    `budget` are its trials, None where time alone ends it; `share` in [0, 1] is how much of its budget is gone.
+    `budget` are its trials, None where time alone ends it; `share` in [0, 1] is how much of its budget is gone;
+    `course` is the hypervolume after each trial that has ended.
     """
 
     budget: int | None
@@ -33,6 +36,7 @@ class Status:
     best_factor: float | None
     best_error: float | None
     hypervolume: float
+    course: Sequence[float]
     seconds: float
     seconds_left: float | None
 
@@ -52,6 +56,15 @@ def clock(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """A course in so many blocks, from 0 to its highest; each is the last value of its part."""
+    if not values or max(values) <= 0:
+        return ""
+    count = min(width, len(values))
+    last = [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+    return "".join(BLOCKS[round((len(BLOCKS) - 1) * value / max(values))] for value in last)
 
 
 def _done(status: Status) -> str:
@@ -113,7 +126,7 @@ class Screen:
             str(status.stopped),
             str(status.failed),
             _best(status),
-            f"{status.hypervolume:.4f}",
+            f"{status.hypervolume:.4f} {sparkline(status.course)}",
             clock(status.seconds + since),
             clock(left),
         )

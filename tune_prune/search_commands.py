@@ -7,9 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
+from tune_prune.help_panels import grouped
 from tune_prune.model_commands import NoCode
 
+EXAMPLES = """Examples:
 
+`tune-prune search --budget 100`
+
+`tune-prune search --space mine.toml --time-budget 30m --acc-tradeoff 0.2`
+
+`tune-prune search --resume runs/lenet5-20260101-120000 --budget 200`
+"""
+
+
+@grouped(
+    {
+        "What is searched, and for how long": "space budget time_budget acc_tradeoff finish pruners sampler seed",
+        "Once the search has ended": "confirm refit",
+        "Where and how it runs": (
+            "device cpus_per_trial gpus_per_trial max_concurrent address storage trial_timeout max_failures no_code"
+        ),
+        "Files and screen": "run_dir resume dry_run logger dashboard quiet json",
+    }
+)
 def search(
     space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
     budget: Annotated[int | None, typer.Option(help="Trials to finish.  [default: the space's]")] = None,
@@ -31,7 +51,7 @@ def search(
     pruners: Annotated[str | None, typer.Option(help="Pruners to choose from: mag,taylor1,...")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, nsga2, gp or random.  [default: tpe]")] = None,
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Where to write.  [default: runs/<space>-<date>-<time>]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where to write.  [default: runs/SPACE-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on in this run directory.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="[default: 1]")] = None,
@@ -46,6 +66,8 @@ def search(
     max_failures: Annotated[
         float | None, typer.Option(help="End once more than this share of the trials has failed.  [default: 0.5]")
     ] = None,
+    logger: Annotated[str | None, typer.Option(help="Also write to tensorboard, mlflow, wandb.")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve Optuna's dashboard meanwhile.")] = False,
     no_code: NoCode = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on the screen but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
@@ -77,6 +99,8 @@ def search(
         "max_failures": max_failures,
         "address": address,
         "storage": storage,
+        "logger": None if logger is None else tuple(logger.split(",")),
+        "dashboard": dashboard or None,
     }
     given = {key: value for key, value in given.items() if value is not None}
     if resume is not None:
@@ -95,8 +119,25 @@ def search(
     return code
 
 
-def report(run_dir: Annotated[Path, typer.Argument(help="The run directory of a search.")]) -> None:
-    """Write the report of a run again."""
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="The run directory of a search.")],
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another run to compare with; may be given several times.")
+    ] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print what was picked as JSON.")] = False,
+) -> None:
+    """Write the report of a run again, or pick a member of its front."""
+    if pick is not None:
+        from json import dumps
+
+        from tune_prune import pick as picking
+
+        found = picking.pick(run_dir, pick)
+        typer.echo(dumps(found, default=lambda number: number.item()) if json else picking.line(found))
+        return
     from tune_prune.report import write_report
 
-    typer.echo(write_report(run_dir.absolute()))
+    typer.echo(write_report(run_dir.absolute(), [path.absolute() for path in beside or []]))

@@ -32,7 +32,11 @@ MAX_STARTS = 3
 
 
 class StudySearcher(Searcher):
-    """Asks an Optuna study for trials and tells it what their records say; error and constraint in percent."""
+    """Asks an Optuna study for trials and tells it what their records say; error and constraint in percent.
+
+    `alone` is to be set to whether no trial shares its device's memory with another: one that finds no room then has
+    failed; else the searcher is `crowded`, and trials are to be run again with fewer at a time.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,9 @@ class StudySearcher(Searcher):
         self._observations = Observations(sampler, knobs, goal.limits)
         self._numbers: dict[str, int] = {}
         self._again: list[int] = []
+        self._cut: list[int] = []
+        self.alone = True
+        self.crowded = False
         self._stopped: dict[int, str] = {}
         self._swept = 0
         with self._company.turn():
@@ -142,6 +149,11 @@ class StudySearcher(Searcher):
                 self._end(self._marked(record))
             elif error:
                 self._end(self._failed(number, record, "its worker process died, again after each retry"))
+            elif record is not None and self.alone and (result or {}).get("no_room"):
+                self._end(self._failed(number, record, record.reason))
+            else:
+                self._cut.append(number)
+                self.crowded = self.crowded or bool((result or {}).get("no_room"))
             self._sweep()
         self._on_change(self)
 
@@ -161,6 +173,14 @@ class StudySearcher(Searcher):
         elif said:
             self._stopped[number] = said
         return number in self._stopped
+
+    def begin_again(self) -> None:
+        """Run again the trials that were cut off since one found no room beside others; it is no fault of theirs."""
+        cut = {*self._cut, *self._numbers.values()}  # of some that have not begun Ray does not say that they are over
+        for number in cut:
+            self._ledger.note(number, "starts", self._ledger.attrs(number).get("starts", 1) - 1)
+        self._again = sorted({*self._again, *cut})
+        self._numbers, self._cut, self.crowded = {}, [], False
 
     def fault(self) -> str:
         """Why to end the search before its budget, or nothing: more trials have failed than may."""

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,16 @@ def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     _log_to(log)
-    with _own_sigterm():
-        if config.address:
-            _join(config.address)
-        else:
-            _start(shared_bytes)
-    try:
-        with redirect_stdout(_ToLog()):
-            yield _concurrency(config, ray.cluster_resources())
-    finally:
-        ray.shutdown()
+    with redirect_stdout(_ToLog()):  # to the last: it keeps some of what nodes say until it is shut down
+        with _own_sigterm():
+            if config.address:
+                _join(config.address)
+            else:
+                _start(shared_bytes)
+        try:
+            yield _concurrency(config)
+        finally:
+            ray.shutdown()
 
 
 def _start(shared_bytes: int) -> None:
@@ -115,7 +116,21 @@ def _log_to(path: Path) -> None:
     logger.handlers = [logging.FileHandler(path, delay=True)]
 
 
-def _concurrency(config: Config, there: dict[str, float]) -> int:
+def unshared(config: Config, concurrency: int) -> bool:
+    """Whether no trial shares the memory of its device with another."""
+    return concurrency == 1 or config.gpu_share >= 1
+
+
+def fewer(config: Config, concurrency: int) -> tuple[Config, int]:
+    """Half as many trials on a device as there are now, or at a time where they share none; Ray is there."""
+    if not config.gpu_share:
+        return config, max(1, concurrency // 2)
+    config = replace(config, gpus_per_trial=min(1.0, 2 * config.gpu_share))
+    return config, min(concurrency, _concurrency(config))
+
+
+def _concurrency(config: Config) -> int:
+    there: dict[str, float] = ray.cluster_resources()
     if config.address and config.max_concurrent:
         return config.max_concurrent  # a cluster may grow to what is asked for; until then, trials wait
     fits = int(there.get("CPU", 1) // config.cpus_per_trial)

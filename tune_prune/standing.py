@@ -9,7 +9,8 @@ from tune_prune.records import TrialRecord
 class Standing:
     """Takes up each trial once: a long search costs as much a trial at its end as at its beginning.
 
-    `limit` is the highest feasible validation error in percent; `front` holds (compression, error), ascending.
+    `limit` is the highest feasible validation error in percent; `front` holds (compression, error), ascending; `course`
+    the hypervolume after each trial.
     """
 
     def __init__(self, limit: float) -> None:
@@ -17,6 +18,7 @@ class Standing:
         self._states = Counter[str]()
         self.front: list[pareto.Point] = []
         self.hypervolume = 0.0
+        self.course: list[float] = []
 
     @property
     def ended(self) -> int:
@@ -39,3 +41,4 @@ class Standing:
         if len(points) > len(self.front):
             self.front = [points[i] for i in pareto.front(points)]
             self.hypervolume = pareto.hypervolume(self.front, self._limit) if self._limit > 0 else 0.0
+        self.course.append(self.hypervolume)

@@ -75,7 +75,10 @@ def prepare(
 
 
 def fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
-    """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels."""
+    """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels.
+
+    Also where a split has images of one class alone: any constant answer has no error there.
+    """
     inputs = loaded.train.inputs[:2].to(device)
     try:
         scores = logits(model, inputs)
@@ -87,9 +90,11 @@ def fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: t
         raise UserError(
             f"model {name!r} must return class scores [n, classes]; of {len(inputs)} inputs it made {shape}"
         )
-    for split in (loaded.train, loaded.validation):
+    for which, split in (("training", loaded.train), ("validation", loaded.validation)):
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= scores.shape[1]:
             raise UserError(
                 f"data {data!r} has labels from {low} to {high}; model {name!r} has {scores.shape[1]} outputs"
             )
+        if low == high:
+            raise UserError(f"data {data!r}: all {which} labels are {low}; give images of several classes")

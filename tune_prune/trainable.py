@@ -2,103 +2,30 @@
 
 import os
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 
-from tune_prune import checkpoint, given, multiply_adds, records, sparse_file
+from tune_prune import checkpoint, multiply_adds, records, sparse_file
 from tune_prune.ancestry import Start
+from tune_prune.checkpoint import Checkpoint
+from tune_prune.errors import UserError
 from tune_prune.latency import Latency
-from tune_prune.limits import Limits
 from tune_prune.plan import Plan
-from tune_prune.pruning import Known, Point, State, prune, start
+from tune_prune.pruning import Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.shared import Shared
 from tune_prune.space import to_plan
-from tune_prune.splits import Split, as_float
-from tune_prune.task import Task
-from tune_prune.training import Measured
+from tune_prune.splits import as_float
 from tune_prune.watchdog import Watchdog
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A task as NumPy arrays, which Ray's object store hands to every worker of a machine without copying them."""
-
-    model: str
-    weights: dict[str, np.ndarray]
-    arrays: dict[str, np.ndarray]
-    dense: Measured
-    run_dir: Path
-    limits: Limits
-    uses: Mapping[str, float]
-    device: str
-    threads: int
-    timeout: float | None
-    known: dict[str, dict[str, np.ndarray]]
-    models: Mapping[str, given.Model]
-
-    @classmethod
-    def of(
-        cls,
-        task: Task,
-        run_dir: Path,
-        limits: Limits,
-        device: str,
-        threads: int,
-        known: Known | None = None,
-        timeout: float | None = None,
-    ) -> "Shared":
-        """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
-        arrays = {
-            "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
-            "validation": task.validation.inputs, "validation_labels": task.validation.labels,
-        }  # fmt: skip
-        weights = {key: value.numpy() for key, value in task.weights.items()}
-        numpy = {key: value.numpy() for key, value in arrays.items()}
-        found = {
-            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
-        }
-        models = given.behind(task.model)
-        uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
-        return cls(
-            task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
-        )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        known = [array for values in self.known.values() for array in values.values()]
-        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values(), *known])
-
-    def task(self) -> Task:
-        """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
-        given.take(self.models)
-        arrays = {key: _view(value) for key, value in self.arrays.items()}
-        train = Split(arrays["train"], arrays["train_labels"])
-        validation = Split(arrays["validation"], arrays["validation_labels"])
-        weights = {key: torch.tensor(value) for key, value in self.weights.items()}
-        task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
-        return task.to(torch.device(self.device))
-
-    def statistics(self) -> Known:
-        """What was measured on the dense model, on the workers' device."""
-        device = torch.device(self.device)
-        return {
-            name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.known.items()
-        }
-
-
-def _view(array: np.ndarray) -> torch.Tensor:
-    """A tensor over an array without a copy. The store's memory is read-only, and nothing here writes to it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+def _said(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class PruneTrainable(tune.Trainable):
@@ -107,13 +34,21 @@ class PruneTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         """Called once a worker: what all its trials share."""
         torch.set_num_threads(shared.threads)
-        self._shared, self._task, self._known = shared, shared.task(), shared.statistics()
-        self._latency: Latency | None = None
-        if shared.limits.latency:
-            dense = self._task.dense_model(torch.device(shared.device))
-            self._latency = Latency(dense, as_float(self._task.validation.inputs[:8]))
+        self._shared, self._loaded = shared, False
+        self._going = list[Path]()
         self._begin(config)
         self._cpu_began = 0.0  # what the worker took to start is its first trial's
+
+    def _load(self) -> None:
+        """Bring what all trials share to the device: in a step, not in `setup`, for there may be no room for it."""
+        if self._loaded:
+            return
+        self._task, self._known = self._shared.task(), self._shared.statistics()
+        self._latency: Latency | None = None
+        if self._shared.limits.latency:
+            dense = self._task.dense_model(torch.device(self._shared.device))
+            self._latency = Latency(dense, as_float(self._task.validation.inputs[:8]))
+        self._loaded = True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The worker goes on with another trial."""
@@ -121,6 +56,7 @@ class PruneTrainable(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
+        self._drop(0)  # of a trial that was stopped
         self._trial: int = config["trial"]
         self._params: dict[str, Any] = config["params"]
         self._finishes: int | None = config.get("finishes")
@@ -132,24 +68,57 @@ class PruneTrainable(tune.Trainable):
         # written by a process that gave it up, where Ray begins it again: it has ended
         self._ended = path.is_file() and records.read(path).state in records.FINAL
         self._watchdog = Watchdog(self._shared.timeout, self._give_up)
-        self._state = self._start()
-        task = self._task
-        self._rounds: Iterator[Point] = prune(
-            self._state, self._plan, task.train, task.validation, config["seed"], task.teacher, self._known
-        )
+        self._seed: int = config["seed"]
+        self._rounds: Iterator[Point] | None = None
+
+    def _first(self) -> Iterator[Point]:
+        """The trial's rounds, none of them begun."""
+        self._load()
+        task, self._state = self._task, self._start()
+        return prune(self._state, self._plan, task.train, task.validation, self._seed, task.teacher, self._known)
 
     def _start(self) -> State:
-        """From the dense model, or from the weights and masks of a recorded round, whose rounds are not run again."""
-        model = self._task.dense_model(torch.device(self._shared.device))
-        state = start(model)
-        if self._start_from is not None:
-            path = self._shared.run_dir / self._start_from.checkpoint
-            saved = checkpoint.read(path)
-            checkpoint.load_weights(model, saved, str(path))
+        """From where the trial was cut off, else from a recorded round of another, else from the dense model.
+
+        Rounds that are behind it are not run again.
+        """
+        state = start(self._task.dense_model(torch.device(self._shared.device)))
+        saved = self._cut_off()
+        if saved is not None:
+            state.rounds_done = self._points[-1].round
+        elif self._start_from is not None:
+            saved = checkpoint.read(self._shared.run_dir / self._start_from.checkpoint)
+            state.rounds_done = self._plan.rounds_within(self._start_from.ratios)
+        if saved is not None:
+            checkpoint.load_weights(state.model, saved, f"trial {self._trial}")
             for label, kept in saved.masks.items():
                 state.masks[label].copy_(kept)
-            state.rounds_done = self._plan.rounds_within(self._start_from.ratios)
         return state
+
+    def _cut_off(self) -> Checkpoint | None:
+        """The weights after the trial's last round, where it was cut off after one; its points are taken up."""
+        path = records.path_of(self._shared.run_dir, self._trial)
+        record = records.read(path) if path.is_file() else None
+        if record is None or record.state != "running" or not record.points or record.params != self._params:
+            return None
+        going = self._going_at(record.last.round)
+        try:
+            saved = checkpoint.read(self._shared.run_dir / record.last.checkpoint if record.last.checkpoint else going)
+        except UserError:  # gone or damaged: its rounds are measured again
+            return None
+        self._points, self._going = record.points, [going]
+        self._began -= record.seconds
+        self._cpu_began -= record.cpu_seconds
+        return saved
+
+    def _going_at(self, round_: int) -> Path:
+        """Where the weights of a round are that are wanted only until the next."""
+        return self._shared.run_dir / "rounds" / f"{self._trial}-{round_}.going"
+
+    def _drop(self, most: int) -> None:
+        """Delete such weights but for so many newest."""
+        while len(self._going) > most:
+            self._going.pop(0).unlink(missing_ok=True)
 
     def _give_up(self) -> None:
         """End this process: what hangs cannot be asked to stop. The trial's record says why."""
@@ -161,15 +130,21 @@ class PruneTrainable(tune.Trainable):
         if self._ended:
             return {"trial": self._trial, "rounds": 0, "done": True}
         try:
+            self._rounds = self._rounds or self._first()
             point = next(self._rounds)
+        except torch.OutOfMemoryError as error:  # whether others had it, the search knows
+            self._watchdog.stop()
+            return self._report("running", _said(error)) | {"done": True, "no_room": True}
         except Exception as error:
             self._watchdog.stop()
-            return self._report("failed", " ".join(f"{type(error).__name__}: {error}".split()))
+            return self._report("failed", _said(error))
         last = point.round == self._plan.rounds
         if last:
             self._watchdog.stop()
         self._points.append(self._record_point(point, keep=last))
-        return self._report("complete" if last else "running")
+        said = self._report("complete" if last else "running")
+        self._drop(0 if self._points[-1].checkpoint else 1)  # not before the record says that there is a newer round
+        return said
 
     def _record_point(self, point: Point, keep: bool) -> PointRecord:
         limits, state = self._shared.limits, self._state
@@ -181,8 +156,9 @@ class PruneTrainable(tune.Trainable):
             costs["latency"] = self._latency.share(state.model)
         feasible = limits.feasible(point.error, costs)
         saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
-        if saved:
-            checkpoint.write(self._shared.run_dir / saved, self._task.model, self._state.model, self._state.masks)
+        path = self._shared.run_dir / saved if saved else self._going_at(point.round)
+        checkpoint.write(path, self._task.model, state.model, state.masks)
+        self._going += [] if saved else [path]
         return PointRecord(
             point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
             point.ratios, saved, point.pooled, costs, limits.within(costs),
@@ -198,4 +174,8 @@ class PruneTrainable(tune.Trainable):
             cpu_seconds=time.process_time() - self._cpu_began,
         )  # fmt: skip
         records.write(self._shared.run_dir, record)
-        return {"trial": self._trial, "rounds": len(self._points), "done": state != "running"}
+        said = {"trial": self._trial, "rounds": len(self._points), "done": state != "running"}
+        if self._points:  # for who follows the trials elsewhere
+            last = self._points[-1]
+            said |= {name: getattr(last, name) for name in ("compression", "factor", "val_error", "val_loss")}
+        return said

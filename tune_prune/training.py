@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from tune_prune.errors import UserError
 from tune_prune.recipe import Recipe
+from tune_prune.seeds import derive_seed
 from tune_prune.sgd import SGD
 from tune_prune.splits import Split, as_float
 from tune_prune.step import Recorded, Step, recordable
@@ -34,6 +36,17 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise UserError("--device cuda: this machine has no GPU that torch can use; use --device cpu or auto")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch computes on one core, as trials do by default: more of them add up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def ready(model: nn.Module, device: torch.device) -> nn.Module:
@@ -100,6 +113,7 @@ def fit(
 
     `masks` are pairs (weight, mask of 0 and 1, same shape); after every step a removed weight is set back to
     exactly zero, whatever momentum and weight decay made of it. `teacher` holds logits [n, classes] for the split.
+    `generator` decides the order of the images and all that is drawn, by layers such as dropout too.
     `on_epoch(epoch from 1, error and loss of the batches as they went by)` is called after each whole epoch. Training
     goes on after `epochs_done` epochs where the model, the generator and the `optimizer` are as they were then. Raises
     `DivergedError`.
@@ -116,16 +130,19 @@ def fit(
     mean = math.nan
     first = epochs_done * per_epoch
     batches = _batches(len(split.labels), recipe, generator, first, device)
-    for done, index in enumerate(batches, start=first + 1):
-        took = step(index, recipe.lr_at(done - 1))
-        losses.append(took.loss)
-        wrong.append(took.wrong)
-        if done % per_epoch == 0 or done == recipe.steps:
-            mean = _mean(losses, done, recipe)
-            if on_epoch is not None and done % per_epoch == 0:
-                on_epoch(done // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
-            losses.clear()
-            wrong.clear()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for done, index in enumerate(batches, start=first + 1):
+            if done % per_epoch == 1 or per_epoch == 1:  # what layers such as dropout draw from
+                torch.manual_seed(derive_seed(generator.initial_seed(), done))
+            took = step(index, recipe.lr_at(done - 1))
+            losses.append(took.loss)
+            wrong.append(took.wrong)
+            if done % per_epoch == 0 or done == recipe.steps:
+                mean = _mean(losses, done, recipe)
+                if on_epoch is not None and done % per_epoch == 0:
+                    on_epoch(done // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
+                losses.clear()
+                wrong.clear()
     return mean
 
 

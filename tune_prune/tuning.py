@@ -11,10 +11,12 @@ from typing import Any
 
 from ray import tune
 
+from tune_prune import loggers
 from tune_prune.budget import Budget
 from tune_prune.config import Config
 from tune_prune.searcher import StudySearcher
-from tune_prune.trainable import PruneTrainable, Shared
+from tune_prune.shared import Shared
+from tune_prune.trainable import PruneTrainable
 
 
 def _never(trial_id: str) -> bool:
@@ -25,7 +27,8 @@ class Stop(tune.Stopper):
     """Ends a search: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
 
     `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended; `fault`
-    says why to end the whole search, or nothing.
+    says why to end the whole search, or nothing; `crowded` whether to end the trials that run, and to go on with fewer
+    of them at a time.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -33,6 +36,7 @@ class Stop(tune.Stopper):
         self.reason = ""
         self.judge: Callable[[str], bool] = _never
         self.fault: Callable[[], str] = str
+        self.crowded: Callable[[], bool] = bool
         self.signal: int | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -40,11 +44,11 @@ class Stop(tune.Stopper):
         return not result["done"] and self.judge(trial_id)
 
     def stop_all(self) -> bool:
-        """Whether to end now; Tune asks several times a second."""
+        """Whether to end what runs now; Tune asks several times a second."""
         if not self.reason and self._budget.left <= 0:
             self.reason = "time budget"
         self.reason = self.reason or self.fault()
-        return bool(self.reason)
+        return bool(self.reason) or self.crowded()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -82,6 +86,7 @@ def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurre
             storage_path=str(shared.run_dir / "ray" / (searcher.process or "")),
             verbose=0,
             stop=stop,
+            callbacks=loggers.callbacks(config.logger, shared.run_dir),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=2),
         ),

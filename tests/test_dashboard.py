@@ -1,0 +1,38 @@
+import json
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import fault
+
+from tune_prune import dashboard, storages
+from tune_prune.limits import Limits
+from tune_prune.study import open_study
+
+
+def studies(address: str) -> list[dict[str, object]]:
+    with urllib.request.urlopen(f"{address}api/studies", timeout=30) as answer:
+        found: list[dict[str, object]] = json.load(answer)["study_summaries"]
+    return found
+
+
+def test_it_shows_the_study_and_goes(tmp_path: Path) -> None:
+    storage, said = storages.own(tmp_path), list[str]()
+    open_study(storage, "mine", tmp_path, "x", Limits(2.0))
+    with socket.socket() as taken:  # another program has the usual port, or this one takes it
+        try:
+            taken.bind(("127.0.0.1", dashboard.PORT))
+            taken.listen()
+        except OSError:
+            pass
+        with dashboard.served(storage, said.append) as address:
+            assert said == [f"dashboard: {address}"]
+            assert [study["study_name"] for study in studies(address)] == ["mine"]
+    with pytest.raises(OSError):
+        studies(address)
+
+
+def test_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    assert fault(dashboard.check) == "--dashboard needs optuna-dashboard: pip install 'tune-prune[dashboard]'"

@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import fault, images, mlp, seeded
+from torch import nn
+
+import tune_prune
+from tune_prune import checkpoint, export, formats, masks
+from tune_prune.recipe import Recipe
+from tune_prune.training import evaluate, fit
+
+pytestmark = [
+    # of PyTorch's exporters, about their own insides
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+
+
+def made(path: Path, name: str = "conftest:mlp", model: nn.Module | None = None) -> nn.Module:
+    """A checkpoint of a trained toy without 12 of its 16 neurons."""
+    torch.manual_seed(0)
+    model = model or mlp()
+    fit(model, images().train, Recipe(40, 0.1, batch_size=32), seeded(0))
+    found = masks.dense(model)
+    if name == "conftest:mlp":
+        found["2"][:12] = 0
+    masks.apply(model, found)
+    checkpoint.write(path, name, model, found)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("to", formats.formats)
+def test_the_account(command, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = made(Path("a.safetensors"))
+    assert command("export", "a.safetensors", "--to", to, *TOY, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    ending = formats.formats[to].ending
+    assert told["file"] == f"a{ending}"
+    assert Path(told["file"]).stat().st_size == told["bytes_file"]
+    assert sorted(path.name for path in Path().iterdir()) == sorted(["a.safetensors", f"a{ending}"])
+    assert (told["total"], told["kept"]) == (1088, 1088 - 768)
+    assert told["bytes_dense"] == 4 * (1088 + 16 + 4)
+    assert (told["macs_dense"], told["macs_kept"]) == (1088, 1088 - 768)
+    smaller = 4 * 64 + 4 * 4
+    assert told["macs_file"] == (smaller if formats.formats[to].smaller else 1088)
+    assert (told["images"], told["same"]) == (120, 120)
+    assert told["test_error"] == pytest.approx(evaluate(model, images().load_test()).error)
+    assert [t["batch"] for t in told["timed"]] == ([] if formats.formats[to].exact else [1])  # of 120 images
+
+
+def test_it_is_told_in_words(command, capsys: pytest.CaptureFixture[str]) -> None:
+    made(Path("a.safetensors"))
+    assert command("export", "a.safetensors", "--to", "dense", *TOY, "--out", "b.safetensors") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "320 of 1,088 weights (3.4x fewer)"
+    assert "120 of 120 test images get the same class" in told[3]
+    assert told[-1] == "file: b.safetensors"
+    assert [p.shape for p in tune_prune.load("b.safetensors").parameters()] == [(4, 64), (4,), (4, 4), (4,)]
+    Path("folder").mkdir()
+    assert command("export", "a.safetensors", "--to", "sparse", *TOY, "--out", "folder") == 0
+    assert Path("folder/a-sparse.safetensors").is_file()
+
+
+class Deciding(nn.Module):
+    """What it does depends on what it sees: its graph cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 16), nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(inputs.flatten(1))
+        return self.head(hidden.relu() if hidden.sum() > 0 else hidden.tanh())
+
+
+def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "test_export:Deciding"
+    made(Path("a.safetensors"), name, Deciding())
+    flags = ("--model", name, "--data", "conftest:images")
+    for to, code in (("safetensors", 0), ("sparse", 0), ("dense", 2), ("pt2", 2)):
+        assert command("export", "a.safetensors", "--to", to, *flags) == code
+        told = capsys.readouterr()
+        if code:
+            assert told.err.count("\n") == 1
+        if to == "dense":
+            assert "cannot be traced, in first" in told.err
+        if to == "pt2":
+            assert "not made smaller: the model cannot be traced, in first" in told.out
+    assert sorted(path.name for path in Path().iterdir()) == [
+        *("a-sparse.safetensors", "a-weights.safetensors", "a.safetensors"),
+    ]
+
+
+def test_what_cannot_be_exported(command, capsys: pytest.CaptureFixture[str]) -> None:
+    made(Path("a.safetensors"))
+    cases = [
+        (
+            ("a.safetensors", "--to", "tflite", *TOY),
+            "unknown format 'tflite'; known: safetensors, sparse, dense, pt2, o",
+        ),
+        (("b.safetensors", "--to", "onnx", *TOY), "b.safetensors: no such checkpoint"),
+        (("a.safetensors", "--to", "onnx"), "its model is code, 'conftest:mlp'; if you trust it, add --model"),
+        (("a.safetensors", "--to", "sparse", "--model", "conftest:mlp"), "fails on inputs [10000, 1, 28, 28]"),
+        (("a.safetensors", "--to", "sparse", *TOY, "--out", "a.safetensors"), "that is the checkpoint itself"),
+    ]
+    for flags, said in cases:
+        assert command("export", *flags) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_that_computes_something_else_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made(Path("a.safetensors"))
+
+    def spoiled(subject: formats.Subject) -> bytes:
+        with torch.no_grad():
+            next(subject.model.parameters())[13, 0] += 1
+        return formats._plain(subject)
+
+    bad = formats.Format("-bad.safetensors", True, spoiled, formats._load_plain)
+    monkeypatch.setitem(formats.formats._entries, "bad", bad)
+    with pytest.raises(RuntimeError, match=r"its scores are .* away from the model's; nothing was written"):
+        export.export(Path("a.safetensors"), "bad", images().load_test(), None, print)
+    assert [path.name for path in Path().iterdir()] == ["a.safetensors"]
+
+
+def test_the_format_is_looked_up_first() -> None:
+    assert fault(lambda: export.export(Path("nowhere"), "zip", images().load_test(), None, print)).startswith("unknown")

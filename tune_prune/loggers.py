@@ -1,0 +1,87 @@
+"""Where the course of every trial is written to beside the run's own files: callbacks of Ray Tune, by name."""
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from tune_prune.errors import UserError
+from tune_prune.registry import Registry
+
+loggers = Registry[tuple[str, Callable[[Path], tune.Callback]]]("logger")
+"""By name: the module that it needs, and what makes it for a run directory."""
+
+MEASURES = ("compression", "factor", "val_error", "val_loss")
+
+
+class TensorBoard(tune.Callback):
+    """A folder of event files for each trial: what its rounds measured, and its parameters as text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, Any] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A round has ended."""
+        from tensorboardX import SummaryWriter
+
+        if "val_error" not in result:
+            return  # it ended without measuring anything
+        if trial.trial_id not in self._writers:
+            writer = SummaryWriter(str(self._folder / f"{result['trial']:05d}"))
+            params = [f"    {name} = {value}" for name, value in trial.config["params"].items()]
+            writer.add_text("parameters", "\n".join(params))
+            self._writers[trial.trial_id] = writer
+        for name in MEASURES:
+            self._writers[trial.trial_id].add_scalar(name, result[name], result["rounds"])
+        if result["done"]:
+            self._close(trial)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has ended, or was stopped."""
+        self._close(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's worker has died."""
+        self._close(trial)
+
+    def _close(self, trial: Any) -> None:
+        writer = self._writers.pop(trial.trial_id, None)
+        if writer is not None:
+            writer.close()
+
+
+def _mlflow(run_dir: Path) -> tune.Callback:
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    # without a word of where, MLflow writes beside the working directory's other runs
+    return MLflowLoggerCallback(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), experiment_name=run_dir.name)
+
+
+def _wandb(run_dir: Path) -> tune.Callback:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    return WandbLoggerCallback(project="tune_prune", group=run_dir.name, dir=str(run_dir))
+
+
+loggers.add("tensorboard", ("tensorboardX", lambda run_dir: TensorBoard(run_dir / "tensorboard")))
+loggers.add("mlflow", ("mlflow", _mlflow))
+loggers.add("wandb", ("wandb", _wandb))
+
+
+def check(names: tuple[str, ...]) -> None:
+    """A `UserError` for a logger that there is not, or whose package is not installed."""
+    for name in names:
+        module, _ = loggers[name]
+        if find_spec(module) is None:
+            raise UserError(f"--logger {name} needs {module}, which is not installed: pip install 'tune-prune[{name}]'")
+
+
+def callbacks(names: tuple[str, ...], run_dir: Path) -> list[tune.Callback]:
+    """The callbacks of these names."""
+    return [loggers[name][1](run_dir) for name in names]

@@ -1,0 +1,91 @@
+"""What all workers of a search share: the task as arrays, limits, and what is measured once for all."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tune_prune import given, multiply_adds
+from tune_prune.limits import Limits
+from tune_prune.pruning import Known
+from tune_prune.splits import Split, as_float
+from tune_prune.task import Task
+from tune_prune.training import Measured
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A task as NumPy arrays, which Ray's object store hands to every worker of a machine without copying them."""
+
+    model: str
+    weights: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    dense: Measured
+    run_dir: Path
+    limits: Limits
+    uses: Mapping[str, float]
+    device: str
+    threads: int
+    timeout: float | None
+    known: dict[str, dict[str, np.ndarray]]
+    models: Mapping[str, given.Model]
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        run_dir: Path,
+        limits: Limits,
+        device: str,
+        threads: int,
+        known: Known | None = None,
+        timeout: float | None = None,
+    ) -> "Shared":
+        """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
+        arrays = {
+            "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
+            "validation": task.validation.inputs, "validation_labels": task.validation.labels,
+        }  # fmt: skip
+        weights = {key: value.numpy() for key, value in task.weights.items()}
+        numpy = {key: value.numpy() for key, value in arrays.items()}
+        found = {
+            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
+        }
+        models = given.behind(task.model)
+        uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
+        return cls(
+            task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        known = [array for values in self.known.values() for array in values.values()]
+        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values(), *known])
+
+    def task(self) -> Task:
+        """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
+        given.take(self.models)
+        arrays = {key: _view(value) for key, value in self.arrays.items()}
+        train = Split(arrays["train"], arrays["train_labels"])
+        validation = Split(arrays["validation"], arrays["validation_labels"])
+        weights = {key: torch.tensor(value) for key, value in self.weights.items()}
+        task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
+        return task.to(torch.device(self.device))
+
+    def statistics(self) -> Known:
+        """What was measured on the dense model, on the workers' device."""
+        device = torch.device(self.device)
+        return {
+            name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.known.items()
+        }
+
+
+def _view(array: np.ndarray) -> torch.Tensor:
+    """A tensor over an array without a copy. The store's memory is read-only, and nothing here writes to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
