@@ -39,6 +39,7 @@ class Sleeper(PruneTrainable):
 
     def step(self) -> dict[str, Any]:
         """The whole trial."""
+        self._rounds = self._first()
         time.sleep(self.nap)
         ratios = self._plan.ratios_at(self._plan.rounds)
         removed = sum(ratios.values()) / len(ratios)

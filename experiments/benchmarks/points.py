@@ -1,12 +1,14 @@
-"""What 10,000 points cost at the end of a search: reading the records, tables, front, picture, report.
+"""What 10,000 points cost at the end of a search: reading the records, tables, front, picture, report, opening it.
 
     python experiments/benchmarks/points.py [REPEATS]
 
 2,500 trials of four rounds, made up; the front's own files are left out, of which there are a few dozen in any run.
-Writes points.json; prints seconds.
+Writes points.json; prints seconds, and the report's size. Opening it is from its address to all charts drawn, in
+Chromium, where that is installed.
 """
 
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -21,8 +23,10 @@ from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.summary import summarize
 
-TOTALS = {"2": 235_200, "4": 30_000, "6": 1_000}
-INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, tuple(TOTALS), TOTALS, "", {})
+SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
+INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, SHAPES, "", {})
+TOTALS = INFO.totals
+CHROMIUM = shutil.which("chromium")
 
 
 def trial(number: int, source: random.Random) -> TrialRecord:
@@ -50,7 +54,7 @@ def measured(run_dir: Path) -> dict[str, float]:
     found: list[TrialRecord] = []
     took = {"reading the records": seconds(lambda: found.extend(records.read_all(run_dir)))}
     took["tables"] = seconds(lambda: outputs.write_tables(run_dir, found, INFO))
-    members = front_of(found)
+    members = front_of(found, INFO.limits)
     took["summary"] = seconds(
         lambda: outputs.write_summary(
             run_dir,
@@ -62,7 +66,21 @@ def measured(run_dir: Path) -> dict[str, float]:
     )  # fmt: skip
     took["picture"] = seconds(lambda: plots.pareto_png(run_dir / "pareto.png", found, members, INFO, {}, None))
     took["report"] = seconds(lambda: report.write_report(run_dir))
-    return took | {"all": sum(took.values())}
+    took["all"] = sum(took.values())
+    return took | ({"opening it": opened(run_dir / "report.html")} if CHROMIUM else {})
+
+
+def opened(page: Path) -> float:
+    """Seconds until a browser has drawn every chart of a report."""
+    from playwright.sync_api import sync_playwright
+
+    drawn = "[...document.querySelectorAll('.chart')].every((one) => one.querySelector('.main-svg'))"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        took = seconds(lambda: (tab.goto(page.as_uri()), tab.wait_for_function(drawn)))
+        browser.close()
+    return took
 
 
 def main() -> None:
@@ -72,9 +90,11 @@ def main() -> None:
         for number in range(2500):
             records.write(Path(folder), trial(number, source))
         found = [measured(Path(folder)) for _ in range(repeats)]
+        size = (Path(folder) / "report.html").stat().st_size
     for part in found[0]:
         print(f"{part}: {spread([took[part] for took in found])} s")
-    write("points", {"seconds": found})
+    print(f"report.html: {size / 1e6:.1f} MB")
+    write("points", {"seconds": found, "report_bytes": size})
 
 
 if __name__ == "__main__":

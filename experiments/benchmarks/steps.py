@@ -83,7 +83,7 @@ def product() -> float:
     return max(2 * 2048**3 / seconds(lambda: a @ b) / 1e9 for _ in range(3))
 
 
-def plain(model: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]], steps: int) -> None:
+def plain(model: nn.Module, loader: DataLoader[tuple[Tensor, int]], steps: int) -> None:
     """The loop of the tutorials."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
     batches: Iterator[tuple[Tensor, Tensor]] = iter(loader)

@@ -64,7 +64,7 @@ def against_random(points: pd.DataFrame) -> None:
         lost = means[means["random"] <= means[pruner]]
         where = [
             f"{layer} at {ratio:g} ({row[pruner]:.1f}, random {row['random']:.1f})"
-            for (layer, ratio), row in lost.iterrows()
+            for (layer, ratio), row in zip(lost.index, lost.to_dict("records"), strict=True)
         ]
         print(f"- {pruner}: {len(lost)} of {len(means)}" + (": " + ", ".join(where) if where else ""))
 

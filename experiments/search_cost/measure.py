@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_prune import masks, records
+from tune_prune import masks, records, storages
 from tune_prune.budget import Budget
 from tune_prune.limits import Limits
 from tune_prune.progress import Progress
@@ -27,7 +27,7 @@ from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.space import to_plan
 from tune_prune.space_file import locate, read
-from tune_prune.study import open_study
+from tune_prune.study import NAME, open_study
 from tune_prune.turns import Goal
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
@@ -42,7 +42,7 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     spent = Budget(budget)
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
     goal = Goal(spent, DENSE, Limits(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
-    study = open_study(None, run_dir, "cost")
+    study = open_study(storages.own(run_dir), NAME, run_dir, "cost", info.limits)
     return StudySearcher(study, run_dir, space.params(SHAPES), goal, "tpe", 0, progress.update), progress
 
 
@@ -92,6 +92,7 @@ def main() -> None:
                 continue
             name, config = running.pop(0)
             spent: list[float] = []
+            assert isinstance(config["params"], dict)
             for round_ in range(1, to_plan(config["params"]).rounds + 1):
                 record = measured(run_dir, config, round_, noise)
                 records.write(run_dir, record)

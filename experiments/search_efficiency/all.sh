@@ -25,3 +25,7 @@ for run in random-0 random-1 random-2 random-3 random-4 \
     uniform-0 uniform-1 uniform-2 global-0 global-1 global-2 erk-0 erk-1 erk-2 nsga2-0 nsga2-1 nsga2-2; do
     [ -e "$out/$run.csv" ] || echo "$run"
 done | xargs -P 2 -I RUN sh -c 'python "$0/baselines.py" "$1" "${2%-*}" "${2#*-}" 700' "$here" "$out" RUN
+
+# and lenet5, from the package's dense model, once
+[ -e "$out/lenet5/plain-0.csv" ] || { mkdir -p "$out/lenet5" && python "$here/plain.py" "$out/lenet5" 0 30 lenet5; }
+[ -e "$out/lenet5/whole-0.csv" ] || python "$here/ours.py" "$out/lenet5" whole 0 100 0.5 lenet5

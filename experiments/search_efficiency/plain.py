@@ -10,6 +10,7 @@ last trial.
 """
 
 import csv
+import logging
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> None:
     trials = int(sys.argv[3]) if len(sys.argv) > 3 else 100
     meter = Meter()
     made = dense(out, *sys.argv[4:5])
-    ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     tuner = tune.Tuner(
         tune.with_parameters(objective, made=made),
         param_space={f"ratio_{layer}": tune.uniform(0, 0.995) for layer in layers(made)},
@@ -73,7 +74,9 @@ def main() -> None:
         ),
         run_config=tune.RunConfig(storage_path=str(out / "ray"), name=f"plain-{seed}", verbose=0),
     )
-    results = sorted((found.metrics for found in tuner.fit() if found.metrics), key=lambda m: m["timestamp"])
+    grid = tuner.fit()
+    ended = (grid[i].metrics for i in range(len(grid)))
+    results = sorted((metrics for metrics in ended if metrics), key=lambda m: m["timestamp"])
     meter.stop()
     seconds = charged([(m["timestamp"], m["cpu"]) for m in results], meter)
     with (out / f"plain-{seed}.csv").open("w", newline="", encoding="utf-8") as file:

@@ -1,9 +1,10 @@
 """The fronts of whole searches, on test images, beside the published results for this network.
 
-    python experiments/search_efficiency/published.py OUT_DIR
+    python experiments/search_efficiency/published.py OUT_DIR [NAME]
 
-Reads OUT_DIR/fronts/whole-SEED.csv. For every published result: the front's lowest test error at no more weights. And
-the hypervolume below 2.26 percent of test error, of each front and of all published results together.
+Reads OUT_DIR/fronts/NAME-SEED.csv; NAME is whole unless given. For every published result: the front's lowest test
+error at no more weights. And the hypervolume below 2.26 percent of test error, of each front and of all published
+results together.
 """
 
 import csv
@@ -37,7 +38,8 @@ def front(path: Path) -> Points:
 
 def main() -> None:
     """Print the table."""
-    paths = sorted((Path(sys.argv[1]) / "fronts").glob("whole-*.csv"))
+    which = sys.argv[2] if len(sys.argv) > 2 else "whole"
+    paths = sorted((Path(sys.argv[1]) / "fronts").glob(f"{which}-*.csv"))
     fronts = [front(path) for path in paths]
     heads = ["result", "kept, %", "test error, %", *(path.stem for path in paths)]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")

@@ -10,6 +10,7 @@ import csv
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -17,6 +18,9 @@ from matplotlib.figure import Figure
 from tune_prune.pareto import hypervolume
 
 SWITCHED_OFF = ("rounds", "stop", "prior", "inherit", "finish")
+
+# Okabe and Ito's colours, which tell apart for every kind of colour vision
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#D55E00", "#56B4E9")
 
 Curve = list[tuple[float, float]]
 """(CPU seconds so far, hypervolume)."""
@@ -74,17 +78,30 @@ def main() -> None:
         volumes = [at(found, time) for found in seeds.values()]
         seconds = [reached(found, volume) for found in seeds.values()]
         print(f"| {called(method)} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
-    figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for number, (method, seeds) in enumerate(runs.items()):
-        for i, found in enumerate(seeds.values()):
-            x, y = zip(*found, strict=True)
-            label = called(method) if i == 0 else None
-            axes.step(x, y, where="post", color=f"C{number % 10}", ls="-" if number < 10 else "--", label=label)
-    axes.set(xscale="log", xlabel="CPU seconds", ylabel="hypervolume", ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(out / "curves.png")
+    picture(out / "curves.png", runs)
+
+
+def picture(path: Path, runs: Mapping[str, Mapping[str, Curve]]) -> None:
+    """This search among the other methods, and among itself with one part switched off; a line a seed."""
+    figure = Figure(figsize=(10, 4.8), dpi=150, layout="constrained")
+    parts = [method for method in runs if method in SWITCHED_OFF]
+    others = [method for method in runs if method not in {*parts, "whole"}]
+    left = figure.add_subplot(1, 2, 1)
+    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    for axes, methods in ((left, others), (right, parts)):
+        for colour, method in zip(COLOURS, ["whole", *methods], strict=False):
+            for i, found in enumerate(runs[method].values()):
+                x, y = zip(*found, strict=True)
+                width, label = (2.0 if method == "whole" else 1.0), (called(method) if i == 0 else None)
+                axes.step(x, y, where="post", color=colour, linewidth=width, label=label)
+        axes.set(xscale="log", xlabel="CPU seconds", ylim=(0, None))
+        axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+        axes.grid(color="#E6E6E6", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8.5, loc="upper left" if axes is left else "lower right")
+    left.set(ylabel="hypervolume", title="against other methods")
+    right.set_title("with one of its parts switched off")
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

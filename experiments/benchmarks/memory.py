@@ -1,0 +1,50 @@
+"""Where a worker's own memory goes: what each import adds, then data, training and evaluation.
+
+    OMP_NUM_THREADS=1 python experiments/benchmarks/memory.py [MODEL]
+
+Prints megabytes that no other process shares (unique set size), after each step, and what the step added. Linux alone.
+"""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+
+def own() -> float:
+    """Megabytes of this process alone."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kilobytes) for kilobytes in re.findall(r"Private_\w+:\s+(\d+)", text)) / 1024
+
+
+def main() -> None:
+    """Go through what a worker does."""
+    name, before = (sys.argv[1:] or ["lenet5"])[0], 0.0
+
+    def tell(step: str) -> None:
+        nonlocal before
+        now = own()
+        print(f"{step:24} {now:5.0f} MB  {now - before:+5.0f}")
+        before = now
+
+    tell("Python")
+    for module in ("torch", "ray", "ray.tune", "tune_prune.trainable"):
+        importlib.import_module(module)
+        tell(f"import {module}")
+    import torch
+
+    from tune_prune import data, models, training
+    from tune_prune.recipe import Recipe
+
+    torch.set_num_threads(1)
+    loaded = data.load_data("mnist")
+    tell("MNIST, which they share")
+    model = training.ready(models.build(name), torch.device("cpu"))
+    training.fit(model, loaded.train, Recipe(40, 0.01), torch.Generator().manual_seed(0))
+    tell("40 steps")
+    training.evaluate(model, loaded.validation)
+    tell("an evaluation")
+
+
+if __name__ == "__main__":
+    main()
