@@ -68,7 +68,7 @@ class Driver:
         self.ids[config["trial"]] = name
         return config
 
-    def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False, **result: bool) -> None:
+    def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False, **result: object) -> None:
         """The trial's worker wrote this record, and its trial is over."""
         if record is not None:
             records.write(self.run_dir, record)
@@ -129,6 +129,21 @@ def test_the_constraint_is_there_before_the_values(
     assert trial.values == [pytest.approx(1.0), error]
     assert list(trial.constraints.values()) == violations == [pytest.approx(error - LIMIT)]  # positive: infeasible
     assert (violations[0] <= 0) == feasible
+
+
+def test_a_process_that_goes_between_the_two(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def gone(*_: Any) -> None:
+        raise OSError("database or disk is full")
+
+    monkeypatch.setattr(driver.study, "tell", gone)
+    driver.end(driver.suggest(), ended(0, (0.9, 1.5)))
+    assert (driver.state(0), len(driver.study.trials[0].constraints)) == (TrialState.RUNNING, 1)
+    monkeypatch.undo()
+    Driver(driver.run_dir, driver.study)
+    assert driver.state(0) == TrialState.COMPLETE
+    assert not recwarn.list
 
 
 def test_a_failed_trial(driver: Driver) -> None:
@@ -445,6 +460,41 @@ def test_who_finds_no_room_beside_others_is_run_again_as_are_the_others(driver: 
     record = driver.searcher.records[0]
     assert (record.state, record.reason) == ("failed", "OutOfMemoryError: CUDA out of memory")
     assert driver.state(0) == TrialState.FAIL
+
+
+def test_a_search_that_cannot_be_written_ends_and_goes_on(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.run(2)
+    one, other, last = driver.suggest(), driver.suggest(), driver.suggest()
+    assert driver.searcher.fault() == ""
+    driver.end(one, measured(one, "running"), unwritten="[Errno 28] No space left on device: 'run'")
+    assert driver.searcher.fault() == "OSError: [Errno 28] No space left on device: 'run'"
+    driver.end(other, measured(other))  # what is measured stays in its record
+    driver.end(last, None, error=True)  # and what Ray says of those that it ends is no news
+    assert not driver.searcher.judge(driver.ids[last["trial"]])
+    assert sorted(driver.searcher.records) == [0, 1]
+    resumed = Driver(driver.run_dir, driver.study)
+    assert sorted(resumed.searcher.records) == [0, 1, other["trial"]]
+    assert [config["trial"] for config in resumed.run(3)] == [one["trial"], last["trial"], 5]
+
+
+@pytest.mark.parametrize("call", ["on_trial_result", "on_trial_complete", "judge"])
+def test_what_the_search_itself_raises_breaks_it(driver: Driver, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("database or disk is full")
+
+    config = driver.suggest()
+    records.write(driver.run_dir, measured(config, "complete" if call == "on_trial_complete" else "running"))
+    monkeypatch.setattr(driver.searcher, "_on_change", full)
+    monkeypatch.setattr(driver.searcher._ledger, "end", full)
+    monkeypatch.setattr(stopping, "verdict", full)
+    object.__setattr__(driver.searcher._goal, "economy", Economy())
+    name = driver.ids[config["trial"]]
+    assert not (driver.searcher.judge(name) if call == "judge" else getattr(driver.searcher, call)(name, {}))
+    assert str(driver.searcher.broken) == "database or disk is full"
+    first = driver.searcher.broken
+    driver.searcher.on_trial_result(name, {})
+    driver.searcher.on_trial_complete(name, {}, error=True)
+    assert driver.searcher.broken is first
 
 
 def test_what_was_measured_is_never_run_again(driver: Driver) -> None:

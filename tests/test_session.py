@@ -109,6 +109,22 @@ def test_ray_talks_to_a_file(
     logger.handlers[0].close()
 
 
+def test_a_disk_that_is_full_is_not_ray_s_to_tell(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("ray")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    session._log_to(Path("/dev/full"))
+    logger.error("something")
+    session._silence()  # which closes the file
+    assert capfd.readouterr() == ("", "")
+    session._log_to(Path("/dev/full"))
+    logger.error("%d", "no number")  # a mistake of the caller's is no matter of the disk
+    assert "no number" in capfd.readouterr().err
+    session._silence()
+
+
 def test_a_cluster_that_is_not_there_leaves_no_directory(tmp_path: Path) -> None:
     config = Config(budget=1, acc_tradeoff=1, address="127.0.0.1:here")
     said = fault(lambda: session.reach(config, tmp_path / "run"))

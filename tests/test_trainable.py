@@ -164,6 +164,43 @@ def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatc
     assert records.read(records.path_of(shared.run_dir, 4)) == record
 
 
+def test_a_trial_that_takes_too_long_where_nothing_can_be_written(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(trainable.os, "_exit", codes.append)
+    monkeypatch.setattr(trainable.records, "write", full)
+    with pytest.raises(OSError, match="space left"):  # which nobody sees: the process is gone
+        worker(replace(shared, timeout=1000.0), config(4))._give_up()
+    assert codes == [1]
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device", "run")
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "records"])
+def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+) -> None:
+    made = worker(shared, config(4))
+    made.step()
+    before = read(made, 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(getattr(trainable, where), "write", full)
+        said = made.step()
+        assert said["done"]
+        assert said["unwritten"] == "[Errno 28] No space left on device: 'run'"
+        assert read(made, 4) == before
+    elsewhere = replace(shared, run_dir=tmp_path / "elsewhere")
+    assert timeless(run(worker(shared, config(4)))) == timeless(run(worker(elsewhere, config(4))))
+
+
+def test_a_failure_that_cannot_be_written(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable.records, "write", full)
+    assert worker(shared, config(5, {**PARAMS, "pruner": "test_trainable:broken"})).step()["unwritten"]
+
+
 def test_a_trial_that_ends_in_time(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable.os, "_exit", lambda code: pytest.fail("it was in time"))
     made = worker(replace(shared, timeout=1000.0), config(4))

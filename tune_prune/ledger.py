@@ -113,7 +113,8 @@ class Ledger:
             trial = Trial(self._study, self._ids[record.trial])
             last = record.last
             for name, violation in self._limits.violations(last.val_error, last.costs).items():
-                trial.set_constraint(name, violation)
+                if name not in trial.constraints:  # set by a process that got no further
+                    trial.set_constraint(name, violation)
             first = log_factor(last.compression)
             self._study.tell(record.trial, self._limits.values(first, last.val_error, last.costs))
         elif record.trial not in self.told:

@@ -170,6 +170,8 @@ class _Run:
         while True:
             searcher.alone = unshared(config, concurrency)
             run_trials(shared, searcher, config, concurrency, self.stop)
+            if searcher.broken is not None:
+                raise searcher.broken
             if searcher.crowded and not self.stop.reason:
                 config, concurrency = fewer(config, concurrency)
                 searcher.begin_again()

@@ -5,7 +5,8 @@ hence this one. The study is the one truth (`ledger.py`), and Ray's snapshots of
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class StudySearcher(Searcher):
     """Asks an Optuna study for trials and tells it what their records say; error and constraint in percent.
 
     `alone` is to be set to whether no trial shares its device's memory with another: one that finds no room then has
-    failed; else the searcher is `crowded`, and trials are to be run again with fewer at a time.
+    failed; else the searcher is `crowded`, and trials are to be run again with fewer at a time. `broken` is what went
+    wrong with the search itself and ends it: a full disk, say.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class StudySearcher(Searcher):
         self._cut: list[int] = []
         self.alone = True
         self.crowded = False
+        self.broken: Exception | None = None
         self._stopped: dict[int, str] = {}
         self._swept = 0
         with self._company.turn():
@@ -134,10 +137,26 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A round ended; what it measured is in the trial's record."""
-        self._on_change(self)
+        with self._unbroken():
+            self._on_change(self)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial ended: its record goes into the study. One that was only interrupted stays as it is."""
+        if self.broken is None:  # else it stays as one that was interrupted
+            with self._unbroken():
+                self._ended(trial_id, result or {}, error)
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """What is raised here breaks the search. Ray would take it for the trial's fault, and begin that again."""
+        try:
+            yield
+        except Exception as error:
+            self.broken = self.broken or error
+
+    def _ended(self, trial_id: str, result: Mapping[str, Any], error: bool) -> None:
+        if "unwritten" in result:
+            raise OSError(result["unwritten"])
         number = self._numbers.pop(trial_id)
         record = self._ledger.saved(number)
         if record is not None and number in self._stopped:
@@ -149,17 +168,22 @@ class StudySearcher(Searcher):
                 self._end(self._marked(record))
             elif error:
                 self._end(self._failed(number, record, "its worker process died, again after each retry"))
-            elif record is not None and self.alone and (result or {}).get("no_room"):
+            elif record is not None and self.alone and result.get("no_room"):
                 self._end(self._failed(number, record, record.reason))
             else:
                 self._cut.append(number)
-                self.crowded = self.crowded or bool((result or {}).get("no_room"))
+                self.crowded = self.crowded or bool(result.get("no_room"))
             self._sweep()
         self._on_change(self)
 
     def judge(self, trial_id: str) -> bool:
         """Whether to stop a trial after the round that it has just ended."""
-        number, goal = self._numbers[trial_id], self._goal
+        with self._unbroken():
+            return self._judge(self._numbers[trial_id])
+        return False
+
+    def _judge(self, number: int) -> bool:
+        goal = self._goal
         if not goal.economy.stop or self._ledger.attrs(number).keys() & {"let_through", "queued"}:
             return False  # what was asked for by name is seen through; levels are ended by `Turns`
         record = self._ledger.saved(number)
@@ -183,7 +207,9 @@ class StudySearcher(Searcher):
         self._numbers, self._cut, self.crowded = {}, [], False
 
     def fault(self) -> str:
-        """Why to end the search before its budget, or nothing: more trials have failed than may."""
+        """Why to end the search before its budget, or nothing: it is broken, or more trials have failed than may."""
+        if self.broken is not None:
+            return f"{type(self.broken).__name__}: {self.broken}"
         ended, most = len(self.records), self._goal.max_failures
         failed = [record for record in self.records.values() if record.state == "failed"]
         if ended < FEW or len(failed) <= most * ended:

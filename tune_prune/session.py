@@ -5,9 +5,10 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ class _ToLog(io.TextIOBase):
         return len(text)
 
 
+class _Log(logging.FileHandler):
+    """The file that Ray talks to. A full disk ends the search by what it does to the records, in one line, not here."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Not a page on the screen where the file cannot be written; else what logging does."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """What could not be written is lost."""
+        with suppress(OSError):
+            super().close()
+
+
 def _silence() -> logging.Logger:
     """Ray's logger, which says nothing any more."""
     logger = logging.getLogger("ray")
@@ -113,7 +128,7 @@ def _silence() -> logging.Logger:
 def _log_to(path: Path) -> None:
     """Send what Ray logs to a file instead of the screen."""
     logger = _silence()
-    logger.handlers = [logging.FileHandler(path, delay=True)]
+    logger.handlers = [_Log(path, delay=True)]
 
 
 def unshared(config: Config, concurrency: int) -> bool:

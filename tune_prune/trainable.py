@@ -122,13 +122,25 @@ class PruneTrainable(tune.Trainable):
 
     def _give_up(self) -> None:
         """End this process: what hangs cannot be asked to stop. The trial's record says why."""
-        self._report("failed", f"it took longer than --trial-timeout, {self._shared.timeout:g} s")
-        os._exit(1)
+        try:
+            self._report("failed", f"it took longer than --trial-timeout, {self._shared.timeout:g} s")
+        finally:
+            os._exit(1)
 
     def step(self) -> dict[str, Any]:
-        """One round. What a trial raises is its own failure, told in its record; the others go on."""
+        """One round. What a trial raises is its own failure, told in its record; the others go on.
+
+        A run directory that cannot be written is no trial's failure: the search is told, as "unwritten".
+        """
         if self._ended:
             return {"trial": self._trial, "rounds": 0, "done": True}
+        try:
+            return self._round()
+        except OSError as error:
+            self._watchdog.stop()
+            return {"trial": self._trial, "rounds": len(self._points), "done": True, "unwritten": str(error)}
+
+    def _round(self) -> dict[str, Any]:
         try:
             self._rounds = self._rounds or self._first()
             point = next(self._rounds)
