@@ -2,7 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 import torch
 from hypothesis import settings
@@ -14,6 +17,9 @@ from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.splits import Data, Split
 from tune_prune.task import Task
 from tune_prune.training import evaluate, logits
+
+if TYPE_CHECKING:
+    from drivers import Driver
 
 torch.set_num_threads(1)
 settings.register_profile("no timing assertions", deadline=None)
@@ -171,3 +177,16 @@ def ended(
     ]
     params = {"ratio/2": points[-1][0] if points else 0.0, "pruner": "mag"}
     return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, finishes=parent)
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"])
+
+
+@pytest.fixture
+def driver(tmp_path: Path, study: optuna.Study) -> "Driver":
+    """A search of the study, in the test's own directory."""
+    from drivers import Driver  # which imports Ray
+
+    return Driver(tmp_path, study)

@@ -223,7 +223,7 @@ def test_signals_and_a_second_one(lab: Lab, number: signal.Signals, code: int) -
     lab.kill()
 
 
-@pytest.mark.parametrize("kilobytes", range(660, 760, 10) if WHOLE else [700])  # another write finds no room
+@pytest.mark.parametrize("kilobytes", range(660, 760, 25) if WHOLE else [700])  # another write finds no room
 def test_a_disk_that_is_full(lab: Lab, kilobytes: int) -> None:
     small = lab.folder / "small"
     small.mkdir()

@@ -85,7 +85,7 @@ class Trials:
 
     def run(self, shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
         number = 0
-        while searcher.missing > 0 and not stop.stop_all():
+        while searcher.trials.missing > 0 and not stop.stop_all():
             number += 1
             suggested = searcher.suggest(f"ray{number}")
             assert suggested is not None
@@ -466,7 +466,7 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     shower = progress.Progress(info, screen, spent, evaluation=2.0)
 
     class Known:
-        running = 1
+        running = frozenset({2})
         records: dict[int, TrialRecord] = {}  # noqa: RUF012
 
     shower.update(Known)  # type: ignore[arg-type]

@@ -22,9 +22,9 @@ STOREYS = {
         "importance screen page report_files report_tables unfinished pick interactive report"
     ),
     "a search, run": (
-        "budget pace recovery finishing stopping study observations ledger rounds turns company searcher shared "
-        "trainable standing telling cluster session loggers dashboard tuning fanout preparation guesses afterwards "
-        "progress run api"
+        "budget pace recovery finishing stopping study observations ledger rounds turns judge company trials "
+        "searcher shared trainable standing telling cluster session loggers dashboard tuning fanout preparation "
+        "guesses afterwards progress run api"
     ),
     "the command line": "help_panels model_commands export_command sensitivity_command search_commands cli __main__",
 }
@@ -32,7 +32,7 @@ ORDER = ["__init__", *" ".join(STOREYS.values()).split()]
 FILES = {path.stem: path for path in Path(tune_prune.__file__).parent.glob("*.py")}
 ALLOWED = {
     "ray": {"searcher", "trainable", "cluster", "session", "tuning", "fanout", "loggers"},
-    "optuna": {"storages", "study", "observations", "ledger", "searcher", "importance", "dashboard", "run"},
+    "optuna": {"storages", "study", "observations", "ledger", "trials", "importance", "dashboard", "run"},
 }
 
 

@@ -1,4 +1,4 @@
-"""How far a search is: what the searcher knows, for the screen."""
+"""How far a search is: what is known of its trials, for the screen."""
 
 import itertools
 import math
@@ -10,15 +10,15 @@ from tune_prune.budget import Budget
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen, Status
-from tune_prune.searcher import StudySearcher
 from tune_prune.standing import Standing
+from tune_prune.trials import Trials
 
 FILES = 3.0
 """Seconds, about, from the last trial to the last file, without the test images."""
 
 
 class Progress:
-    """Turns what the searcher knows into what the screen shows, and into the time that its end will take.
+    """Turns what is known of the trials into what the screen shows, and into the time that its end will take.
 
     `evaluation` are the seconds of one reading of the test images: what each member of the front will take at the end.
     """
@@ -29,10 +29,10 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._standing = Standing(info.limit)
 
-    def update(self, searcher: StudySearcher) -> None:
+    def update(self, trials: Trials) -> None:
         """Called whenever a trial starts, ends a round, or ends."""
         standing, now = self._standing, time.monotonic()
-        new = [*itertools.islice(searcher.records.values(), standing.ended, None)]
+        new = [*itertools.islice(trials.records.values(), standing.ended, None)]
         if self._first is None:
             self._first = now, len(new)
         if new:
@@ -43,7 +43,7 @@ class Progress:
                 budget=self._budget.trials,
                 share=self._share(standing.ended),
                 done=standing.ended,
-                running=searcher.running,
+                running=len(trials.running),
                 stopped=standing.count("stopped"),
                 failed=standing.count("failed"),
                 best_factor=factor,

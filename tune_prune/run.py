@@ -34,6 +34,7 @@ from tune_prune.shared import Shared
 from tune_prune.space import Space, to_plan
 from tune_prune.study import NAME, first_of, open_study
 from tune_prune.telling import Ending, chosen, tell, told
+from tune_prune.trials import Trials
 from tune_prune.tuning import Stop, run_trials
 from tune_prune.turns import Goal
 
@@ -149,12 +150,13 @@ class _Run:
         """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
         config, made, info = self.config, self.prepared.task, self.prepared.info
         searcher = self._searcher()
+        trials = searcher.trials
         threads = max(1, int(config.cpus_per_trial))
-        statistics = known_statistics(self.space, made, config, self.screen.say) if searcher.missing else {}
+        statistics = known_statistics(self.space, made, config, self.screen.say) if trials.missing else {}
         shared = Shared.of(
             made, self.run_dir, info.limits, config.torch_device, threads, statistics, config.trial_timeout
         )
-        if searcher.missing and not self.stop.reason:
+        if trials.missing and not self.stop.reason:
             with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
                 self.stop.judge, self.stop.fault = searcher.judge, searcher.fault
                 self.stop.crowded = lambda: searcher.crowded
@@ -162,11 +164,11 @@ class _Run:
                     info = replace(info, concurrency=self._until_done(shared, searcher, concurrency))
             # Ray's scratch, nothing is read from it
             shutil.rmtree(self.run_dir / "ray" / (self.company.name or ""), ignore_errors=True)
-        return info, searcher.missing
+        return info, trials.missing
 
     def _until_done(self, shared: Shared, searcher: StudySearcher, concurrency: int) -> int:
         """Run trials while any are missing and nothing ends the search; returns how many ran at a time at last."""
-        config = self.config
+        config, trials = self.config, searcher.trials
         while True:
             searcher.alone = unshared(config, concurrency)
             run_trials(shared, searcher, config, concurrency, self.stop)
@@ -178,9 +180,9 @@ class _Run:
                 self.screen.say(f"a trial ran out of memory beside others: {concurrency} at a time from here on")
                 continue
             # what a process left behind that died
-            while searcher.process and searcher.missing and not self.stop.stop_all() and not searcher.anything_to_do:
+            while trials.process and trials.missing and not self.stop.stop_all() and not searcher.anything_to_do():
                 time.sleep(POLL)
-            if not searcher.process or not searcher.missing or self.stop.stop_all():
+            if not trials.process or not trials.missing or self.stop.stop_all():
                 return concurrency
 
     def _storage(self) -> RDBStorage:
@@ -208,8 +210,8 @@ class _Run:
         )
         progress = Progress(info, self.screen, self.budget, self.pace.evaluation)
         knobs = space.params(info.shapes, guesses.curves_in(first))
-        update = progress.update
-        return StudySearcher(study, self.run_dir, knobs, goal, config.sampler, config.seed, update, self.company)
+        trials = Trials(study, self.run_dir, knobs, goal, config.sampler, config.seed, self.company)
+        return StudySearcher(trials, progress.update)
 
     def ending(self, info: RunInfo) -> int:
         """Do with the front what was asked for, and tell, one process at a time; returns the exit code."""

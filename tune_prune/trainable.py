@@ -146,7 +146,7 @@ class PruneTrainable(tune.Trainable):
             point = next(self._rounds)
         except torch.OutOfMemoryError as error:  # whether others had it, the search knows
             self._watchdog.stop()
-            return self._report("running", _said(error)) | {"done": True, "no_room": True}
+            return self._report("running", _said(error)) | {"done": True, "no_room": _said(error)}
         except Exception as error:
             self._watchdog.stop()
             return self._report("failed", _said(error))

@@ -72,18 +72,19 @@ class Stop(tune.Stopper):
 
 def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
     """Run the searcher's missing trials. Returns when they have ended, or soon after `stop` says so."""
+    trials = searcher.trials
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpu_share}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(PruneTrainable, shared=shared), resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=-1 if searcher.process or math.isinf(searcher.missing) else int(searcher.missing),
+            num_samples=-1 if trials.process or math.isinf(trials.missing) else int(trials.missing),
             max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(shared.run_dir / "ray" / (searcher.process or "")),
+            storage_path=str(shared.run_dir / "ray" / (trials.process or "")),
             verbose=0,
             stop=stop,
             callbacks=loggers.callbacks(config.logger, shared.run_dir),

@@ -28,6 +28,7 @@ from tune_prune.searcher import StudySearcher
 from tune_prune.space import to_plan
 from tune_prune.space_file import locate, read
 from tune_prune.study import NAME, open_study
+from tune_prune.trials import Trials
 from tune_prune.turns import Goal
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
@@ -43,7 +44,8 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
     goal = Goal(spent, DENSE, Limits(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(storages.own(run_dir), NAME, run_dir, "cost", info.limits)
-    return StudySearcher(study, run_dir, space.params(SHAPES), goal, "tpe", 0, progress.update), progress
+    trials = Trials(study, run_dir, space.params(SHAPES), goal, "tpe", 0)
+    return StudySearcher(trials, progress.update), progress
 
 
 def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: random.Random) -> TrialRecord:

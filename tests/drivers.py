@@ -1,0 +1,98 @@
+"""A search without Ray: its trials' records are written by hand."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from conftest import ended
+from optuna.trial import TrialState
+
+from tune_prune import atomic, records
+from tune_prune.budget import Budget
+from tune_prune.company import Company
+from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.limits import Limits
+from tune_prune.records import TrialRecord
+from tune_prune.searcher import StudySearcher
+from tune_prune.strategy import Economy, Finish
+from tune_prune.trials import Trials
+from tune_prune.turns import Goal, Guess
+
+KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
+DENSE, LIMIT = 1.0, 2.0
+OFF = Economy(stop=False, inherit=False)
+FINISH = Finish(share=0.25, rounds=4, steps=7, lr=0.3)
+
+
+@dataclass
+class Driver:
+    """One process that searches, in the place of Ray: `study` and `run_dir` outlive it."""
+
+    run_dir: Path
+    study: optuna.Study
+    finish: Finish = field(default_factory=Finish)
+    seed: int = 3
+    guesses: Sequence[Guess] = ()
+    levels: Sequence[Guess] = ()
+    economy: Economy = OFF
+    changes: int = 0
+    finish_seconds: float = 0.0
+    budget: Budget = field(default_factory=lambda: Budget(40))
+    company: Company | None = None
+
+    def __post_init__(self) -> None:
+        queue = self.guesses, self.levels
+        goal = Goal(
+            self.budget, DENSE, Limits(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
+        )
+        self.trials = Trials(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.company)
+        self.searcher = StudySearcher(self.trials, self.changed)
+        self.ids: dict[int, str] = {}
+        self.names = (f"ray{number}" for number in itertools.count())
+
+    def changed(self, trials: Trials) -> None:
+        self.changes += 1
+
+    def suggest(self) -> dict[str, Any]:
+        """The next trial; Ray has a name of its own for it."""
+        name = next(self.names)
+        config = self.searcher.suggest(name)
+        assert isinstance(config, dict)
+        self.ids[config["trial"]] = name
+        return config
+
+    def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False, **result: object) -> None:
+        """The trial's worker wrote this record, and its trial is over."""
+        if record is not None:
+            records.write(self.run_dir, record)
+            for point in record.points:
+                atomic.write_bytes(self.run_dir / str(point.checkpoint), b"weights")
+        self.searcher.on_trial_complete(self.ids[config["trial"]], result, error)
+
+    def run(self, trials: int) -> list[dict[str, Any]]:
+        """Several trials, one after the other."""
+        configs = []
+        for _ in range(trials):
+            configs.append(self.suggest())
+            self.end(configs[-1], measured(configs[-1]))
+        return configs
+
+    def state(self, number: int) -> TrialState:
+        return self.study.trials[number].state
+
+
+def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
+    """What a trial measures: the more is removed the more errors, by a third fewer if it finishes another."""
+    ratio = config["params"]["ratio/2"]
+    error = DENSE + 3 * ratio**2 * (1 if config["finishes"] is None else 0.33)
+    record = ended(config["trial"], (ratio / 2, 1.1), (ratio, error), limit=LIMIT, state=state)
+    start = config["start"]
+    parent, round_ = (start.trial, start.round) if start else (None, None)
+    return replace(record, params=config["params"], parent=parent, parent_round=round_, finishes=config["finishes"])
+
+
+def level(ratio: float) -> Guess:
+    return {"ratio/2": ratio, "pruner": "mag"}
