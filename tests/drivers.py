@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from conftest import ended
 from optuna.trial import TrialState
+from toys import ended
 
 from tune_prune import atomic, records
 from tune_prune.budget import Budget

@@ -165,8 +165,8 @@ def test_what_is_found_must_be_callable() -> None:
 def test_no_code_refuses_what_would_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_CODE, "")
     refuse(False)
-    load("conftest:mlp")
+    load("toys:mlp")
     refuse(True)
-    said = "'conftest:mlp' names code to be run, which --no-code refuses; leave that out if you trust it"
-    assert message("conftest:mlp") == said
+    said = "'toys:mlp' names code to be run, which --no-code refuses; leave that out if you trust it"
+    assert message("toys:mlp") == said
     assert message("subprocess:run(args='true', shell=True)").startswith("\"subprocess:run(args='true', shell=True)\"")

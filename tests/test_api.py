@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Conv, fault, images, mlp
+from toys import Conv, fault, images, mlp
 
 import tune_prune
 from tune_prune import given, masks
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 import tune_prune
-from conftest import images, seeded
+from toys import images, seeded
 from tune_prune import checkpoint, masks
 from tune_prune.recipe import Recipe
 from tune_prune.training import evaluate, fit

@@ -1,6 +1,6 @@
 import torch
-from conftest import seeded
 from torch import Tensor
+from toys import seeded
 
 from tune_prune.augment import affine
 

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from conftest import mlp
+from toys import mlp
 
 from tune_prune import masks, pruning
 from tune_prune.by_layer import prune_by_layer

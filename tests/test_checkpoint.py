@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Conv, Tied, fault, mlp
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from toys import Conv, Tied, fault, mlp
 
 from tune_prune import checkpoint, masks
 from tune_prune.training import ready
 
-ADDRESSES = {"Sequential": "conftest:mlp", "Conv": "conftest:Conv", "Tied": "conftest:Tied"}
+ADDRESSES = {"Sequential": "toys:mlp", "Conv": "toys:Conv", "Tied": "toys:Tied"}
 
 
 def pruned(model: nn.Module, ratio: float = 0.6) -> dict[str, Tensor]:
@@ -50,9 +50,9 @@ def test_round_trip_to_the_bit(toy_model: nn.Module, path: Path) -> None:
 
 
 def test_a_dense_model_has_no_masks(path: Path) -> None:
-    checkpoint.write(path, "conftest:mlp", mlp(), {})
+    checkpoint.write(path, "toys:mlp", mlp(), {})
     read = checkpoint.read(path)
-    assert (read.model, read.masks, read.notes) == ("conftest:mlp", {}, {})
+    assert (read.model, read.masks, read.notes) == ("toys:mlp", {}, {})
     _, full = checkpoint.restore(read, "a")
     assert masks.compression(full) == 0
     assert list(full) == ["2", "4"]
@@ -60,15 +60,15 @@ def test_a_dense_model_has_no_masks(path: Path) -> None:
 
 def test_channels_last_is_stored_as_any_other(path: Path) -> None:
     model = Conv()
-    checkpoint.write(path, "conftest:Conv", model, {})
+    checkpoint.write(path, "toys:Conv", model, {})
     before = path.read_bytes()
-    checkpoint.write(path, "conftest:Conv", ready(model, torch.device("cpu")), {})
+    checkpoint.write(path, "toys:Conv", ready(model, torch.device("cpu")), {})
     assert path.read_bytes() == before
 
 
 def test_tied_weights_stay_tied(path: Path) -> None:
     model = Tied()
-    checkpoint.write(path, "conftest:Tied", model, pruned(model))
+    checkpoint.write(path, "toys:Tied", model, pruned(model))
     restored, _ = checkpoint.restore(checkpoint.read(path), "a")
     assert restored.first.weight is restored.again.weight
 
@@ -78,7 +78,7 @@ def test_masks_that_say_nothing_of_a_layer(path: Path) -> None:
     found = pruned(model)
     del found["4"]
     model[3].weight.data.fill_(1.0)
-    checkpoint.write(path, "conftest:mlp", model, found)
+    checkpoint.write(path, "toys:mlp", model, found)
     _, full = checkpoint.restore(checkpoint.read(path), "a")
     assert (full["4"] == 1).all()
     assert torch.equal(full["2"], found["2"])
@@ -89,7 +89,7 @@ def test_masks_that_say_nothing_of_a_layer(path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.5, 0.999])
 def test_truncated(path: Path, share: float) -> None:
-    checkpoint.write(path, "conftest:mlp", mlp(), {})
+    checkpoint.write(path, "toys:mlp", mlp(), {})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     assert fault(lambda: checkpoint.read(path)).startswith(f"{path}: not a readable safetensors checkpoint")
@@ -135,16 +135,16 @@ def test_masks_that_contradict_the_weights(path: Path) -> None:
     model = mlp()
     found = pruned(model)
     model[3].weight.data[found["4"] == 0] = 1e-30
-    checkpoint.write(path, "conftest:mlp", model, found)
+    checkpoint.write(path, "toys:mlp", model, found)
     said = fault(lambda: checkpoint.restore(checkpoint.read(path), str(path)))
     assert said == f"{path}: layer 4 has weights that its mask removes; the file is damaged"
 
 
 @pytest.mark.parametrize("mask", [{"3": torch.ones(16, 64)}, {"4": torch.ones(3, 16)}, {"4": torch.ones(64)}])
 def test_masks_that_do_not_fit(path: Path, mask: dict[str, Tensor]) -> None:
-    checkpoint.write(path, "conftest:mlp", mlp(), mask)
+    checkpoint.write(path, "toys:mlp", mlp(), mask)
     said = fault(lambda: checkpoint.restore(checkpoint.read(path), str(path)))
-    assert said == f"{path}: mask of layer {next(iter(mask))} does not fit model conftest:mlp"
+    assert said == f"{path}: mask of layer {next(iter(mask))} does not fit model toys:mlp"
 
 
 def test_another_architecture(path: Path) -> None:
@@ -163,8 +163,8 @@ def test_the_file_is_what_the_docstring_says(path: Path) -> None:
     from safetensors import safe_open
 
     model = mlp()
-    checkpoint.write(path, "conftest:mlp", model, pruned(model), {"a": 1})
+    checkpoint.write(path, "toys:mlp", model, pruned(model), {"a": 1})
     with safe_open(path, framework="pt") as file:
         assert set(file.keys()) == {*model.state_dict(), "mask/2", "mask/4"}
         assert file.get_tensor("mask/2").dtype == torch.bool
-        assert json.loads(file.metadata()["tune_prune"]) == {"model": "conftest:mlp", "notes": {"a": 1}}
+        assert json.loads(file.metadata()["tune_prune"]) == {"model": "toys:mlp", "notes": {"a": 1}}

@@ -14,8 +14,8 @@ from tune_prune.splits import Data
 
 SPACE = """
 [task]
-model = "conftest:mlp"
-data = "conftest:images"
+model = "toys:mlp"
+data = "toys:images"
 [space]
 pruner = ["mag", "random"]
 [space.ratio]
@@ -96,25 +96,25 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
         ("[space]", "[space]\nspeed = 1", "unknown key 'space.speed'; known: ratio, pruner"),
         ("[task]", "[tusk]", "unknown key 'tusk'; known: task, space"),
         ('"mag", "random"', '"mag", "magg"', "space.pruner: unknown pruner 'magg'; known: mag"),
-        ('"2" =', '"3" =', "space.ratio.'3' matches no layer of conftest:mlp; layers that can be pruned: 2, 4"),
-        ('"2" =', '"conv*" =', "space.ratio.'conv*' matches no layer of conftest:mlp; layers that can be pruned: 2, 4"),
+        ('"2" =', '"3" =', "space.ratio.'3' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
+        ('"2" =', '"conv*" =', "space.ratio.'conv*' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
         ("low = 0.1", "low = 0.95", "space.ratio.'2': low 0.95 is above high 0.9; swap them"),
         ("high = 0.9", "high = 1.0", "space.ratio.'2'.high: must be a number in [0, 1), got 1.0"),
         ('"4" = 0.5', '"4" = -0.5', "space.ratio.'4': must be a number in [0, 1), got -0.5"),
         ("budget = 2", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
         ("budget = 2", 'budget = "two"', "goal.budget must be a whole number in [1, inf), got 'two'"),
         ("budget = 2", "budget = ", "not valid TOML: "),
-        ("conftest:mlp", "lenet6", "unknown model 'lenet6'; known: lenet5"),
-        ("conftest:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
-        ("conftest:mlp", "conftest:mlq", "'conftest:mlq': conftest has no 'mlq'; nearest callables: mlp"),
-        ("conftest:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; linear layers, convolutions"),
-        ("conftest:mlp", "conftest:mlp(n=3)", "model 'conftest:mlp(n=3)': its factory failed (TypeError: "),
-        ("conftest:images", "mnist", "model 'conftest:mlp' fails on inputs of 'mnist', [2, 1, 28, 28] (RuntimeError: "),
-        ("conftest:images", "mnits", "unknown data set 'mnits'; known: mnist"),
-        ("conftest:images", "conftest:mlp", "data 'conftest:mlp' must return (train, validation, test)"),
+        ("toys:mlp", "lenet6", "unknown model 'lenet6'; known: lenet5"),
+        ("toys:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
+        ("toys:mlp", "toys:mlq", "'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
+        ("toys:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; linear layers, convolutions"),
+        ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)': its factory failed (TypeError: "),
+        ("toys:images", "mnist", "model 'toys:mlp' fails on inputs of 'mnist', [2, 1, 28, 28] (RuntimeError: "),
+        ("toys:images", "mnits", "unknown data set 'mnits'; known: mnist"),
+        ("toys:images", "toys:mlp", "data 'toys:mlp' must return (train, validation, test)"),
         (
-            '"conftest:images"',
-            '"conftest:images"\nweights = "none.safetensors"',
+            '"toys:images"',
+            '"toys:images"\nweights = "none.safetensors"',
             "none.safetensors: no such checkpoint",
         ),
     ],
@@ -176,7 +176,7 @@ def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytes
     (files / "toy.toml").write_text(SPACE)
     assert command("--space", files / "toy.toml", "--dry-run", "--budget", 9, name="search") == 0
     told = capsys.readouterr().out
-    assert told.startswith("toy: conftest:mlp on conftest:images, 9 trials, tradeoff 0.5 points\n")
+    assert told.startswith("toy: toys:mlp on toys:images, 9 trials, tradeoff 0.5 points\n")
     assert "ratio/2" in told
     assert "ratio/4 = 0.5" in told
     assert not list(cwd.iterdir())
@@ -184,7 +184,7 @@ def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytes
 
 # One model
 
-TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
     [
         (["--model", "lenet6"], "model 'lenet6' has no conf of its own"),
         (["--model", "lenet6", "-l", "1", "-p", "0.5"], "unknown model 'lenet6'; known: lenet5"),
-        ([*TOY], "model 'conftest:mlp' has no conf of its own; give --conf FILE, or --layer and --ratio"),
+        ([*TOY], "model 'toys:mlp' has no conf of its own; give --conf FILE, or --layer and --ratio"),
         ([*TOY, "-l", "2"], "--layer and --ratio go in pairs, got 1 and 0"),
         ([*TOY, "-p", "0.5"], "--layer and --ratio go in pairs, got 0 and 1"),
         ([*TOY, "-l", "2", "-l", "4", "-p", "0.5"], "--layer and --ratio go in pairs, got 2 and 1"),
@@ -334,7 +334,7 @@ def test_train_takes_every_flag_as_what_it_is_called(
         return original(name, data, recipe, *rest, **more)
 
     monkeypatch.setattr(dense, "train", noting)
-    flags = ["--model", "conftest:mlp", "--data", "conftest:images", "--epochs", "20", "--batch-size", "24"]
+    flags = ["--model", "toys:mlp", "--data", "toys:images", "--epochs", "20", "--batch-size", "24"]
     assert command("train", *flags, "--lr", "0.1", "--momentum", "0.8", "--weight-decay", "0.001") == 0
     assert recipes == [Recipe(200, 0.1, momentum=0.8, weight_decay=0.001, batch_size=24, warmup=0.05)]
     error = re.search(r"validation error ([\d.]+) %\n$", capsys.readouterr().out)

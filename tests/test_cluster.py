@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from conftest import fault
 from pandas.testing import assert_frame_equal
 from test_launch import MODULE
 from test_run import SPACE
+from toys import fault
 
 import tune_prune
 from tune_prune import cluster
@@ -138,7 +138,7 @@ def search(folder: Path, environment: dict[str, str], run: str, *flags: str) -> 
 @pytest.mark.timeout(400)
 def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     (tmp_path / "my_lab.py").write_text(MODULE + TRACE)
-    space = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:traced"')
+    space = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:traced"')
     (tmp_path / "toy.toml").write_text(space + ECONOMY)
     traces = tmp_path / "traces"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces), "NODES": "1"}

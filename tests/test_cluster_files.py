@@ -130,7 +130,7 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
     (tmp_path / "my_lab.py").write_text(MODULE)
-    (tmp_path / "toy.toml").write_text(SPACE.replace("conftest:", "my_lab:"))
+    (tmp_path / "toy.toml").write_text(SPACE.replace("toys:", "my_lab:"))
     scratch = tempfile.mkdtemp(dir="/tmp")  # Ray's sockets have short names
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "here", "SLURM_CPUS_PER_TASK": "1"}

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Conv, Deciding, Tied, fault, mlp, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+from toys import Conv, Deciding, Tied, fault, mlp, seeded
 
 from tune_prune import masks
 from tune_prune.compaction import compact

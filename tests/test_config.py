@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import fault
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune import config as configs
 from tune_prune.config import FIXED, SAMPLERS, Config, new_run_dir, parse_duration
@@ -16,8 +16,8 @@ from tune_prune.space import Space
 
 SPACE = """
 [task]
-model = "conftest:mlp"
-data = "conftest:images"
+model = "toys:mlp"
+data = "toys:images"
 [space]
 pruner = ["mag", "random"]
 [space.ratio]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ended
+from toys import ended
 
 from tune_prune.confidence import Confirmed
 from tune_prune.confirm import Repetition, confirm_front, measure, repetitions

@@ -4,8 +4,8 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import fault, mlp, seeded
 from torch import Tensor, nn
+from toys import fault, mlp, seeded
 
 from tune_prune import masks, measure
 from tune_prune.criteria import ScoreError, criteria, criterion, find, score

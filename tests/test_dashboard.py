@@ -4,7 +4,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import fault
+from toys import fault
 
 from tune_prune import dashboard, storages
 from tune_prune.limits import Limits

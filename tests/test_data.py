@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fault
 from torch import Tensor
 from torch.utils.data import Dataset
+from toys import fault
 
 from tune_prune import data
 from tune_prune.data import load_data

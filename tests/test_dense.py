@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fault, mlp
 from torch import Tensor, nn
+from toys import fault, mlp
 
 from tune_prune import checkpoint, dense
 from tune_prune.dense import Epoch, train
@@ -20,7 +20,7 @@ RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy da
 def test_the_checkpoint_reproduces_the_lowest_error(toy_data: Data, tmp_path: Path) -> None:
     out = tmp_path / "mlp.safetensors"
     told: list[Epoch] = []
-    history = train("conftest:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=told.append)
+    history = train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=told.append)
     read = checkpoint.read(out)
     model, _ = checkpoint.restore(read, str(out))
     error, loss = evaluate(model, toy_data.validation)
@@ -51,7 +51,7 @@ def test_the_best_epoch_is_kept(
         return Measured(*measured[len(seen) - 1])
 
     monkeypatch.setattr(dense, "evaluate", scripted)
-    train("conftest:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
     kept = checkpoint.read(tmp_path / "a.safetensors").weights
     assert [all(torch.equal(kept[key], state[key]) for key in kept) for state in seen].index(True) + 1 == best
     means = {tuple(state["features.1.running_mean"].tolist()) for state in seen}
@@ -59,7 +59,7 @@ def test_the_best_epoch_is_kept(
 
 
 def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
-    history = train("conftest:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    history = train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
     with (tmp_path / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "train_loss", "train_error", "val_error", "val_loss"]
@@ -72,7 +72,7 @@ def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
 def test_the_seed_decides_and_nothing_before_it(toy_data: Data, tmp_path: Path) -> None:
     def run(seed: int) -> bytes:
         torch.rand(seed + len(list(tmp_path.iterdir())))  # what others drew before
-        train("conftest:mlp", toy_data, RECIPE, tmp_path / f"{seed}.safetensors", seed=seed, device=CPU)
+        train("toys:mlp", toy_data, RECIPE, tmp_path / f"{seed}.safetensors", seed=seed, device=CPU)
         return (tmp_path / f"{seed}.safetensors").read_bytes()
 
     assert run(1) == run(1)
@@ -81,7 +81,7 @@ def test_the_seed_decides_and_nothing_before_it(toy_data: Data, tmp_path: Path) 
 
 def test_less_than_an_epoch_is_refused(toy_data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"recipe\.steps must be at least one epoch, got 6"):
-        train("conftest:mlp", toy_data, Recipe(6, 0.1, batch_size=32), tmp_path / "a.safetensors", seed=1, device=CPU)
+        train("toys:mlp", toy_data, Recipe(6, 0.1, batch_size=32), tmp_path / "a.safetensors", seed=1, device=CPU)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,13 +89,13 @@ def test_less_than_an_epoch_is_refused(toy_data: Data, tmp_path: Path) -> None:
 def test_steps_per_epoch(toy_data: Data, tmp_path: Path, batch_size: int, steps: int) -> None:
     assert steps_per_epoch(240, batch_size) == steps
     recipe = Recipe(steps, 0.01, batch_size=batch_size)
-    assert len(train("conftest:mlp", toy_data, recipe, tmp_path / "a.safetensors", seed=1, device=CPU)) == 1
+    assert len(train("toys:mlp", toy_data, recipe, tmp_path / "a.safetensors", seed=1, device=CPU)) == 1
 
 
 def test_the_model_learned(toy_data: Data, tmp_path: Path) -> None:
     torch.manual_seed(1)
     untrained = evaluate(mlp(), toy_data.validation)
-    history = train("conftest:mlp", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    history = train("toys:mlp", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
     assert min(e.val_error for e in history) < untrained.error / 2
 
 
@@ -106,16 +106,16 @@ class StopError(Exception):
 def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Data, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     told = {"seed": 1, "device": CPU}
-    history = train("conftest:Conv", toy_data, RECIPE, whole, **told)
+    history = train("toys:Conv", toy_data, RECIPE, whole, **told)
 
     def stop(epoch: Epoch) -> None:
         if epoch.epoch == 2:
             raise StopError
 
     with pytest.raises(StopError):
-        train("conftest:Conv", toy_data, RECIPE, cut, **told, on_epoch=stop)
+        train("toys:Conv", toy_data, RECIPE, cut, **told, on_epoch=stop)
     assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
-    assert train("conftest:Conv", toy_data, RECIPE, cut, **told, resume=True) == history
+    assert train("toys:Conv", toy_data, RECIPE, cut, **told, resume=True) == history
     assert cut.read_bytes() == whole.read_bytes()
     assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".safetensors", ".safetensors"]
@@ -125,7 +125,7 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
 
     def resume(recipe: Recipe = RECIPE) -> list[Epoch]:
-        return train("conftest:mlp", toy_data, recipe, out, seed=1, device=CPU, resume=True)
+        return train("toys:mlp", toy_data, recipe, out, seed=1, device=CPU, resume=True)
 
     assert "a.resume is not there" in fault(resume)
 
@@ -133,7 +133,7 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
         raise StopError
 
     with pytest.raises(StopError):
-        train("conftest:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
+        train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
     assert "was begun with another recipe" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
     (tmp_path / "a.resume").write_bytes(b"noise")
     assert "a.resume" in fault(resume)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fault, images, mlp, seeded
 from torch import nn
+from toys import fault, images, mlp, seeded
 
 import tune_prune
 from tune_prune import checkpoint, export, formats, masks
@@ -16,16 +16,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
-def made(path: Path, name: str = "conftest:mlp", model: nn.Module | None = None) -> nn.Module:
+def made(path: Path, name: str = "toys:mlp", model: nn.Module | None = None) -> nn.Module:
     """A checkpoint of a trained toy without 12 of its 16 neurons."""
     torch.manual_seed(0)
     model = model or mlp()
     fit(model, images().train, Recipe(40, 0.1, batch_size=32), seeded(0))
     found = masks.dense(model)
-    if name == "conftest:mlp":
+    if name == "toys:mlp":
         found["2"][:12] = 0
     masks.apply(model, found)
     checkpoint.write(path, name, model, found)
@@ -84,7 +84,7 @@ class Deciding(nn.Module):
 def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[str]) -> None:
     name = "test_export:Deciding"
     made(Path("a.safetensors"), name, Deciding())
-    flags = ("--model", name, "--data", "conftest:images")
+    flags = ("--model", name, "--data", "toys:images")
     for to, code in (("safetensors", 0), ("sparse", 0), ("dense", 2), ("pt2", 2)):
         assert command("export", "a.safetensors", "--to", to, *flags) == code
         told = capsys.readouterr()
@@ -107,8 +107,8 @@ def test_what_cannot_be_exported(command, capsys: pytest.CaptureFixture[str]) ->
             "unknown format 'tflite'; known: safetensors, sparse, dense, pt2, o",
         ),
         (("b.safetensors", "--to", "onnx", *TOY), "b.safetensors: no such checkpoint"),
-        (("a.safetensors", "--to", "onnx"), "its model is code, 'conftest:mlp'; if you trust it, add --model"),
-        (("a.safetensors", "--to", "sparse", "--model", "conftest:mlp"), "fails on inputs [10000, 1, 28, 28]"),
+        (("a.safetensors", "--to", "onnx"), "its model is code, 'toys:mlp'; if you trust it, add --model"),
+        (("a.safetensors", "--to", "sparse", "--model", "toys:mlp"), "fails on inputs [10000, 1, 28, 28]"),
         (("a.safetensors", "--to", "sparse", *TOY, "--out", "a.safetensors"), "that is the checkpoint itself"),
     ]
     for flags, said in cases:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ended
+from toys import ended
 
 from tune_prune import fanout
 from tune_prune.config import Config
@@ -27,7 +27,7 @@ PARAMS: Mapping[str, Any] = {
 def double(task: Task, job: int, device: torch.device, known: Mapping[str, Any]) -> int:
     if job == 0:
         raise ZeroDivisionError("in a job")
-    assert (task.model, device.type, known) == ("conftest:mlp", "cpu", {})
+    assert (task.model, device.type, known) == ("toys:mlp", "cpu", {})
     return 2 * job
 
 

@@ -98,7 +98,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def space(lab: Lab, pruner: str, more: str = "") -> None:
-    text = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', f'"my_lab:{pruner}"')
+    text = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', f'"my_lab:{pruner}"')
     (lab.folder / "toy.toml").write_text(text + more)
 
 

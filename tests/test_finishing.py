@@ -1,9 +1,9 @@
 from collections.abc import Sequence
 
 import pytest
-from conftest import ended
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ended
 
 from tune_prune.finishing import choose, due, way
 from tune_prune.records import TrialRecord

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Conv, Tied, fault, mlp, seeded
 from safetensors.torch import load_file
 from torch import nn
+from toys import Conv, Tied, fault, mlp, seeded
 
 import tune_prune
 from tune_prune import checkpoint, formats, masks
 from tune_prune.compaction import compact
 from tune_prune.formats import Subject
 
-TOYS = {"conftest:mlp": mlp, "conftest:Conv": Conv, "conftest:Tied": Tied}
+TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
 pytestmark = [
     # of PyTorch's exporters, about their own insides
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -56,7 +56,7 @@ def test_what_is_loaded_computes_what_was_written(name: str, address: str, ratio
 
 
 def test_plain_weights_need_nothing_of_this_package(tmp_path: Path) -> None:
-    subject = pruned("conftest:Conv", 0.8)
+    subject = pruned("toys:Conv", 0.8)
     (tmp_path / "a").write_bytes(formats.formats["safetensors"].write(subject))
     model = Conv().eval()
     model.load_state_dict(load_file(tmp_path / "a"))
@@ -65,7 +65,7 @@ def test_plain_weights_need_nothing_of_this_package(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sparse", "dense"])
 def test_an_ordinary_module_comes_back(name: str, tmp_path: Path) -> None:
-    subject = pruned("conftest:Conv", 0.9)
+    subject = pruned("toys:Conv", 0.9)
     (tmp_path / "a").write_bytes(formats.formats[name].write(subject))
     loaded = tune_prune.load(tmp_path / "a")
     assert type(loaded) is Conv
@@ -75,7 +75,7 @@ def test_an_ordinary_module_comes_back(name: str, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_loaded_too(tmp_path: Path) -> None:
-    subject = pruned("conftest:mlp", 0.9)
+    subject = pruned("toys:mlp", 0.9)
     checkpoint.write(tmp_path / "a", subject.name, subject.model, subject.masks)
     assert torch.equal(tune_prune.load(str(tmp_path / "a"))(images(3)), subject.model(images(3)))
 
@@ -85,16 +85,16 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
     assert fault(lambda: tune_prune.load(path)).startswith(f"{path}: no such file")
     path.write_bytes(b"noise")
     assert fault(lambda: tune_prune.load(path)).startswith(f"{path}: not a readable safetensors")
-    path.write_bytes(formats.formats["safetensors"].write(pruned("conftest:mlp", 0.5)))
+    path.write_bytes(formats.formats["safetensors"].write(pruned("toys:mlp", 0.5)))
     assert "names no model" in fault(lambda: tune_prune.load(path))
-    dense = formats.formats["dense"].write(pruned("conftest:mlp", 0.5))
-    path.write_bytes(dense.replace(b"conftest:mlp", b"conftest:Tied"[:12]))
+    dense = formats.formats["dense"].write(pruned("toys:mlp", 0.5))
+    path.write_bytes(dense.replace(b"toys:mlp", b"toys:Tied"[:12]))
     assert fault(lambda: tune_prune.load(path))
 
 
 def test_onnx_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxscript" else object())
-    said = fault(lambda: formats.formats["onnx"].write(pruned("conftest:mlp", 0.5)))
+    said = fault(lambda: formats.formats["onnx"].write(pruned("toys:mlp", 0.5)))
     assert said == "--to onnx needs onnxscript: pip install 'tune-prune[onnx]'"
 
 

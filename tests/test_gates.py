@@ -1,6 +1,6 @@
 import torch
-from conftest import mlp, seeded
 from torch import nn
+from toys import mlp, seeded
 
 from tune_prune import gates, masks
 from tune_prune.criteria import score

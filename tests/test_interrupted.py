@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Conv, fault, images, seeded
+from toys import Conv, fault, images, seeded
 
 from tune_prune import checkpoint, interrupted, masks
 from tune_prune.by_layer import Reached
@@ -38,7 +38,7 @@ def prune(out: Path, settings: Settings, resume: bool = False, cut: int = -1) ->
         if len(measured) == cut:
             raise CutError
 
-    begun = Begun("conftest:Conv", "conftest:images", None, WANTED, settings)
+    begun = Begun("toys:Conv", "toys:images", None, WANTED, settings)
     state, _, found = interrupted.prune(out, begun, images(), CPU, "here", resume, on_point)
     return state, found, len(measured)
 
@@ -68,8 +68,8 @@ def test_a_step_that_was_taken_back_is_not_tried_again(tmp_path: Path) -> None:
     wanted, start = Conf({"features.4": 0.99, "head": 0.98}, None), tmp_path / "start.safetensors"
     model = Conv()
     fit(model, images().train, Recipe(60, 0.1, batch_size=32), seeded(0))
-    checkpoint.write(start, "conftest:Conv", model, {})
-    begun = Begun("conftest:Conv", "conftest:images", start, wanted, never)
+    checkpoint.write(start, "toys:Conv", model, {})
+    begun = Begun("toys:Conv", "toys:images", start, wanted, never)
     measured: list[Reached] = []
 
     def on_point(reached: Reached) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_the_command(command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--model", "conftest:mlp", "--data", "conftest:images", "-l", 2, "-p", 0.9, "--out", tmp_path / "out")
+    flags = ("--model", "toys:mlp", "--data", "toys:images", "-l", 2, "-p", 0.9, "--out", tmp_path / "out")
     assert command("prune", *flags, "--iterations", 3, "--resume") == 2
     capsys.readouterr()
     assert command("prune", *flags, "--iterations", 3, "--json") == 0

@@ -2,9 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-from conftest import ended
 from drivers import Driver, level, measured
 from optuna.trial import TrialState
+from toys import ended
 
 from tune_prune import records, stopping
 from tune_prune.strategy import Economy

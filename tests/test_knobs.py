@@ -2,9 +2,9 @@ import datetime
 import math
 
 import pytest
-from conftest import fault
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune.errors import UserError
 from tune_prune.knobs import Choice, Knob, Number, Range, middle, parse

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import mlp, seeded
 from torch import nn
+from toys import mlp, seeded
 
 from tune_prune import latency
 from tune_prune.latency import Latency, compare

@@ -79,7 +79,7 @@ class Lab:
         self.mark = f"LAB_{uuid4().hex}"
         (folder / "my_lab.py").write_text(MODULE)
         (folder / "toy.toml").write_text(
-            SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
+            SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
         )
 
     def start(self, *command: object, stall_at: int = 0) -> "subprocess.Popen[str]":

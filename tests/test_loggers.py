@@ -3,8 +3,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import fault
 from tensorboardX.proto.event_pb2 import Event
+from toys import fault
 
 from tune_prune import loggers
 from tune_prune.loggers import MEASURES, TensorBoard, callbacks, check

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-from conftest import Conv, Tied, fault, mlp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from toys import Conv, Tied, fault, mlp
 
 from tune_prune import masks
 from tune_prune.models import build

@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Conv, mlp, seeded
 from torch import nn
+from toys import Conv, mlp, seeded
 
 from tune_prune import measure
 from tune_prune.masks import prunable

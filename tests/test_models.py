@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Conv, fault, mlp
 from torch import nn
+from toys import Conv, fault, mlp
 
 from tune_prune import models
 from tune_prune.masks import prunable
@@ -47,8 +47,8 @@ def test_every_build_is_fresh() -> None:
 
 
 def test_a_users_own_model() -> None:
-    assert isinstance(models.build("conftest:Conv"), Conv)
-    assert [type(m) for m in models.build("conftest:mlp")] == [type(m) for m in mlp()]
+    assert isinstance(models.build("toys:Conv"), Conv)
+    assert [type(m) for m in models.build("toys:mlp")] == [type(m) for m in mlp()]
 
 
 def test_unknown_name() -> None:
@@ -56,7 +56,7 @@ def test_unknown_name() -> None:
     assert fault(lambda: models.build("lenet6")) == f"unknown model 'lenet6'; known: {known}"
 
 
-@pytest.mark.parametrize(("address", "kind"), [("builtins:dict", "dict"), ("conftest:images", "Data")])
+@pytest.mark.parametrize(("address", "kind"), [("builtins:dict", "dict"), ("toys:images", "Data")])
 def test_a_factory_of_something_else(address: str, kind: str) -> None:
     assert fault(lambda: models.build(address)) == (
         f"model {address!r} returned {kind}; a factory returns an nn.Module"
@@ -73,7 +73,7 @@ def test_a_model_of_torchvision() -> None:
 
 
 def test_a_factory_that_is_not_there() -> None:
-    assert "conftest has no 'mlpp'; nearest callables: mlp" in fault(lambda: models.build("conftest:mlpp"))
+    assert "toys has no 'mlpp'; nearest callables: mlp" in fault(lambda: models.build("toys:mlpp"))
 
 
 class Own(nn.Sequential):
@@ -104,4 +104,4 @@ def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
     assert models.pretrained("lenet5") == tmp_path / "lenet5.safetensors"
     assert models.pretrained("lenet_300_100") is None
     assert models.pretrained("mine") is None
-    assert models.pretrained("conftest:mlp") is None
+    assert models.pretrained("toys:mlp") is None

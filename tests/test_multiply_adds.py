@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import Conv, Tied, mlp
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from toys import Conv, Tied, mlp
 
 from tune_prune import masks
 from tune_prune.models import build

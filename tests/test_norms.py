@@ -2,8 +2,8 @@ import copy
 
 import pytest
 import torch
-from conftest import Conv, seeded
 from torch import Tensor, nn
+from toys import Conv, seeded
 
 from tune_prune import masks, pruning
 from tune_prune.norms import IMAGES, reestimate

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 import pytest
-from conftest import ended
 from optuna.trial import FrozenTrial, TrialState
+from toys import ended
 
 from tune_prune.config import SAMPLERS
 from tune_prune.knobs import Choice, Knob, Range

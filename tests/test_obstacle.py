@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import ended
+from toys import ended
 
 from tune_prune import masks
 from tune_prune.front import Member

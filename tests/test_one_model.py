@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import fault, images, mlp
+from toys import fault, images, mlp
 
 from tune_prune import checkpoint, conf, masks, one_model, wanted
 from tune_prune.conf import Conf
@@ -13,7 +13,7 @@ from tune_prune.one_model import Settings
 from tune_prune.training import evaluate
 
 CPU = torch.device("cpu")
-TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +156,7 @@ def test_going_on_from_a_checkpoint(command, capsys: pytest.CaptureFixture[str])
 def test_a_checkpoint_of_another_model(command, capsys: pytest.CaptureFixture[str]) -> None:
     command("prune", *TOY, "-l", 2, "-p", 0.5)
     assert command("prune", "-l", 8, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors") == 2
-    assert "holds model 'conftest:mlp', not 'lenet5'; name it with --model" in capsys.readouterr().err
+    assert "holds model 'toys:mlp', not 'lenet5'; name it with --model" in capsys.readouterr().err
 
 
 def test_training_that_diverges(command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +216,7 @@ def test_the_dense_model_teaches() -> None:
     data, found = images(), []
     for distill in (0.0, 1.0):
         settings = Settings(epochs=100, lr=0.1, distill=distill)
-        _, _, points = one_model.prune("conftest:mlp", None, data, Conf({"2": 0.5}), settings, CPU, "x")
+        _, _, points = one_model.prune("toys:mlp", None, data, Conf({"2": 0.5}), settings, CPU, "x")
         found.append([replace(reached.point, seconds=0) for reached in points])
     untrained = evaluate(mlp(), data.validation).error
     assert found[0][0].error < untrained - 20  # an untrained teacher teaches nothing
@@ -225,10 +225,10 @@ def test_the_dense_model_teaches() -> None:
 
 def test_a_checkpoint_that_names_code_is_vouched_for(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    checkpoint.write(path, "conftest:mlp", mlp(), {})
-    said = f"{path}: its model is code, 'conftest:mlp'; if you trust it, add --model conftest:mlp"
+    checkpoint.write(path, "toys:mlp", mlp(), {})
+    said = f"{path}: its model is code, 'toys:mlp'; if you trust it, add --model toys:mlp"
     assert fault(lambda: one_model.vouched(path, None)) == said
-    one_model.vouched(path, "conftest:mlp")
-    other = f"{path}: holds model 'conftest:mlp', not 'lenet5'; leave out --model, or name it as the file does"
+    one_model.vouched(path, "toys:mlp")
+    other = f"{path}: holds model 'toys:mlp', not 'lenet5'; leave out --model, or name it as the file does"
     assert fault(lambda: one_model.vouched(path, "lenet5")) == other
     one_model.vouched(one_model.PRUNED_LENET5, None)

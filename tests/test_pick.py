@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fault
+from toys import fault
 
 from tune_prune.pick import pick
 

@@ -4,9 +4,9 @@ import random
 
 import pytest
 import torch
-from conftest import images, mlp, seeded, task_of
 from hypothesis import example, given
 from hypothesis import strategies as st
+from toys import images, mlp, seeded, task_of
 
 from tune_prune import prior
 from tune_prune.knobs import Choice, Range
@@ -37,7 +37,7 @@ def test_whatever_was_measured_makes_a_curve_that_falls(rises: list[float]) -> N
 def test_measured_on_a_trained_network() -> None:
     model = mlp()
     fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
-    task = task_of(model, "conftest:mlp")
+    task = task_of(model, "toys:mlp")
     found = measure(task, {"2": Range(0.1, 0.9), "4": Choice((0.3, 0.5))}, "mag", torch.device("cpu"))
     assert {label: curve.weights for label, curve in found.items()} == {
         label: weight.numel() for label, weight in prunable(model).items()

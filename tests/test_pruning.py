@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Conv, Tied, images, mlp, seeded
 from torch import Tensor, nn
+from toys import Conv, Tied, images, mlp, seeded
 
 from tune_prune import checkpoint, criteria, masks, pruning
 from tune_prune.granularity import granularities
@@ -108,7 +108,7 @@ def test_going_on_from_a_file_is_going_on(trained: Conv, toy_data: Data, tmp_pat
     rounds = prune(state, PLAN, toy_data.train, toy_data.validation, 7)
     for _ in range(done):
         next(rounds)
-    checkpoint.write(tmp_path / "a.safetensors", "conftest:Conv", state.model, state.masks)
+    checkpoint.write(tmp_path / "a.safetensors", "toys:Conv", state.model, state.masks)
     resumed = State(*checkpoint.restore(checkpoint.read(tmp_path / "a.safetensors"), "a"), rounds_done=done)
     later = list(prune(resumed, PLAN, toy_data.train, toy_data.validation, 7))
     assert timeless(later) == timeless(points)[done:]

@@ -5,8 +5,8 @@ from tune_prune.models import models
 def test_of_a_model_on_its_data_alone() -> None:
     assert published.of("lenet5", "mnist") == [("torch7-pruner 2016", 7.09, 0.94)]
     assert ("Han et al. 2015", 8.2, 1.59) in published.of("lenet_300_100", "mnist")
-    assert published.of("lenet5", "conftest:images") == []
-    assert published.of("conftest:mlp", "mnist") == []
+    assert published.of("lenet5", "toys:images") == []
+    assert published.of("toys:mlp", "mnist") == []
 
 
 def test_percents() -> None:

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fault
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune import records
 from tune_prune.records import PointRecord, TrialRecord

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import ended
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ended
 
 from tune_prune.recovery import NEAREST, PRIOR, Pair, Recovery, pairs, standard_error
 

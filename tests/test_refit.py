@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Conv, images, task_of
+from toys import Conv, images, task_of
 
 from tune_prune import checkpoint, masks, refit
 from tune_prune.front import Member
@@ -31,7 +31,7 @@ def task() -> Task:
     torch.manual_seed(0)
     model = Conv()
     fit(model, images().train, Recipe(steps=60, lr=0.05), torch.Generator().manual_seed(0))
-    return task_of(model, "conftest:Conv")
+    return task_of(model, "toys:Conv")
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fault
+from toys import fault
 
 from tune_prune import conf
 from tune_prune.conf import Conf
 from tune_prune.replay import Compared, replay
 
-TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
 @pytest.fixture(autouse=True)

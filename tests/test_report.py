@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ended
 from plotly.offline import get_plotlyjs
+from toys import ended
 
 from tune_prune import interactive, records
 from tune_prune.errors import UserError

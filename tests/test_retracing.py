@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Conv, ended, task_of
+from toys import Conv, ended, task_of
 
 from tune_prune import checkpoint, masks, records, score_cache
 from tune_prune.ancestry import Start
@@ -29,7 +29,7 @@ LONGER = FARTHER | {"rounds": 1, "final_steps": 20, "lr": 0.05}
 def task() -> Task:
     """The convolutional toy: its batch normalisation has a state besides the weights."""
     torch.manual_seed(0)
-    return task_of(Conv(), "conftest:Conv")
+    return task_of(Conv(), "toys:Conv")
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from conftest import ended
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toys import ended
 
 from tune_prune import rounds
 from tune_prune.front import front_of

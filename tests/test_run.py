@@ -16,9 +16,9 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from conftest import ended, fault, images, mlp, seeded
 from filelock import FileLock
 from rich.console import Console
+from toys import ended, fault, images, mlp, seeded
 
 from tune_prune import (
     afterwards,
@@ -52,8 +52,8 @@ from tune_prune.tuning import Stop
 
 SPACE = """
 [task]
-model = "conftest:mlp"
-data = "conftest:images"
+model = "toys:mlp"
+data = "toys:images"
 [space]
 pruner = ["mag", "taylor1"]
 rounds = 2
@@ -210,7 +210,7 @@ def test_the_same_seed_finds_the_same(toml: Path, finished: Path, trials: Trials
 
 
 def test_a_task_that_is_wrong_leaves_nothing_behind(toml: Path, trials: Trials) -> None:
-    toml.write_text(SPACE.replace("conftest:images", "conftest:mlp"))
+    toml.write_text(SPACE.replace("toys:images", "toys:mlp"))
     assert "must return (train, validation, test)" in fault(lambda: searched(toml))
     assert list(toml.parent.iterdir()) == [toml]
 
@@ -401,7 +401,7 @@ def test_a_held_directory(finished: Path, trials: Trials) -> None:
 def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
     model, weights = mlp(), toml.parent / "dense.safetensors"
     fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
-    checkpoint.write(weights, "conftest:mlp", model, {})
+    checkpoint.write(weights, "toys:mlp", model, {})
     hard = SPACE.replace("low = 0.1", "low = 0.94").replace("final_steps = 10", "").replace("share = 0.25", "share = 0")
     toml.write_text(hard.replace("steps = 2\n", "").replace("[task]", f"[task]\nweights = '{weights}'"))
     code, run_dir = searched(toml, acc_tradeoff=0.0)
@@ -507,9 +507,9 @@ def test_latency_is_measured_where_it_is_asked_for(trials: Trials, toml: Path) -
 
 def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) -> None:
     text = SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {latency = 0.5}")
-    toml.write_text(text.replace("conftest:mlp", "conftest:Deciding").replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'))
+    toml.write_text(text.replace("toys:mlp", "toys:Deciding").replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'))
     said = fault(lambda: searched(toml, budget=3))
-    assert said.startswith(f"{toml}: latency cannot be measured of conftest:Deciding: the model cannot be traced, in ")
+    assert said.startswith(f"{toml}: latency cannot be measured of toys:Deciding: the model cannot be traced, in ")
     assert not (toml.parent / "run").exists()
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import mlp, seeded
 from torch import nn
+from toys import mlp, seeded
 
 from tune_prune import gates, measure, score_cache
 from tune_prune.criteria import score

@@ -2,8 +2,8 @@ import io
 from dataclasses import replace
 
 import pytest
-from conftest import ended
 from rich.console import Console
+from toys import ended
 
 from tune_prune import screen
 from tune_prune.front import Tested, front_of

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ended
 from drivers import Driver, measured
 from optuna.trial import TrialState
+from toys import ended
 
 from tune_prune import records, stopping
 from tune_prune.records import TrialRecord

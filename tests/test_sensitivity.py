@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import Conv, mlp
 from torch import nn
+from toys import Conv, mlp
 
 from tune_prune import masks, pruning, sensitivity
 from tune_prune.masks import prunable
@@ -29,9 +29,7 @@ def parts() -> nn.Sequential:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "factory"), [("conftest:mlp", mlp), ("conftest:Conv", Conv), (f"{__name__}:parts", parts)]
-)
+@pytest.mark.parametrize(("name", "factory"), [("toys:mlp", mlp), ("toys:Conv", Conv), (f"{__name__}:parts", parts)])
 @pytest.mark.parametrize("pruner", ["mag", "taylor1"])
 def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, pruner: str, toy_data: Data) -> None:
     model = factory()
@@ -52,7 +50,7 @@ def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, p
 
 def test_retraining_helps(toy_data: Data) -> None:
     model = mlp()
-    task = task_of("conftest:mlp", model, toy_data)
+    task = task_of("toys:mlp", model, toy_data)
     before = retrained(task, Cell("2", "mag", 0.5, 0, 0.1), CPU)
     after = retrained(task, Cell("2", "mag", 0.5, 200, 0.1), CPU)
     assert after.val_error < before.val_error - 10

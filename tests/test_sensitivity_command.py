@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-TOY = ("--model", "conftest:mlp", "--data", "conftest:images")
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fault
+from toys import fault
 
 from tune_prune.sensitivity import Cell, Sensed
 from tune_prune.sensitivity_files import Table, fingerprint, picture

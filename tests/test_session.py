@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import fault
+from toys import fault
 
 from tune_prune import session
 from tune_prune.config import Config

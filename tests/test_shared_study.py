@@ -62,7 +62,7 @@ def server() -> Iterator[str]:
 def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     slow = "time.sleep(0.2)\n    return weight.abs()"  # so that there is something left for the second
     (tmp_path / "my_lab.py").write_text(MODULE.replace("return weight.abs()", slow))
-    space = SPACE.replace("conftest:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
+    space = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
     (tmp_path / "toy.toml").write_text(space)
     run = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

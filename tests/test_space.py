@@ -2,9 +2,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import pytest
-from conftest import fault
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune.criteria import criteria
 from tune_prune.groups import Part

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fault
 from hypothesis import example, given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune import space_file
 from tune_prune.criteria import criteria

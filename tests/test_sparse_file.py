@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Conv, Tied, fault, mlp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from toys import Conv, Tied, fault, mlp
 
 from tune_prune import checkpoint, masks, sparse_file
 from tune_prune.models import build
@@ -37,9 +37,7 @@ def test_gaps_by_hand() -> None:
     assert sparse_file._gaps(np.array([0, 1, 4, 260, 999])).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
 
 
-@pytest.mark.parametrize(
-    ("address", "model"), [("conftest:mlp", mlp), ("conftest:Conv", Conv), ("conftest:Tied", Tied)]
-)
+@pytest.mark.parametrize(("address", "model"), [("toys:mlp", mlp), ("toys:Conv", Conv), ("toys:Tied", Tied)])
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.95])
 def test_back_bit_for_bit(address: str, model: type[nn.Module], ratio: float, tmp_path: Path) -> None:
     made = model()
@@ -62,10 +60,10 @@ def test_fewer_bytes_the_more_is_removed() -> None:
 def test_damaged_files(damage, tmp_path: Path) -> None:
     model = mlp()
     path = tmp_path / "a.safetensors"
-    path.write_bytes(damage(dumps("conftest:mlp", model, pruned(model, 0.9))))
+    path.write_bytes(damage(dumps("toys:mlp", model, pruned(model, 0.9))))
     assert fault(lambda: read(path)).startswith(f"{path}: ")
 
 
 def test_a_checkpoint_is_no_sparse_file(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path / "a.safetensors", "conftest:mlp", mlp(), {})
+    checkpoint.write(tmp_path / "a.safetensors", "toys:mlp", mlp(), {})
     assert "no sparse file" in fault(lambda: read(tmp_path / "a.safetensors"))

@@ -1,6 +1,6 @@
-from conftest import ended
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ended
 
 from tune_prune import pareto
 from tune_prune.front import front_of

@@ -3,8 +3,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import mlp, seeded
 from torch import nn
+from toys import mlp, seeded
 
 from tune_prune import masks
 from tune_prune.recipe import Recipe

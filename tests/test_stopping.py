@@ -2,9 +2,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from conftest import ended
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ended
 
 from tune_prune.records import TrialRecord
 from tune_prune.stopping import SEEN, verdict

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import fault
+from toys import fault
 
 from tune_prune import storages
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import ended, fault
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import ended, fault
 
 from tune_prune import records, storages
 from tune_prune.config import SAMPLERS

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Conv, fault, images, mlp
 from torch import Tensor, nn
+from toys import Conv, fault, images, mlp
 
 from tune_prune import checkpoint
 from tune_prune.models import models
@@ -28,12 +28,12 @@ def guarded() -> Data:
 def weights(tmp_path: Path) -> Path:
     """A file of dense weights."""
     torch.manual_seed(8)
-    checkpoint.write(tmp_path / "dense.safetensors", "conftest:Conv", Conv(), {})
+    checkpoint.write(tmp_path / "dense.safetensors", "toys:Conv", Conv(), {})
     return tmp_path / "dense.safetensors"
 
 
 def test_a_task(weights: Path) -> None:
-    task, load_test = prepare("conftest:Conv", "test_task:guarded", str(weights), CPU, "a.toml")
+    task, load_test = prepare("toys:Conv", "test_task:guarded", str(weights), CPU, "a.toml")
     data, model = images(), task.dense_model(CPU)
     assert all(torch.equal(value, checkpoint.read(weights).weights[key]) for key, value in model.state_dict().items())
     assert torch.equal(task.train.inputs, data.train.inputs)
@@ -45,7 +45,7 @@ def test_a_task(weights: Path) -> None:
 
 
 def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
-    task, _ = prepare("conftest:Conv", "conftest:images", str(weights), CPU, "a.toml")
+    task, _ = prepare("toys:Conv", "toys:images", str(weights), CPU, "a.toml")
     with torch.no_grad():
         for parameter in task.dense_model(CPU).parameters():
             parameter.zero_()
@@ -53,20 +53,20 @@ def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
 
 
 def test_a_convolution_is_in_channels_last(weights: Path) -> None:
-    model = prepare("conftest:Conv", "conftest:images", str(weights), CPU, "a.toml")[0].dense_model(CPU)
+    model = prepare("toys:Conv", "toys:images", str(weights), CPU, "a.toml")[0].dense_model(CPU)
     weight = next(iter(model.children()))[4].weight  # type: ignore[index]
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_users_model_comes_as_its_factory_made_it() -> None:
-    made = load_dense("conftest:mlp", None, "a.toml")
+    made = load_dense("toys:mlp", None, "a.toml")
     assert [tuple(p.shape) for p in made.parameters()] == [tuple(p.shape) for p in mlp().parameters()]
 
 
 def test_weights_that_a_factory_draws_are_the_same_in_every_process() -> None:
-    first = load_dense("conftest:mlp", None, "a.toml").state_dict()
+    first = load_dense("toys:mlp", None, "a.toml").state_dict()
     torch.rand(7)
-    again = load_dense("conftest:mlp", None, "a.toml").state_dict()
+    again = load_dense("toys:mlp", None, "a.toml").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
 
 
@@ -81,9 +81,9 @@ def test_a_built_in_model_without_weights(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_weights_that_do_not_fit(weights: Path) -> None:
-    said = fault(lambda: load_dense("conftest:mlp", str(weights), "a.toml"))
-    assert said.startswith(f"{weights}: does not fit the model; made for 'conftest:Conv'")
-    assert "no such checkpoint" in fault(lambda: load_dense("conftest:mlp", "none.safetensors", "a.toml"))
+    said = fault(lambda: load_dense("toys:mlp", str(weights), "a.toml"))
+    assert said.startswith(f"{weights}: does not fit the model; made for 'toys:Conv'")
+    assert "no such checkpoint" in fault(lambda: load_dense("toys:mlp", "none.safetensors", "a.toml"))
 
 
 class Odd(nn.Module):
@@ -103,19 +103,19 @@ class Odd(nn.Module):
     [
         (
             "torch.nn:Linear(in_features=3, out_features=4)",
-            "fails on inputs of 'conftest:images', [2, 1, 8, 8] (Runtime",
+            "fails on inputs of 'toys:images', [2, 1, 8, 8] (Runtime",
         ),
         ("test_task:Odd(shape=(8,))", "must return class scores [n, classes]; of 2 inputs it made [8]"),
         ("test_task:Odd(shape=(1, 8))", "must return class scores [n, classes]; of 2 inputs it made [1, 8]"),
     ],
 )
 def test_a_model_that_returns_no_class_scores(model: str, said: str) -> None:
-    assert f"model {model!r} {said}" in fault(lambda: prepare(model, "conftest:images", None, CPU, "a.toml"))
+    assert f"model {model!r} {said}" in fault(lambda: prepare(model, "toys:images", None, CPU, "a.toml"))
 
 
 def test_labels_beyond_the_outputs() -> None:
-    said = fault(lambda: prepare("test_task:Odd(outputs=3)", "conftest:images", None, CPU, "a.toml"))
-    assert said == "data 'conftest:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
+    said = fault(lambda: prepare("test_task:Odd(outputs=3)", "toys:images", None, CPU, "a.toml"))
+    assert said == "data 'toys:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
 
 
 def all_of_one() -> Data:
@@ -124,5 +124,5 @@ def all_of_one() -> Data:
 
 
 def test_a_split_of_one_class(weights: Path) -> None:
-    said = fault(lambda: prepare("conftest:Conv", "test_task:all_of_one", str(weights), CPU, "a.toml"))
+    said = fault(lambda: prepare("toys:Conv", "test_task:all_of_one", str(weights), CPU, "a.toml"))
     assert said == "data 'test_task:all_of_one': all validation labels are 2; give images of several classes"

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import images
 from rich.console import Console
+from toys import images
 
 from tune_prune import checkpoint, conf, masks, records
 from tune_prune.confidence import Confirmed
@@ -34,8 +34,8 @@ def task(toy_task: Task) -> Task:
 def info(task: Task) -> RunInfo:
     return RunInfo(
         space="toy",
-        model="conftest:mlp",
-        data="conftest:images",
+        model="toys:mlp",
+        data="toys:images",
         seed=1,
         budget=4,
         concurrency=1,
@@ -61,7 +61,7 @@ def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRe
         reached, found = masks.compression(mask), evaluate(model, task.validation)
         error = found.error if error is None else error
         path = f"rounds/{trial}-1.safetensors"
-        checkpoint.write(tmp_path / path, "conftest:mlp", model, mask)
+        checkpoint.write(tmp_path / path, "toys:mlp", model, mask)
         feasible = error <= info.limit
         ratios = {"2": ratio}
         point = PointRecord(1, reached, masks.factor(reached), error, found.loss, feasible, 0.5, ratios, path)
@@ -134,7 +134,7 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
     model, mask = checkpoint.restore(checkpoint.read(tmp_path / "rounds/1-1.safetensors"), "x")
     with torch.no_grad():
         masks.prunable(model)["2"].mul_(2)
-    checkpoint.write(tmp_path / "refits/1-1.safetensors", "conftest:mlp", model, mask)
+    checkpoint.write(tmp_path / "refits/1-1.safetensors", "toys:mlp", model, mask)
     again = {"001": Confirmed((60.0, 61.0), info.limit)}
     ending = Ending("", 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
     code, shown = told(tmp_path, task, info, ending=ending)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Conv, task_of
+from toys import Conv, task_of
 
 from tune_prune import checkpoint, masks, records, sparse_file, trainable
 from tune_prune.ancestry import Start
@@ -28,7 +28,7 @@ PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "roun
 def task() -> Task:
     """The convolutional toy, untrained: 70 % validation error or so."""
     torch.manual_seed(0)
-    return task_of(Conv(), "conftest:Conv")
+    return task_of(Conv(), "toys:Conv")
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_costs_are_counted_of_every_round(shared: Shared) -> None:
         assert point.costs["macs"] == macs / sum(n * times for n, times in layers.values())
     path = shared.run_dir / str(record.last.checkpoint)
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
-    assert record.last.costs["bytes"] == len(sparse_file.dumps("conftest:mlp", model, mask))
+    assert record.last.costs["bytes"] == len(sparse_file.dumps("toys:mlp", model, mask))
     over = run(worker(replace(shared, limits=Limits(100.0, {"macs": 0.01})), config(5))).last
     assert (over.feasible, over.within) == (False, False)
 

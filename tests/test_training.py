@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Conv, Tied, fault, mlp, seeded
 from torch import Tensor, nn
+from toys import Conv, Tied, fault, mlp, seeded
 
 from tune_prune import masks
 from tune_prune.recipe import Recipe

@@ -5,11 +5,11 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import ended
 from drivers import FINISH, KNOBS, LIMIT, Driver, level, measured
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from toys import ended
 
 from tune_prune import records
 from tune_prune.budget import Budget

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fault
 from PIL import Image
+from toys import fault
 
 from tune_prune import masks, space_file
 from tune_prune.data import load_data

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import fault
+from toys import fault
 
 from tune_prune import conf, masks, wanted
 from tune_prune.conf import Conf

@@ -1,0 +1,129 @@
+"""Toys that the tests share. Factories are named as a user names theirs, by address: `toys:mlp`."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from tune_prune.errors import UserError
+from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.splits import Data, Split
+from tune_prune.task import Task
+from tune_prune.training import evaluate, logits
+
+
+def mlp() -> nn.Sequential:
+    """[n, 1, 8, 8] -> [n, 4]; 1,024 + 64 weights in layers 2 and 4."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Conv(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; 36 + 288 + 128 weights in features.0, features.4 and head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(inputs).flatten(1))
+
+
+class Tied(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; `again` uses the weight of `first`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 4)
+        self.again.weight = self.first.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
+
+
+class Deciding(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; what it does depends on its input, so that it has no graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Gate()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.inner(inputs.flatten(1))
+
+
+class Gate(nn.Module):
+    """What decides there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(inputs if inputs.sum() > 0 else -inputs)
+
+
+def images() -> Data:
+    """240 / 120 / 120 images of four classes, uint8 [n, 1, 8, 8]: a pattern a class, under noise."""
+    generator = torch.Generator().manual_seed(5)
+    patterns = torch.rand(4, 1, 8, 8, generator=generator)
+
+    def split(n: int) -> Split:
+        labels = torch.randint(4, (n,), generator=generator)
+        noisy = patterns[labels] + 0.7 * torch.randn(n, 1, 8, 8, generator=generator)
+        return Split(noisy.mul(128).clamp(0, 255).to(torch.uint8), labels)
+
+    train, validation, test = split(240), split(120), split(120)
+    return Data(train, validation, lambda: test)
+
+
+def task_of(model: nn.Module, name: str) -> Task:
+    """What a search of this model on the images shares; `name` is its address."""
+    data = images()
+    weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    teacher = logits(model, data.train.inputs).clone()
+    return Task(name, weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A random source."""
+    return torch.Generator().manual_seed(seed)
+
+
+def fault(call: Callable[[], object]) -> str:
+    """What the UserError says that the call raises; one line always."""
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def ended(
+    trial: int, *points: tuple[float, float], limit: float = 2.0, state: str = "complete", parent: int | None = None
+) -> TrialRecord:
+    """A trial that measured these (compression, error), with the checkpoints that its worker would have kept."""
+    found = [
+        PointRecord(
+            round=number,
+            compression=compression,
+            factor=1 / (1 - compression),
+            val_error=error,
+            val_loss=error / 30,
+            feasible=error <= limit,
+            seconds=1.5,
+            ratios={"2": compression},
+            checkpoint=f"rounds/{trial}-{number}.safetensors" if error <= limit or number == len(points) else None,
+        )
+        for number, (compression, error) in enumerate(points, start=1)
+    ]
+    params = {"ratio/2": points[-1][0] if points else 0.0, "pruner": "mag"}
+    return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, finishes=parent)
