@@ -10,8 +10,9 @@ import optuna
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import atomic, records
+from tune_prune import records
 from tune_prune.budget import Budget
+from tune_prune.common import files
 from tune_prune.company import Company
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.limits import Limits
@@ -69,7 +70,7 @@ class Driver:
         if record is not None:
             records.write(self.run_dir, record)
             for point in record.points:
-                atomic.write_bytes(self.run_dir / str(point.checkpoint), b"weights")
+                files.write_bytes(self.run_dir / str(point.checkpoint), b"weights")
         self.searcher.on_trial_complete(self.ids[config["trial"]], result, error)
 
     def run(self, trials: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toys import mlp
 
 from tune_prune import checkpoint, cli, conf, masks, one_model, space_file, sparse_file
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()

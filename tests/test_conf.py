@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tune_prune import conf
+from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
-from tune_prune.errors import UserError
 
 EXAMPLE = """\
 1,4,8,10,12

@@ -9,12 +9,12 @@ import pytest
 import torch
 from toys import ended
 
+from tune_prune.common.seeding import derive_seed
 from tune_prune.confidence import Confirmed
 from tune_prune.confirm import Repetition, confirm_front, measure, repetitions
 from tune_prune.front import front_of
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage
-from tune_prune.seeds import derive_seed
 from tune_prune.task import Task
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 from test_run import SPACE, Trials, resumed, searched, summary_of, without_ray
 
 from tune_prune import records
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 pytestmark = pytest.mark.faults
 

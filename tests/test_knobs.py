@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import fault
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.knobs import Choice, Knob, Number, Range, middle, parse
 
 WHERE = "a.toml: space.lr"

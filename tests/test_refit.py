@@ -9,6 +9,7 @@ import torch
 from toys import Conv, images, task_of
 
 from tune_prune import checkpoint, masks, refit
+from tune_prune.common.seeding import derive_seed
 from tune_prune.front import Member
 from tune_prune.masks import prunable
 from tune_prune.plan import Plan
@@ -16,7 +17,6 @@ from tune_prune.pruning import State, prune_once, round_generator, start
 from tune_prune.recipe import Recipe
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
-from tune_prune.seeds import derive_seed
 from tune_prune.task import Task
 from tune_prune.training import DivergedError, evaluate, fit, logits, ready
 

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from toys import ended
 
 from tune_prune import interactive, records
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.page import duration, shown, to_float
 from tune_prune.report import headline, write_report
 

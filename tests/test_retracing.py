@@ -9,11 +9,11 @@ from toys import Conv, ended, task_of
 
 from tune_prune import checkpoint, masks, records, score_cache
 from tune_prune.ancestry import Start
+from tune_prune.common.seeding import derive_seed
 from tune_prune.limits import Limits
 from tune_prune.pruning import Known, State
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
-from tune_prune.seeds import derive_seed
 from tune_prune.shared import Shared
 from tune_prune.task import Task
 from tune_prune.trainable import PruneTrainable

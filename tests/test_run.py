@@ -35,8 +35,8 @@ from tune_prune import (
     run,
 )
 from tune_prune.budget import Budget
+from tune_prune.common.errors import HeldError
 from tune_prune.config import Config
-from tune_prune.errors import HeldError
 from tune_prune.pruning import Known
 from tune_prune.recipe import Recipe
 from tune_prune.records import TrialRecord

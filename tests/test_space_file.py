@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune import space_file
+from tune_prune.common.errors import UserError
 from tune_prune.criteria import criteria
-from tune_prune.errors import UserError
 from tune_prune.keys import KNOBS
 from tune_prune.knobs import Choice, Range
 from tune_prune.strategy import Finish

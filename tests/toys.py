@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.splits import Data, Split
 from tune_prune.task import Task

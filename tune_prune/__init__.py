@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
     from tune_prune.formats import load
 
+
 __version__ = "0.1.0"
 __all__ = ["Front", "__version__", "load", "prune", "search"]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from tune_prune import checkpoint, conf, config, criteria, given, masks, pruning, run, space_file
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.granularity import granularities
 from tune_prune.plan import Plan
 from tune_prune.screen import Screen
@@ -147,7 +147,7 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     state = pruning.start(ready(copy.deepcopy(model), next(model.parameters()).device))
     as_one = str(wanted.notes.get("granularity", Plan.granularity))
     if as_one not in granularities:
-        raise UserError(f"{path}: unknown granularity {as_one!r}; known: {known(granularities)}")
+        raise UserError(f"{path}: unknown granularity {as_one!r}; known: {format_names(granularities)}")
     plan = Plan(dict(wanted.ratios), pruners, rounds=1, granularity=as_one)
     pruning.prune_once(state, plan, 1, Split(inputs, labels), pruning.round_generator(0, 1))
     return state.model

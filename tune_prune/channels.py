@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune import masks
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.sizes import by_channel
 
 EACH_BY_ITSELF = (

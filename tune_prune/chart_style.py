@@ -9,6 +9,7 @@ from pandas import DataFrame
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+
 # Okabe and Ito's colours, which tell apart for every kind of colour vision
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 GREY, BLACK = "#8A8A8A", "#1A1A1A"

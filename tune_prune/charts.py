@@ -14,6 +14,7 @@ from tune_prune.chart_style import BLUE, DASHES, LINES, add_levels, factors, lay
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+
 MOST_LINES = 12
 """Layers that are drawn as lines; of more, colours say what they keep."""
 

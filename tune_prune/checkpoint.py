@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tune_prune import atomic, masks
-from tune_prune.errors import UserError, known
+from tune_prune import masks
+from tune_prune.common import files
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.models import build
 
 _MASK = "mask/"
@@ -44,7 +45,7 @@ def write(
     path: Path, name: str, model: nn.Module, mask: Mapping[str, Tensor], notes: Mapping[str, object] | None = None
 ) -> None:
     """Write a checkpoint, whole or not at all."""
-    atomic.write_bytes(path, dumps(name, model, mask, notes or {}))
+    files.write_bytes(path, dumps(name, model, mask, notes or {}))
 
 
 def read(path: Path) -> Checkpoint:
@@ -95,7 +96,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
     state = model.state_dict()
     wrong = [key for key in state | checkpoint.weights if not _fits(state.get(key), checkpoint.weights.get(key))]
     if wrong:
-        raise UserError(f"{source}: does not fit the model; made for {checkpoint.model!r}; differing: {known(wrong)}")
+        raise UserError(
+            f"{source}: does not fit the model; made for {checkpoint.model!r}; differing: {format_names(wrong)}"
+        )
     with torch.no_grad():
         for key, value in state.items():
             value.copy_(checkpoint.weights[key])

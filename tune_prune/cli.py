@@ -8,7 +8,7 @@ from typing import cast
 import typer
 
 from tune_prune import export_command, model_commands, search_commands, sensitivity_command
-from tune_prune.errors import HeldError, UserError
+from tune_prune.common.errors import HeldError, UserError
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
 ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])

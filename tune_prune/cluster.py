@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune_prune.address import NO_CODE
-from tune_prune.errors import UserError, known
+from tune_prune.common.entrypoints import NO_CODE
+from tune_prune.common.errors import UserError, format_names
 
 PATIENCE = 15.0
 """Seconds that a cluster has to answer; Ray itself would try for ten minutes."""
@@ -93,7 +93,7 @@ def all_see(directory: Path) -> None:
         for path in [asked, *there.values()]:
             path.unlink(missing_ok=True)
     if blind:
-        told = f"{known(blind)} does not share this directory with the machine that this runs on"
+        told = f"{format_names(blind)} does not share this directory with the machine that this runs on"
         raise UserError(f"--run-dir {directory}: {told}; name one on a file system that all nodes mount")
 
 

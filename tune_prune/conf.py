@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
 
-from tune_prune import atomic
-from tune_prune.errors import UserError
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def parse(text: str, source: str) -> Conf:
 
 def write(path: Path, conf: Conf) -> None:
     """Write a conf whole or not at all; raises as `dump`, and OSError."""
-    atomic.write_text(path, dump(conf))
+    files.write_text(path, dump(conf))
 
 
 def dump(conf: Conf) -> str:

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import torch
 
-from tune_prune import atomic, storages
-from tune_prune.errors import UserError, known
+from tune_prune import storages
+from tune_prune.common import files
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.space import Space
 from tune_prune.space_file import locate
 from tune_prune.space_file import read as read_space
@@ -61,7 +62,7 @@ class Config:
         _require(0 <= (self.finish or 0) <= 0.9, "--finish", "between 0 and 0.9 of the trials", self.finish)
         _require(self.confirm == 0 or self.confirm >= 2, "--confirm", "at least 2: one has no spread", self.confirm)
         _require(0 <= self.acc_tradeoff <= 100, "--acc-tradeoff", "between 0 and 100 points", self.acc_tradeoff)
-        _require(self.sampler in SAMPLERS, "--sampler", f"one of {known(SAMPLERS)}", self.sampler)
+        _require(self.sampler in SAMPLERS, "--sampler", f"one of {format_names(SAMPLERS)}", self.sampler)
         _require(0 <= self.seed < 2**32, "--seed", "between 0 and 4294967295", self.seed)
         _require(self.device in ("auto", "cpu", "cuda"), "--device", "one of auto, cpu, cuda", self.device)
         _require(0 <= self.max_failures <= 1, "--max-failures", "between 0 and 1 of the trials", self.max_failures)
@@ -170,8 +171,8 @@ def save(run_dir: Path, config: Config, space: Space, text: str) -> None:
     """Keep what a run was begun with: `run.json` and the text of its space."""
     # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
     kept = {"space": space.name} | asdict(config) | {"storage": config.storage and storages.bare(config.storage)}
-    atomic.write_text(run_dir / "space.toml", text)
-    atomic.write_text(run_dir / "run.json", json.dumps(kept, indent=1) + "\n")
+    files.write_text(run_dir / "space.toml", text)
+    files.write_text(run_dir / "run.json", json.dumps(kept, indent=1) + "\n")
 
 
 def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]) -> tuple[Config, Space]:
@@ -182,7 +183,7 @@ def resume(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]
     named = [flag for flag, value in barred.items() if value is not None]
     named += [flag for field, flag in FIXED.items() if field in given]
     if named:
-        raise UserError(f"--resume goes on with the search as it was begun; leave out {known(named)}")
+        raise UserError(f"--resume goes on with the search as it was begun; leave out {format_names(named)}")
     path = run_dir / "run.json"
     if not path.is_file():
         raise UserError(f"--resume {run_dir}: no run was begun there ({path.name} is missing)")

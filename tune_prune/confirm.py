@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from tune_prune import atomic, masks
+from tune_prune import masks
+from tune_prune.common import files
+from tune_prune.common.seeding import derive_seed
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member
 from tune_prune.pruning import Known
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
-from tune_prune.seeds import derive_seed
 from tune_prune.task import Task
 from tune_prune.training import DivergedError, evaluate
 
@@ -107,7 +108,7 @@ def confirm_front(
 
 def _write(path: Path, job: Repetition, error: float) -> None:
     measured = {"seed": job.seed, "compression": job.compression, "val_error": error}
-    atomic.write_text(path, json.dumps(measured, indent=1) + "\n")
+    files.write_text(path, json.dumps(measured, indent=1) + "\n")
 
 
 def _read(path: Path, job: Repetition) -> float | None:

@@ -10,12 +10,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tune_prune import gates, removal  # noqa: F401 - they register what they measure
-from tune_prune.address import is_address, load
-from tune_prune.errors import UserError, known
+from tune_prune import (
+    gates,  # noqa: F401 - they register what they measure
+    removal,  # noqa: F401 - they register what they measure
+)
+from tune_prune.common.entrypoints import is_address, load
+from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.registry import Registry
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, statistics
-from tune_prune.registry import Registry
 
 Criterion = Callable[..., Tensor]
 criteria: Registry[Criterion] = Registry("pruner")
@@ -33,7 +36,9 @@ def _needs(criterion: Criterion, name: str) -> list[str]:
         raise UserError(f"pruner {name!r} tells no parameter names ({error}); wrap it in a function") from error
     for parameter in parameters:
         if parameter != "weight" and parameter not in statistics:
-            raise UserError(f"pruner {name!r} asks for {parameter!r}; known: weight, {known(statistics.names())}")
+            raise UserError(
+                f"pruner {name!r} asks for {parameter!r}; known: weight, {format_names(statistics.names())}"
+            )
     return [parameter for parameter in parameters if parameter != "weight"]
 
 

@@ -9,7 +9,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.storages import RDBStorage
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 PORT = 8080
 """Where it is, if nothing else is there."""

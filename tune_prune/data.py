@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tune_prune import vision
-from tune_prune.address import called, is_address
-from tune_prune.errors import UserError
-from tune_prune.registry import Registry
+from tune_prune.common.entrypoints import call_factory, is_address
+from tune_prune.common.errors import UserError
+from tune_prune.common.registry import Registry
 from tune_prune.splits import Data, Split, stacked
 
 MNIST = Path(__file__).parent / "datasets" / "mnist"
@@ -56,7 +56,7 @@ def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data
         return datasets[name]()
     if name.startswith("torchvision:"):
         return vision.load(name, say)
-    data = called(name, "data")
+    data = call_factory(name, "data")
     if isinstance(data, Data):
         return data
     return _from_splits(name, data)

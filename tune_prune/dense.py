@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from tune_prune import atomic, checkpoint
-from tune_prune.errors import UserError
+from tune_prune import checkpoint
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.models import build
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
@@ -78,8 +79,8 @@ def train(
         if all(last.rank < earlier.rank for earlier in progress.history[:-1]):
             notes = begun | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
             checkpoint.write(out, name, model, {}, notes)
-        atomic.write_text(out.with_suffix(".csv"), _csv(progress.history))
-        atomic.write_bytes(state_file, _dump(progress, begun))
+        files.write_text(out.with_suffix(".csv"), _csv(progress.history))
+        files.write_bytes(state_file, _dump(progress, begun))
         on_epoch(last)
 
     if recipe.steps < steps_per_epoch(len(train_split.labels), recipe.batch_size):

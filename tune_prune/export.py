@@ -8,9 +8,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from tune_prune import atomic, checkpoint, latency, masks, multiply_adds
+from tune_prune import checkpoint, latency, masks, multiply_adds
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.compaction import ROUNDING, compact
-from tune_prune.errors import UserError
 from tune_prune.formats import Format, Scores, Subject, formats
 from tune_prune.splits import Split, as_float
 from tune_prune.training import one_thread
@@ -103,7 +104,7 @@ def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[st
         loaded = chosen.load(aside)
         account = _account(to, str(target), subject, len(written), loaded, inputs, test.labels, before)
         _agree(chosen, loaded, subject, account)
-    atomic.write_bytes(target.absolute(), written)
+    files.write_bytes(target.absolute(), written)
     return account
 
 

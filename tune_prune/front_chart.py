@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pandas import DataFrame
 
-from tune_prune.chart_style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LINES,
-    ORANGE,
-    YELLOW,
-    add_levels,
-    factors,
-    layers_of,
-    styled,
-)
+from tune_prune.chart_style import BLUE, GREEN, GREY, LINES, ORANGE, YELLOW, add_levels, factors, layers_of, styled
 from tune_prune.published import Published
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
 
 MOST_HOVERED = 12
 """Layers whose ratios a point shows when it is pointed at; its .conf has all of them."""

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from tune_prune.address import arguments_of
-from tune_prune.errors import UserError
+from tune_prune.common.entrypoints import parse_arguments
+from tune_prune.common.errors import UserError
 from tune_prune.splits import Data
 
 Kept = TypeVar("Kept")
@@ -56,7 +56,7 @@ def behind(name: str) -> dict[str, Model]:
     """What a worker needs to build the model of this name: nothing, unless it was kept here."""
     if not name.startswith(f"{__name__}:"):
         return {}
-    key = str(arguments_of(name)["key"])
+    key = str(parse_arguments(name)["key"])
     return {key: _found(_models, key, "model")}
 
 

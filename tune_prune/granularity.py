@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tune_prune import masks
-from tune_prune.registry import Registry
+from tune_prune.common.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from tune_prune import prior
+from tune_prune.common.errors import UserError
 from tune_prune.config import Config
 from tune_prune.curves import Curve
-from tune_prune.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import OwnKnob, Range
 from tune_prune.preparation import Prepared, known_statistics

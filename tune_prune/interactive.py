@@ -16,6 +16,7 @@ from tune_prune.report_files import Found, mapping
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+
 SCRIPT = Path(__file__).with_name("report.js")
 CLICKED = """<div id="clicked"><p>Click a point for its .conf.</p><pre hidden></pre>
 <button type="button" hidden>Copy</button></div>"""

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from tune_prune import atomic, checkpoint, one_model
+from tune_prune import checkpoint, one_model
 from tune_prune.by_layer import Reached
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
-from tune_prune.errors import UserError
 from tune_prune.one_model import Settings
 from tune_prune.plan import Plan
 from tune_prune.pruning import Point, State
@@ -81,7 +82,7 @@ def _keep(out: Path, begun: Begun, state: State, found: Sequence[Reached]) -> No
     out.mkdir(parents=True, exist_ok=True)
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    atomic.write_bytes(out / FILE, save(whole, {"pruning": json.dumps(header)}))
+    files.write_bytes(out / FILE, save(whole, {"pruning": json.dumps(header)}))
 
 
 def _load(out: Path, begun: Begun, model: nn.Module) -> tuple[State, list[Reached]]:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tune_prune import records, stopping
+from tune_prune.common.seeding import derive_seed
 from tune_prune.ledger import Ledger
 from tune_prune.records import TrialRecord
-from tune_prune.seeds import derive_seed
 from tune_prune.space import ratios_of
 from tune_prune.turns import Goal
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from tune_prune.common.errors import format_names
 from tune_prune.criteria import find
-from tune_prune.errors import known
 from tune_prune.granularity import granularities
 from tune_prune.knobs import Check, Number
 from tune_prune.plan import MODES
@@ -29,7 +29,7 @@ def _granularity(value: object) -> str | None:
 
 
 def _mode(value: object) -> str | None:
-    return None if value in MODES else f"must be one of {known(MODES)}, got {value!r}"
+    return None if value in MODES else f"must be one of {format_names(MODES)}, got {value!r}"
 
 
 KNOBS: Mapping[str, Check] = {

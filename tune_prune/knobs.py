@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.groups import Part
 
 Scalar = str | int | float | bool
@@ -117,7 +117,7 @@ def scalar(raw: object, check: Check, where: str) -> Scalar:
 def _range(raw: dict[str, object], check: Check, where: str) -> Range | Scalar:
     unknown = set(raw) - {"low", "high", "log", "step"}
     if unknown:
-        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {known(['low', 'high', 'log', 'step'])}")
+        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {format_names(['low', 'high', 'log', 'step'])}")
     if "low" not in raw or "high" not in raw:
         raise UserError(f"{where}: a range needs both low and high")
     low, high = scalar(raw["low"], check, where + ".low"), scalar(raw["high"], check, where + ".high")

@@ -8,8 +8,8 @@ from typing import Any
 
 from ray import tune
 
-from tune_prune.errors import UserError
-from tune_prune.registry import Registry
+from tune_prune.common.errors import UserError
+from tune_prune.common.registry import Registry
 
 loggers = Registry[tuple[str, Callable[[Path], tune.Callback]]]("logger")
 """By name: the module that it needs, and what makes it for a run directory."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 
 PRUNABLE = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -71,7 +71,7 @@ def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None
     layers = prunable(model)
     for label in labels:
         if label not in layers:
-            raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {known(layers)}")
+            raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {format_names(layers)}")
 
 
 def dense(model: nn.Module) -> dict[str, Tensor]:

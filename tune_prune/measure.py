@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_prune.common.registry import Registry
 from tune_prune.masks import prunable
-from tune_prune.registry import Registry
 from tune_prune.splits import Split, as_float
 
 

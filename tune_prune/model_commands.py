@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tune_prune import address
-from tune_prune.errors import UserError
+from tune_prune.common import entrypoints
+from tune_prune.common.errors import UserError
 from tune_prune.help_panels import grouped
 
 PRUNE_EXAMPLES = """Examples:
@@ -22,7 +22,10 @@ Model = Annotated[str, typer.Option(help="Built-in name or package.module:factor
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
-    bool, typer.Option("--no-code", callback=address.refuse, help="Import no package.module:name that a file names.")
+    bool,
+    typer.Option(
+        "--no-code", callback=entrypoints.refuse_code, help="Import no package.module:name that a file names."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 

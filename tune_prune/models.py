@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from tune_prune.address import called, is_address
-from tune_prune.errors import UserError
-from tune_prune.registry import Registry
+from tune_prune.common.entrypoints import call_factory, is_address
+from tune_prune.common.errors import UserError
+from tune_prune.common.registry import Registry
 
 models: Registry[Callable[[], nn.Module]] = Registry("model")
 
@@ -73,7 +73,7 @@ def build(name: str) -> nn.Module:
     """
     if not is_address(name):
         return models[name]()
-    model = called(re.sub(r"^torchvision:", "torchvision.models:", name), "model")
+    model = call_factory(re.sub(r"^torchvision:", "torchvision.models:", name), "model")
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
     return model

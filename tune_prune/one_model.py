@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint, criteria, masks, pruning
-from tune_prune.address import is_address
 from tune_prune.by_layer import Reached, prune_by_layer
+from tune_prune.common.entrypoints import is_address
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.conf import Conf
-from tune_prune.errors import UserError, known
 from tune_prune.granularity import granularities
 from tune_prune.models import WEIGHTS
 from tune_prune.plan import MODES, Plan
@@ -122,7 +122,7 @@ def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
     """Raise a `UserError` for a pruner, schedule or mode that there is not; pruning would meet it late, or never."""
     schedules[settings.schedule], granularities[settings.granularity]
     if settings.mode not in MODES:
-        raise UserError(f"--mode must be one of {known(MODES)}, got {settings.mode!r}")
+        raise UserError(f"--mode must be one of {format_names(MODES)}, got {settings.mode!r}")
     if settings.mode == "global" and len(set(wanted.ratios.values())) > 1:
         raise UserError(f"{source}: --mode global takes one ratio for all layers together, got several")
     if settings.mode == "global" and settings.acc_tradeoff is not None:

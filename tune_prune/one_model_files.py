@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tune_prune import atomic, checkpoint, conf, masks
+from tune_prune import checkpoint, conf, masks
 from tune_prune.by_layer import Reached
+from tune_prune.common import files
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings, layer_counts
 from tune_prune.plan import Plan
@@ -44,11 +45,11 @@ def write(
     if start is not None:
         notes["start"] = str(start)
     notes |= {key: summary[key] for key in ("compression", "val_error", "test_error")}
-    atomic.write_text(out / "points.csv", points_csv(plan, found))
-    atomic.write_bytes(out / "points.png", picture(name, found))
+    files.write_text(out / "points.csv", points_csv(plan, found))
+    files.write_bytes(out / "points.png", picture(name, found))
     conf.write(out / "pruned.conf", Conf(ratios, plan.pruners, notes))
     checkpoint.write(out / "pruned.safetensors", name, state.model, state.masks, notes)
-    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    files.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from tune_prune import atomic, conf
+from tune_prune import conf
 from tune_prune.ancestry import lineage
+from tune_prune.common import files
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
 from tune_prune.records import TrialRecord
@@ -37,7 +38,7 @@ def write_front(
     by_trial = {record.trial: record for record in records}
     for member in members:
         if member.checkpoint is not None and member.point.checkpoint is not None:
-            atomic.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
+            files.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
         conf.write(run_dir / member.conf, conf_of(member, tested.get(member.id), info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
@@ -50,7 +51,7 @@ def write_front(
 
 def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
     """Write summary.json; raises ValueError for a NaN or infinity, which JSON does not have."""
-    atomic.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    files.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def conf_of(member: Member, test: Tested | None, info: RunInfo, by_trial: Mapping[int, TrialRecord]) -> conf.Conf:
@@ -94,4 +95,4 @@ def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:
 
 
 def _write_csv(path: Path, table: DataFrame) -> None:
-    atomic.write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    files.write_text(path, table.to_csv(index=False, lineterminator="\n"))

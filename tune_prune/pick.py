@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tune_prune import pareto, report_tables
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 WAYS = "knee, factor=30 or error=1.0"
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_prune import atomic
+from tune_prune.common import files
 from tune_prune.front import Member, Tested, best_of
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 # Okabe and Ito's colours, which tell apart for every kind of colour vision
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#1A1A1A"
@@ -44,7 +45,7 @@ def pareto_png(
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.5, frameon=False, handletextpad=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    atomic.write_bytes(path, buffer.getvalue())
+    files.write_bytes(path, buffer.getvalue())
 
 
 def _drawable(point: PointRecord) -> bool:

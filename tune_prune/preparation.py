@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from tune_prune import __version__, channels, criteria, masks, score_cache, storages, task
+from tune_prune.common.errors import UserError
 from tune_prune.config import Config
 from tune_prune.data import load_data
-from tune_prune.errors import UserError
 from tune_prune.groups import Shape
 from tune_prune.knobs import Choice, Range
 from tune_prune.models import build

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tune_prune import atomic
-from tune_prune.errors import UserError
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 
 FINAL = ("complete", "stopped", "failed")
 """The states of a trial that has ended; until then its record says `running`."""
@@ -83,7 +83,7 @@ def path_of(run_dir: Path, trial: int) -> Path:
 
 def write(run_dir: Path, record: TrialRecord) -> None:
     """Write a record, whole or not at all."""
-    atomic.write_text(path_of(run_dir, record.trial), json.dumps(asdict(record), indent=1) + "\n")
+    files.write_text(path_of(run_dir, record.trial), json.dumps(asdict(record), indent=1) + "\n")
 
 
 def read(path: Path) -> TrialRecord:

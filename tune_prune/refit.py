@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from tune_prune import checkpoint, masks, pruning
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
+from tune_prune.common.seeding import derive_seed
 from tune_prune.front import Member
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known, State, round_generator
-from tune_prune.seeds import derive_seed
 from tune_prune.space import to_plan
 from tune_prune.splits import Split, as_float
 from tune_prune.task import Task

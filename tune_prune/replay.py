@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tune_prune import criteria, masks, score_cache, task
+from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
 from tune_prune.data import load_data
-from tune_prune.errors import UserError
 from tune_prune.keys import KNOBS
 from tune_prune.one_model import Settings, prune
 from tune_prune.plan import Plan

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from tune_prune import atomic, interactive, report_tables, unfinished
+from tune_prune import interactive, report_tables, unfinished
+from tune_prune.common import files
 from tune_prune.page import duration, page, shown, table, to_float
 from tune_prune.report_files import Found, Row, find, mapping, rows_of
 
@@ -59,7 +60,7 @@ def write_report(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     ]
     path = run_dir / "report.html"
     # JSON may hold what UTF-8 cannot, half a surrogate pair
-    atomic.write_bytes(path, page(title, sections).encode("utf-8", "replace"))
+    files.write_bytes(path, page(title, sections).encode("utf-8", "replace"))
     return path
 
 

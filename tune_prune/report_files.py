@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 Row = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ import torch
 
 from tune_prune import pruning
 from tune_prune.ancestry import lineage
+from tune_prune.common.seeding import derive_seed
 from tune_prune.pruning import Known, State
 from tune_prune.records import TrialRecord
-from tune_prune.seeds import derive_seed
 from tune_prune.space import to_plan
 from tune_prune.task import Task
 

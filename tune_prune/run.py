@@ -18,10 +18,10 @@ from optuna.storages import RDBStorage
 from tune_prune import dashboard, gpu, guesses, loggers, storages
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
+from tune_prune.common.errors import HeldError, UserError
 from tune_prune.company import Company, alone, joined
 from tune_prune.confidence import Confirmed
 from tune_prune.config import Config, save
-from tune_prune.errors import HeldError, UserError
 from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, known_statistics, prepare
 from tune_prune.progress import FILES, Progress

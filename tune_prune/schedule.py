@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from tune_prune.registry import Registry
+from tune_prune.common.registry import Registry
 
 Schedule = Callable[[float, float], float]
 schedules: Registry[Schedule] = Registry("schedule")

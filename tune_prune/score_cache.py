@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tune_prune import atomic, gates, measure, removal
+from tune_prune import gates, measure, removal
+from tune_prune.common import files
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
 from tune_prune.splits import Split
@@ -77,7 +78,7 @@ def _read_or_measure(name: str, context: Context) -> dict[str, Tensor]:
     layers = "" if context.only is None else f" of layer {', '.join(context.only)}"
     context.say(f"measuring {name}{layers} on the dense model, once: {path}")
     values = statistics[name](context)
-    atomic.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
+    files.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
     return values
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.model_commands import AsJson, Data, Device, Model, NoCode, silent
 
 if TYPE_CHECKING:

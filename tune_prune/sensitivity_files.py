@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tune_prune import atomic
-from tune_prune.errors import UserError
+from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.sensitivity import Cell, Sensed, curves
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,7 +48,7 @@ class Table:
         writer = csv.DictWriter(text, [*KEY, *MEASURED], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        atomic.write_text(self._path, text.getvalue())
+        files.write_text(self._path, text.getvalue())
 
     def of_this_model(self) -> list[Sensed]:
         """Every row of this model, as what was measured."""
@@ -105,4 +105,4 @@ def picture(path: Path, title: str, found: Iterable[Sensed], dense_error: float)
     axes.legend(frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    atomic.write_bytes(path, file.getvalue())
+    files.write_bytes(path, file.getvalue())

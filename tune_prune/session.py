@@ -17,8 +17,8 @@ import ray
 from ray.exceptions import RayError
 
 from tune_prune import cluster
+from tune_prune.common.errors import UserError
 from tune_prune.config import Config
-from tune_prune.errors import UserError
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",

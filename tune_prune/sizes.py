@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -77,4 +77,4 @@ def fit(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
             elif getattr(module, key) is not None and full in model.state_dict():
                 raise UserError(f"{source}: {full} is missing; the file is damaged, or another model's")
     if set(weights) - placed:
-        raise UserError(f"{source}: the model has no place for {known(sorted(set(weights) - placed))}")
+        raise UserError(f"{source}: the model has no place for {format_names(sorted(set(weights) - placed))}")

@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tune_prune import knobs
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.curves import Curve
-from tune_prune.errors import UserError, known
 from tune_prune.groups import Group, Part, Shape
 from tune_prune.keys import pruner
 from tune_prune.knobs import Choice, Knob, OwnKnob, Range
@@ -81,7 +81,7 @@ class Space:
         patterns = [(f"space.ratio.{pattern!r}", pattern) for pattern, _ in self.ratios]
         for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
             if not any(fnmatchcase(label, pattern) for label in layers):
-                there = f"layers that can be pruned: {known(layers)}"
+                there = f"layers that can be pruned: {format_names(layers)}"
                 raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
 
     @property
@@ -104,7 +104,7 @@ class Space:
             named = guess["ratio"] if isinstance(guess["ratio"], Mapping) else {}
             for label in set(named) - set(shapes):
                 where = f"{self.source}: guess {number}: ratio.{label} names no layer of {self.model}"
-                raise UserError(f"{where}; layers that can be pruned: {known(shapes)}")
+                raise UserError(f"{where}; layers that can be pruned: {format_names(shapes)}")
         return [self._guess(guess, params) for guess in self.guesses]
 
     def level(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:

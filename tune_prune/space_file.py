@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_prune import knobs
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.groups import SCALES
 from tune_prune.keys import KNOBS, RATIO, SCOPES
 from tune_prune.knobs import Check, Number, OwnKnob
@@ -30,7 +30,7 @@ def locate(name: str) -> Path:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     there = sorted({file.stem for folder in folders for file in folder.glob("*.toml")})
-    raise UserError(f"unknown space {name!r}; known: {known(there)}; or give a .toml file")
+    raise UserError(f"unknown space {name!r}; known: {format_names(there)}; or give a .toml file")
 
 
 def read(path: Path) -> Space:
@@ -110,7 +110,7 @@ class _Reader:
         """All layers together, as mode "global" has them; a `UserError` where the space says otherwise beside."""
         rule = 'mode = "global" searches one ratio for all layers'
         if not isinstance(space["mode"], str):
-            raise UserError(f"{self._source}: space.mode takes one value, not a choice: {known(MODES)}")
+            raise UserError(f"{self._source}: space.mode takes one value, not a choice: {format_names(MODES)}")
         if len(ratios) != 1:
             raise UserError(f"{self._source}: {rule}; give [space.ratio] one pattern, and leave layers out by exclude")
         if together:
@@ -130,7 +130,7 @@ class _Reader:
     def _only(self, table: dict[str, Any], prefix: str, names: Sequence[str]) -> None:
         for key in table:
             if key not in names:
-                raise UserError(f"{self._source}: unknown key {prefix + key!r}; known: {known(names)}")
+                raise UserError(f"{self._source}: unknown key {prefix + key!r}; known: {format_names(names)}")
 
     def _table(self, raw: dict[str, Any], key: str, prefix: str = "", required: bool = False) -> dict[str, Any]:
         table = raw.get(key, {})
@@ -188,7 +188,7 @@ class _Reader:
 
 
 def _scope(value: object) -> str | None:
-    return None if value in SCOPES else f"must be one of {known(SCOPES)}, got {value!r}"
+    return None if value in SCOPES else f"must be one of {format_names(SCOPES)}, got {value!r}"
 
 
 def _switch(value: object) -> str | None:
@@ -197,12 +197,12 @@ def _switch(value: object) -> str | None:
 
 def _objectives(value: object) -> str | None:
     fine = isinstance(value, list) and all(value.count(name) == 1 and name in list(COSTS) for name in value)
-    return None if fine else f"must be a list of costs, {known(COSTS)}, each once, got {value!r}"
+    return None if fine else f"must be a list of costs, {format_names(COSTS)}, each once, got {value!r}"
 
 
 def _scale(value: object) -> str | None:
     fine = isinstance(value, bool) or value in SCALES
-    return None if fine else f"must be true, false or one of {known(SCALES)}, got {value!r}"
+    return None if fine else f"must be true, false or one of {format_names(SCALES)}, got {value!r}"
 
 
 def _scale_of(ratio: object) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tune_prune import masks
 from tune_prune.checkpoint import Checkpoint, read_tensors
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 FORMS = ("bits", "gaps")
 

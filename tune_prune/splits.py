@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 
 class Split(NamedTuple):

@@ -6,7 +6,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 
 LOCKED = 60
 """Seconds that another program may hold a study.db."""

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from tune_prune import storages
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
 from tune_prune.limits import NO_COSTS, Limits

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune import checkpoint
+from tune_prune.common.errors import UserError
 from tune_prune.data import load_data
-from tune_prune.errors import UserError
 from tune_prune.models import build, pretrained
 from tune_prune.splits import Data, Split
 from tune_prune.training import Measured, evaluate, logits, ready

@@ -12,7 +12,7 @@ from ray import tune
 from tune_prune import checkpoint, multiply_adds, records, sparse_file
 from tune_prune.ancestry import Start
 from tune_prune.checkpoint import Checkpoint
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.latency import Latency
 from tune_prune.plan import Plan
 from tune_prune.pruning import Point, State, prune, start

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
+from tune_prune.common.seeding import derive_seed
 from tune_prune.recipe import Recipe
-from tune_prune.seeds import derive_seed
 from tune_prune.sgd import SGD
 from tune_prune.splits import Split, as_float
 from tune_prune.step import Recorded, Step, recordable

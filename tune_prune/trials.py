@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 
 from tune_prune import finishing, records
+from tune_prune.common.seeding import derive_seed
 from tune_prune.company import Company, alone
 from tune_prune.judge import Judge
 from tune_prune.knobs import Knob
@@ -20,7 +21,6 @@ from tune_prune.ledger import Ledger
 from tune_prune.observations import Observations
 from tune_prune.records import TrialRecord
 from tune_prune.rounds import Store
-from tune_prune.seeds import derive_seed
 from tune_prune.turns import Goal, Turns
 
 MAX_STARTS = 3

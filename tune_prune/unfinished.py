@@ -6,7 +6,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from tune_prune import pareto, records, report_tables, results, space_file
-from tune_prune.errors import UserError
+from tune_prune.common.errors import UserError
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.report_files import Found
 from tune_prune.report_tables import MEMBERS, Tables

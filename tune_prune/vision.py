@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tune_prune.address import arguments_of
-from tune_prune.errors import UserError, known
+from tune_prune.common.entrypoints import parse_arguments
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.splits import Data, Split, hold_out, stacked
 
 ROOT = "data"
@@ -20,13 +20,13 @@ def load(name: str, say: Callable[[str], None]) -> Data:
     """
     from torchvision import datasets  # when it is asked for: it takes half a second
 
-    arguments = arguments_of(name)
+    arguments = parse_arguments(name)
     resize = arguments.pop("resize", None)
     kind = name.partition("(")[0].partition(":")[2]
     make = getattr(datasets, kind, None)
     if not (isinstance(make, type) and issubclass(make, datasets.VisionDataset)):
         there = [key for key, value in vars(datasets).items() if isinstance(value, type)]
-        raise UserError(f"data {name!r}: torchvision has no such data set; it has {known(sorted(there))}")
+        raise UserError(f"data {name!r}: torchvision has no such data set; it has {format_names(sorted(there))}")
     takes = inspect.signature(make).parameters
     given = {key: value for key, value in (("root", ROOT), ("download", True)) if key in takes} | arguments
 

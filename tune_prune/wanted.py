@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tune_prune import conf, masks
+from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
-from tune_prune.errors import UserError
 from tune_prune.models import build
 
 CONFS = Path(__file__).parent / "confs"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from types import ModuleType
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 
 FORM = "'package.module:factory', or 'package.module:factory(key=value)'"
 
@@ -22,11 +22,11 @@ def is_address(text: str) -> bool:
 NO_CODE = "TUNE_PRUNE_NO_CODE"
 """The environment variable under which no address is imported, here and in the processes that are started from here."""
 
-KNOWN = ("torchvision.models", "tune_prune.given")
+TRUSTED_MODULES = ("torchvision.models", "tune_prune.given")
 """Modules whose factories are no code of a file's author: what they are called with are plain values."""
 
 
-def refuse(wanted: bool) -> bool:
+def refuse_code(wanted: bool) -> bool:
     """Import no address from now on, if that is wanted: what `--no-code` does."""
     if wanted:
         os.environ[NO_CODE] = "1"
@@ -37,13 +37,13 @@ def load(address: str) -> Callable[..., object]:
     """Import the callable at an address, with its arguments where it has some; a UserError says which part is wrong."""
     if not is_address(address):
         raise UserError(f"{address!r} is not an address; write {FORM}")
-    if os.environ.get(NO_CODE) and address.partition(":")[0] not in KNOWN:
+    if os.environ.get(NO_CODE) and address.partition(":")[0] not in TRUSTED_MODULES:
         raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
-    arguments = arguments_of(address)
+    arguments = parse_arguments(address)
     module_name, _, name = address.partition("(")[0].partition(":")
     module = _import(module_name, address)
     if not hasattr(module, name):
-        nearest = known(_nearest(module, name))
+        nearest = format_names(_nearest(module, name))
         raise UserError(f"{address!r}: {module_name} has no {name!r}; nearest callables: {nearest}")
     found = getattr(module, name)
     if not callable(found):
@@ -51,7 +51,7 @@ def load(address: str) -> Callable[..., object]:
     return functools.partial(found, **arguments) if arguments else found
 
 
-def arguments_of(address: str) -> dict[str, object]:
+def parse_arguments(address: str) -> dict[str, object]:
     """The arguments in an address's brackets: names with plain values, as Python writes them; nothing is run."""
     _, bracket, rest = address.partition("(")
     if not bracket:
@@ -69,7 +69,7 @@ def arguments_of(address: str) -> dict[str, object]:
         raise UserError(f"{address!r}: cannot read its arguments ({wrong}); write {FORM}") from error
 
 
-def called(address: str, what: str) -> object:
+def call_factory(address: str, what: str) -> object:
     """What the callable at an address returns; a `UserError`, which begins with `what` is made, says why it fails."""
     factory = load(address)
     try:

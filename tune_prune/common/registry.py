@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            raise UserError(f"unknown {self._kind} {name!r}; known: {known(self._entries)}")
+            raise UserError(f"unknown {self._kind} {name!r}; known: {format_names(self._entries)}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune import atomic
+from tune_prune.common import files
 
 
 def test_bytes_and_parents(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "model.bin"
-    atomic.write_bytes(path, b"\x00\xff\r\n")
+    files.write_bytes(path, b"\x00\xff\r\n")
     assert path.read_bytes() == b"\x00\xff\r\n"
     assert os.listdir(path.parent) == ["model.bin"]
 
@@ -19,20 +19,20 @@ def test_bytes_and_parents(tmp_path: Path) -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_text_is_utf8_with_its_line_ends_unchanged(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "note.txt"
-    atomic.write_text(path, text)
+    files.write_text(path, text)
     assert path.read_bytes() == text.encode("utf-8")
 
 
 def test_it_replaces_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    atomic.write_text(path, "a long first version")
-    atomic.write_text(path, "second")
+    files.write_text(path, "a long first version")
+    files.write_text(path, "second")
     assert path.read_text() == "second"
 
 
 def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
-    atomic.write_bytes(path, b"x")
+    files.write_bytes(path, b"x")
     assert path.read_bytes() == b"x"
 
 
@@ -41,7 +41,7 @@ def test_a_name_of_the_greatest_length(tmp_path: Path) -> None:
 def test_permissions_are_those_of_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        atomic.write_bytes(tmp_path / "file", b"")
+        files.write_bytes(tmp_path / "file", b"")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
@@ -56,10 +56,10 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(
         raise failure
 
     path = tmp_path / "study.json"
-    atomic.write_text(path, "old")
+    files.write_text(path, "old")
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(type(failure)):
-        atomic.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["study.json"]
 
@@ -67,11 +67,11 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(
 def test_a_directory_in_the_way_stays(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
-        atomic.write_bytes(tmp_path / "taken", b"x")
+        files.write_bytes(tmp_path / "taken", b"x")
     assert os.listdir(tmp_path) == ["taken"]
 
 
 def test_text_that_utf8_cannot_hold_touches_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
-        atomic.write_text(tmp_path / "new" / "file", "\ud800")
+        files.write_text(tmp_path / "new" / "file", "\ud800")
     assert not os.listdir(tmp_path)

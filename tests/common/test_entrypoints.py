@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.address import NO_CODE, arguments_of, called, is_address, load, refuse
-from tune_prune.errors import UserError
+from tune_prune.common.entrypoints import NO_CODE, call_factory, is_address, load, parse_arguments, refuse_code
+from tune_prune.common.errors import UserError
 
 Write = Callable[[str, str], None]
 
@@ -72,7 +72,7 @@ def test_load_finds_functions_and_classes() -> None:
 )
 def test_arguments(text: str, expected: dict[str, object]) -> None:
     assert is_address(text)
-    assert arguments_of(text) == expected
+    assert parse_arguments(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_arguments_that_are_none(brackets: str) -> None:
 @given(st.text(alphabet="()=,'n1 *.{}[]\n\\") | st.text())
 def test_what_stands_in_brackets_is_read_or_a_user_error(text: str) -> None:
     try:
-        arguments_of(f"a:f({text})")
+        parse_arguments(f"a:f({text})")
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -113,11 +113,11 @@ def test_arguments_are_handed_over(module: Write) -> None:
 
 def test_a_factory_that_fails(module: Write) -> None:
     module("failing_lab", "def f(n=1):\n if n > 1: raise ValueError('too\\nmany')\n return n")
-    assert called("failing_lab:f", "model") == 1
+    assert call_factory("failing_lab:f", "model") == 1
     with pytest.raises(UserError, match=r"^model 'failing_lab:f\(n=2\)': its factory failed \(ValueError: too many\)$"):
-        called("failing_lab:f(n=2)", "model")
+        call_factory("failing_lab:f(n=2)", "model")
     with pytest.raises(UserError, match=r"TypeError: .*unexpected keyword argument 'm'"):
-        called("failing_lab:f(m=2)", "data")
+        call_factory("failing_lab:f(m=2)", "data")
 
 
 def test_load_imports_the_users_own_module(module: Write) -> None:
@@ -164,9 +164,9 @@ def test_what_is_found_must_be_callable() -> None:
 
 def test_no_code_refuses_what_would_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_CODE, "")
-    refuse(False)
+    refuse_code(False)
     load("toys:mlp")
-    refuse(True)
+    refuse_code(True)
     said = "'toys:mlp' names code to be run, which --no-code refuses; leave that out if you trust it"
     assert message("toys:mlp") == said
     assert message("subprocess:run(args='true', shell=True)").startswith("\"subprocess:run(args='true', shell=True)\"")

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.errors import UserError
-from tune_prune.registry import Registry
+from tune_prune.common.errors import UserError
+from tune_prune.common.registry import Registry
 
 
 @given(st.lists(st.text(), unique=True))

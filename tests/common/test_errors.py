@@ -1,6 +1,6 @@
 import pickle
 
-from tune_prune.errors import UserError, known
+from tune_prune.common.errors import UserError, format_names
 
 
 def test_a_message_is_one_line_whatever_it_quotes() -> None:
@@ -14,5 +14,5 @@ def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
 
 
 def test_known_lists_in_the_order_given() -> None:
-    assert known(["mag", "random", "l1"]) == "mag, random, l1"
-    assert known(iter(())) == "none"
+    assert format_names(["mag", "random", "l1"]) == "mag, random, l1"
+    assert format_names(iter(())) == "none"

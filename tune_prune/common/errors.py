@@ -18,6 +18,6 @@ class HeldError(Exception):
     """Another process works in the run directory. The command line exits with 75."""
 
 
-def known(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """What there is to choose from, as messages list it: "a, b, c"."""
     return ", ".join(names) or "none"
