@@ -13,8 +13,8 @@ from torch import nn
 from toys import Conv, Tied, images, mlp, task_of
 
 from tune_prune import cli
-from tune_prune.splits import Data
-from tune_prune.task import Task
+from tune_prune.tasks.splits import Data
+from tune_prune.tasks.task import Task
 
 if TYPE_CHECKING:
     from drivers import Driver

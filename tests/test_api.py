@@ -7,7 +7,8 @@ import pytest
 from toys import Conv, fault, images, mlp
 
 import tune_prune
-from tune_prune import given, masks
+from tune_prune import masks
+from tune_prune.tasks import in_memory
 
 SCRIPT = """
 import sys
@@ -18,7 +19,8 @@ import tune_prune
 from toys import images, seeded
 from tune_prune import checkpoint, masks
 from tune_prune.recipe import Recipe
-from tune_prune.training import evaluate, fit
+from tune_prune.training import fit
+from tune_prune.tasks.metrics import evaluate
 
 class Local(nn.Sequential):  # of this process alone: no worker could import it
     def __init__(self):
@@ -84,13 +86,13 @@ def test_a_pruner_that_needs_images(tmp_path: Path) -> None:
 
 def test_a_model_that_is_kept_stays_as_it_was() -> None:
     model = Conv()
-    name = given.keep_model(model)
-    one, other = (given.model(str(given.arguments_of(name)["key"])) for _ in range(2))
+    name = in_memory.keep_model(model)
+    one, other = (in_memory.model(str(in_memory.parse_arguments(name)["key"])) for _ in range(2))
     assert one is not other
     assert one is not model
-    assert given.behind(name) == {given.arguments_of(name)["key"]: model}
-    assert given.behind("lenet5") == {}
-    assert isinstance(given.model(str(given.arguments_of(given.keep_model(Conv))["key"])), Conv)
+    assert in_memory.models_behind(name) == {in_memory.parse_arguments(name)["key"]: model}
+    assert in_memory.models_behind("lenet5") == {}
+    assert isinstance(in_memory.model(str(in_memory.parse_arguments(in_memory.keep_model(Conv))["key"])), Conv)
 
 
 def test_the_package_imports_nothing_heavy_until_it_is_asked() -> None:

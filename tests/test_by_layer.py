@@ -8,8 +8,9 @@ from tune_prune import masks, pruning
 from tune_prune.by_layer import prune_by_layer
 from tune_prune.plan import Plan
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Data
-from tune_prune.training import evaluate, fit
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Data
+from tune_prune.training import fit
 
 RATIOS = {"2": 0.8, "4": 0.6}
 

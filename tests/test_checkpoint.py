@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from toys import Conv, Tied, fault, mlp
 
 from tune_prune import checkpoint, masks
-from tune_prune.training import ready
+from tune_prune.tasks.models import to_device
 
 ADDRESSES = {"Sequential": "toys:mlp", "Conv": "toys:Conv", "Tied": "toys:Tied"}
 
@@ -62,7 +62,7 @@ def test_channels_last_is_stored_as_any_other(path: Path) -> None:
     model = Conv()
     checkpoint.write(path, "toys:Conv", model, {})
     before = path.read_bytes()
-    checkpoint.write(path, "toys:Conv", ready(model, torch.device("cpu")), {})
+    checkpoint.write(path, "toys:Conv", to_device(model, torch.device("cpu")), {})
     assert path.read_bytes() == before
 
 

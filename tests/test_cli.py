@@ -10,7 +10,7 @@ import torch
 
 from tune_prune import cli, config, dense
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Data
+from tune_prune.tasks.splits import Data
 
 SPACE = """
 [task]

@@ -12,8 +12,8 @@ from toys import Conv, Deciding, Tied, fault, mlp, seeded
 
 from tune_prune import masks
 from tune_prune.compaction import compact
-from tune_prune.models import build
 from tune_prune.sizes import fit
+from tune_prune.tasks.models import build
 
 
 def inputs(*shape: int) -> torch.Tensor:

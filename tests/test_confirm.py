@@ -15,7 +15,7 @@ from tune_prune.confirm import Repetition, confirm_front, measure, repetitions
 from tune_prune.front import front_of
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 
 CPU = torch.device("cpu")
 PARAMS: Mapping[str, Any] = {

@@ -11,7 +11,7 @@ from tune_prune import masks, measure
 from tune_prune.criteria import ScoreError, criteria, criterion, find, score
 from tune_prune.masks import prunable
 from tune_prune.measure import Context
-from tune_prune.splits import Data, as_float
+from tune_prune.tasks.splits import Data, as_float
 
 
 def everywhere(name: str, model: nn.Module) -> dict[str, str]:

@@ -10,8 +10,9 @@ from toys import fault, mlp
 from tune_prune import checkpoint, dense
 from tune_prune.dense import Epoch, train
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Data, Split
-from tune_prune.training import Measured, evaluate, steps_per_epoch
+from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.splits import Data, Split
+from tune_prune.training import steps_per_epoch
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy data
@@ -45,10 +46,10 @@ def test_the_best_epoch_is_kept(
 ) -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def scripted(model: nn.Module, split: Split) -> Measured:
+    def scripted(model: nn.Module, split: Split) -> Evaluation:
         model.eval()
         seen.append(copy.deepcopy(model.state_dict()))
-        return Measured(*measured[len(seen) - 1])
+        return Evaluation(*measured[len(seen) - 1])
 
     monkeypatch.setattr(dense, "evaluate", scripted)
     train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)

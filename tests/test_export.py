@@ -9,7 +9,8 @@ from toys import fault, images, mlp, seeded
 import tune_prune
 from tune_prune import checkpoint, export, formats, masks
 from tune_prune.recipe import Recipe
-from tune_prune.training import evaluate, fit
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.training import fit
 
 pytestmark = [
     # of PyTorch's exporters, about their own insides

@@ -3,13 +3,13 @@ from torch import nn
 from toys import mlp, seeded
 
 from tune_prune import gates, masks
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.criteria import score
-from tune_prune.data import load_data
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
-from tune_prune.splits import Data, Split
-from tune_prune.task import load_dense
-from tune_prune.training import evaluate
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Data, Split
 
 
 def test_without_a_loss_the_penalty_draws_every_factor_alike() -> None:
@@ -40,12 +40,12 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
     errors: dict[str, list[float]] = {}
     gone: dict[str, set[int]] = {}
     for name in ("mag", "l1", "l2", "random"):
-        dense = load_dense("lenet5", None, "test")
+        dense = load_dense_model("lenet5", None, "test")
         scores = score(dict.fromkeys(prunable(dense), name), Context(dense, sample, seeded(0)))
         gone[name] = set(scores["8"].flatten().argsort()[:144_000].tolist())
         errors[name] = []
         for ratio in (0.4, 0.5, 0.6):
-            model = load_dense("lenet5", None, "test")
+            model = load_dense_model("lenet5", None, "test")
             made = masks.dense(model)
             masks.apply(model, {label: masks.shrink(made[label], scores[label], ratio) for label in made})
             errors[name].append(evaluate(model, validation).error)

@@ -25,7 +25,7 @@ from test_run import SPACE, points, searched, summary_of, without_ray
 
 import tune_prune
 from tune_prune import cli, one_model, records
-from tune_prune.data import load_data
+from tune_prune.tasks.datasets import load_data
 
 ROOT = Path(tune_prune.__file__).parents[1]
 DEADLINE = 100.0

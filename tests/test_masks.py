@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 from toys import Conv, Tied, fault, mlp
 
 from tune_prune import masks
-from tune_prune.models import build
+from tune_prune.tasks.models import build
 
 ratios = st.floats(0, 1, exclude_max=True)
 steps = st.integers(1, 40).flatmap(

@@ -9,7 +9,7 @@ from toys import Conv, mlp, seeded
 from tune_prune import measure
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
-from tune_prune.splits import Data, as_float
+from tune_prune.tasks.splits import Data, as_float
 
 
 @pytest.mark.parametrize("name", statistics)

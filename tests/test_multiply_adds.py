@@ -5,8 +5,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import Conv, Tied, mlp
 
 from tune_prune import masks
-from tune_prune.models import build
 from tune_prune.multiply_adds import left, share_left, uses
+from tune_prune.tasks.models import build
 
 
 class Attention(nn.Module):

@@ -8,7 +8,7 @@ from toys import Conv, seeded
 from tune_prune import masks, pruning
 from tune_prune.norms import IMAGES, reestimate
 from tune_prune.plan import Plan
-from tune_prune.splits import Data, as_float
+from tune_prune.tasks.splits import Data, as_float
 
 
 class Norms(nn.Module):

@@ -5,8 +5,8 @@ from toys import ended
 from tune_prune import masks
 from tune_prune.front import Member
 from tune_prune.obstacle import hardest
-from tune_prune.task import Task
-from tune_prune.training import evaluate
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.task import Task
 
 CPU = torch.device("cpu")
 

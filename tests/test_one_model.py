@@ -10,7 +10,7 @@ from toys import fault, images, mlp
 from tune_prune import checkpoint, conf, masks, one_model, wanted
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings
-from tune_prune.training import evaluate
+from tune_prune.tasks.metrics import evaluate
 
 CPU = torch.device("cpu")
 TOY = ("--model", "toys:mlp", "--data", "toys:images")

@@ -3,7 +3,7 @@ import torch
 from tune_prune import pace
 from tune_prune.pace import Pace
 from tune_prune.plan import Plan
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 
 
 def test_a_round_is_its_steps_and_an_evaluation() -> None:

@@ -1,5 +1,5 @@
 from tune_prune import published
-from tune_prune.models import models
+from tune_prune.tasks.models import models
 
 
 def test_of_a_model_on_its_data_alone() -> None:

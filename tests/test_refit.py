@@ -17,8 +17,10 @@ from tune_prune.pruning import State, prune_once, round_generator, start
 from tune_prune.recipe import Recipe
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
-from tune_prune.task import Task
-from tune_prune.training import DivergedError, evaluate, fit, logits, ready
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.task import Task
+from tune_prune.training import DivergedError, fit
 
 CPU = torch.device("cpu")
 PARAMS = {"ratio/features.4": 0.8, "ratio/head": 0.5, "pruner": "mag", "rounds": 3, "batch_size": 16, "distill": 0.5}
@@ -159,7 +161,7 @@ def test_every_member_is_refitted_from_its_file(task: Task, members: list[Member
         source = tmp_path / str(member.point.checkpoint)
         begun, _ = checkpoint.restore(checkpoint.read(source), str(source))
         assert evaluate(model, everything(task)).loss < evaluate(begun, everything(task)).loss
-        again = State(ready(begun, CPU), {label: mask.clone() for label, mask in kept.items()})
+        again = State(to_device(begun, CPU), {label: mask.clone() for label, mask in kept.items()})
         refit.refit(task, again, PLAN, derive_seed(9, -2, 4, member.point.round))
         assert all(torch.equal(value, saved.weights[key]) for key, value in again.model.state_dict().items())
 

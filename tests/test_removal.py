@@ -10,7 +10,7 @@ from tune_prune import removal
 from tune_prune.masks import prunable
 from tune_prune.measure import Context
 from tune_prune.removal import loss_change
-from tune_prune.splits import Data, Split, as_float
+from tune_prune.tasks.splits import Data, Split, as_float
 
 
 def convolutions() -> nn.Sequential:

@@ -15,7 +15,7 @@ from tune_prune.pruning import Known, State
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.shared import Shared
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 from tune_prune.trainable import PruneTrainable
 
 SEED = 3

@@ -45,9 +45,10 @@ from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.shared import Shared
 from tune_prune.space import Space
-from tune_prune.task import Task
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.task import Task
 from tune_prune.trainable import PruneTrainable
-from tune_prune.training import evaluate, fit
+from tune_prune.training import fit
 from tune_prune.tuning import Stop
 
 SPACE = """

@@ -10,7 +10,7 @@ from tune_prune import gates, measure, score_cache
 from tune_prune.criteria import score
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, statistics
-from tune_prune.splits import Data, Split
+from tune_prune.tasks.splits import Data, Split
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from tune_prune import masks, pruning, sensitivity
 from tune_prune.masks import prunable
 from tune_prune.plan import Plan
 from tune_prune.sensitivity import Cell, grid, retrained, untrained
-from tune_prune.splits import Data
-from tune_prune.task import Task
-from tune_prune.training import evaluate, logits
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.splits import Data
+from tune_prune.tasks.task import Task
 
 CPU = torch.device("cpu")
 

@@ -48,7 +48,7 @@ def test_what_has_no_gradient_stays_and_what_needs_none_is_left_out() -> None:
 
 def test_training_does_not_import_the_compiler() -> None:
     code = (
-        "import sys, torch; from tune_prune.splits import Split; from tune_prune.recipe import Recipe\n"
+        "import sys, torch; from tune_prune.tasks.splits import Split; from tune_prune.recipe import Recipe\n"
         "from tune_prune.training import fit\n"
         "split = Split(torch.zeros(256, 4), torch.zeros(256, dtype=torch.long))\n"
         "fit(torch.nn.Linear(4, 2), split, Recipe(2, 0.1), torch.Generator())\n"

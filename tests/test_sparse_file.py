@@ -9,8 +9,8 @@ from torch import nn
 from toys import Conv, Tied, fault, mlp
 
 from tune_prune import checkpoint, masks, sparse_file
-from tune_prune.models import build
 from tune_prune.sparse_file import FORMS, dumps, read
+from tune_prune.tasks.models import build
 
 
 def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:

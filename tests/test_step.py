@@ -9,8 +9,8 @@ from toys import mlp, seeded
 from tune_prune import masks
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
-from tune_prune.splits import Data
 from tune_prune.step import WARM_UP, Recorded, Step, recordable
+from tune_prune.tasks.splits import Data
 
 RECIPE = Recipe(steps=6, lr=0.1, weight_decay=0.01, l1=1e-4, distill=0.5, batch_size=32)
 

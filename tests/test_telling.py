@@ -17,10 +17,10 @@ from tune_prune.front import wilson
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
-from tune_prune.splits import Split
-from tune_prune.task import Task
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
 from tune_prune.telling import Ending, tell
-from tune_prune.training import evaluate
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
 

@@ -17,9 +17,10 @@ from tune_prune.limits import COSTS, Limits
 from tune_prune.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
 from tune_prune.shared import Shared
-from tune_prune.task import Task
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.task import Task
 from tune_prune.trainable import PruneTrainable
-from tune_prune.training import evaluate, ready
 
 PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
 
@@ -134,7 +135,7 @@ def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
         path = shared.run_dir / point.checkpoint
         model, mask = checkpoint.restore(checkpoint.read(path), str(path))
         assert masks.compression(mask) == point.compression
-        measured = evaluate(ready(model, torch.device("cpu")), task.validation)
+        measured = evaluate(to_device(model, torch.device("cpu")), task.validation)
         assert measured == (point.val_error, point.val_loss)
 
 

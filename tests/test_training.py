@@ -9,8 +9,10 @@ from toys import Conv, Tied, fault, mlp, seeded
 
 from tune_prune import masks
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Data, Split, as_float
-from tune_prune.training import DivergedError, evaluate, fit, logits, pick_device, ready
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Data, Split, as_float
+from tune_prune.training import DivergedError, fit, pick_device
 
 HARD = Recipe(steps=25, lr=0.1, momentum=0.9, weight_decay=0.01, batch_size=32)
 
@@ -289,7 +291,7 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there
 
 def test_ready_is_channels_last_and_the_same_model(toy_model: nn.Module, toy_data: Data) -> None:
     before = toy_model.eval()(as_float(toy_data.validation.inputs))
-    model = ready(toy_model, torch.device("cpu"))
+    model = to_device(toy_model, torch.device("cpu"))
     for weight in masks.prunable(model).values():
         assert weight.is_contiguous(memory_format=torch.channels_last) or weight.dim() == 2
     assert torch.allclose(model(as_float(toy_data.validation.inputs)), before, atol=1e-5)
@@ -297,4 +299,4 @@ def test_ready_is_channels_last_and_the_same_model(toy_model: nn.Module, toy_dat
 
 def test_ready_takes_every_convolution() -> None:
     model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.Conv3d(1, 2, 3))
-    assert ready(model, torch.device("cpu")) is model
+    assert to_device(model, torch.device("cpu")) is model

@@ -5,7 +5,7 @@ from toys import fault
 
 from tune_prune import conf, masks, wanted
 from tune_prune.conf import Conf
-from tune_prune.models import models
+from tune_prune.tasks.models import models
 from tune_prune.wanted import own_conf, wanted_of
 
 

@@ -12,9 +12,10 @@ for name in ("ray", "optuna", "torchvision"):
     sys.modules[name] = None  # importing it raises ImportError
 from pathlib import Path
 import torch
-from tune_prune import checkpoint, masks, training
-from tune_prune.splits import Split
-from tune_prune.models import build
+from tune_prune import checkpoint, masks
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.models import build
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.plan import Plan
 from tune_prune.pruning import prune, start
 
@@ -27,7 +28,7 @@ points = list(prune(state, plan, images, images, seed=1))
 path = Path(sys.argv[1])
 checkpoint.write(path, "lenet_300_100", state.model, state.masks)
 model, kept = checkpoint.restore(checkpoint.read(path), str(path))
-assert training.evaluate(model, images) == (points[-1].error, points[-1].loss)
+assert evaluate(model, images) == (points[-1].error, points[-1].loss)
 print(masks.compression(kept))
 """
 

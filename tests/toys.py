@@ -8,9 +8,9 @@ from torch import nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.splits import Data, Split
-from tune_prune.task import Task
-from tune_prune.training import evaluate, logits
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.splits import Data, Split
+from tune_prune.tasks.task import Task
 
 
 def mlp() -> nn.Sequential:

@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune import checkpoint, conf, config, criteria, given, masks, pruning, run, space_file
+from tune_prune import checkpoint, conf, config, criteria, masks, pruning, run, space_file
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.granularity import granularities
 from tune_prune.plan import Plan
 from tune_prune.screen import Screen
-from tune_prune.splits import Data, Split
-from tune_prune.training import ready
+from tune_prune.tasks import in_memory
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Data, Split
 
 Ratios = Mapping[str, tuple[float, float]]
 
@@ -72,7 +73,7 @@ class Front:
 
 
 def search(
-    model: str | given.Model,
+    model: str | in_memory.Model,
     data: str | Data | tuple[object, object, object],
     *,
     budget: int = 100,
@@ -99,8 +100,8 @@ def search(
     the best anew, ten times as slowly. Raises `UserError` where something is wrong.
     """
     began = time.monotonic()
-    name = model if isinstance(model, str) else given.keep_model(model)
-    source = data if isinstance(data, str) else given.keep_data(data)
+    name = model if isinstance(model, str) else in_memory.keep_model(model)
+    source = data if isinstance(data, str) else in_memory.keep_data(data)
     text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, finish)
     space = space_file.parse(text, "search", "tune_prune.search")
     settings = config.Config(budget, acc_tradeoff, seed=seed)
@@ -144,7 +145,7 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     if needed and train is None:
         raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
     inputs, labels = train or (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    state = pruning.start(ready(copy.deepcopy(model), next(model.parameters()).device))
+    state = pruning.start(to_device(copy.deepcopy(model), next(model.parameters()).device))
     as_one = str(wanted.notes.get("granularity", Plan.granularity))
     if as_one not in granularities:
         raise UserError(f"{path}: unknown granularity {as_one!r}; known: {format_names(granularities)}")

@@ -11,8 +11,8 @@ from torch import Tensor
 from tune_prune import masks
 from tune_prune.plan import Plan
 from tune_prune.pruning import Point, State, prune_once, put_back, retrain, round_generator
-from tune_prune.splits import Split
-from tune_prune.training import evaluate
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Split
 
 
 @dataclass(frozen=True)

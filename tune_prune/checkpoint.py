@@ -18,7 +18,23 @@ from torch import Tensor, nn
 from tune_prune import masks
 from tune_prune.common import files
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.models import build
+from tune_prune.tasks.models import build, pretrained_path
+
+
+def load_dense_model(name: str, weights: str | None, source: str) -> nn.Module:
+    """A model with its dense weights: from a checkpoint file, else from the package, else as its factory made it.
+
+    `source` is what a `UserError` names when a built-in model has no weights.
+    """
+    torch.manual_seed(0)  # weights that a factory draws are drawn again where a run is resumed
+    model = build(name)
+    path = Path(weights) if weights else pretrained_path(name)
+    if path is not None:
+        load_weights(model, read(path), str(path))
+    elif ":" not in name:
+        raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
+    return model
+
 
 _MASK = "mask/"
 

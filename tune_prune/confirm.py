@@ -19,8 +19,9 @@ from tune_prune.front import Member
 from tune_prune.pruning import Known
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
-from tune_prune.task import Task
-from tune_prune.training import DivergedError, evaluate
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.task import Task
+from tune_prune.training import DivergedError
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from torch import nn
 from tune_prune import checkpoint
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.models import build
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
-from tune_prune.splits import Data
-from tune_prune.training import Measured, evaluate, fit, make_optimizer, ready, steps_per_epoch
+from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.splits import Data
+from tune_prune.training import fit, make_optimizer, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def train(
     there is nothing to resume, or it was begun with another recipe.
     """
     torch.manual_seed(seed)  # what the model's own initialisation draws from
-    model = ready(build(name), device)
+    model = to_device(build(name), device)
     progress = Progress(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
     begun = {"model": name, "recipe": asdict(recipe), "seed": seed}
     state_file = out.with_suffix(".resume")
@@ -71,7 +72,7 @@ def train(
         _load(progress, state_file, begun)
     train_split, validation = data.train.to(device), data.validation.to(device)
 
-    def measure(epoch: int, training: Measured) -> None:
+    def measure(epoch: int, training: Evaluation) -> None:
         measured = evaluate(model, validation)
         last = Epoch(epoch, training.loss, training.error, measured.error, measured.loss)
         model.train()

@@ -26,8 +26,8 @@ def export(
     from json import dumps
 
     from tune_prune import export, one_model
-    from tune_prune.data import load_data
     from tune_prune.formats import formats
+    from tune_prune.tasks.datasets import load_data
 
     formats[to]  # before the data is read
     one_model.vouched(checkpoint, model)

@@ -16,7 +16,7 @@ from tune_prune.limits import Limits
 from tune_prune.pruning import Known
 from tune_prune.session import started_ray
 from tune_prune.shared import Shared
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tune_prune import checkpoint, sizes, sparse_file
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
-from tune_prune.models import build
+from tune_prune.tasks.models import build
 
 Scores = Callable[[Tensor], Tensor]
 """Samples, float32 [n, ...], to class scores, float32 [n, classes]."""

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, statistics
-from tune_prune.splits import as_float
+from tune_prune.tasks.splits import as_float
 
 STEPS = 300
 """Steps of Adam on the factors, each on a batch of the sample."""

@@ -18,7 +18,7 @@ from tune_prune.conf import Conf
 from tune_prune.one_model import Settings
 from tune_prune.plan import Plan
 from tune_prune.pruning import Point, State
-from tune_prune.splits import Data
+from tune_prune.tasks.splits import Data
 
 FILE = "prune.resume"
 """Its name in the folder that is written to; it is gone once the other files are there."""

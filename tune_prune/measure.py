@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tune_prune.common.registry import Registry
 from tune_prune.masks import prunable
-from tune_prune.splits import Split, as_float
+from tune_prune.tasks.splits import Split, as_float
 
 
 @dataclass(frozen=True)

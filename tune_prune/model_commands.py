@@ -57,8 +57,8 @@ def train(
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune import dense
-    from tune_prune.data import load_data
     from tune_prune.recipe import Recipe
+    from tune_prune.tasks.datasets import load_data
     from tune_prune.training import pick_device, steps_per_epoch
 
     loaded = load_data(data, echo)
@@ -135,9 +135,10 @@ def prune(
     from math import inf
 
     from tune_prune import interrupted, one_model
-    from tune_prune.data import load_data
     from tune_prune.one_model_files import write
-    from tune_prune.training import evaluate, pick_device
+    from tune_prune.tasks.datasets import load_data
+    from tune_prune.tasks.metrics import evaluate
+    from tune_prune.training import pick_device
     from tune_prune.wanted import wanted_of
 
     say = silent if json else echo
@@ -201,7 +202,7 @@ def test(
     from json import dumps
 
     from tune_prune import one_model
-    from tune_prune.data import load_data
+    from tune_prune.tasks.datasets import load_data
     from tune_prune.training import pick_device
 
     say = silent if json else echo

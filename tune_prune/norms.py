@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tune_prune.splits import as_float
+from tune_prune.tasks.splits import as_float
 
 IMAGES = 256
 """Statistics are of so many images at most: they are means over pixels too."""

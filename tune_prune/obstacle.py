@@ -7,7 +7,7 @@ from tune_prune.front import Member
 from tune_prune.plan import Plan
 from tune_prune.sensitivity import Cell, Sensed
 from tune_prune.space import to_plan
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 
 
 def hardest(task: Task, member: Member, device: torch.device) -> Sensed | None:

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from tune_prune import checkpoint, criteria, masks, pruning
 from tune_prune.by_layer import Reached, prune_by_layer
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.conf import Conf
 from tune_prune.granularity import granularities
-from tune_prune.models import WEIGHTS
 from tune_prune.plan import MODES, Plan
 from tune_prune.pruning import State
 from tune_prune.schedule import schedules
-from tune_prune.splits import Data
-from tune_prune.task import load_dense
-from tune_prune.training import evaluate, logits, ready, steps_of, steps_per_epoch
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.models import WEIGHTS, to_device
+from tune_prune.tasks.splits import Data
+from tune_prune.training import steps_of, steps_per_epoch
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -78,7 +79,7 @@ def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
 def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tensor]]:
     """A model and its masks: a checkpoint's, which must be of model `name`, or the dense model."""
     if path is None:
-        model = load_dense(name, None, "--model")
+        model = load_dense_model(name, None, "--model")
         return model, masks.dense(model)
     saved = checkpoint.read(path)
     if saved.model != name:
@@ -105,7 +106,7 @@ def prune(
     _check_names(wanted, settings, source)
     if not settings.allow_empty:
         _check_left(wanted, model, source)
-    model = ready(model, device)
+    model = to_device(model, device)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
     plan = plan_of(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
@@ -162,7 +163,7 @@ def vouched(path: Path, model: str | None) -> None:
 def measure(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:
     """Test error in percent, compression, and per layer what is kept, of a checkpoint file."""
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
-    error = evaluate(ready(model, device), data.load_test().to(device)).error
+    error = evaluate(to_device(model, device), data.load_test().to(device)).error
     for line in kept_lines(mask):
         say(line)
     return {"compression": masks.compression(mask), "test_error": error, "layers": layer_counts(mask)}

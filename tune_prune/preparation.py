@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_prune import __version__, channels, criteria, masks, score_cache, storages, task
+from tune_prune import __version__, channels, checkpoint, criteria, masks, score_cache, storages
 from tune_prune.common.errors import UserError
 from tune_prune.config import Config
-from tune_prune.data import load_data
 from tune_prune.groups import Shape
 from tune_prune.knobs import Choice, Range
-from tune_prune.models import build
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known
 from tune_prune.results import RunInfo
 from tune_prune.space import Space
-from tune_prune.splits import Split
-from tune_prune.task import Task
+from tune_prune.tasks import task
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.models import build
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Prepared:
 
 def describe(config: Config, space: Space) -> str:
     """What would be searched, checked as a run would be: for `--dry-run`."""
-    model = task.load_dense(space.model, space.weights, space.source)
+    model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
     _something_to_search(space, shapes)
     _measurable(space, model)
-    task.fit_together(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
+    task.check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
     rows = [f"  {name} = {knob}" for name, knob in space.params(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {extent(config)}, tradeoff {config.acc_tradeoff:g} points"
@@ -62,7 +63,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     shapes = masks.shapes(model)
     _something_to_search(space, shapes)
     _measurable(space, model)
-    prepared, load_test = task.prepare(space.model, space.data, space.weights, device, space.source, say)
+    dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    prepared, load_test = task.prepare_task(space.model, dense, space.data, device, say)
     info = RunInfo(
         space=space.name,
         model=space.model,

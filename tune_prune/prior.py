@@ -17,8 +17,8 @@ from tune_prune.knobs import Choice, OwnKnob, Range
 from tune_prune.measure import draw_sample
 from tune_prune.pruning import Known
 from tune_prune.sensitivity import Cell
-from tune_prune.task import Task
-from tune_prune.training import evaluate
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.task import Task
 
 GRID = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
 RISES = (0.003, 1.0)

@@ -14,8 +14,9 @@ from tune_prune import criteria, granularity, masks, norms
 from tune_prune.dropout import scaled_dropout
 from tune_prune.measure import Context, draw_sample
 from tune_prune.plan import Plan
-from tune_prune.splits import Split
-from tune_prune.training import DivergedError, Measured, evaluate, fit
+from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.splits import Split
+from tune_prune.training import DivergedError, fit
 
 Known = Mapping[str, Mapping[str, Tensor]]
 """Statistics by name and layer label."""
@@ -143,7 +144,7 @@ def prune(
         generator = round_generator(seed, round_)
         prune_once(state, plan, round_, train, generator, known)
         retrain(state, plan, round_, train, generator, teacher)
-        measured: Measured = evaluate(state.model, validation)
+        measured: Evaluation = evaluate(state.model, validation)
         if not math.isfinite(measured.loss):
             raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_

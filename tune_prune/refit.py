@@ -19,9 +19,11 @@ from tune_prune.front import Member
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known, State, round_generator
 from tune_prune.space import to_plan
-from tune_prune.splits import Split, as_float
-from tune_prune.task import Task
-from tune_prune.training import DivergedError, Measured, evaluate, logits, ready
+from tune_prune.tasks.metrics import Evaluation, evaluate, logits
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.task import Task
+from tune_prune.training import DivergedError
 
 
 def everything(task: Task) -> Split:
@@ -37,7 +39,7 @@ def plan_of(params: Mapping[str, Any], steps: int, lr: float) -> Plan:
     return replace(to_plan(params), rounds=1, final_steps=steps, lr=lr)
 
 
-def refit(task: Task, state: State, plan: Plan, seed: int) -> Measured:
+def refit(task: Task, state: State, plan: Plan, seed: int) -> Evaluation:
     """Train what is left as the plan's last round does, on `everything`; masks stay, and removed weights stay zero.
 
     The model is changed in place; it and the task are on one device. Where the plan distills, the dense model is the
@@ -84,7 +86,7 @@ Each = Callable[
 def work(task: Task, job: Refit, device: torch.device, known: Known) -> None:
     """Refit one member, from file to file."""
     model, kept = checkpoint.restore(checkpoint.read(job.source), str(job.source))
-    state = pruning.start(ready(model, device))
+    state = pruning.start(to_device(model, device))
     for label, mask in kept.items():
         state.masks[label].copy_(mask)
     refit(task, state, job.plan, job.seed)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.measure import Context, statistics
-from tune_prune.models import chain
-from tune_prune.splits import Split, as_float
+from tune_prune.tasks.models import sequential_parts
+from tune_prune.tasks.splits import Split, as_float
 
 IMAGES = 256
 """Images of the sample that the loss is measured on."""
@@ -65,7 +65,7 @@ def _measure(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> It
 def _position(model: nn.Module, weight: Tensor) -> int | None:
     """Where in a Sequential the one layer with this weight is, if its output changes in one unit a weight."""
     users = [module for module in model.modules() if any(p is weight for p in module.parameters(recurse=False))]
-    direct = [i for i, module in enumerate(chain(model)) if any(module is user for user in users)]
+    direct = [i for i, module in enumerate(sequential_parts(model)) if any(module is user for user in users)]
     if len(users) != 1 or len(direct) != 1:
         return None  # inside a part of the Sequential, or used more than once
     layer = users[0]
@@ -75,7 +75,7 @@ def _position(model: nn.Module, weight: Tensor) -> int | None:
 
 
 def _stacked(model: nn.Module, at: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    parts = chain(model)
+    parts = sequential_parts(model)
     layer, after = parts[at], nn.Sequential(*parts[at + 1 :])
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     inputs = nn.Sequential(*parts[:at])(split.inputs)

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tune_prune import criteria, masks, score_cache, task
+from tune_prune import criteria, masks, score_cache
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
-from tune_prune.data import load_data
 from tune_prune.keys import KNOBS
 from tune_prune.one_model import Settings, prune
 from tune_prune.plan import Plan
 from tune_prune.pruning import State
 from tune_prune.retracing import Stage, retrace
 from tune_prune.space import to_plan
-from tune_prune.training import evaluate, one_thread
+from tune_prune.tasks import task
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.training import one_thread
 
 MEASURES = ("compression", "val_error", "test_error")
 
@@ -73,7 +76,8 @@ def _by_hand(found: Conf, notes: Mapping[str, Any], device: torch.device, source
 
 def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, source: str) -> State:
     """What a trial of a search did up to the round of the conf, the trials that it went on from first."""
-    made, _ = task.prepare(notes["model"], notes["data"], None, device, source)
+    name = notes["model"]
+    made, _ = task.prepare_task(name, load_dense_model(name, None, source), notes["data"], device)
     made = made.to(device)
     params: dict[str, Any] = {key: value for key, value in notes.items() if key in KNOBS}
     params |= {f"ratio/{label}": notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}

@@ -12,7 +12,7 @@ from tune_prune.common.seeding import derive_seed
 from tune_prune.pruning import Known, State
 from tune_prune.records import TrialRecord
 from tune_prune.space import to_plan
-from tune_prune.task import Task
+from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)

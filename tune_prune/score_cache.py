@@ -18,7 +18,7 @@ from tune_prune import gates, measure, removal
 from tune_prune.common import files
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample, statistics
-from tune_prune.splits import Split
+from tune_prune.tasks.splits import Split
 
 SETTINGS = {
     "hessian": (measure, ["PROBES"]),

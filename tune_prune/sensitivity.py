@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tune_prune import criteria, granularity, masks, norms, pruning
 from tune_prune.measure import Context, draw_sample
-from tune_prune.models import chain
 from tune_prune.plan import Plan
 from tune_prune.pruning import Known, round_generator
-from tune_prune.splits import Split
-from tune_prune.task import Task
-from tune_prune.training import evaluate, logits
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.models import sequential_parts
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
 
 GRID = (
     0.1,
@@ -125,7 +125,7 @@ def _row(
 
 def _from_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) -> tuple[nn.Module, Split, Tensor]:
     """What is left to run when all before a layer was run once: in an `nn.Sequential`, from that layer on."""
-    parts = chain(model)
+    parts = sequential_parts(model)
     for at, part in enumerate(parts):
         if at > 0 and any(parameter is weight for parameter in part.parameters()):
             before, rest = nn.Sequential(*parts[:at]), nn.Sequential(*parts[at:])

@@ -14,7 +14,7 @@ from tune_prune.model_commands import AsJson, Data, Device, Model, NoCode, silen
 if TYPE_CHECKING:
     from tune_prune.pruning import Known
     from tune_prune.sensitivity import Cell, Sensed
-    from tune_prune.task import Task
+    from tune_prune.tasks.task import Task
 
 
 def sensitivity(
@@ -36,13 +36,15 @@ def sensitivity(
     """Prune each layer alone, over a grid of ratios; write the curves as CSV and picture."""
     from json import dumps
 
-    from tune_prune import masks, score_cache, task
+    from tune_prune import masks, score_cache
     from tune_prune import sensitivity as sensing
+    from tune_prune.checkpoint import load_dense_model
     from tune_prune.criteria import needs
     from tune_prune.measure import Context, draw_sample
     from tune_prune.plan import Plan
     from tune_prune.pruning import round_generator
     from tune_prune.sensitivity_files import Table, fingerprint, picture
+    from tune_prune.tasks import task
     from tune_prune.training import pick_device, steps_of, steps_per_epoch
 
     # where it goes is settled now: what is printed while Ray is there goes to Ray's log
@@ -52,7 +54,7 @@ def sensitivity(
     for value in ratio or []:
         if not 0 <= value < 1:
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
-    made, _ = task.prepare(model, data, None, on, "--model", say)
+    made, _ = task.prepare_task(model, load_dense_model(model, None, "--model"), data, on, say)
     dense = made.dense_model(on)
     masks.require_layers(dense, layer or [], "--layer")
     steps = steps_of(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tune_prune import given, multiply_adds
+from tune_prune import multiply_adds
 from tune_prune.limits import Limits
 from tune_prune.pruning import Known
-from tune_prune.splits import Split, as_float
-from tune_prune.task import Task
-from tune_prune.training import Measured
+from tune_prune.tasks import in_memory
+from tune_prune.tasks.metrics import Evaluation
+from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Shared:
     model: str
     weights: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
-    dense: Measured
+    dense: Evaluation
     run_dir: Path
     limits: Limits
     uses: Mapping[str, float]
@@ -31,7 +32,7 @@ class Shared:
     threads: int
     timeout: float | None
     known: dict[str, dict[str, np.ndarray]]
-    models: Mapping[str, given.Model]
+    models: Mapping[str, in_memory.Model]
 
     @classmethod
     def of(
@@ -54,7 +55,7 @@ class Shared:
         found = {
             name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
         }
-        models = given.behind(task.model)
+        models = in_memory.models_behind(task.model)
         uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
         return cls(
             task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
@@ -68,7 +69,7 @@ class Shared:
 
     def task(self) -> Task:
         """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
-        given.take(self.models)
+        in_memory.keep_models(self.models)
         arrays = {key: _view(value) for key, value in self.arrays.items()}
         train = Split(arrays["train"], arrays["train_labels"])
         validation = Split(arrays["validation"], arrays["validation_labels"])

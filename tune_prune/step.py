@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.augment import affine
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
-from tune_prune.splits import Split, as_float
+from tune_prune.tasks.splits import Split, affine, as_float
 
 WARM_UP = 3
 """Steps that are run before one is recorded: the libraries choose their kernels in them."""

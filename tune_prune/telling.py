@@ -15,10 +15,11 @@ from tune_prune.limits import Limits
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
-from tune_prune.splits import Split
 from tune_prune.summary import summarize
-from tune_prune.task import Task
-from tune_prune.training import evaluate, ready
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _test(
         model, mask = checkpoint.restore(checkpoint.read(path), str(path))
         if masks.compression(mask) != member.point.compression:
             raise RuntimeError(f"{path}: holds another compression than its trial measured")
-        tested[member.id] = _tested(evaluate(ready(model, device), split).error, len(split.labels))
+        tested[member.id] = _tested(evaluate(to_device(model, device), split).error, len(split.labels))
     return tested, _tested(evaluate(task.dense_model(device), split).error, len(split.labels))
 
 

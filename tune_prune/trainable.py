@@ -19,7 +19,7 @@ from tune_prune.pruning import Point, State, prune, start
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.shared import Shared
 from tune_prune.space import to_plan
-from tune_prune.splits import as_float
+from tune_prune.tasks.splits import as_float
 from tune_prune.watchdog import Watchdog
 
 

@@ -3,29 +3,21 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
 from tune_prune.recipe import Recipe
 from tune_prune.sgd import SGD
-from tune_prune.splits import Split, as_float
 from tune_prune.step import Recorded, Step, recordable
+from tune_prune.tasks.metrics import Evaluation
+from tune_prune.tasks.splits import Split
 
 
 class DivergedError(RuntimeError):
     """The training loss became infinite or not a number."""
-
-
-class Measured(NamedTuple):
-    """What a model does on a split: misclassified in percent, and mean cross-entropy in nats."""
-
-    error: float
-    loss: float
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,29 +39,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def ready(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to its device, convolutions in channels-last, in which they are faster on a CPU."""
-    model = model.to(device)
-    for parameter in model.parameters():
-        if parameter.dim() == 4:  # Module.to would refuse the weights of a Conv3d
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return model
-
-
-@torch.inference_mode()
-def logits(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> Tensor:
-    """What the model answers: inputs [n, ...] -> float32 [n, classes], in evaluation mode."""
-    model.eval()
-    return torch.cat([model(as_float(part)) for part in inputs.split(batch_size)])
-
-
-def evaluate(model: nn.Module, split: Split) -> Measured:
-    """Error in percent and mean cross-entropy over a whole split."""
-    scores = logits(model, split.inputs)
-    wrong = int((scores.argmax(1) != split.labels).sum())
-    return Measured(100 * wrong / len(split.labels), float(F.cross_entropy(scores, split.labels)))
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -105,7 +74,7 @@ def fit(
     *,
     masks: Sequence[tuple[Tensor, Tensor]] = (),
     teacher: Tensor | None = None,
-    on_epoch: Callable[[int, Measured], None] | None = None,
+    on_epoch: Callable[[int, Evaluation], None] | None = None,
     optimizer: SGD | None = None,
     epochs_done: int = 0,
 ) -> float:
@@ -140,7 +109,7 @@ def fit(
             if done % per_epoch == 0 or done == recipe.steps:
                 mean = _mean(losses, done, recipe)
                 if on_epoch is not None and done % per_epoch == 0:
-                    on_epoch(done // per_epoch, Measured(100 * float(torch.stack(wrong).mean()), mean))
+                    on_epoch(done // per_epoch, Evaluation(100 * float(torch.stack(wrong).mean()), mean))
                 losses.clear()
                 wrong.clear()
     return mean

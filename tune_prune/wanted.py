@@ -5,7 +5,7 @@ from pathlib import Path
 from tune_prune import conf, masks
 from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
-from tune_prune.models import build
+from tune_prune.tasks.models import build
 
 CONFS = Path(__file__).parent / "confs"
 """The built-in models' own configurations, one `<model>.conf` each."""

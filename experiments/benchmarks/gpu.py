@@ -15,8 +15,10 @@ from multiprocessing.synchronize import Barrier
 import torch
 from common import write
 
-from tune_prune import masks, task
+from tune_prune import masks
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.recipe import Recipe
+from tune_prune.tasks import task
 from tune_prune.training import fit, steps_per_epoch
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -26,7 +28,7 @@ def trial(epochs: int, together: Barrier, rates: "multiprocessing.Queue[float]")
     """Train, once to warm up and then with the others; the epochs per second."""
     torch.set_num_threads(1)
     device = torch.device("cuda")
-    made = task.prepare("lenet5", "mnist", None, device, "gpu.py")[0].to(device)
+    made = task.prepare_task("lenet5", load_dense_model("lenet5", None, "gpu.py"), "mnist", device)[0].to(device)
     model = made.dense_model(device)
     pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(model).values()]
     steps = steps_per_epoch(len(made.train.labels), 128)

@@ -33,16 +33,17 @@ def main() -> None:
         tell(f"import {module}")
     import torch
 
-    from tune_prune import data, models, training
+    from tune_prune import training
     from tune_prune.recipe import Recipe
+    from tune_prune.tasks import datasets, metrics, models
 
     torch.set_num_threads(1)
-    loaded = data.load_data("mnist")
+    loaded = datasets.load_data("mnist")
     tell("MNIST, which they share")
-    model = training.ready(models.build(name), torch.device("cpu"))
+    model = models.to_device(models.build(name), torch.device("cpu"))
     training.fit(model, loaded.train, Recipe(40, 0.01), torch.Generator().manual_seed(0))
     tell("40 steps")
-    training.evaluate(model, loaded.validation)
+    metrics.evaluate(model, loaded.validation)
     tell("an evaluation")
 
 

@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from tune_prune import masks
-from tune_prune.data import load_data
-from tune_prune.models import build
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Split
-from tune_prune.training import evaluate, fit, ready
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.splits import Split
+from tune_prune.training import fit
 
 CPU = torch.device("cpu")
 BATCH = 128
@@ -97,7 +98,7 @@ def plain(model: nn.Module, loader: DataLoader[tuple[Tensor, int]], steps: int) 
 def measured(name: str, repeats: int) -> dict[str, list[float]]:
     """Every repeat's values."""
     data, steps = load_data("mnist"), STEPS[name]
-    ours, theirs = ready(build(name), CPU), as_first_written(build(name))
+    ours, theirs = to_device(build(name), CPU), as_first_written(build(name))
     pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(ours).values()]
     loader = DataLoader(Images(data.train), BATCH, shuffle=True)
     forward = multiply_adds(build(name))

@@ -16,11 +16,11 @@ from common import spread, write
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from tune_prune.data import load_data
-from tune_prune.models import build
 from tune_prune.recipe import Recipe
-from tune_prune.splits import Split, as_float
-from tune_prune.training import fit, ready
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.splits import Split, as_float
+from tune_prune.training import fit
 
 SIZES = (1, 2, 4, 8)
 STEPS = {"lenet_300_100": 50, "lenet5": 10}
@@ -85,7 +85,7 @@ def main() -> None:
         train = load_data("mnist").train.to(device)
         for name, steps in STEPS.items():
             for count in SIZES:
-                models = [ready(build(name), device) for _ in range(count)]
+                models = [to_device(build(name), device) for _ in range(count)]
                 ways = in_turn(models, train), batched(models, train)
                 for way in ways:
                     way(2)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The recipes of the pretrained weights in tune_prune/weights; one core each, about 8, 3 and 9 minutes at 2.5 GHz.
+# The recipes of the pretrained weights in tune_prune/tasks/weights; one core each, about 8, 3 and 9 minutes at 2.5 GHz.
 # bash experiments/dense/train.sh OUT_DIR
 set -euo pipefail
 out=${1:?usage: bash experiments/dense/train.sh OUT_DIR}

@@ -10,10 +10,12 @@ import time
 
 import torch
 
-from tune_prune import criteria, task
+from tune_prune import criteria
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
 from tune_prune.plan import Plan
+from tune_prune.tasks import task
 
 CPU = torch.device("cpu")
 
@@ -39,7 +41,7 @@ def main() -> None:
     """Costs on two models."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for model in ("lenet_300_100", "lenet5"):
-        made, _ = task.prepare(model, "mnist", None, CPU, "costs.py")
+        made, _ = task.prepare_task(model, load_dense_model(model, None, "costs.py"), "mnist", CPU)
         print(f"{model}: seconds to score every layer")
         for pruner in criteria.criteria.names():
             found = seconds(made, pruner, 1 if pruner == "emp" else 5)

@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 import torch
 
-from tune_prune import criteria, pruning, score_cache, task
+from tune_prune import checkpoint, criteria, pruning, score_cache
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
 from tune_prune.plan import Plan
 from tune_prune.pruning import round_generator
+from tune_prune.tasks import task
 
 MODELS = ("lenet_300_100", "lenet5")
 RATIOS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -46,7 +48,7 @@ def cells(only: list[str]) -> Iterator[Cell]:
     models, epochs = (only[:1], [int(only[1])]) if only else (MODELS, [0, 1])
     alone = [float(ratio) for ratio in only[2:]] or RATIOS
     for model in models:
-        labels = list(prunable(task.load_dense(model, None, "measure.py")))
+        labels = list(prunable(checkpoint.load_dense_model(model, None, "measure.py")))
         for count in epochs:
             for layer in ("all", *labels):
                 for ratio in RATIOS if layer == "all" else alone:
@@ -79,7 +81,7 @@ _PREPARED: dict[str, tuple[task.Task, object]] = {}
 def prepared(model: str) -> tuple[task.Task, object]:
     """A model's task, made once a process."""
     if model not in _PREPARED:
-        _PREPARED[model] = task.prepare(model, "mnist", None, CPU, "measure.py")
+        _PREPARED[model] = task.prepare_task(model, load_dense_model(model, None, "measure.py"), "mnist", CPU)
     return _PREPARED[model]
 
 

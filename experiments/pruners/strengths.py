@@ -8,11 +8,13 @@ steps get shorter towards the end.
 
 import torch
 
-from tune_prune import gates, masks, task
+from tune_prune import gates, masks
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.masks import prunable
 from tune_prune.measure import Context, draw_sample
 from tune_prune.plan import Plan
-from tune_prune.training import evaluate
+from tune_prune.tasks import task
+from tune_prune.tasks.metrics import evaluate
 
 CPU = torch.device("cpu")
 RATIOS = (0.5, 0.7, 0.8, 0.9)
@@ -35,7 +37,7 @@ def errors(made: task.Task, scores: dict[str, torch.Tensor]) -> list[str]:
 def main() -> None:
     """Every penalty at every setting on two models."""
     for model in ("lenet_300_100", "lenet5"):
-        made, _ = task.prepare(model, "mnist", None, CPU, "strengths.py")
+        made, _ = task.prepare_task(model, load_dense_model(model, None, "strengths.py"), "mnist", CPU)
         sample = draw_sample(made.train, Plan.sample, torch.Generator().manual_seed(0))
         print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
         print(f"  mag: {', '.join(errors(made, {k: w.abs() for k, w in prunable(made.dense_model(CPU)).items()}))}")

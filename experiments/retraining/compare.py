@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import torch
 
-from tune_prune import pruning, task
+from tune_prune import pruning
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.plan import Plan
+from tune_prune.tasks import task
 
 RATIOS = {"1": 0.5, "4": 0.95, "8": 0.99, "10": 0.93, "12": 0.6}
 CPU = torch.device("cpu")
@@ -49,7 +51,7 @@ def run(made: task.Task, name: str, change: Mapping[str, float | int | str]) -> 
 
 def main() -> None:
     """Every variant in turn."""
-    made, _ = task.prepare("lenet5", "mnist", None, CPU, "compare.py")
+    made, _ = task.prepare_task("lenet5", load_dense_model("lenet5", None, "compare.py"), "mnist", CPU)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread; dense {made.dense.error:.2f} %")
     for name, change in VARIANTS.items():
         run(made, name, change)

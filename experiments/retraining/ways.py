@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from tune_prune import masks, pruning, task
+from tune_prune import masks, pruning
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.plan import Plan
 from tune_prune.pruning import State
+from tune_prune.tasks import task
 
 CPU = torch.device("cpu")
 
@@ -84,7 +86,7 @@ def main() -> None:
     """Every case in turn."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
     for case in CASES:
-        made, _ = task.prepare(case.model, "mnist", None, CPU, "ways.py")
+        made, _ = task.prepare_task(case.model, load_dense_model(case.model, None, "ways.py"), "mnist", CPU)
         start = pruning.start(made.dense_model(CPU))
         go(made, start, case.begin, 2, case.hasty[0], case)
         for end in case.ends:

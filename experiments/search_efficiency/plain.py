@@ -23,8 +23,10 @@ from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_prune import masks, pruning, task
+from tune_prune import masks, pruning
+from tune_prune.checkpoint import load_dense_model
 from tune_prune.plan import Plan
+from tune_prune.tasks import task
 
 PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
 """Rounds of one epoch; the learning rate is near the middle of the search space's range."""
@@ -39,7 +41,7 @@ def dense(out: Path, model: str = "lenet_300_100") -> task.Task:
     """The model that every method prunes."""
     weights = out / "dense.safetensors"
     there = str(weights) if weights.exists() else None
-    return task.prepare(model, "mnist", there, torch.device("cpu"), "plain.py")[0]
+    return task.prepare_task(model, load_dense_model(model, there, "plain.py"), "mnist", torch.device("cpu"))[0]
 
 
 def layers(made: task.Task) -> list[str]:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,17 @@ from torch import Tensor, nn
 from toys import Conv, fault, images, mlp
 
 from tune_prune import checkpoint
-from tune_prune.models import models
-from tune_prune.splits import Data, Split
-from tune_prune.task import load_dense, prepare
-from tune_prune.training import evaluate, logits
+from tune_prune.checkpoint import load_dense_model
+from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.models import models
+from tune_prune.tasks.splits import Data, Split
+from tune_prune.tasks.task import Task, prepare_task
 
 CPU = torch.device("cpu")
+
+
+def prepared(name: str, data: str, weights: str | None) -> tuple[Task, Callable[[], Split]]:
+    return prepare_task(name, load_dense_model(name, weights, "a.toml"), data, CPU)
 
 
 def guarded() -> Data:
@@ -33,7 +39,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_a_task(weights: Path) -> None:
-    task, load_test = prepare("toys:Conv", "test_task:guarded", str(weights), CPU, "a.toml")
+    task, load_test = prepared("toys:Conv", "test_task:guarded", str(weights))
     data, model = images(), task.dense_model(CPU)
     assert all(torch.equal(value, checkpoint.read(weights).weights[key]) for key, value in model.state_dict().items())
     assert torch.equal(task.train.inputs, data.train.inputs)
@@ -45,7 +51,7 @@ def test_a_task(weights: Path) -> None:
 
 
 def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
-    task, _ = prepare("toys:Conv", "toys:images", str(weights), CPU, "a.toml")
+    task, _ = prepared("toys:Conv", "toys:images", str(weights))
     with torch.no_grad():
         for parameter in task.dense_model(CPU).parameters():
             parameter.zero_()
@@ -53,37 +59,37 @@ def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
 
 
 def test_a_convolution_is_in_channels_last(weights: Path) -> None:
-    model = prepare("toys:Conv", "toys:images", str(weights), CPU, "a.toml")[0].dense_model(CPU)
+    model = prepared("toys:Conv", "toys:images", str(weights))[0].dense_model(CPU)
     weight = next(iter(model.children()))[4].weight  # type: ignore[index]
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_users_model_comes_as_its_factory_made_it() -> None:
-    made = load_dense("toys:mlp", None, "a.toml")
+    made = load_dense_model("toys:mlp", None, "a.toml")
     assert [tuple(p.shape) for p in made.parameters()] == [tuple(p.shape) for p in mlp().parameters()]
 
 
 def test_weights_that_a_factory_draws_are_the_same_in_every_process() -> None:
-    first = load_dense("toys:mlp", None, "a.toml").state_dict()
+    first = load_dense_model("toys:mlp", None, "a.toml").state_dict()
     torch.rand(7)
-    again = load_dense("toys:mlp", None, "a.toml").state_dict()
+    again = load_dense_model("toys:mlp", None, "a.toml").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
 
 
 def test_built_in_weights() -> None:
-    assert isinstance(load_dense("lenet5", None, "a.toml"), nn.Sequential)
+    assert isinstance(load_dense_model("lenet5", None, "a.toml"), nn.Sequential)
 
 
 def test_a_built_in_model_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models._entries, "toy", mlp)
-    said = fault(lambda: load_dense("toy", None, "a.toml"))
+    said = fault(lambda: load_dense_model("toy", None, "a.toml"))
     assert said == "a.toml: model 'toy' has no pretrained weights; give task.weights, a checkpoint"
 
 
 def test_weights_that_do_not_fit(weights: Path) -> None:
-    said = fault(lambda: load_dense("toys:mlp", str(weights), "a.toml"))
+    said = fault(lambda: load_dense_model("toys:mlp", str(weights), "a.toml"))
     assert said.startswith(f"{weights}: does not fit the model; made for 'toys:Conv'")
-    assert "no such checkpoint" in fault(lambda: load_dense("toys:mlp", "none.safetensors", "a.toml"))
+    assert "no such checkpoint" in fault(lambda: load_dense_model("toys:mlp", "none.safetensors", "a.toml"))
 
 
 class Odd(nn.Module):
@@ -110,11 +116,11 @@ class Odd(nn.Module):
     ],
 )
 def test_a_model_that_returns_no_class_scores(model: str, said: str) -> None:
-    assert f"model {model!r} {said}" in fault(lambda: prepare(model, "toys:images", None, CPU, "a.toml"))
+    assert f"model {model!r} {said}" in fault(lambda: prepared(model, "toys:images", None))
 
 
 def test_labels_beyond_the_outputs() -> None:
-    said = fault(lambda: prepare("test_task:Odd(outputs=3)", "toys:images", None, CPU, "a.toml"))
+    said = fault(lambda: prepared("test_task:Odd(outputs=3)", "toys:images", None))
     assert said == "data 'toys:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
 
 
@@ -124,5 +130,5 @@ def all_of_one() -> Data:
 
 
 def test_a_split_of_one_class(weights: Path) -> None:
-    said = fault(lambda: prepare("toys:Conv", "test_task:all_of_one", str(weights), CPU, "a.toml"))
+    said = fault(lambda: prepared("toys:Conv", "test_task:all_of_one", str(weights)))
     assert said == "data 'test_task:all_of_one': all validation labels are 2; give images of several classes"

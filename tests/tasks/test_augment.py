@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 from toys import seeded
 
-from tune_prune.augment import affine
+from tune_prune.tasks.splits import affine
 
 AXIS = torch.arange(28) - 13.5
 

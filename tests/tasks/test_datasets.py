@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from toys import fault
 
-from tune_prune import data
-from tune_prune.data import load_data
-from tune_prune.splits import Data, Split, as_float
+from tune_prune.tasks import datasets
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.splits import Data, Split, as_float
 
 ADDRESS = f"{__name__}:user_data"
 answer: object = None
@@ -37,18 +37,20 @@ def mnist() -> Data:
     return load_data("mnist")
 
 
-MD5 = dict(re.findall(r"\| (\S+-ubyte) \| ([0-9a-f]{32}) \|", (data.MNIST / "README.md").read_text()))
+MD5 = dict(re.findall(r"\| (\S+-ubyte) \| ([0-9a-f]{32}) \|", (datasets.MNIST / "README.md").read_text()))
 
 
 def test_mnist_is_as_published() -> None:
-    found = {path.stem: hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() for path in data.MNIST.glob("*.gz")}
+    found = {
+        path.stem: hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() for path in datasets.MNIST.glob("*.gz")
+    }
     assert found == MD5
     assert len(MD5) == 4
 
 
 def test_the_validation_split_is_the_last_10000_of_the_training_file(mnist: Data) -> None:
-    raw = gzip.decompress((data.MNIST / "train-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((data.MNIST / "train-labels-idx1-ubyte.gz").read_bytes())
+    raw = gzip.decompress((datasets.MNIST / "train-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((datasets.MNIST / "train-labels-idx1-ubyte.gz").read_bytes())
     assert mnist.validation.inputs.numpy().tobytes() == raw[-10_000 * 784 :]
     assert mnist.validation.labels.tolist() == list(labels[-10_000:])
     assert mnist.train.inputs.numpy().tobytes() == raw[16 : -10_000 * 784]
@@ -69,7 +71,7 @@ def test_test_images_are_read_on_request_only(monkeypatch: pytest.MonkeyPatch) -
         read.append(path.name)
         return torch.zeros(60_000, dtype=torch.uint8)
 
-    monkeypatch.setattr(data, "_read_idx", note)
+    monkeypatch.setattr(datasets, "_read_idx", note)
     loaded = load_data("mnist")
     assert {name[:5] for name in read} == {"train"}
     loaded.load_test()
@@ -80,7 +82,7 @@ def test_test_images_are_read_on_request_only(monkeypatch: pytest.MonkeyPatch) -
 def test_another_kind_of_idx_file(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "floats.gz"
     path.write_bytes(gzip.compress(header))
-    assert fault(lambda: data._read_idx(path)) == f"{path}: not an IDX file of unsigned bytes"
+    assert fault(lambda: datasets._read_idx(path)) == f"{path}: not an IDX file of unsigned bytes"
 
 
 def test_bytes_are_divided_by_256_and_floats_pass() -> None:

@@ -7,9 +7,9 @@ from PIL import Image
 from toys import fault
 
 from tune_prune import masks, space_file
-from tune_prune.data import load_data
 from tune_prune.knobs import Range
-from tune_prune.models import build
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.models import build
 
 FAKE = "torchvision:FakeData(size=50, image_size=(3, 8, 8), num_classes=4)"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from tune_prune.common.entrypoints import parse_arguments
 from tune_prune.common.errors import UserError
-from tune_prune.splits import Data
+from tune_prune.tasks.splits import Data
 
 Kept = TypeVar("Kept")
 Model = nn.Module | Callable[[], nn.Module]
@@ -52,7 +52,7 @@ def _found(kept: Mapping[str, Kept], key: str, what: str) -> Kept:
     return kept[key]
 
 
-def behind(name: str) -> dict[str, Model]:
+def models_behind(name: str) -> dict[str, Model]:
     """What a worker needs to build the model of this name: nothing, unless it was kept here."""
     if not name.startswith(f"{__name__}:"):
         return {}
@@ -60,6 +60,6 @@ def behind(name: str) -> dict[str, Model]:
     return {key: _found(_models, key, "model")}
 
 
-def take(models: Mapping[str, Model]) -> None:
+def keep_models(models: Mapping[str, Model]) -> None:
     """Keep what another process has sent."""
     _models.update(models)

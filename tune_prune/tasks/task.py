@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from tune_prune import checkpoint
 from tune_prune.common.errors import UserError
-from tune_prune.data import load_data
-from tune_prune.models import build, pretrained
-from tune_prune.splits import Data, Split
-from tune_prune.training import Measured, evaluate, logits, ready
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.metrics import Evaluation, evaluate, logits
+from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.splits import Data, Split
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,13 @@ class Task:
     train: Split
     validation: Split
     teacher: Tensor
-    dense: Measured
+    dense: Evaluation
 
     def dense_model(self, device: torch.device) -> nn.Module:
         """A fresh copy of the dense model on a device."""
         model = build(self.model)
         model.load_state_dict(self.weights)
-        return ready(model, device)
+        return to_device(model, device)
 
     def to(self, device: torch.device) -> "Task":
         """The same task with its images and logits on a device."""
@@ -38,43 +36,28 @@ class Task:
         return Task(self.model, self.weights, *moved, self.dense)
 
 
-def load_dense(name: str, weights: str | None, source: str) -> nn.Module:
-    """A model with its dense weights: from a checkpoint file, else from the package, else as its factory made it.
-
-    `source` is what a `UserError` names when a built-in model has no weights.
-    """
-    torch.manual_seed(0)  # weights that a factory draws are drawn again where a run is resumed
-    model = build(name)
-    path = Path(weights) if weights else pretrained(name)
-    if path is not None:
-        checkpoint.load_weights(model, checkpoint.read(path), str(path))
-    elif ":" not in name:
-        raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
-    return model
-
-
-def prepare(
+def prepare_task(
     name: str,
+    model: nn.Module,
     data: str,
-    weights: str | None,
     device: torch.device,
-    source: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Task, Callable[[], Split]]:
     """The task of a search, and the function that reads the test split, to be called once at the end.
 
-    A `UserError` where the model does not tell the data's classes apart; `say` is told which splits are made here.
+    `model` is the dense model called `name`, with its weights. `say` is told which splits are made here. Raises
+    `UserError` where the model does not tell the data's classes apart.
     """
-    model = ready(load_dense(name, weights, source), device)
+    model = to_device(model, device)
     loaded = load_data(data, say)
-    fit_together(name, model, data, loaded, device)
+    check_compatible(name, model, data, loaded, device)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test
 
 
-def fit_together(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
+def check_compatible(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
     """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels.
 
     Also where a split has images of one class alone: any constant answer has no error there.

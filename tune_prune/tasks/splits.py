@@ -1,10 +1,15 @@
-"""Images and labels as tensors that stay in memory: a split, a data set of three, and how splits are made."""
+"""Images and labels as tensors that stay in memory: a split, a data set of three, and how splits are made.
 
+Random distortions of image batches, for training dense models.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tune_prune.common.errors import UserError
@@ -35,7 +40,7 @@ def as_float(inputs: Tensor) -> Tensor:
     return inputs.float().div_(256) if inputs.dtype == torch.uint8 else inputs
 
 
-def stacked(pairs: Any) -> Split:
+def stack_pairs(pairs: Any) -> Split:
     """A map-style data set of pairs (input, label) as a Split; raises what its items raise."""
     inputs, labels = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
     return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor([int(one) for one in labels]))
@@ -50,3 +55,26 @@ def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     rest, held = order[count:].sort().values, order[:count].sort().values
     return Split(split.inputs[rest], split.labels[rest]), Split(split.inputs[held], split.labels[held])
+
+
+def affine(
+    images: Tensor,
+    generator: torch.Generator,
+    degrees: float = 10.0,
+    scale: float = 0.1,
+    shift: float = 2.0,
+) -> Tensor:
+    """Rotate, scale and shift every image at random: float [n, c, h, w] -> the same shape, zeros outside.
+
+    `degrees`, `scale` (a share) and `shift` (pixels) bound the uniform draws; bilinear interpolation.
+    """
+    n, _, height, width = images.shape
+    draws = torch.rand(5, n, generator=generator).mul_(2).sub_(1).to(images.device)
+    angle = draws[0] * math.radians(degrees)
+    sx, sy = 1 + draws[1] * scale, 1 + draws[2] * scale
+    # affine_grid works in coordinates from -1 to 1, so a pixel is 2/width of them
+    dx, dy = draws[3] * shift * 2 / width, draws[4] * shift * 2 / height
+    rows = [angle.cos() * sx, -angle.sin() * sy, dx, angle.sin() * sx, angle.cos() * sy, dy]
+    theta = torch.stack(rows, dim=1).reshape(n, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)

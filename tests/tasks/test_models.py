@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from toys import Conv, fault, mlp
 
-from tune_prune import models
 from tune_prune.masks import prunable
+from tune_prune.tasks import models
 
 SIZES = {
     "lenet5": {"1": 150, "4": 14_400, "8": 288_000, "10": 10_080, "12": 840},
@@ -91,8 +91,8 @@ class Other(Own):
 
 
 def test_chains() -> None:
-    assert [type(part) for part in models.chain(Own())] == [nn.Linear, nn.Tanh]
-    assert models.chain(Other()) == models.chain(nn.Linear(2, 2)) == []
+    assert [type(part) for part in models.sequential_parts(Own())] == [nn.Linear, nn.Tanh]
+    assert models.sequential_parts(Other()) == models.sequential_parts(nn.Linear(2, 2)) == []
 
 
 def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
@@ -101,7 +101,7 @@ def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
     monkeypatch.setattr(models, "WEIGHTS", tmp_path)
     for name in ("lenet5", "mine"):
         (tmp_path / f"{name}.safetensors").touch()
-    assert models.pretrained("lenet5") == tmp_path / "lenet5.safetensors"
-    assert models.pretrained("lenet_300_100") is None
-    assert models.pretrained("mine") is None
-    assert models.pretrained("toys:mlp") is None
+    assert models.pretrained_path("lenet5") == tmp_path / "lenet5.safetensors"
+    assert models.pretrained_path("lenet_300_100") is None
+    assert models.pretrained_path("mine") is None
+    assert models.pretrained_path("toys:mlp") is None
