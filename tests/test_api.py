@@ -17,10 +17,13 @@ import torch
 from torch import nn
 import tune_prune
 from toys import images, seeded
-from tune_prune import checkpoint, masks
-from tune_prune.recipe import Recipe
-from tune_prune.training import fit
+from tune_prune import masks
 from tune_prune.tasks.metrics import evaluate
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
+
+
+
 
 class Local(nn.Sequential):  # of this process alone: no worker could import it
     def __init__(self):

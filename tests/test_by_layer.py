@@ -7,10 +7,10 @@ from toys import mlp
 from tune_prune import masks, pruning
 from tune_prune.by_layer import prune_by_layer
 from tune_prune.plan import Plan
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 RATIOS = {"2": 0.8, "4": 0.6}
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tune_prune import cli, config, dense
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.splits import Data
+from tune_prune.training.optim import Recipe
 
 SPACE = """
 [task]

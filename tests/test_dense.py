@@ -9,10 +9,10 @@ from toys import fault, mlp
 
 from tune_prune import checkpoint, dense
 from tune_prune.dense import Epoch, train
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.training import steps_per_epoch
+from tune_prune.training.loop import steps_per_epoch
+from tune_prune.training.optim import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy data

@@ -8,9 +8,9 @@ from toys import fault, images, mlp, seeded
 
 import tune_prune
 from tune_prune import checkpoint, export, formats, masks
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.metrics import evaluate
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 pytestmark = [
     # of PyTorch's exporters, about their own insides

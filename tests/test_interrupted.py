@@ -11,8 +11,8 @@ from tune_prune.conf import Conf
 from tune_prune.interrupted import FILE, Begun
 from tune_prune.one_model import Settings
 from tune_prune.pruning import State
-from tune_prune.recipe import Recipe
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 CPU = torch.device("cpu")
 WANTED = Conf({"features.4": 0.9, "head": 0.6}, {"features.4": "mag", "head": "random"})

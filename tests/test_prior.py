@@ -12,8 +12,8 @@ from tune_prune import prior
 from tune_prune.knobs import Choice, Range
 from tune_prune.masks import prunable
 from tune_prune.prior import Curve, levels, measure, spaced
-from tune_prune.recipe import Recipe
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 # Curves
 

@@ -12,11 +12,11 @@ from tune_prune.granularity import granularities
 from tune_prune.measure import Context
 from tune_prune.plan import MODES, Plan
 from tune_prune.pruning import Point, State, prune, start
-from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.splits import Data
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 PLAN = Plan(
     ratios={"features.0": 0.5, "features.4": 0.91, "head": 0.7},

@@ -14,13 +14,13 @@ from tune_prune.front import Member
 from tune_prune.masks import prunable
 from tune_prune.plan import Plan
 from tune_prune.pruning import State, prune_once, round_generator, start
-from tune_prune.recipe import Recipe
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task
-from tune_prune.training import DivergedError, fit
+from tune_prune.training.loop import DivergedError, fit
+from tune_prune.training.optim import Recipe
 
 CPU = torch.device("cpu")
 PARAMS = {"ratio/features.4": 0.8, "ratio/head": 0.5, "pruner": "mag", "rounds": 3, "batch_size": 16, "distill": 0.5}

@@ -38,7 +38,6 @@ from tune_prune.budget import Budget
 from tune_prune.common.errors import HeldError
 from tune_prune.config import Config
 from tune_prune.pruning import Known
-from tune_prune.recipe import Recipe
 from tune_prune.records import TrialRecord
 from tune_prune.replay import replay
 from tune_prune.screen import Screen
@@ -48,7 +47,8 @@ from tune_prune.space import Space
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.trainable import PruneTrainable
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 from tune_prune.tuning import Stop
 
 SPACE = """

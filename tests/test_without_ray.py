@@ -12,12 +12,19 @@ for name in ("ray", "optuna", "torchvision"):
     sys.modules[name] = None  # importing it raises ImportError
 from pathlib import Path
 import torch
-from tune_prune import checkpoint, masks
-from tune_prune.tasks.splits import Split
-from tune_prune.tasks.models import build
-from tune_prune.tasks.metrics import evaluate
+from tune_prune import checkpoint
+from tune_prune import masks
 from tune_prune.plan import Plan
-from tune_prune.pruning import prune, start
+from tune_prune.pruning import prune
+from tune_prune.pruning import start
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.models import build
+from tune_prune.tasks.splits import Split
+
+
+
+
+
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

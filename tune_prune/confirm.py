@@ -21,7 +21,7 @@ from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.training import DivergedError
+from tune_prune.training.loop import DivergedError
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ from torch import nn
 from tune_prune import checkpoint
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.recipe import Recipe
-from tune_prune.sgd import SGD
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, to_device
 from tune_prune.tasks.splits import Data
-from tune_prune.training import fit, make_optimizer, steps_per_epoch
+from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
+from tune_prune.training.optim import SGD, Recipe
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.compaction import ROUNDING, compact
 from tune_prune.formats import Format, Scores, Subject, formats
 from tune_prune.tasks.splits import Split, as_float
-from tune_prune.training import one_thread
+from tune_prune.training.resources import one_thread
 
 BATCHES = (1, 256)
 """Samples at a time that latency is measured of."""

@@ -9,7 +9,7 @@ from tune_prune.plan import Plan
 from tune_prune.pruning import round_generator
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
 
 CONTEXT = 768 * 2**20
 """Bytes of a GPU's memory that a process takes before its first tensor, about: CUDA's context and libraries."""

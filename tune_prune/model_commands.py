@@ -57,9 +57,10 @@ def train(
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune import dense
-    from tune_prune.recipe import Recipe
     from tune_prune.tasks.datasets import load_data
-    from tune_prune.training import pick_device, steps_per_epoch
+    from tune_prune.training.loop import steps_per_epoch
+    from tune_prune.training.optim import Recipe
+    from tune_prune.training.resources import pick_device
 
     loaded = load_data(data, echo)
     steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
@@ -138,7 +139,7 @@ def prune(
     from tune_prune.one_model_files import write
     from tune_prune.tasks.datasets import load_data
     from tune_prune.tasks.metrics import evaluate
-    from tune_prune.training import pick_device
+    from tune_prune.training.resources import pick_device
     from tune_prune.wanted import wanted_of
 
     say = silent if json else echo
@@ -175,7 +176,7 @@ def _replay(path: Path | None, device: str, json: bool) -> None:
 
     from tune_prune import conf
     from tune_prune.replay import replay
-    from tune_prune.training import pick_device
+    from tune_prune.training.resources import pick_device
 
     if path is None:
         raise UserError("--replay without --conf; name the conf to replay")
@@ -203,7 +204,7 @@ def test(
 
     from tune_prune import one_model
     from tune_prune.tasks.datasets import load_data
-    from tune_prune.training import pick_device
+    from tune_prune.training.resources import pick_device
 
     say = silent if json else echo
     path = checkpoint or one_model.PRUNED_LENET5

@@ -22,7 +22,7 @@ from tune_prune.schedule import schedules
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import WEIGHTS, to_device
 from tune_prune.tasks.splits import Data
-from tune_prune.training import steps_of, steps_per_epoch
+from tune_prune.training.loop import steps_for, steps_per_epoch
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -56,7 +56,7 @@ class Settings:
 
 def plan_of(wanted: Conf, settings: Settings, epoch_steps: int) -> Plan:
     """The plan that reaches a conf; its third line, where it has one, names the pruners."""
-    steps = steps_of(settings.epochs, epoch_steps)
+    steps = steps_for(settings.epochs, epoch_steps)
     pruners = wanted.pruners or dict.fromkeys(wanted.ratios, settings.pruner)
     return Plan(
         wanted.ratios,

@@ -10,7 +10,7 @@ from tune_prune.plan import Plan
 from tune_prune.pruning import round_generator
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
 
 STEPS = 10
 """Steps that are timed, after as many that are not: the first ones also start the libraries."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tune_prune.recipe import Recipe
 from tune_prune.schedule import schedules
+from tune_prune.training.optim import Recipe
 
 MODES = ("layer", "global")
 """Whether each layer has its ratio, or all have one together and the scores decide from where weights go."""

@@ -16,7 +16,7 @@ from tune_prune.measure import Context, draw_sample
 from tune_prune.plan import Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.splits import Split
-from tune_prune.training import DivergedError, fit
+from tune_prune.training.loop import DivergedError, fit
 
 Known = Mapping[str, Mapping[str, Tensor]]
 """Statistics by name and layer label."""

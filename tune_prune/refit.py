@@ -23,7 +23,7 @@ from tune_prune.tasks.metrics import Evaluation, evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Split, as_float
 from tune_prune.tasks.task import Task
-from tune_prune.training import DivergedError
+from tune_prune.training.loop import DivergedError
 
 
 def everything(task: Task) -> Split:

@@ -21,7 +21,7 @@ from tune_prune.space import to_plan
 from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
-from tune_prune.training import one_thread
+from tune_prune.training.resources import one_thread
 
 MEASURES = ("compression", "val_error", "test_error")
 

@@ -45,7 +45,8 @@ def sensitivity(
     from tune_prune.pruning import round_generator
     from tune_prune.sensitivity_files import Table, fingerprint, picture
     from tune_prune.tasks import task
-    from tune_prune.training import pick_device, steps_of, steps_per_epoch
+    from tune_prune.training.loop import steps_for, steps_per_epoch
+    from tune_prune.training.resources import pick_device
 
     # where it goes is settled now: what is printed while Ray is there goes to Ray's log
     say = silent if json else partial(typer.echo, file=sys.stdout)
@@ -57,7 +58,7 @@ def sensitivity(
     made, _ = task.prepare_task(model, load_dense_model(model, None, "--model"), data, on, say)
     dense = made.dense_model(on)
     masks.require_layers(dense, layer or [], "--layer")
-    steps = steps_of(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))
+    steps = steps_for(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))
     cells = sensing.grid(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
     table = Table(out.absolute() / "sensitivity.csv", model, fingerprint(made.weights))
     missing = table.missing(cells)

@@ -17,9 +17,9 @@ from common import write
 
 from tune_prune import masks
 from tune_prune.checkpoint import load_dense_model
-from tune_prune.recipe import Recipe
 from tune_prune.tasks import task
-from tune_prune.training import fit, steps_per_epoch
+from tune_prune.training.loop import fit, steps_per_epoch
+from tune_prune.training.optim import Recipe
 
 COUNTS = (1, 2, 4, 8, 16)
 

@@ -33,15 +33,15 @@ def main() -> None:
         tell(f"import {module}")
     import torch
 
-    from tune_prune import training
-    from tune_prune.recipe import Recipe
     from tune_prune.tasks import datasets, metrics, models
+    from tune_prune.training import loop
+    from tune_prune.training.optim import Recipe
 
     torch.set_num_threads(1)
     loaded = datasets.load_data("mnist")
     tell("MNIST, which they share")
     model = models.to_device(models.build(name), torch.device("cpu"))
-    training.fit(model, loaded.train, Recipe(40, 0.01), torch.Generator().manual_seed(0))
+    loop.fit(model, loaded.train, Recipe(40, 0.01), torch.Generator().manual_seed(0))
     tell("40 steps")
     metrics.evaluate(model, loaded.validation)
     tell("an evaluation")

@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from tune_prune import masks
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build, to_device
 from tune_prune.tasks.splits import Split
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 CPU = torch.device("cpu")
 BATCH = 128

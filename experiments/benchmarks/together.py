@@ -16,11 +16,11 @@ from common import spread, write
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build, to_device
 from tune_prune.tasks.splits import Split, as_float
-from tune_prune.training import fit
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 SIZES = (1, 2, 4, 8)
 STEPS = {"lenet_300_100": 50, "lenet5": 10}

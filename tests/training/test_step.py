@@ -7,10 +7,9 @@ from torch import nn
 from toys import mlp, seeded
 
 from tune_prune import masks
-from tune_prune.recipe import Recipe
-from tune_prune.sgd import SGD
-from tune_prune.step import WARM_UP, Recorded, Step, recordable
 from tune_prune.tasks.splits import Data
+from tune_prune.training.optim import SGD, Recipe
+from tune_prune.training.step import WARM_UP, RecordedStep, Step, can_record
 
 RECIPE = Recipe(steps=6, lr=0.1, weight_decay=0.01, l1=1e-4, distill=0.5, batch_size=32)
 
@@ -34,7 +33,7 @@ def stepped(model: nn.Module, data: Data, recorded: bool) -> list[tuple[float, f
     teacher = torch.randn(len(data.train.labels), 4, generator=seeded(1))
     sgd = SGD(model.parameters(), 0.9, 0.01)
     eager = Step(model, data.train, RECIPE, sgd, seeded(2), pairs, teacher, count_wrong=True)
-    step = Recorded(eager, 32, on_the_cpu) if recorded else eager
+    step = RecordedStep(eager, 32, on_the_cpu) if recorded else eager
     batches = torch.arange(192).split(32)
     took = [step(index, 0.1 / (number + 1)) for number, index in enumerate(batches)]
     return [(float(loss), float(wrong)) for loss, wrong in took]
@@ -65,7 +64,7 @@ class Mine(nn.Sequential):
     ],
 )
 def test_what_can_be_recorded(model: nn.Module, recipe: Recipe, device: str, expected: bool) -> None:
-    assert recordable(model, recipe, torch.device(device)) == expected
+    assert can_record(model, recipe, torch.device(device)) == expected
 
 
 def test_what_is_not_counted_is_not_a_number(toy_data: Data) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_prune.sgd import SGD
+from tune_prune.training.optim import SGD
 
 
 def network() -> nn.Module:
@@ -47,11 +47,13 @@ def test_what_has_no_gradient_stays_and_what_needs_none_is_left_out() -> None:
 
 
 def test_training_does_not_import_the_compiler() -> None:
-    code = (
-        "import sys, torch; from tune_prune.tasks.splits import Split; from tune_prune.recipe import Recipe\n"
-        "from tune_prune.training import fit\n"
-        "split = Split(torch.zeros(256, 4), torch.zeros(256, dtype=torch.long))\n"
-        "fit(torch.nn.Linear(4, 2), split, Recipe(2, 0.1), torch.Generator())\n"
-        "sys.exit('torch._dynamo' in sys.modules)"
-    )
+    code = """
+import sys, torch
+from tune_prune.tasks.splits import Split
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
+split = Split(torch.zeros(256, 4), torch.zeros(256, dtype=torch.long))
+fit(torch.nn.Linear(4, 2), split, Recipe(2, 0.1), torch.Generator())
+sys.exit('torch._dynamo' in sys.modules)
+"""
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.recipe import Recipe
-from tune_prune.sgd import SGD
 from tune_prune.tasks.splits import Split, affine, as_float
+from tune_prune.training.optim import SGD, Recipe
 
 WARM_UP = 3
 """Steps that are run before one is recorded: the libraries choose their kernels in them."""
 
 
-class Took(NamedTuple):
+class StepResult(NamedTuple):
     """A batch before its step: the loss, and the share of images misclassified, NaN where it is not counted."""
 
     loss: Tensor
@@ -40,7 +39,7 @@ class Step:
     teacher: Tensor | None = None
     count_wrong: bool = False
 
-    def __call__(self, index: Tensor, lr: float | Tensor) -> Took:
+    def __call__(self, index: Tensor, lr: float | Tensor) -> StepResult:
         """Step with the images of these numbers, int64 [batch] on the split's device."""
         # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
         inputs, labels = (part.index_select(0, index) for part in self.split)
@@ -57,7 +56,7 @@ class Step:
         if self.masks:
             torch._foreach_mul_([weight.data for weight, _ in self.masks], [mask for _, mask in self.masks])
         wrong = (scores.detach().argmax(1) != labels).float().mean() if self.count_wrong else _NOT_COUNTED
-        return Took(loss.detach(), wrong)
+        return StepResult(loss.detach(), wrong)
 
 
 _NOT_COUNTED = torch.tensor(torch.nan)
@@ -79,7 +78,7 @@ def _add_l1(parameters: Sequence[Tensor], strength: float) -> None:
             parameter.grad.add_(parameter.detach().sign(), alpha=strength)
 
 
-def recordable(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
+def can_record(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
     """Whether a step can be replayed: on a GPU, drawing nothing on the CPU, in layers that do always the same.
 
     Those of torch do; what a user's own module does may depend on what it sees.
@@ -88,7 +87,7 @@ def recordable(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
     return device.type == "cuda" and not recipe.augment and known and recipe.steps > WARM_UP
 
 
-def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
+def record_cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
     """Run something a few times, record it, and return what replays it (PyTorch's notes on CUDA semantics)."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -103,11 +102,18 @@ def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
-class Recorded:
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does, and returns what does it again."""
+
+
+class RecordedStep:
     """The same steps, from fixed places in memory: where a batch's numbers and the learning rate are put first."""
 
     def __init__(
-        self, step: Step, batch_size: int, record: Callable[[Callable[[], None]], Callable[[], None]] = cuda_graph
+        self,
+        step: Step,
+        batch_size: int,
+        record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
     ) -> None:
         device = step.split.labels.device
         self._step = step
@@ -123,9 +129,9 @@ class Recorded:
     def _run(self) -> None:
         self._took = self._step(self._index, self._lr)
 
-    def __call__(self, index: Tensor, lr: float) -> Took:
+    def __call__(self, index: Tensor, lr: float) -> StepResult:
         """Step with the images of these numbers."""
         self._index.copy_(index)
         self._lr.fill_(lr)
         self._replay()
-        return Took(self._took.loss.clone(), self._took.wrong.clone())
+        return StepResult(self._took.loss.clone(), self._took.wrong.clone())

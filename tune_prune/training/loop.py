@@ -2,43 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
-from tune_prune.recipe import Recipe
-from tune_prune.sgd import SGD
-from tune_prune.step import Recorded, Step, recordable
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.splits import Split
+from tune_prune.training.optim import SGD, Recipe
+from tune_prune.training.step import RecordedStep, Step, can_record
 
 
 class DivergedError(RuntimeError):
     """The training loss became infinite or not a number."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; a `UserError` for any other name and for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not there:
-        raise UserError("--device cuda: this machine has no GPU that torch can use; use --device cpu or auto")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch computes on one core, as trials do by default: more of them add up in another order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -46,7 +22,7 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return max(1, n // batch_size)
 
 
-def steps_of(epochs: float, per_epoch: int) -> int:
+def steps_for(epochs: float, per_epoch: int) -> int:
     """The steps of so many epochs, parts of one too: at least one step, but none in none."""
     return max(1, round(epochs * per_epoch)) if epochs else 0
 
@@ -92,7 +68,7 @@ def fit(
     device = split.labels.device
     as_it_comes = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
     size = min(recipe.batch_size, len(split.labels))
-    step = Recorded(as_it_comes, size) if recordable(model, recipe, device) else as_it_comes
+    step = RecordedStep(as_it_comes, size) if can_record(model, recipe, device) else as_it_comes
     per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
     losses: list[Tensor] = []
     wrong: list[Tensor] = []

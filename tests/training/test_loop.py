@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from toys import Conv, Tied, fault, mlp, seeded
 
 from tune_prune import masks
-from tune_prune.recipe import Recipe
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Data, Split, as_float
-from tune_prune.training import DivergedError, fit, pick_device
+from tune_prune.training.loop import DivergedError, fit
+from tune_prune.training.optim import Recipe
+from tune_prune.training.resources import pick_device
 
 HARD = Recipe(steps=25, lr=0.1, momentum=0.9, weight_decay=0.01, batch_size=32)
 
