@@ -7,7 +7,7 @@ import pytest
 from toys import Conv, fault, images, mlp
 
 import tune_prune
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks import in_memory
 
 SCRIPT = """
@@ -17,10 +17,13 @@ import torch
 from torch import nn
 import tune_prune
 from toys import images, seeded
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
+
+
+
 
 
 

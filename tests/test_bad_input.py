@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mlp
 
-from tune_prune import checkpoint, cli, conf, masks, one_model, space_file, sparse_file
+from tune_prune import cli, conf, space_file, sparse_file
 from tune_prune.common.errors import UserError
+from tune_prune.pruning import checkpoint, masks
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()
 SPACES = [path.read_text() for path in sorted((ROOT / "search_spaces").glob("*.toml"))]
 BYTES = {
-    "checkpoint": checkpoint.dumps("toys:mlp", mlp(), masks.dense(mlp()), {"lr": 0.1}),
-    "sparse": sparse_file.dumps("toys:mlp", mlp(), {k: v.fill_(0) for k, v in masks.dense(mlp()).items()}),
+    "checkpoint": checkpoint.dumps("toys:mlp", mlp(), masks.dense_masks(mlp()), {"lr": 0.1}),
+    "sparse": sparse_file.dumps("toys:mlp", mlp(), {k: v.fill_(0) for k, v in masks.dense_masks(mlp()).items()}),
 }
 TOKENS = [
     "",
@@ -119,7 +120,7 @@ def test_checkpoints(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     path.write_bytes(data.draw(spoilt_bytes(BYTES[kind])))
     try:
         saved = checkpoint.read(path) if kind == "checkpoint" else sparse_file.read(path)
-        one_model.vouched(path, "toys:mlp")  # before code is run that a file names
+        checkpoint.check_trusted(path, "toys:mlp")  # before code is run that a file names
         checkpoint.restore(saved, str(path))
     except UserError as error:
         one_line(error)

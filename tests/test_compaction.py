@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 from toys import Conv, Deciding, Tied, fault, mlp, seeded
 
-from tune_prune import masks
 from tune_prune.compaction import compact
+from tune_prune.pruning import masks
 from tune_prune.sizes import fit
 from tune_prune.tasks.models import build
 

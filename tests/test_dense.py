@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from toys import fault, mlp
 
-from tune_prune import checkpoint, dense
+from tune_prune import dense
 from tune_prune.dense import Epoch, train
+from tune_prune.pruning import checkpoint
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.training.loop import steps_per_epoch

@@ -7,7 +7,8 @@ from torch import nn
 from toys import fault, images, mlp, seeded
 
 import tune_prune
-from tune_prune import checkpoint, export, formats, masks
+from tune_prune import export, formats
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
@@ -25,7 +26,7 @@ def made(path: Path, name: str = "toys:mlp", model: nn.Module | None = None) -> 
     torch.manual_seed(0)
     model = model or mlp()
     fit(model, images().train, Recipe(40, 0.1, batch_size=32), seeded(0))
-    found = masks.dense(model)
+    found = masks.dense_masks(model)
     if name == "toys:mlp":
         found["2"][:12] = 0
     masks.apply(model, found)

@@ -9,9 +9,10 @@ from torch import nn
 from toys import Conv, Tied, fault, mlp, seeded
 
 import tune_prune
-from tune_prune import checkpoint, formats, masks
+from tune_prune import formats
 from tune_prune.compaction import compact
 from tune_prune.formats import Subject
+from tune_prune.pruning import checkpoint, masks
 
 TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
 pytestmark = [
@@ -25,7 +26,7 @@ def pruned(address: str, ratio: float) -> Subject:
     """A toy without so many of its weights, by magnitude."""
     torch.manual_seed(1)
     model = TOYS[address]().eval()
-    found = masks.dense(model)
+    found = masks.dense_masks(model)
     for label, weight in masks.prunable(model).items():
         found[label] = masks.shrink(found[label], weight.detach().abs(), ratio)
     masks.apply(model, found)
@@ -112,7 +113,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("name", ["pt2", "onnx"])
 def test_a_model_that_pytorch_cannot_export(name: str) -> None:
     model = Odd().eval()
-    subject = Subject("test_formats:Odd", model, masks.dense(model), images(2), model)
+    subject = Subject("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
     said = fault(lambda: formats.formats[name].write(subject))
     assert said.startswith("test_formats:Odd cannot be exported by PyTorch with batches of any size (")
     assert "\n" not in said

@@ -5,12 +5,13 @@ import pytest
 import torch
 from toys import Conv, fault, images, seeded
 
-from tune_prune import checkpoint, interrupted, masks
-from tune_prune.by_layer import Reached
+from tune_prune import interrupted
 from tune_prune.conf import Conf
 from tune_prune.interrupted import FILE, Begun
 from tune_prune.one_model import Settings
-from tune_prune.pruning import State
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
@@ -28,12 +29,12 @@ class CutError(Exception):
     """What cuts a pruning off."""
 
 
-def prune(out: Path, settings: Settings, resume: bool = False, cut: int = -1) -> tuple[State, list[Reached], int]:
+def prune(out: Path, settings: Settings, resume: bool = False, cut: int = -1) -> tuple[State, list[PruneStep], int]:
     """Prune, and be cut off after so many points; the state, all points, and how many were measured by this call."""
     torch.manual_seed(0)
-    measured: list[Reached] = []
+    measured: list[PruneStep] = []
 
-    def on_point(reached: Reached) -> None:
+    def on_point(reached: PruneStep) -> None:
         measured.append(reached)
         if len(measured) == cut:
             raise CutError
@@ -43,7 +44,7 @@ def prune(out: Path, settings: Settings, resume: bool = False, cut: int = -1) ->
     return state, found, len(measured)
 
 
-def timeless(found: list[Reached]) -> list[object]:
+def timeless(found: list[PruneStep]) -> list[object]:
     """Points without times."""
     return [(each.layer, each.reverted, each.point.ratios, each.point.error, each.point.loss) for each in found]
 
@@ -70,9 +71,9 @@ def test_a_step_that_was_taken_back_is_not_tried_again(tmp_path: Path) -> None:
     fit(model, images().train, Recipe(60, 0.1, batch_size=32), seeded(0))
     checkpoint.write(start, "toys:Conv", model, {})
     begun = Begun("toys:Conv", "toys:images", start, wanted, never)
-    measured: list[Reached] = []
+    measured: list[PruneStep] = []
 
-    def on_point(reached: Reached) -> None:
+    def on_point(reached: PruneStep) -> None:
         measured.append(reached)
         if reached.reverted and not any(each.reverted for each in measured[:-1]):
             raise CutError

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from toys import Conv, Tied, mlp
 
-from tune_prune import masks
 from tune_prune.multiply_adds import left, share_left, uses
+from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
 
 
@@ -53,7 +53,7 @@ def test_as_torch_counts_them(model: nn.Module, shape: tuple[int, ...]) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(inputs)
     times = uses(model, inputs)
-    assert left(masks.dense(model), times) == counter.get_total_flops() / 2 / 2  # two flops each, two samples
+    assert left(masks.dense_masks(model), times) == counter.get_total_flops() / 2 / 2  # two flops each, two samples
 
 
 def test_of_attention_by_hand() -> None:
@@ -67,13 +67,13 @@ def test_what_masks_leave() -> None:
     model = Conv()
     times = uses(model, torch.rand(3, 1, 8, 8))
     assert times == {"features.0": 64, "features.4": 16, "head": 1}
-    kept = masks.dense(model)
+    kept = masks.dense_masks(model)
     kept["features.0"].view(-1)[:18] = 0  # half of them
     kept["head"].zero_()
     assert left(kept, times) == 18 * 64 + 288 * 16
     assert share_left(kept, times) == (18 * 64 + 288 * 16) / (36 * 64 + 288 * 16 + 128)
-    assert share_left(masks.dense(model), times) == 1
-    assert share_left(masks.dense(model), dict.fromkeys(times, 0.0)) == 1
+    assert share_left(masks.dense_masks(model), times) == 1
+    assert share_left(masks.dense_masks(model), dict.fromkeys(times, 0.0)) == 1
 
 
 def test_the_model_is_left_alone() -> None:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from toys import ended
 
-from tune_prune import masks
 from tune_prune.front import Member
 from tune_prune.obstacle import hardest
+from tune_prune.pruning import masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 
@@ -21,7 +21,7 @@ def member(ratios: dict[str, float]) -> Member:
 
 def alone(task: Task, label: str, ratio: float) -> float:
     model = task.dense_model(CPU)
-    mask = masks.dense(model)
+    mask = masks.dense_masks(model)
     mask[label] = masks.shrink(mask[label], masks.prunable(model)[label].abs(), ratio)
     masks.apply(model, mask)
     return evaluate(model, task.validation).loss

@@ -7,9 +7,10 @@ import pytest
 import torch
 from toys import fault, images, mlp
 
-from tune_prune import checkpoint, conf, masks, one_model, wanted
+from tune_prune import conf, one_model, wanted
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
 
 CPU = torch.device("cpu")
@@ -227,8 +228,8 @@ def test_a_checkpoint_that_names_code_is_vouched_for(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     checkpoint.write(path, "toys:mlp", mlp(), {})
     said = f"{path}: its model is code, 'toys:mlp'; if you trust it, add --model toys:mlp"
-    assert fault(lambda: one_model.vouched(path, None)) == said
-    one_model.vouched(path, "toys:mlp")
+    assert fault(lambda: checkpoint.check_trusted(path, None)) == said
+    checkpoint.check_trusted(path, "toys:mlp")
     other = f"{path}: holds model 'toys:mlp', not 'lenet5'; leave out --model, or name it as the file does"
-    assert fault(lambda: one_model.vouched(path, "lenet5")) == other
-    one_model.vouched(one_model.PRUNED_LENET5, None)
+    assert fault(lambda: checkpoint.check_trusted(path, "lenet5")) == other
+    checkpoint.check_trusted(one_model.PRUNED_LENET5, None)

@@ -2,7 +2,7 @@ import torch
 
 from tune_prune import pace
 from tune_prune.pace import Pace
-from tune_prune.plan import Plan
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.task import Task
 
 

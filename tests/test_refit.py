@@ -8,12 +8,13 @@ import pytest
 import torch
 from toys import Conv, images, task_of
 
-from tune_prune import checkpoint, masks, refit
+from tune_prune import refit
 from tune_prune.common.seeding import derive_seed
 from tune_prune.front import Member
-from tune_prune.masks import prunable
-from tune_prune.plan import Plan
-from tune_prune.pruning import State, prune_once, round_generator, start
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.iterative import State, initial_state, prune_once, round_generator
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.plan import Plan
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
 from tune_prune.tasks.metrics import evaluate, logits
@@ -38,7 +39,7 @@ def task() -> Task:
 
 @pytest.fixture
 def pruned(task: Task) -> State:
-    state = start(task.dense_model(CPU))
+    state = initial_state(task.dense_model(CPU))
     prune_once(state, replace(PLAN, rounds=1), 1, task.train, round_generator(0, 1))
     return state
 

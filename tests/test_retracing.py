@@ -7,11 +7,13 @@ import pytest
 import torch
 from toys import Conv, ended, task_of
 
-from tune_prune import checkpoint, masks, records, score_cache
+from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.common.seeding import derive_seed
 from tune_prune.limits import Limits
-from tune_prune.pruning import Known, State
+from tune_prune.pruning import checkpoint, masks, statistics_cache
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.shared import Shared
@@ -33,9 +35,9 @@ def task() -> Task:
 
 
 @pytest.fixture
-def known(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Known:
+def known(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CachedStatistics:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return score_cache.of_dense(["gradient", "hessian"], task.dense_model(CPU), task.train, 1024)
+    return statistics_cache.measure_dense(["gradient", "hessian"], task.dense_model(CPU), task.train, 1024)
 
 
 def run(shared: Shared, trial: int, params: Mapping[str, Any], start: Start | None = None) -> TrialRecord:
@@ -48,7 +50,7 @@ def run(shared: Shared, trial: int, params: Mapping[str, Any], start: Start | No
 
 
 @pytest.fixture
-def searched(task: Task, known: Known, tmp_path: Path) -> dict[int, TrialRecord]:
+def searched(task: Task, known: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
     """A trial, one that goes on from its second round, and one that finishes that."""
     shared = Shared.of(task, tmp_path, limits=Limits(100.0), device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
@@ -75,7 +77,7 @@ def test_the_stages_of_a_trial() -> None:
 
 
 def test_the_search_s_seed_gives_every_file_of_the_search_again(
-    task: Task, known: Known, searched: dict[int, TrialRecord], tmp_path: Path
+    task: Task, known: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
 ) -> None:
     tried = 0
     for record in searched.values():
@@ -88,7 +90,7 @@ def test_the_search_s_seed_gives_every_file_of_the_search_again(
 
 
 def test_another_seed_is_another_repetition_of_the_same_compression(
-    task: Task, known: Known, searched: dict[int, TrialRecord], tmp_path: Path
+    task: Task, known: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
 ) -> None:
     record = searched[5]
     stages = stages_of(record, record.last.round, searched)
@@ -100,7 +102,9 @@ def test_another_seed_is_another_repetition_of_the_same_compression(
     assert {masks.compression(state.masks) for state in found} == {record.last.compression}
 
 
-def test_what_is_known_of_the_dense_model_is_used(task: Task, searched: dict[int, TrialRecord], known: Known) -> None:
+def test_what_is_known_of_the_dense_model_is_used(
+    task: Task, searched: dict[int, TrialRecord], known: CachedStatistics
+) -> None:
     record = searched[4]
     stages = stages_of(record, record.last.round, searched)
     without = retrace(task, stages, SEED, CPU)

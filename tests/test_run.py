@@ -20,24 +20,12 @@ from filelock import FileLock
 from rich.console import Console
 from toys import ended, fault, images, mlp, seeded
 
-from tune_prune import (
-    afterwards,
-    budget,
-    checkpoint,
-    conf,
-    config,
-    confirm,
-    masks,
-    preparation,
-    progress,
-    records,
-    rounds,
-    run,
-)
+from tune_prune import afterwards, budget, conf, config, confirm, preparation, progress, records, rounds, run
 from tune_prune.budget import Budget
 from tune_prune.common.errors import HeldError
 from tune_prune.config import Config
-from tune_prune.pruning import Known
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.records import TrialRecord
 from tune_prune.replay import replay
 from tune_prune.screen import Screen
@@ -339,7 +327,9 @@ def test_fixed_ratios_are_searched_over_the_rest(toml: Path, trials: Trials) -> 
 
 
 @contextmanager
-def here(task: Task, settings: Config, known: Known, log: Path, stopped: Callable[[], bool]) -> Iterator[Any]:
+def here(
+    task: Task, settings: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool]
+) -> Iterator[Any]:
     """What Ray's workers do, done here."""
 
     def each(work: Any, jobs: Any) -> Iterator[tuple[Any, Any]]:

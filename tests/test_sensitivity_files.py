@@ -4,14 +4,14 @@ import pytest
 import torch
 from toys import fault
 
-from tune_prune.sensitivity import Cell, Sensed
+from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult
 from tune_prune.sensitivity_files import Table, fingerprint, picture
 
-CELLS = [Cell(layer, "mag", ratio) for layer in ("1", "a.b,c") for ratio in (0.1, 0.9)]
+CELLS = [SensitivityJob(layer, "mag", ratio) for layer in ("1", "a.b,c") for ratio in (0.1, 0.9)]
 
 
-def sensed(cell: Cell, error: float = 1.5) -> Sensed:
-    return Sensed(cell, 10, 100, error, 0.1 + 0.2, 0.25)
+def sensed(cell: SensitivityJob, error: float = 1.5) -> SensitivityResult:
+    return SensitivityResult(cell, 10, 100, error, 0.1 + 0.2, 0.25)
 
 
 def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_what_is_there_is_not_missing(tmp_path: Path) -> None:
     # the same cells of other weights, or retrained, are others
     assert Table(path, "net", "abd").missing(CELLS) == CELLS
     assert Table(path, "net", "abd").of_this_model() == []
-    retrained = [Cell("1", "mag", 0.1, 390, 0.01)]
+    retrained = [SensitivityJob("1", "mag", 0.1, 390, 0.01)]
     assert table.missing(retrained) == retrained
 
 

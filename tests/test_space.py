@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import fault
 
-from tune_prune.criteria import criteria
 from tune_prune.groups import Part
 from tune_prune.keys import KNOBS
 from tune_prune.knobs import Choice, Knob, Range
-from tune_prune.plan import Plan
+from tune_prune.pruning.criteria import criteria
+from tune_prune.pruning.plan import Plan
 from tune_prune.space import Space, to_plan
 from tune_prune.strategy import Finish
 

@@ -8,9 +8,9 @@ from toys import fault
 
 from tune_prune import space_file
 from tune_prune.common.errors import UserError
-from tune_prune.criteria import criteria
 from tune_prune.keys import KNOBS
 from tune_prune.knobs import Choice, Range
+from tune_prune.pruning.criteria import criteria
 from tune_prune.strategy import Finish
 
 LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))

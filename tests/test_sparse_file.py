@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 from toys import Conv, Tied, fault, mlp
 
-from tune_prune import checkpoint, masks, sparse_file
+from tune_prune import sparse_file
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.sparse_file import FORMS, dumps, read
 from tune_prune.tasks.models import build
 
 
 def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:
-    found = masks.dense(model)
+    found = masks.dense_masks(model)
     for label, weight in masks.prunable(model).items():
         found[label] = masks.shrink(found[label], weight.detach().abs(), ratio)
     masks.apply(model, found)

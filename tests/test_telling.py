@@ -11,9 +11,10 @@ import torch
 from rich.console import Console
 from toys import images
 
-from tune_prune import checkpoint, conf, masks, records
+from tune_prune import conf, records
 from tune_prune.confidence import Confirmed
 from tune_prune.front import wilson
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen
@@ -55,7 +56,7 @@ def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRe
 
     def write(trial: int, ratio: float, error: float | None = None, state: str = "complete") -> TrialRecord:
         model = task.dense_model(torch.device("cpu"))
-        mask = masks.dense(model)
+        mask = masks.dense_masks(model)
         mask["2"] = masks.shrink(mask["2"], masks.prunable(model)["2"].abs(), ratio)
         masks.apply(model, mask)
         reached, found = masks.compression(mask), evaluate(model, task.validation)

@@ -11,10 +11,11 @@ import pytest
 import torch
 from toys import Conv, task_of
 
-from tune_prune import checkpoint, masks, records, sparse_file, trainable
+from tune_prune import records, sparse_file, trainable
 from tune_prune.ancestry import Start
 from tune_prune.limits import COSTS, Limits
-from tune_prune.masks import count_removed, prunable
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.records import TrialRecord
 from tune_prune.shared import Shared
 from tune_prune.tasks.metrics import evaluate

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from toys import fault
 
-from tune_prune import conf, masks, wanted
+from tune_prune import conf, wanted
 from tune_prune.conf import Conf
+from tune_prune.pruning import masks
 from tune_prune.tasks.models import models
 from tune_prune.wanted import own_conf, wanted_of
 

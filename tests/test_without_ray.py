@@ -12,11 +12,11 @@ for name in ("ray", "optuna", "torchvision"):
     sys.modules[name] = None  # importing it raises ImportError
 from pathlib import Path
 import torch
-from tune_prune import checkpoint
-from tune_prune import masks
-from tune_prune.plan import Plan
-from tune_prune.pruning import prune
-from tune_prune.pruning import start
+from tune_prune.pruning import checkpoint
+from tune_prune.pruning import masks
+from tune_prune.pruning.iterative import initial_state
+from tune_prune.pruning.iterative import prune
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Split
@@ -26,10 +26,17 @@ from tune_prune.tasks.splits import Split
 
 
 
+
+
+
+
+
+
+
 torch.set_num_threads(1)
 torch.manual_seed(0)
 images = Split(torch.randint(256, (64, 1, 28, 28)).to(torch.uint8), torch.arange(64) % 10)
-state = start(build("lenet_300_100"))
+state = initial_state(build("lenet_300_100"))
 plan = Plan({"2": 0.9, "6": 0.5}, {"2": "taylor1", "6": "mag"}, rounds=2, steps=2, final_steps=3)
 points = list(prune(state, plan, images, images, seed=1))
 path = Path(sys.argv[1])

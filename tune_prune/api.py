@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune import checkpoint, conf, config, criteria, masks, pruning, run, space_file
+from tune_prune import conf, config, run, space_file
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.granularity import granularities
-from tune_prune.plan import Plan
+from tune_prune.pruning import checkpoint, criteria, iterative, masks
+from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.plan import Plan
 from tune_prune.screen import Screen
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import to_device
@@ -141,14 +142,14 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     wanted = conf.read(Path(path))
     masks.require_layers(model, wanted.ratios, str(path))
     pruners = dict(wanted.pruners or dict.fromkeys(wanted.ratios, "mag"))
-    needed = criteria.needs(pruners.values()) - {"weight", "noise"}
+    needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
     if needed and train is None:
         raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
     inputs, labels = train or (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    state = pruning.start(to_device(copy.deepcopy(model), next(model.parameters()).device))
+    state = iterative.initial_state(to_device(copy.deepcopy(model), next(model.parameters()).device))
     as_one = str(wanted.notes.get("granularity", Plan.granularity))
     if as_one not in granularities:
         raise UserError(f"{path}: unknown granularity {as_one!r}; known: {format_names(granularities)}")
     plan = Plan(dict(wanted.ratios), pruners, rounds=1, granularity=as_one)
-    pruning.prune_once(state, plan, 1, Split(inputs, labels), pruning.round_generator(0, 1))
+    iterative.prune_once(state, plan, 1, Split(inputs, labels), iterative.round_generator(0, 1))
     return state.model

@@ -12,8 +12,8 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tune_prune import masks
 from tune_prune.common.errors import UserError
+from tune_prune.pruning import masks
 from tune_prune.sizes import by_channel
 
 EACH_BY_ITSELF = (

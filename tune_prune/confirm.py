@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from tune_prune import masks
 from tune_prune.common import files
 from tune_prune.common.seeding import derive_seed
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member
-from tune_prune.pruning import Known
+from tune_prune.pruning import masks
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.tasks.metrics import evaluate
@@ -42,7 +42,7 @@ class Repetition:
 
 
 Each = Callable[
-    [Callable[[Task, Repetition, torch.device, Known], float], Sequence[Repetition]],
+    [Callable[[Task, Repetition, torch.device, CachedStatistics], float], Sequence[Repetition]],
     Iterable[tuple[Repetition, float | Exception]],
 ]
 """What spreads repetitions over workers, as `fanout.workers` does: each with its result, or what it raised."""
@@ -63,7 +63,7 @@ def repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: int, 
     ]
 
 
-def measure(task: Task, job: Repetition, device: torch.device, known: Known) -> float:
+def measure(task: Task, job: Repetition, device: torch.device, known: CachedStatistics) -> float:
     """The validation error, in percent, that a repetition ends with; 100 where it diverges and leaves no network."""
     try:
         state = retrace(task, job.stages, job.seed, device, known)

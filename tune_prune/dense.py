@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from tune_prune import checkpoint
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
+from tune_prune.pruning import checkpoint
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, to_device
 from tune_prune.tasks.splits import Data

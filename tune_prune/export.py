@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from tune_prune import checkpoint, latency, masks, multiply_adds
+from tune_prune import latency, multiply_adds
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.compaction import ROUNDING, compact
 from tune_prune.formats import Format, Scores, Subject, formats
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.splits import Split, as_float
 from tune_prune.training.resources import one_thread
 
@@ -166,9 +167,9 @@ def _account(
         factor=masks.factor(compressed),
         bytes_dense=sum(value.nbytes for value in subject.model.state_dict().values()),
         bytes_file=size,
-        macs_dense=multiply_adds.left(masks.dense(subject.model), uses),
+        macs_dense=multiply_adds.left(masks.dense_masks(subject.model), uses),
         macs_kept=multiply_adds.left(subject.masks, uses),
-        macs_file=multiply_adds.left(masks.dense(subject.smaller), small),
+        macs_file=multiply_adds.left(masks.dense_masks(subject.smaller), small),
         test_error=100 * float((after.argmax(1) != labels).float().mean()),
         images=len(labels),
         same=int((after.argmax(1) == before.argmax(1)).sum()),

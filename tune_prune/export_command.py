@@ -25,12 +25,13 @@ def export(
     """
     from json import dumps
 
-    from tune_prune import export, one_model
+    from tune_prune import export
     from tune_prune.formats import formats
+    from tune_prune.pruning.checkpoint import check_trusted
     from tune_prune.tasks.datasets import load_data
 
     formats[to]  # before the data is read
-    one_model.vouched(checkpoint, model)
+    check_trusted(checkpoint, model)
     say = silent if json else echo
     account = export.export(checkpoint, to, load_data(data, say).load_test(), out, say)
     for line in account.lines():

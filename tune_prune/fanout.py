@@ -13,14 +13,14 @@ import torch
 
 from tune_prune.config import Config
 from tune_prune.limits import Limits
-from tune_prune.pruning import Known
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.session import started_ray
 from tune_prune.shared import Shared
 from tune_prune.tasks.task import Task
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Work = Callable[[Task, Job, torch.device, Known], Result]
+Work = Callable[[Task, Job, torch.device, CachedStatistics], Result]
 """A function of a module, so that a worker finds it: the task on the worker's device, a job, and what `prune` takes."""
 
 POLL = 0.5
@@ -41,7 +41,7 @@ def _never() -> bool:
 
 @contextmanager
 def workers(
-    task: Task, config: Config, known: Known, log: Path, stopped: Callable[[], bool] = _never
+    task: Task, config: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool] = _never
 ) -> Iterator[Each]:
     """What does jobs on Ray's workers, as many at a time as fit. Ray is there from the first job to the block's end.
 

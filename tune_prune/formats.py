@@ -18,9 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tune_prune import checkpoint, sizes, sparse_file
+from tune_prune import sizes, sparse_file
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
+from tune_prune.pruning import checkpoint
 from tune_prune.tasks.models import build
 
 Scores = Callable[[Tensor], Tensor]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from tune_prune import masks
-from tune_prune.plan import Plan
-from tune_prune.pruning import round_generator
+from tune_prune.pruning import masks
+from tune_prune.pruning.iterative import round_generator
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit

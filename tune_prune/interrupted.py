@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from tune_prune import checkpoint, one_model
-from tune_prune.by_layer import Reached
+from tune_prune import one_model
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings
-from tune_prune.plan import Plan
-from tune_prune.pruning import Point, State
+from tune_prune.pruning import checkpoint
+from tune_prune.pruning.iterative import Point, State
+from tune_prune.pruning.layerwise import PruneStep
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.splits import Data
 
 FILE = "prune.resume"
@@ -51,15 +52,15 @@ def prune(
     device: torch.device,
     source: str,
     resume: bool,
-    on_point: Callable[[Reached], None],
-) -> tuple[State, Plan, list[Reached]]:
+    on_point: Callable[[PruneStep], None],
+) -> tuple[State, Plan, list[PruneStep]]:
     """Prune as it was begun, or go on with that; what it came to, how, and by which points.
 
     With `resume`, a `UserError` where none was cut off in `out`, where that was begun otherwise, or is damaged.
     """
-    found: list[Reached] = []
+    found: list[PruneStep] = []
 
-    def onward(model: nn.Module) -> tuple[State, list[Reached]]:
+    def onward(model: nn.Module) -> tuple[State, list[PruneStep]]:
         state, done = _load(out, begun, model)
         found.extend(done)
         return state, done
@@ -74,7 +75,7 @@ def prune(
     return state, plan, found
 
 
-def _keep(out: Path, begun: Begun, state: State, found: Sequence[Reached]) -> None:
+def _keep(out: Path, begun: Begun, state: State, found: Sequence[PruneStep]) -> None:
     """Write how far a pruning has come, whole or not at all."""
     tensors = {f"model/{key}": value for key, value in state.model.state_dict().items()}
     tensors |= {f"mask/{label}": mask for label, mask in state.masks.items()}
@@ -85,7 +86,7 @@ def _keep(out: Path, begun: Begun, state: State, found: Sequence[Reached]) -> No
     files.write_bytes(out / FILE, save(whole, {"pruning": json.dumps(header)}))
 
 
-def _load(out: Path, begun: Begun, model: nn.Module) -> tuple[State, list[Reached]]:
+def _load(out: Path, begun: Begun, model: nn.Module) -> tuple[State, list[PruneStep]]:
     """How far a pruning had come: a state around `model`, and its points."""
     path = out / FILE
     if not path.is_file():
@@ -93,7 +94,7 @@ def _load(out: Path, begun: Begun, model: nn.Module) -> tuple[State, list[Reache
     header, tensors = checkpoint.read_tensors(path, "pruning")
     try:
         different = [key for key, value in begun.described().items() if header["begun"].get(key) != value]
-        found = [Reached(Point(**each.pop("point")), **each) for each in header["found"]]
+        found = [PruneStep(Point(**each.pop("point")), **each) for each in header["found"]]
         on = next(model.parameters()).device
         masks = {key.removeprefix("mask/"): value.to(on) for key, value in tensors.items() if key.startswith("mask/")}
         done = int(header["rounds_done"])

@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 
 from tune_prune.common.errors import format_names
-from tune_prune.criteria import find
-from tune_prune.granularity import granularities
 from tune_prune.knobs import Check, Number
-from tune_prune.plan import MODES
-from tune_prune.schedule import schedules
+from tune_prune.pruning.criteria import find_criterion
+from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.plan import MODES, schedules
 
 RATIO = Number(0, 1, open_high=True)
 
 
 def pruner(value: object) -> str | None:
     """Whether there is such a pruner: what is wrong with it, or None."""
-    find(str(value))  # raises a UserError that lists what there is
+    find_criterion(str(value))  # raises a UserError that lists what there is
     return None
 
 

@@ -203,11 +203,12 @@ def test(
     from json import dumps
 
     from tune_prune import one_model
+    from tune_prune.pruning.checkpoint import check_trusted
     from tune_prune.tasks.datasets import load_data
     from tune_prune.training.resources import pick_device
 
     say = silent if json else echo
     path = checkpoint or one_model.PRUNED_LENET5
-    one_model.vouched(path, model)
+    check_trusted(path, model)
     result = one_model.measure(path, load_data(data, say), pick_device(device), say)
     typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")

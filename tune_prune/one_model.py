@@ -1,7 +1,6 @@
 """Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do."""
 
 import copy
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tune_prune import checkpoint, criteria, masks, pruning
-from tune_prune.by_layer import Reached, prune_by_layer
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.conf import Conf
-from tune_prune.granularity import granularities
-from tune_prune.plan import MODES, Plan
-from tune_prune.pruning import State
-from tune_prune.schedule import schedules
+from tune_prune.pruning import checkpoint, criteria, iterative, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
+from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import WEIGHTS, to_device
 from tune_prune.tasks.splits import Data
@@ -80,7 +77,7 @@ def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tenso
     """A model and its masks: a checkpoint's, which must be of model `name`, or the dense model."""
     if path is None:
         model = load_dense_model(name, None, "--model")
-        return model, masks.dense(model)
+        return model, masks.dense_masks(model)
     saved = checkpoint.read(path)
     if saved.model != name:
         raise UserError(f"--checkpoint {path}: holds model {saved.model!r}, not {name!r}; name it with --model")
@@ -95,8 +92,8 @@ def prune(
     settings: Settings,
     device: torch.device,
     source: str,
-    resumed: Callable[[nn.Module], tuple[State, list[Reached]]] | None = None,
-) -> tuple[State, Plan, Iterator[Reached]]:
+    resumed: Callable[[nn.Module], tuple[State, list[PruneStep]]] | None = None,
+) -> tuple[State, Plan, Iterator[PruneStep]]:
     """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation.
 
     `resumed` says of a copy of the model how far it had come, by which points, where the way is gone on with.
@@ -113,9 +110,9 @@ def prune(
     teacher = logits(model, train.inputs).clone() if settings.distill else None
     onward, done = (None, []) if resumed is None else resumed(copy.deepcopy(model))
     if settings.acc_tradeoff is None:
-        points = pruning.prune(state, plan, train, validation, settings.seed, teacher, onward=onward)
-        return state, plan, (Reached(point) for point in points)
-    steps = prune_by_layer(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher, onward, done)
+        points = iterative.prune(state, plan, train, validation, settings.seed, teacher, onward=onward)
+        return state, plan, (PruneStep(point) for point in points)
+    steps = prune_layerwise(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher, onward, done)
     return state, plan, steps
 
 
@@ -132,7 +129,7 @@ def _check_names(wanted: Conf, settings: Settings, source: str) -> None:
         raise UserError(f"{source}: --mode global compares the scores of all layers; take one pruner, not several")
     for name in (wanted.pruners or {"": settings.pruner}).values():
         try:
-            criteria.find(name)
+            criteria.find_criterion(name)
         except UserError as error:
             raise UserError(f"{source if wanted.pruners else '--pruner'}: {error}") from error
 
@@ -149,15 +146,6 @@ def _check_left(wanted: Conf, model: nn.Module, source: str) -> None:
 def layer_counts(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
     """Per layer: weights in all, and kept."""
     return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
-
-
-def vouched(path: Path, model: str | None) -> None:
-    """A `UserError` where a checkpoint names code that the user has not named as well: it may be a stranger's file."""
-    named = checkpoint.read(path).model
-    if model is not None and model != named:
-        raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
-    if model is None and is_address(named) and not named.startswith("torchvision:"):
-        raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
 
 
 def measure(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:

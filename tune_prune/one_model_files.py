@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tune_prune import checkpoint, conf, masks
-from tune_prune.by_layer import Reached
+from tune_prune import conf
 from tune_prune.common import files
 from tune_prune.conf import Conf
 from tune_prune.one_model import Settings, layer_counts
-from tune_prune.plan import Plan
-from tune_prune.pruning import State
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.layerwise import PruneStep
+from tune_prune.pruning.plan import Plan
 
 
 def write(
@@ -21,7 +22,7 @@ def write(
     data: str,
     state: State,
     plan: Plan,
-    found: Sequence[Reached],
+    found: Sequence[PruneStep],
     settings: Settings,
     errors: tuple[float, float],
     start: Path | None,
@@ -53,7 +54,7 @@ def write(
     return summary
 
 
-def points_csv(plan: Plan, found: Sequence[Reached]) -> str:
+def points_csv(plan: Plan, found: Sequence[PruneStep]) -> str:
     """A row a point: errors in percent, loss in nats, seconds of wall-clock, the ratio of every layer by then."""
     head = ["round", "layer", "compression", "factor", "val_error", "val_loss", "reverted", "seconds"]
     rows = [[*head, *(f"ratio/{label}" for label in plan.ratios)]]
@@ -65,7 +66,7 @@ def points_csv(plan: Plan, found: Sequence[Reached]) -> str:
     return "\n".join(",".join(row) for row in rows) + "\n"
 
 
-def picture(name: str, found: Sequence[Reached]) -> bytes:
+def picture(name: str, found: Sequence[PruneStep]) -> bytes:
     """Validation error over factor, point by point, as a PNG; steps that were taken back are crossed."""
     from matplotlib.figure import Figure  # not on import: it takes half a second
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_prune import __version__, channels, checkpoint, criteria, masks, score_cache, storages
+from tune_prune import __version__, channels, storages
 from tune_prune.common.errors import UserError
 from tune_prune.config import Config
 from tune_prune.groups import Shape
 from tune_prune.knobs import Choice, Range
-from tune_prune.plan import Plan
-from tune_prune.pruning import Known
+from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import RunInfo
 from tune_prune.space import Space
 from tune_prune.tasks import task
@@ -122,7 +123,7 @@ def fingerprint(space: Space, info: RunInfo) -> str:
     return hashlib.sha256(repr((searched, goal, strategy)).encode()).hexdigest()
 
 
-def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> Known:
+def known_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:
     """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
-    device, names = torch.device(config.own_device), sorted(criteria.needs(space.pruners))
-    return score_cache.of_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
+    device, names = torch.device(config.own_device), sorted(criteria.required_statistics(space.pruners))
+    return statistics_cache.measure_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)

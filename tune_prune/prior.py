@@ -11,12 +11,11 @@ from dataclasses import replace
 
 import torch
 
-from tune_prune import sensitivity
 from tune_prune.curves import Curve, keeps
 from tune_prune.knobs import Choice, OwnKnob, Range
-from tune_prune.measure import draw_sample
-from tune_prune.pruning import Known
-from tune_prune.sensitivity import Cell
+from tune_prune.pruning import sensitivity
+from tune_prune.pruning.sensitivity import SensitivityJob
+from tune_prune.pruning.statistics import CachedStatistics, draw_sample
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 
@@ -51,7 +50,7 @@ def measure(
     ratios: Mapping[str, OwnKnob],
     pruner: str,
     device: torch.device,
-    known: Known | None = None,
+    known: CachedStatistics | None = None,
     images: int = IMAGES,
     granularity: str = "weight",
 ) -> dict[str, Curve]:
@@ -59,10 +58,10 @@ def measure(
     sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
     on = replace(task, validation=sample).to(device)
     dense = evaluate(on.dense_model(device), on.validation).loss
-    cells = [Cell(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]
+    cells = [SensitivityJob(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]
     found: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
     weights = {}
-    for sensed in sensitivity.untrained(on, cells, device, known):
+    for sensed in sensitivity.measure_without_retraining(on, cells, device, known):
         weights[sensed.cell.layer] = sensed.total
         found[sensed.cell.layer].append((sensed.kept / sensed.total, sensed.val_loss - dense))
     return {layer: Curve(weights[layer], *_fit(found[layer]), *_bounds(knob)) for layer, knob in ratios.items()}

@@ -5,8 +5,8 @@ import math
 import time
 from collections.abc import Sequence
 
-from tune_prune import masks
 from tune_prune.budget import Budget
+from tune_prune.pruning import masks
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen, Status

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from tune_prune import checkpoint, masks, pruning
 from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
 from tune_prune.front import Member
-from tune_prune.plan import Plan
-from tune_prune.pruning import Known, State, round_generator
+from tune_prune.pruning import checkpoint, iterative, masks
+from tune_prune.pruning.iterative import State, round_generator
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.space import to_plan
 from tune_prune.tasks.metrics import Evaluation, evaluate, logits
 from tune_prune.tasks.models import to_device
@@ -50,7 +51,7 @@ def refit(task: Task, state: State, plan: Plan, seed: int) -> Evaluation:
     if plan.distill:
         dense = task.dense_model(split.labels.device)
         teacher = torch.cat([task.teacher, logits(dense, task.validation.inputs)])
-    pruning.retrain(state, plan, plan.rounds, split, round_generator(seed, plan.rounds), teacher)
+    iterative.retrain(state, plan, plan.rounds, split, round_generator(seed, plan.rounds), teacher)
     measured = evaluate(state.model, split)
     if not math.isfinite(measured.loss):
         raise DivergedError(f"the loss became {measured.loss} at lr {plan.lr:g}")
@@ -77,16 +78,16 @@ class Refit:
 
 
 Each = Callable[
-    [Callable[[Task, Refit, torch.device, Known], None], Sequence[Refit]],
+    [Callable[[Task, Refit, torch.device, CachedStatistics], None], Sequence[Refit]],
     Iterable[tuple[Refit, Exception | None]],
 ]
 """What spreads members over workers, as `fanout.workers` does: each with None, or what it raised."""
 
 
-def work(task: Task, job: Refit, device: torch.device, known: Known) -> None:
+def work(task: Task, job: Refit, device: torch.device, known: CachedStatistics) -> None:
     """Refit one member, from file to file."""
     model, kept = checkpoint.restore(checkpoint.read(job.source), str(job.source))
-    state = pruning.start(to_device(model, device))
+    state = iterative.initial_state(to_device(model, device))
     for label, mask in kept.items():
         state.masks[label].copy_(mask)
     refit(task, state, job.plan, job.seed)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tune_prune import criteria, masks, score_cache
-from tune_prune.checkpoint import load_dense_model
 from tune_prune.common.errors import UserError
 from tune_prune.conf import Conf
 from tune_prune.keys import KNOBS
 from tune_prune.one_model import Settings, prune
-from tune_prune.plan import Plan
-from tune_prune.pruning import State
+from tune_prune.pruning import criteria, masks, statistics_cache
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.plan import Plan
 from tune_prune.retracing import Stage, retrace
 from tune_prune.space import to_plan
 from tune_prune.tasks import task
@@ -86,6 +86,6 @@ def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, sourc
     stages = [Stage(stage["trial"], stage["round"], stage) for stage in whole]
     known: dict[str, dict[str, Tensor]] = {}
     for stage in stages:
-        names = sorted(criteria.needs(to_plan(stage.params).pruners.values()))
-        known |= score_cache.of_dense(names, made.dense_model(device), made.train, Plan.sample)
+        names = sorted(criteria.required_statistics(to_plan(stage.params).pruners.values()))
+        known |= statistics_cache.measure_dense(names, made.dense_model(device), made.train, Plan.sample)
     return retrace(made, stages, notes["seed"], device, known)

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from tune_prune import pruning
 from tune_prune.ancestry import lineage
 from tune_prune.common.seeding import derive_seed
-from tune_prune.pruning import Known, State
+from tune_prune.pruning import iterative
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.records import TrialRecord
 from tune_prune.space import to_plan
 from tune_prune.tasks.task import Task
@@ -33,7 +34,9 @@ def stages_of(record: TrialRecord, round_: int, by_trial: Mapping[int, TrialReco
     return [Stage(trial.trial, upto, trial.params) for trial, upto in way]
 
 
-def retrace(task: Task, stages: Sequence[Stage], seed: int, device: torch.device, known: Known | None = None) -> State:
+def retrace(
+    task: Task, stages: Sequence[Stage], seed: int, device: torch.device, known: CachedStatistics | None = None
+) -> State:
     """Prune and retrain along the stages, from the dense model: the weights and masks at the end of the last one.
 
     `task` is on the device. `known` are the expensive statistics of the dense model, as a search has them. A stage
@@ -41,12 +44,12 @@ def retrace(task: Task, stages: Sequence[Stage], seed: int, device: torch.device
     the result is that of the search bit for bit, and with any other seed an independent repetition. Raises
     `DivergedError`.
     """
-    state, reached = pruning.start(task.dense_model(device)), dict[str, float]()
+    state, reached = iterative.initial_state(task.dense_model(device)), dict[str, float]()
     for stage in stages:
         plan = to_plan(stage.params)
         state.rounds_done = plan.rounds_within(reached)
         own = derive_seed(seed, stage.trial)
-        for point in pruning.prune(state, plan, task.train, task.validation, own, task.teacher, known):
+        for point in iterative.prune(state, plan, task.train, task.validation, own, task.teacher, known):
             reached = point.reached
             if point.round == stage.round:
                 break

@@ -12,8 +12,8 @@ from tune_prune.common.errors import UserError
 from tune_prune.model_commands import AsJson, Data, Device, Model, NoCode, silent
 
 if TYPE_CHECKING:
-    from tune_prune.pruning import Known
-    from tune_prune.sensitivity import Cell, Sensed
+    from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult
+    from tune_prune.pruning.statistics import CachedStatistics
     from tune_prune.tasks.task import Task
 
 
@@ -36,13 +36,13 @@ def sensitivity(
     """Prune each layer alone, over a grid of ratios; write the curves as CSV and picture."""
     from json import dumps
 
-    from tune_prune import masks, score_cache
-    from tune_prune import sensitivity as sensing
-    from tune_prune.checkpoint import load_dense_model
-    from tune_prune.criteria import needs
-    from tune_prune.measure import Context, draw_sample
-    from tune_prune.plan import Plan
-    from tune_prune.pruning import round_generator
+    from tune_prune.pruning import masks, statistics_cache
+    from tune_prune.pruning import sensitivity as sensing
+    from tune_prune.pruning.checkpoint import load_dense_model
+    from tune_prune.pruning.criteria import required_statistics
+    from tune_prune.pruning.iterative import round_generator
+    from tune_prune.pruning.plan import Plan
+    from tune_prune.pruning.statistics import Context, draw_sample
     from tune_prune.sensitivity_files import Table, fingerprint, picture
     from tune_prune.tasks import task
     from tune_prune.training.loop import steps_for, steps_per_epoch
@@ -51,7 +51,7 @@ def sensitivity(
     # where it goes is settled now: what is printed while Ray is there goes to Ray's log
     say = silent if json else partial(typer.echo, file=sys.stdout)
     on, pruners = pick_device(device), pruner.split(",")
-    statistics = needs(pruners)
+    statistics = required_statistics(pruners)
     for value in ratio or []:
         if not 0 <= value < 1:
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
@@ -59,18 +59,18 @@ def sensitivity(
     dense = made.dense_model(on)
     masks.require_layers(dense, layer or [], "--layer")
     steps = steps_for(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))
-    cells = sensing.grid(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
+    cells = sensing.make_jobs(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
     table = Table(out.absolute() / "sensitivity.csv", model, fingerprint(made.weights))
     missing = table.missing(cells)
     say(f"{len(cells)} points, {len(cells) - len(missing)} of them measured already; dense {made.dense.error:.2f} %")
     sample = draw_sample(made.train.to(on), Plan.sample, round_generator(seed, 1))
     context = Context(dense, sample, round_generator(seed, 1), say, only=layer or None)
-    known = score_cache.known(sorted(statistics), context) if missing else {}
+    known = statistics_cache.load_or_measure(sorted(statistics), context) if missing else {}
     if retrain:
         out.mkdir(parents=True, exist_ok=True)
         measured = _spread(made, missing, on.type, max_concurrent, known, out.absolute() / "ray.log")
     else:
-        measured = sensing.untrained(made.to(on), missing, on, known)
+        measured = sensing.measure_without_retraining(made.to(on), missing, on, known)
     for sensed in measured:
         table.add(sensed)
         at = f"layer {sensed.cell.layer}, {sensed.cell.pruner}, ratio {sensed.cell.ratio:g}"
@@ -82,13 +82,18 @@ def sensitivity(
 
 
 def _spread(
-    made: "Task", cells: "list[Cell]", device: str, max_concurrent: int | None, known: "Known", log: Path
-) -> "Iterator[Sensed]":
+    made: "Task",
+    cells: "list[SensitivityJob]",
+    device: str,
+    max_concurrent: int | None,
+    known: "CachedStatistics",
+    log: Path,
+) -> "Iterator[SensitivityResult]":
     """Measure cells that retrain, on Ray's workers."""
     from tune_prune.config import Config
     from tune_prune.fanout import results, workers
-    from tune_prune.sensitivity import retrained
+    from tune_prune.pruning.sensitivity import measure_retrained
 
     config = Config(budget=1, acc_tradeoff=0, device=device, max_concurrent=max_concurrent)
     with workers(made, config, known, log) as each:
-        yield from results(each(retrained, cells))
+        yield from results(each(measure_retrained, cells))

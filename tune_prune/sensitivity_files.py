@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.sensitivity import Cell, Sensed, curves
+from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult, group_curves
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-KEY = ["model", "weights", *(f.name for f in fields(Cell))]
-MEASURED = [f.name for f in fields(Sensed) if f.name != "cell"]
+KEY = ["model", "weights", *(f.name for f in fields(SensitivityJob))]
+MEASURED = [f.name for f in fields(SensitivityResult) if f.name != "cell"]
 
 Row = dict[str, str]
 
@@ -35,12 +35,12 @@ class Table:
         self._path, self._model, self._weights = path, model, weights
         self._rows = _read(path)
 
-    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+    def missing(self, cells: Iterable[SensitivityJob]) -> list[SensitivityJob]:
         """Those that no row is of."""
         there = {tuple(row[name] for name in KEY) for row in self._rows}
         return [cell for cell in cells if tuple(self._key(cell).values()) not in there]
 
-    def add(self, sensed: Sensed) -> None:
+    def add(self, sensed: SensitivityResult) -> None:
         """Append a row; the file is written whole."""
         measured = {name: repr(getattr(sensed, name)) for name in MEASURED}
         self._rows.append(self._key(sensed.cell) | measured)
@@ -50,12 +50,12 @@ class Table:
         writer.writerows(self._rows)
         files.write_text(self._path, text.getvalue())
 
-    def of_this_model(self) -> list[Sensed]:
+    def of_this_model(self) -> list[SensitivityResult]:
         """Every row of this model, as what was measured."""
         mine = [row for row in self._rows if (row["model"], row["weights"]) == (self._model, self._weights)]
         return [_sensed(row) for row in mine]
 
-    def _key(self, cell: Cell) -> Row:
+    def _key(self, cell: SensitivityJob) -> Row:
         values = {name: value if isinstance(value, str) else repr(value) for name, value in asdict(cell).items()}
         return {"model": self._model, "weights": self._weights} | values
 
@@ -76,19 +76,21 @@ def _read(path: Path) -> list[Row]:
     return rows
 
 
-def _sensed(row: Row) -> Sensed:
-    cell = Cell(row["layer"], row["pruner"], float(row["ratio"]), int(row["steps"]), float(row["lr"]), int(row["seed"]))
+def _sensed(row: Row) -> SensitivityResult:
+    cell = SensitivityJob(
+        row["layer"], row["pruner"], float(row["ratio"]), int(row["steps"]), float(row["lr"]), int(row["seed"])
+    )
     kept, total = int(row["kept"]), int(row["total"])
-    return Sensed(cell, kept, total, float(row["val_error"]), float(row["val_loss"]), float(row["seconds"]))
+    return SensitivityResult(cell, kept, total, float(row["val_error"]), float(row["val_loss"]), float(row["seconds"]))
 
 
-def picture(path: Path, title: str, found: Iterable[Sensed], dense_error: float) -> None:
+def picture(path: Path, title: str, found: Iterable[SensitivityResult], dense_error: float) -> None:
     """Draw validation error in percent over the ratio, a curve a layer and pruner, as a PNG."""
     from matplotlib.figure import Figure  # not on import: it takes half a second
 
     figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for number, ((layer, pruner), row) in enumerate(curves(found).items()):
+    for number, ((layer, pruner), row) in enumerate(group_curves(found).items()):
         line = "o-" if number < len(OKABE_ITO) else "s--"
         keep = [1 - sensed.cell.ratio for sensed in row]
         errors = [sensed.val_error for sensed in row]

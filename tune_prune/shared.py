@@ -10,7 +10,7 @@ import torch
 
 from tune_prune import multiply_adds
 from tune_prune.limits import Limits
-from tune_prune.pruning import Known
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.splits import Split, as_float
@@ -42,7 +42,7 @@ class Shared:
         limits: Limits,
         device: str,
         threads: int,
-        known: Known | None = None,
+        known: CachedStatistics | None = None,
         timeout: float | None = None,
     ) -> "Shared":
         """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
@@ -77,7 +77,7 @@ class Shared:
         task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
         return task.to(torch.device(self.device))
 
-    def statistics(self) -> Known:
+    def statistics(self) -> CachedStatistics:
         """What was measured on the dense model, on the workers' device."""
         device = torch.device(self.device)
         return {

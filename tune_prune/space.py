@@ -11,7 +11,7 @@ from tune_prune.curves import Curve
 from tune_prune.groups import Group, Part, Shape
 from tune_prune.keys import pruner
 from tune_prune.knobs import Choice, Knob, OwnKnob, Range
-from tune_prune.plan import Plan
+from tune_prune.pruning.plan import Plan
 from tune_prune.strategy import Economy, Finish, Prior
 
 

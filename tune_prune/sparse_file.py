@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tune_prune import masks
-from tune_prune.checkpoint import Checkpoint, read_tensors
 from tune_prune.common.errors import UserError
+from tune_prune.pruning import masks
+from tune_prune.pruning.checkpoint import Checkpoint, read_tensors
 
 FORMS = ("bits", "gaps")
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from tune_prune import pareto
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest
+from tune_prune.pruning.sensitivity import SensitivityResult
 from tune_prune.records import MARK, TrialRecord
 from tune_prune.results import NOTHING, RunInfo, entry, rounded_up
-from tune_prune.sensitivity import Sensed
 
 
 def hypervolume_of(records: Sequence[TrialRecord], info: RunInfo) -> float:
@@ -27,7 +27,7 @@ def summarize(
     wall_seconds: float,
     cpu_seconds: float,
     lost: int = 0,
-    hardest: Sensed | None = None,
+    hardest: SensitivityResult | None = None,
     confirmed: Mapping[str, Confirmed] = NOTHING,
 ) -> dict[str, object]:
     """What summary.json says; only types that JSON has, so an infinite factor is None.

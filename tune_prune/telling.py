@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from tune_prune import checkpoint, masks, obstacle, outputs, plots, records, report
+from tune_prune import obstacle, outputs, plots, records, report
 from tune_prune.confidence import Confirmed
 from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
 from tune_prune.limits import Limits
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.records import TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen

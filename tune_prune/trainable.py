@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_prune import checkpoint, multiply_adds, records, sparse_file
+from tune_prune import multiply_adds, records, sparse_file
 from tune_prune.ancestry import Start
-from tune_prune.checkpoint import Checkpoint
 from tune_prune.common.errors import UserError
 from tune_prune.latency import Latency
-from tune_prune.plan import Plan
-from tune_prune.pruning import Point, State, prune, start
+from tune_prune.pruning import checkpoint
+from tune_prune.pruning.checkpoint import Checkpoint
+from tune_prune.pruning.iterative import Point, State, initial_state, prune
+from tune_prune.pruning.plan import Plan
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.shared import Shared
 from tune_prune.space import to_plan
@@ -82,7 +83,7 @@ class PruneTrainable(tune.Trainable):
 
         Rounds that are behind it are not run again.
         """
-        state = start(self._task.dense_model(torch.device(self._shared.device)))
+        state = initial_state(self._task.dense_model(torch.device(self._shared.device)))
         saved = self._cut_off()
         if saved is not None:
             state.rounds_done = self._points[-1].round

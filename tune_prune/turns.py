@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_prune import ancestry, finishing, masks
+from tune_prune import ancestry, finishing
 from tune_prune.budget import Budget
 from tune_prune.knobs import Choice, Knob
 from tune_prune.ledger import Ledger
 from tune_prune.limits import Limits
+from tune_prune.pruning import masks
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.recovery import Recovery, pairs
 from tune_prune.rounds import Store

@@ -15,8 +15,8 @@ from multiprocessing.synchronize import Barrier
 import torch
 from common import write
 
-from tune_prune import masks
-from tune_prune.checkpoint import load_dense_model
+from tune_prune.pruning import masks
+from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks import task
 from tune_prune.training.loop import fit, steps_per_epoch
 from tune_prune.training.optim import Recipe

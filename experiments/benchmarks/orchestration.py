@@ -20,7 +20,7 @@ from common import write
 from matplotlib.figure import Figure
 
 from tune_prune import cli, records, tuning
-from tune_prune.pruning import Point
+from tune_prune.pruning.iterative import Point
 from tune_prune.trainable import PruneTrainable
 
 OURS = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build, to_device

@@ -14,9 +14,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["tune_prune"]):
-    from tune_prune import checkpoint, conf, masks, one_model, space_file, sparse_file
     from tune_prune.errors import UserError
     from tune_prune.models import build
+
+    from tune_prune import checkpoint, conf, masks, one_model, space_file, sparse_file
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

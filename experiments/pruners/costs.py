@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from tune_prune import criteria
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample
-from tune_prune.plan import Plan
+from tune_prune.pruning import criteria
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks import task
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def seconds(made: task.Task, pruner: str, runs: int) -> list[float]:
     for seed in range(runs):
         ready = context(made, seed)
         began = time.perf_counter()
-        criteria.score(dict.fromkeys(prunable(ready.model), pruner), ready)
+        criteria.score_layers(dict.fromkeys(prunable(ready.model), pruner), ready)
         found.append(time.perf_counter() - began)
     return found
 

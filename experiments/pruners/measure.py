@@ -4,7 +4,8 @@
     python experiments/pruners/measure.py points.csv lenet5 1 0.9 0.99    # a part: model, epochs, ratios of one layer
 
 One row a measurement: error in percent and loss on the 10,000 validation images; `seconds` to score, prune, retrain
-and evaluate, without the expensive scores, which are measured once (`tune_prune/score_cache.py`). Two processes.
+and evaluate, without the expensive scores, which are measured once
+(`tune_prune/pruning/statistics_cache.py`). Two processes.
 """
 
 import csv
@@ -16,12 +17,12 @@ from typing import NamedTuple
 
 import torch
 
-from tune_prune import checkpoint, criteria, pruning, score_cache
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample
-from tune_prune.plan import Plan
-from tune_prune.pruning import round_generator
+from tune_prune.pruning import checkpoint, criteria, iterative, statistics_cache
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.iterative import round_generator
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks import task
 
 MODELS = ("lenet_300_100", "lenet5")
@@ -64,14 +65,14 @@ def measure(cell: Cell) -> list[object]:
     labels = list(prunable(made.dense_model(CPU))) if cell.layer == "all" else [cell.layer]
     sample = draw_sample(made.train, Plan.sample, round_generator(cell.seed, 1))
     context = Context(made.dense_model(CPU), sample, round_generator(cell.seed, 1), only=labels)
-    known = score_cache.known(sorted(criteria.needs([cell.pruner])), context)
+    known = statistics_cache.load_or_measure(sorted(criteria.required_statistics([cell.pruner])), context)
     plan = Plan(
         dict.fromkeys(labels, cell.ratio),
         dict.fromkeys(labels, cell.pruner),
         final_steps=cell.epochs * STEPS_OF_AN_EPOCH,
     )
-    state = pruning.start(made.dense_model(CPU))
-    point = next(pruning.prune(state, plan, made.train, made.validation, cell.seed, known=known))
+    state = iterative.initial_state(made.dense_model(CPU))
+    point = next(iterative.prune(state, plan, made.train, made.validation, cell.seed, known=known))
     return [*cell, point.error, point.loss, round(point.seconds, 3)]
 
 

@@ -8,11 +8,11 @@ steps get shorter towards the end.
 
 import torch
 
-from tune_prune import gates, masks
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample
-from tune_prune.plan import Plan
+from tune_prune.pruning import gates, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks import task
 from tune_prune.tasks.metrics import evaluate
 
@@ -28,7 +28,7 @@ def errors(made: task.Task, scores: dict[str, torch.Tensor]) -> list[str]:
     found = []
     for ratio in RATIOS:
         model = made.dense_model(CPU)
-        dense = masks.dense(model)
+        dense = masks.dense_masks(model)
         masks.apply(model, {label: masks.shrink(dense[label], scores[label], ratio) for label in dense})
         found.append(f"{evaluate(model, made.validation).error:.1f}")
     return found
@@ -45,7 +45,9 @@ def main() -> None:
             for way, strength, falling in SETTINGS:
                 gates.STRENGTH = strength
                 context = Context(made.dense_model(CPU), sample, torch.Generator().manual_seed(1))
-                factors = {label: factor.abs() for label, factor in gates.learn(context, slope, way, falling).items()}
+                factors = {
+                    label: factor.abs() for label, factor in gates.learn_gates(context, slope, way, falling).items()
+                }
                 middle = torch.cat([factor.flatten() for factor in factors.values()]).median()
                 course = ", falling" if falling else ""
                 said = f"strength {strength:g}, way {way:g}{course}: median |f| {middle:.2f}"

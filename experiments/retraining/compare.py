@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import torch
 
-from tune_prune import pruning
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.plan import Plan
+from tune_prune.pruning import iterative
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import task
 
 RATIOS = {"1": 0.5, "4": 0.95, "8": 0.99, "10": 0.93, "12": 0.6}
@@ -39,8 +39,8 @@ def run(made: task.Task, name: str, change: Mapping[str, float | int | str]) -> 
     pruner = str(settings.pop("pruner", "mag"))
     plan = Plan(RATIOS, dict.fromkeys(RATIOS, pruner), **settings)  # type: ignore[arg-type]
     began = time.perf_counter()
-    state = pruning.start(made.dense_model(CPU))
-    points = list(pruning.prune(state, plan, made.train, made.validation, 1, made.teacher))
+    state = iterative.initial_state(made.dense_model(CPU))
+    points = list(iterative.prune(state, plan, made.train, made.validation, 1, made.teacher))
     seconds = time.perf_counter() - began
     rounds = "  ".join(f"{point.factor:.1f}x {point.error:.2f}" for point in points[:-1])
     last = points[-1]

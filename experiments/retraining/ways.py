@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tune_prune import masks, pruning
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.plan import Plan
-from tune_prune.pruning import State
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.iterative import State
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import task
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def go(
             distill=0.7, temperature=temperature,
         )  # fmt: skip
         state.rounds_done = 0
-        (point,) = pruning.prune(state, plan, made.train, made.validation, 100 + number, made.teacher)
+        (point,) = iterative.prune(state, plan, made.train, made.validation, 100 + number, made.teacher)
         found.append(f"{masks.factor(point.compression):.1f}x {point.error:.2f}")
     return "  ".join(found)
 
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
     for case in CASES:
         made, _ = task.prepare_task(case.model, load_dense_model(case.model, None, "ways.py"), "mnist", CPU)
-        start = pruning.start(made.dense_model(CPU))
+        start = iterative.initial_state(made.dense_model(CPU))
         go(made, start, case.begin, 2, case.hasty[0], case)
         for end in case.ends:
             factor = masks.factor(_compression(start, end))

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_prune import masks, records, storages
+from tune_prune import records, storages
 from tune_prune.budget import Budget
 from tune_prune.limits import Limits
 from tune_prune.progress import Progress
+from tune_prune.pruning import masks
 from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.results import RunInfo
 from tune_prune.screen import Screen

@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from plain import dense, plan
 from torch import Tensor
 
-from tune_prune import masks, pruning
+from tune_prune.pruning import iterative, masks
 
 CPU = torch.device("cpu")
 FACTORS = [2.0 * 50 ** (i / 11) for i in range(12)]
@@ -81,8 +81,8 @@ def main() -> None:
             trial = study.ask()
             drawn = rule is None
             ratios = {la: trial.suggest_float(la, 0, 0.995) for la in weights} if drawn else next(rule)  # type: ignore[arg-type]
-            state = pruning.start(made.dense_model(CPU))
-            *_, point = pruning.prune(state, plan(ratios), made.train, made.validation, seed * 1000 + number)
+            state = iterative.initial_state(made.dense_model(CPU))
+            *_, point = iterative.prune(state, plan(ratios), made.train, made.validation, seed * 1000 + number)
             study.tell(trial, [point.compression, point.error])
             before, used = used, time.process_time()
             writer.writerow([number, used - before, point.compression, point.error])

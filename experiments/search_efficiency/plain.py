@@ -23,9 +23,9 @@ from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_prune import masks, pruning
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.plan import Plan
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import task
 
 PROTOCOL: dict[str, Any] = {"rounds": 4, "steps": 390, "final_steps": 390, "lr": 0.067}
@@ -52,9 +52,9 @@ def layers(made: task.Task) -> list[str]:
 def objective(config: dict[str, float], made: task.Task) -> None:
     """One trial, in a process of its own, as Ray runs functions: what it took to start is the trial's."""
     torch.set_num_threads(1)
-    state = pruning.start(made.dense_model(torch.device("cpu")))
+    state = iterative.initial_state(made.dense_model(torch.device("cpu")))
     chosen = plan({name.removeprefix("ratio_"): ratio for name, ratio in config.items()})
-    for point in pruning.prune(state, chosen, made.train, made.validation, 0):
+    for point in iterative.prune(state, chosen, made.train, made.validation, 0):
         tune.report({"compression": point.compression, "val_error": point.error, "cpu": time.process_time()})
 
 

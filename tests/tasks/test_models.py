@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from toys import Conv, fault, mlp
 
-from tune_prune.masks import prunable
+from tune_prune.pruning.masks import prunable
 from tune_prune.tasks import models
 
 SIZES = {

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from toys import Conv, fault, images, mlp
 
-from tune_prune import checkpoint
-from tune_prune.checkpoint import load_dense_model
+from tune_prune.pruning import checkpoint
+from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import models
 from tune_prune.tasks.splits import Data, Split

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from toys import fault
 
-from tune_prune import masks, space_file
+from tune_prune import space_file
 from tune_prune.knobs import Range
+from tune_prune.pruning import masks
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import Conv, Tied, fault, mlp, seeded
 
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Data, Split, as_float
@@ -79,7 +79,7 @@ def test_fit_learns(toy_data: Data) -> None:
 @pytest.mark.parametrize("factory", [mlp, Conv, Tied])
 def test_removed_weights_stay_exactly_zero(toy_data: Data, factory: type[nn.Module]) -> None:
     model = factory()
-    found = {k: masks.shrink(m, torch.rand(m.shape), 0.7) for k, m in masks.dense(model).items()}
+    found = {k: masks.shrink(m, torch.rand(m.shape), 0.7) for k, m in masks.dense_masks(model).items()}
     layers = masks.prunable(model)
     fit(model, toy_data.train, HARD, seeded(0))  # not zero, and with a way to go
     masks.apply(model, found)
@@ -98,7 +98,7 @@ def test_removed_weights_stay_exactly_zero(toy_data: Data, factory: type[nn.Modu
 
 def test_masks_of_ones_change_nothing(toy_data: Data) -> None:
     model = mlp()
-    pairs = list(zip(masks.prunable(model).values(), masks.dense(model).values(), strict=True))
+    pairs = list(zip(masks.prunable(model).values(), masks.dense_masks(model).values(), strict=True))
     fit(model, toy_data.train, HARD, seeded(3), masks=pairs)
     assert torch.equal(weights_of(model), trained(toy_data, HARD))
 

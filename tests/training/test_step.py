@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from toys import mlp, seeded
 
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import SGD, Recipe
 from tune_prune.training.step import WARM_UP, RecordedStep, Step, can_record

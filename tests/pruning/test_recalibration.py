@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from toys import Conv, seeded
 
-from tune_prune import masks, pruning
-from tune_prune.norms import IMAGES, reestimate
-from tune_prune.plan import Plan
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.recalibration import IMAGES, recalibrate
 from tune_prune.tasks.splits import Data, as_float
 
 
@@ -25,7 +25,7 @@ class Norms(nn.Module):
 def test_means_and_variances_of_what_each_layer_sees() -> None:
     model, inputs = Norms(), 3 + 2 * torch.randn(60, 3, generator=seeded(0))
     model.train()(inputs)  # so that they are something else
-    reestimate(model, inputs)
+    recalibrate(model, inputs)
     first, _, linear, second = model.parts
     assert torch.allclose(first.running_mean, inputs.mean(0), atol=1e-5)
     assert torch.allclose(first.running_var, inputs.var(0), atol=1e-5)
@@ -39,7 +39,7 @@ def test_means_and_variances_of_what_each_layer_sees() -> None:
 
 def test_of_several_batches_the_mean() -> None:
     model, inputs = Norms(), torch.randn(60, 3, generator=seeded(0))
-    reestimate(model, inputs, batch_size=20)
+    recalibrate(model, inputs, batch_size=20)
     assert torch.allclose(model.parts[0].running_mean, inputs.mean(0), atol=1e-5)
     assert torch.allclose(
         model.parts[0].running_var, torch.stack([p.var(0) for p in inputs.split(20)]).mean(0), atol=1e-5
@@ -50,14 +50,14 @@ def test_of_several_batches_the_mean() -> None:
 def test_too_few_images_change_nothing(n: int) -> None:
     model = Norms()
     before = copy.deepcopy(model.state_dict())
-    reestimate(model, torch.randn(n, 3))
+    recalibrate(model, torch.randn(n, 3))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_network_that_was_pruned_but_not_retrained(toy_data: Data) -> None:
-    state = pruning.start(Conv())
+    state = iterative.initial_state(Conv())
     plan = Plan({"features.0": 0.7}, {"features.0": "mag"}, rounds=1)
-    next(pruning.prune(state, plan, toy_data.train, toy_data.validation, 0))
+    next(iterative.prune(state, plan, toy_data.train, toy_data.validation, 0))
     sample = as_float(toy_data.train.inputs)
     assert len(sample) <= IMAGES  # so that all of the toy's images are in it
     seen = state.model.features[0](sample)

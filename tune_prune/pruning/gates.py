@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, statistics
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.tasks.splits import as_float
 
 STEPS = 300
@@ -30,7 +30,7 @@ draws as hard to the end; with less, what is needed is not told from what is not
 Penalty = Callable[[Tensor], Tensor]
 
 
-def learn(context: Context, slope: Penalty, way: float, falling: bool = False) -> dict[str, Tensor]:
+def learn_gates(context: Context, slope: Penalty, way: float, falling: bool = False) -> dict[str, Tensor]:
     """Factors per layer after `STEPS` steps on cross-entropy plus `STRENGTH` times the penalty with this slope.
 
     `way` is how far a factor could go in all steps together; with `falling` the steps get shorter in proportion to
@@ -62,10 +62,10 @@ def learn(context: Context, slope: Penalty, way: float, falling: bool = False) -
 @statistics.register("l1_gate")
 def l1_gate(context: Context) -> dict[str, Tensor]:
     """Factors learned under an L1 penalty: all are drawn to 0 equally hard."""
-    return learn(context, torch.sign, way=L1_WAY, falling=True)
+    return learn_gates(context, torch.sign, way=L1_WAY, falling=True)
 
 
 @statistics.register("l2_gate")
 def l2_gate(context: Context) -> dict[str, Tensor]:
     """Factors learned under an L2 penalty: the larger, the harder they are drawn to 0, and so it takes longer."""
-    return learn(context, lambda gate: gate, way=L2_WAY)
+    return learn_gates(context, lambda gate: gate, way=L2_WAY)

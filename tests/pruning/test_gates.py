@@ -2,11 +2,11 @@ import torch
 from torch import nn
 from toys import mlp, seeded
 
-from tune_prune import gates, masks
-from tune_prune.checkpoint import load_dense_model
-from tune_prune.criteria import score
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample
+from tune_prune.pruning import gates, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.criteria import score_layers
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data, Split
@@ -41,12 +41,12 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
     gone: dict[str, set[int]] = {}
     for name in ("mag", "l1", "l2", "random"):
         dense = load_dense_model("lenet5", None, "test")
-        scores = score(dict.fromkeys(prunable(dense), name), Context(dense, sample, seeded(0)))
+        scores = score_layers(dict.fromkeys(prunable(dense), name), Context(dense, sample, seeded(0)))
         gone[name] = set(scores["8"].flatten().argsort()[:144_000].tolist())
         errors[name] = []
         for ratio in (0.4, 0.5, 0.6):
             model = load_dense_model("lenet5", None, "test")
-            made = masks.dense(model)
+            made = masks.dense_masks(model)
             masks.apply(model, {label: masks.shrink(made[label], scores[label], ratio) for label in made})
             errors[name].append(evaluate(model, validation).error)
     for name in ("l1", "l2"):

@@ -24,8 +24,8 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj").
     """
     weights: dict[str, Tensor] = {}
-    for label, module in _labelled(model):
-        for part, weight in _own(module):
+    for label, module in _labelled_modules(model):
+        for part, weight in _module_weights(module):
             if not any(weight is seen for seen in weights.values()):
                 a_position = isinstance(model, nn.Sequential) and "/" not in label
                 between = "" if not part or not label else "/" if a_position else "."
@@ -33,7 +33,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _module_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights of a module itself that can be pruned: those of a layer have no name of their own."""
     if isinstance(module, PRUNABLE):
         yield "", module.weight
@@ -44,7 +44,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield part, weight
 
 
-def _labelled(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if not isinstance(model, nn.Sequential):
         yield from model.named_modules()
         return
@@ -59,7 +59,7 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {label: tuple(weight.shape) for label, weight in prunable(model).items()}
 
 
-def transposed(model: nn.Module) -> set[str]:
+def transposed_layers(model: nn.Module) -> set[str]:
     """The layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
     kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     theirs = [module.weight for module in model.modules() if isinstance(module, kinds)]
@@ -74,7 +74,7 @@ def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None
             raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {format_names(layers)}")
 
 
-def dense(model: nn.Module) -> dict[str, Tensor]:
+def dense_masks(model: nn.Module) -> dict[str, Tensor]:
     """Masks that keep everything."""
     return {label: torch.ones_like(weight).requires_grad_(False) for label, weight in prunable(model).items()}
 
@@ -114,7 +114,7 @@ def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     return {label: (int(torch.count_nonzero(mask)), mask.numel()) for label, mask in masks.items()}
 
 
-def reached(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str, float]:
+def actual_ratios(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str, float]:
     """The ratios asked for by layer, and where a mask had removed more before, the ratio that removes as much."""
     counts = kept_counts({label: masks[label] for label in asked})
     return {
@@ -123,7 +123,7 @@ def reached(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str
     }
 
 
-def pooled(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> float:
+def global_ratio(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> float:
     """The one ratio asked for of these layers together, or the one that removes as many as the masks do."""
     ratio = next(iter(asked.values()))
     counts = kept_counts({label: masks[label] for label in asked}).values()

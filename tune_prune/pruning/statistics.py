@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.registry import Registry
-from tune_prune.masks import prunable
+from tune_prune.pruning.masks import prunable
 from tune_prune.tasks.splits import Split, as_float
 
 
@@ -111,3 +111,7 @@ def noise(context: Context) -> dict[str, Tensor]:
         label: torch.rand(weight.shape, generator=context.generator).to(weight.device)
         for label, weight in prunable(context.model).items()
     }
+
+
+CachedStatistics = Mapping[str, Mapping[str, Tensor]]
+"""Statistics by name and layer label."""

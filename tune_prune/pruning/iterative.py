@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, granularity, masks, norms
-from tune_prune.dropout import scaled_dropout
-from tune_prune.measure import Context, draw_sample
-from tune_prune.plan import Plan
+from tune_prune.pruning import criteria, granularity, masks, recalibration
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.recalibration import scaled_dropout
+from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.splits import Split
 from tune_prune.training.loop import DivergedError, fit
-
-Known = Mapping[str, Mapping[str, Tensor]]
-"""Statistics by name and layer label."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,9 @@ class State:
     rounds_done: int = 0
 
 
-def start(model: nn.Module) -> State:
+def initial_state(model: nn.Module) -> State:
     """The state before the first round: nothing removed."""
-    return State(model, masks.dense(model))
+    return State(model, masks.dense_masks(model))
 
 
 def round_generator(seed: int, round_: int) -> torch.Generator:
@@ -69,32 +66,37 @@ def round_generator(seed: int, round_: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + round_) % 2**63)
 
 
-def put_back(state: State, earlier: State) -> None:
+def restore_state(state: State, earlier: State) -> None:
     """Give a state the weights and masks of a copy made earlier; the rounds done stay counted."""
     state.model.load_state_dict(earlier.model.state_dict())
     state.masks = {label: mask.clone() for label, mask in earlier.masks.items()}
 
 
 def prune_once(
-    state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, known: Known | None = None
+    state: State,
+    plan: Plan,
+    round_: int,
+    train: Split,
+    generator: torch.Generator,
+    known: CachedStatistics | None = None,
 ) -> None:
     """Measure, score and mask: bring the state to the ratios of a round, without retraining.
 
     Running statistics of batch norms are measured anew on the sample that the scores are from.
     """
     sample = draw_sample(train, plan.sample, generator)
-    scores = criteria.score(plan.pruners, Context(state.model, sample, generator, known=known or {}))
+    scores = criteria.score_layers(plan.pruners, Context(state.model, sample, generator, known=known or {}))
     before = masks.compression(state.masks)
     state.masks |= _shrunk(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
-        norms.reestimate(state.model, sample.inputs)
+        recalibration.recalibrate(state.model, sample.inputs)
 
 
 def _shrunk(state: State, plan: Plan, ratios: Mapping[str, float], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The masks of the layers with these ratios, brought there."""
     own = {label: state.masks[label] for label in ratios}
-    turned = masks.transposed(state.model)
+    turned = masks.transposed_layers(state.model)
     if plan.mode == "global" and ratios:
         return granularity.remove(own, scores, next(iter(ratios.values())), plan.granularity, turned)
     return {
@@ -124,7 +126,7 @@ def prune(
     validation: Split,
     seed: int,
     teacher: Tensor | None = None,
-    known: Known | None = None,
+    known: CachedStatistics | None = None,
     onward: State | None = None,
 ) -> Iterator[Point]:
     """Go through the rounds that the state has not done yet, and yield a point after each.
@@ -135,12 +137,12 @@ def prune(
     """
     unpruned = copy.deepcopy(state) if plan.reload else None
     if onward is not None:
-        put_back(state, onward)
+        restore_state(state, onward)
         state.rounds_done = onward.rounds_done
     for round_ in range(state.rounds_done + 1, plan.rounds + 1):
         began = time.perf_counter()
         if unpruned is not None:
-            put_back(state, unpruned)
+            restore_state(state, unpruned)
         generator = round_generator(seed, round_)
         prune_once(state, plan, round_, train, generator, known)
         retrain(state, plan, round_, train, generator, teacher)
@@ -155,6 +157,6 @@ def prune(
             error=measured.error,
             loss=measured.loss,
             seconds=time.perf_counter() - began,
-            ratios=masks.reached(state.masks, asked),
-            pooled=masks.pooled(state.masks, asked) if plan.mode == "global" and asked else None,
+            ratios=masks.actual_ratios(state.masks, asked),
+            pooled=masks.global_ratio(state.masks, asked) if plan.mode == "global" and asked else None,
         )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tune_prune import masks
 from tune_prune.common.registry import Registry
+from tune_prune.pruning import masks
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def remove(
     alive = {label: turned[label].reshape(-1, units[label].size).count_nonzero(1) for label in before}
     total = sum(mask.numel() for mask in before.values())
     removed = total - sum(int(count.sum()) for count in alive.values())
-    sizes = torch.cat([_free(units[label], alive[label]) for label in before])
+    sizes = torch.cat([_removable(units[label], alive[label]) for label in before])
     gone = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
-    gone[_first(units, sizes, masks.count_removed(ratio, total) - removed)] = True
+    gone[_choose_units(units, sizes, masks.count_removed(ratio, total) - removed)] = True
     found = {}
     for label, part in zip(before, gone.split([len(count) for count in alive.values()]), strict=True):
         out = part.repeat_interleave(units[label].size).view(turned[label].shape)
@@ -111,7 +111,7 @@ def _turn(weight: Tensor, transposed: bool) -> Tensor:
     return weight.transpose(0, 1) if transposed else weight
 
 
-def _free(units: Units, alive: Tensor) -> Tensor:
+def _removable(units: Units, alive: Tensor) -> Tensor:
     """How many weights each unit has to give, 0 for the one that a layer keeps."""
     if units.size == 1 or not alive.any():
         return alive
@@ -120,7 +120,7 @@ def _free(units: Units, alive: Tensor) -> Tensor:
     return free
 
 
-def _first(units: Mapping[str, Units], sizes: Tensor, wanted: int) -> Tensor:
+def _choose_units(units: Mapping[str, Units], sizes: Tensor, wanted: int) -> Tensor:
     """The units that go first, whose weights in all come nearest to what is wanted; of equally near ones fewer."""
     there = sizes.nonzero().flatten()
     score, rank = (torch.cat([getattr(one, name) for one in units.values()])[there] for name in ("score", "rank"))

@@ -5,6 +5,7 @@ one JSON text under `tune_prune`: the model's name and notes. A dense model is a
 """
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tune_prune import masks
 from tune_prune.common import files
+from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.pruning import masks
 from tune_prune.tasks.models import build, pretrained_path
 
 
@@ -96,7 +98,7 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
     load_weights(model, checkpoint, source)
-    full = masks.dense(model)
+    full = masks.dense_masks(model)
     for label, kept in checkpoint.masks.items():
         if label not in full or full[label].shape != kept.shape:
             raise UserError(f"{source}: mask of layer {label} does not fit model {checkpoint.model}")
@@ -122,3 +124,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
 
 def _fits(ours: Tensor | None, theirs: Tensor | None) -> bool:
     return ours is not None and theirs is not None and ours.shape == theirs.shape
+
+
+def check_trusted(path: Path, model: str | None) -> None:
+    """A `UserError` where a checkpoint names code that the user has not named as well: it may be a stranger's file."""
+    named = read(path).model
+    if model is not None and model != named:
+        raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
+    if model is None and is_address(named) and not named.startswith("torchvision:"):
+        raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")

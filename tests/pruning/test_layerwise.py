@@ -4,9 +4,9 @@ import pytest
 import torch
 from toys import mlp
 
-from tune_prune import masks, pruning
-from tune_prune.by_layer import prune_by_layer
-from tune_prune.plan import Plan
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.layerwise import prune_layerwise
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
 from tune_prune.training.loop import fit
@@ -16,10 +16,10 @@ RATIOS = {"2": 0.8, "4": 0.6}
 
 
 @pytest.fixture
-def trained(toy_data: Data) -> pruning.State:
+def trained(toy_data: Data) -> iterative.State:
     model = mlp()
     fit(model, toy_data.train, Recipe(60, 0.1, batch_size=40), torch.Generator().manual_seed(0))
-    return pruning.start(model)
+    return iterative.initial_state(model)
 
 
 def plan(rounds: int, steps: int = 5) -> Plan:
@@ -27,8 +27,8 @@ def plan(rounds: int, steps: int = 5) -> Plan:
     return Plan(RATIOS, pruners, rounds=rounds, schedule="linear", steps=steps, final_steps=steps, batch_size=40)
 
 
-def test_with_room_every_layer_takes_every_step(trained: pruning.State, toy_data: Data) -> None:
-    steps = list(prune_by_layer(trained, plan(2), toy_data.train, toy_data.validation, 1, tradeoff=100))
+def test_with_room_every_layer_takes_every_step(trained: iterative.State, toy_data: Data) -> None:
+    steps = list(prune_layerwise(trained, plan(2), toy_data.train, toy_data.validation, 1, tradeoff=100))
     assert [(step.point.round, step.layer, step.reverted) for step in steps] == [
         (1, "2", False), (1, "4", False), (2, "2", False), (2, "4", False)
     ]  # fmt: skip
@@ -39,29 +39,29 @@ def test_with_room_every_layer_takes_every_step(trained: pruning.State, toy_data
     assert steps[-1].point.compression == masks.compression(trained.masks)
 
 
-def test_a_step_that_costs_too_much_is_taken_back_bit_for_bit(trained: pruning.State, toy_data: Data) -> None:
+def test_a_step_that_costs_too_much_is_taken_back_bit_for_bit(trained: iterative.State, toy_data: Data) -> None:
     error = evaluate(trained.model, toy_data.validation).error
     was = copy.deepcopy(trained)
     # no retraining, and 80 % of the first layer in one step: it hurts; nothing may
-    steps = list(prune_by_layer(trained, plan(1, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=-error))
+    steps = list(prune_layerwise(trained, plan(1, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=-error))
     assert [(step.layer, step.reverted) for step in steps] == [("2", True), ("4", True)]
     for key, value in was.model.state_dict().items():
         assert torch.equal(trained.model.state_dict()[key], value)
     assert all(torch.equal(trained.masks[label], was.masks[label]) for label in was.masks)
 
 
-def test_the_others_go_on(trained: pruning.State, toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_others_go_on(trained: iterative.State, toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     # the first layer hurts whatever it does, the second never
-    plain = pruning.prune_once
+    plain = iterative.prune_once
 
-    def harmful(state: pruning.State, one: Plan, *rest: object) -> None:
+    def harmful(state: iterative.State, one: Plan, *rest: object) -> None:
         plain(state, one, *rest)
         if "2" in one.ratios:
             with torch.no_grad():
                 masks.prunable(state.model)["2"].mul_(-1)
 
-    monkeypatch.setattr("tune_prune.by_layer.prune_once", harmful)
-    steps = list(prune_by_layer(trained, plan(3, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=30))
+    monkeypatch.setattr("tune_prune.pruning.layerwise.prune_once", harmful)
+    steps = list(prune_layerwise(trained, plan(3, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=30))
     assert [(step.point.round, step.layer, step.reverted) for step in steps] == [
         (1, "2", True), (1, "4", False), (2, "4", False), (3, "4", False)
     ]  # fmt: skip

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from toys import Conv, mlp
 
-from tune_prune import masks, pruning, sensitivity
-from tune_prune.masks import prunable
-from tune_prune.plan import Plan
-from tune_prune.sensitivity import Cell, grid, retrained, untrained
+from tune_prune.pruning import iterative, masks, sensitivity
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.sensitivity import SensitivityJob, make_jobs, measure_retrained, measure_without_retraining
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
@@ -34,30 +34,32 @@ def parts() -> nn.Sequential:
 def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, pruner: str, toy_data: Data) -> None:
     model = factory()
     task = task_of(name, model, toy_data)
-    cells = grid(model, [], [pruner], (0.0, 0.5, 0.9), steps=0, lr=0.0, seed=3)
-    found = list(untrained(task, cells, CPU))
+    cells = make_jobs(model, [], [pruner], (0.0, 0.5, 0.9), steps=0, lr=0.0, seed=3)
+    found = list(measure_without_retraining(task, cells, CPU))
     assert [sensed.cell for sensed in found] == cells
     for sensed in found:
         cell = sensed.cell
         plan = Plan({cell.layer: cell.ratio}, {cell.layer: pruner})
-        state = pruning.start(task.dense_model(CPU))
-        point = next(pruning.prune(state, plan, task.train, task.validation, 3))
+        state = iterative.initial_state(task.dense_model(CPU))
+        point = next(iterative.prune(state, plan, task.train, task.validation, 3))
         assert (sensed.kept, sensed.total) == masks.kept_counts(state.masks)[cell.layer]
         assert sensed.val_error == point.error
         assert sensed.val_loss == pytest.approx(point.loss, abs=1e-5)
-        assert replace(retrained(task, cell, CPU), seconds=0, val_loss=0) == replace(sensed, seconds=0, val_loss=0)
+        assert replace(measure_retrained(task, cell, CPU), seconds=0, val_loss=0) == replace(
+            sensed, seconds=0, val_loss=0
+        )
 
 
 def test_retraining_helps(toy_data: Data) -> None:
     model = mlp()
     task = task_of("toys:mlp", model, toy_data)
-    before = retrained(task, Cell("2", "mag", 0.5, 0, 0.1), CPU)
-    after = retrained(task, Cell("2", "mag", 0.5, 200, 0.1), CPU)
+    before = measure_retrained(task, SensitivityJob("2", "mag", 0.5, 0, 0.1), CPU)
+    after = measure_retrained(task, SensitivityJob("2", "mag", 0.5, 200, 0.1), CPU)
     assert after.val_error < before.val_error - 10
     assert after.kept == before.kept == 512
 
 
 def test_all_layers_where_none_are_named() -> None:
-    cells = grid(Conv(), [], ["mag", "random"], sensitivity.GRID, 0, 0.0, 0)
+    cells = make_jobs(Conv(), [], ["mag", "random"], sensitivity.GRID, 0, 0.0, 0)
     assert len(cells) == len(set(cells)) == 2 * len(prunable(Conv())) * 20
-    assert {cell.layer for cell in grid(Conv(), ["head"], ["mag"], [0.5], 0, 0.0, 0)} == {"head"}
+    assert {cell.layer for cell in make_jobs(Conv(), ["head"], ["mag"], [0.5], 0, 0.0, 0)} == {"head"}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from toys import Conv, Tied, fault, mlp
 
-from tune_prune import masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
 
 ratios = st.floats(0, 1, exclude_max=True)
@@ -112,7 +112,7 @@ def test_weights_of_grouped_depthwise_and_transposed_layers_are_those_that_they_
     )
     sizes = {label: weight.numel() for label, weight in masks.prunable(model).items()}
     assert sizes == {"1": 12 * 2 * 9, "2": 12 * 25, "3": 12 * 3 * 9, "4/in_proj": 18 * 6, "4/out_proj": 36}
-    found = {label: masks.shrink(mask, torch.rand(mask.shape), 0.5) for label, mask in masks.dense(model).items()}
+    found = {label: masks.shrink(mask, torch.rand(mask.shape), 0.5) for label, mask in masks.dense_masks(model).items()}
     masks.apply(model, found)
     assert masks.compression(found) == 0.5
     assert int((model[2].weight == 0).sum()) == 162
@@ -152,7 +152,7 @@ def test_a_layer_that_is_not_there() -> None:
 )
 def test_compression_of_lenet5(ratios: dict[str, float], gone: int) -> None:
     model = build("lenet5")
-    found = masks.dense(model)
+    found = masks.dense_masks(model)
     for label, ratio in ratios.items():
         found[label] = masks.shrink(found[label], masks.prunable(model)[label].detach().abs(), ratio)
     counts = masks.kept_counts(found)
@@ -173,7 +173,7 @@ def test_the_compression_of_torch7_pruner() -> None:
 def test_reached_is_what_was_asked_for_or_had_gone_before(n: int, before: float, asked: float) -> None:
     scores = torch.arange(n)
     mask = masks.shrink(masks.shrink(torch.ones(n), scores, before), scores, asked)
-    found = masks.reached({"2": mask, "4": torch.zeros(3)}, {"2": asked})
+    found = masks.actual_ratios({"2": mask, "4": torch.zeros(3)}, {"2": asked})
     assert masks.count_removed(found["2"], n) == int((mask == 0).sum()) if found["2"] < 1 else not mask.any()
     if masks.count_removed(before, n) <= masks.count_removed(asked, n):
         assert found == {"2": asked}
@@ -185,7 +185,9 @@ def test_factor(compression: float, factor: float) -> None:
 
 
 def test_apply_sets_plus_zero_and_nothing_else(toy_model: nn.Module) -> None:
-    found = {label: masks.shrink(mask, torch.rand(mask.shape), 0.6) for label, mask in masks.dense(toy_model).items()}
+    found = {
+        label: masks.shrink(mask, torch.rand(mask.shape), 0.6) for label, mask in masks.dense_masks(toy_model).items()
+    }
     before = copy.deepcopy(toy_model.state_dict())
     layers = masks.prunable(toy_model)
     layers["head" if "head" in layers else "2"].data.mul_(-1).clamp_(max=-1)  # a product would leave -0.0
@@ -200,7 +202,7 @@ def test_apply_sets_plus_zero_and_nothing_else(toy_model: nn.Module) -> None:
 
 
 def test_dense_masks_keep_everything(toy_model: nn.Module) -> None:
-    found = masks.dense(toy_model)
+    found = masks.dense_masks(toy_model)
     assert masks.compression(found) == 0
     assert all(not mask.requires_grad for mask in found.values())
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in masks.prunable(toy_model).items()}

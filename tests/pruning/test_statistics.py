@@ -6,16 +6,16 @@ import torch.nn.functional as F
 from torch import nn
 from toys import Conv, mlp, seeded
 
-from tune_prune import measure
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample, statistics
+from tune_prune.pruning import statistics
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks.splits import Data, as_float
 
 
-@pytest.mark.parametrize("name", statistics)
+@pytest.mark.parametrize("name", statistics.statistics)
 def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
     before = copy.deepcopy(toy_model.state_dict())
-    one, same = (statistics[name](Context(toy_model, toy_data.validation, seeded(2))) for _ in range(2))
+    one, same = (statistics.statistics[name](Context(toy_model, toy_data.validation, seeded(2))) for _ in range(2))
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in prunable(toy_model).items()}
     assert all(torch.isfinite(value).all() for value in one.values())
     assert all(not value.requires_grad for value in one.values())
@@ -28,8 +28,8 @@ def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
 def test_the_gradient_whatever_the_batches(
     monkeypatch: pytest.MonkeyPatch, toy_model: nn.Module, toy_data: Data, batch: int
 ) -> None:
-    monkeypatch.setattr(measure, "BATCH", batch)
-    found = statistics["gradient"](Context(toy_model.train(), toy_data.validation, seeded(0)))
+    monkeypatch.setattr(statistics, "BATCH", batch)
+    found = statistics.statistics["gradient"](Context(toy_model.train(), toy_data.validation, seeded(0)))
     inputs, labels = toy_data.validation
     F.cross_entropy(toy_model.eval()(as_float(inputs)), labels).backward()
     for label, weight in prunable(toy_model).items():
@@ -38,13 +38,13 @@ def test_the_gradient_whatever_the_batches(
 
 def test_the_gradient_is_not_of_a_model_in_training(toy_data: Data) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 4)).train()
-    one, same = (statistics["gradient"](Context(model, toy_data.validation, seeded(0))) for _ in range(2))
+    one, same = (statistics.statistics["gradient"](Context(model, toy_data.validation, seeded(0))) for _ in range(2))
     assert torch.equal(one["3"], same["3"])
 
 
 def test_noise_is_uniform_and_seeded() -> None:
     def noise(seed: int) -> torch.Tensor:
-        return statistics["noise"](Context(mlp(), images, seeded(seed)))["2"]
+        return statistics.statistics["noise"](Context(mlp(), images, seeded(seed)))["2"]
 
     images = draw_sample_of_one()
     draws = noise(1)
@@ -55,12 +55,12 @@ def test_noise_is_uniform_and_seeded() -> None:
     assert not torch.equal(draws, noise(2))
 
 
-def draw_sample_of_one() -> measure.Split:
-    return measure.Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+def draw_sample_of_one() -> statistics.Split:
+    return statistics.Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
 
 
 def test_a_sample_is_of_different_images_with_their_labels() -> None:
-    split = measure.Split(torch.arange(50.0)[:, None], torch.arange(50))
+    split = statistics.Split(torch.arange(50.0)[:, None], torch.arange(50))
     sample = draw_sample(split, 20, seeded(0))
     assert len(set(sample.labels.tolist())) == 20
     assert sample.inputs[:, 0].tolist() == sample.labels.tolist()
@@ -76,9 +76,9 @@ def test_a_sample_of_more_than_there_is_is_all(toy_data: Data) -> None:
 
 def test_channels_last_has_the_same_gradient(toy_data: Data) -> None:
     model = Conv()
-    before = statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
+    before = statistics.statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
     model.to(memory_format=torch.channels_last)
-    after = statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
+    after = statistics.statistics["gradient"](Context(model, toy_data.validation, seeded(0)))
     assert all(torch.allclose(before[label], after[label], atol=1e-5) for label in before)
 
 
@@ -90,11 +90,11 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
 
 
-def four_pixels() -> measure.Split:
-    return measure.Split(torch.randn(20, 1, 2, 2, generator=seeded(1)), torch.arange(20) % 4)
+def four_pixels() -> statistics.Split:
+    return statistics.Split(torch.randn(20, 1, 2, 2, generator=seeded(1)), torch.arange(20) % 4)
 
 
-def exact_diagonal(model: nn.Sequential, split: measure.Split) -> dict[str, torch.Tensor]:
+def exact_diagonal(model: nn.Sequential, split: statistics.Split) -> dict[str, torch.Tensor]:
     """By autograd, of the whole Hessian of the mean cross-entropy with respect to both weights."""
     names = {"2": "1.weight", "4": "3.weight"}
     weights = prunable(model)
@@ -112,22 +112,22 @@ def exact_diagonal(model: nn.Sequential, split: measure.Split) -> dict[str, torc
 
 @pytest.mark.parametrize("batch", [7, 500])
 def test_orthogonal_probes_give_the_exact_diagonal(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(measure, "BATCH", batch)
+    monkeypatch.setattr(statistics, "BATCH", batch)
     model, split = small(), four_pixels()
     signs = torch.ones(1, 1)
     for _ in range(5):  # Sylvester's Hadamard matrix of order 32: over its rows, all products of two signs cancel
         signs = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), signs)
     probes = [[row[:16].reshape(4, 4), row[16:].reshape(4, 4)] for row in signs]
     weights = prunable(model)
-    found = measure._curvature(Context(model, split, seeded(0)), list(weights.values()), probes)
+    found = statistics._curvature(Context(model, split, seeded(0)), list(weights.values()), probes)
     for ours, (label, exact) in zip(found, exact_diagonal(model, split).items(), strict=True):
         assert torch.allclose(ours, exact, atol=1e-6), label
     assert found[0].min() < 0  # or the test would not tell the Hessian from Gauss-Newton
 
 
 def test_random_probes_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "PROBES", 2000)
+    monkeypatch.setattr(statistics, "PROBES", 2000)
     model, split = small(), four_pixels()
-    found = statistics["hessian"](Context(model, split, seeded(0)))
+    found = statistics.statistics["hessian"](Context(model, split, seeded(0)))
     for label, exact in exact_diagonal(model, split).items():
         assert (found[label] - exact).norm() < 0.2 * exact.norm(), label

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune_prune import criteria, granularity, masks, norms, pruning
-from tune_prune.measure import Context, draw_sample
-from tune_prune.plan import Plan
-from tune_prune.pruning import Known, round_generator
+from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
+from tune_prune.pruning.iterative import round_generator
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import sequential_parts
 from tune_prune.tasks.splits import Split
@@ -44,7 +44,7 @@ GRID = (
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class SensitivityJob:
     """One thing to measure: a layer pruned alone by a ratio, and retrained for `steps` of SGD (0: not at all).
 
     `granularity` is what is removed as one (`granularity.py`).
@@ -60,13 +60,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Sensed:
+class SensitivityResult:
     """What a cell measured on validation images: error in percent, loss in nats, seconds of wall-clock.
 
     `kept` are the weights that are left of the layer's `total`.
     """
 
-    cell: Cell
+    cell: SensitivityJob
     kept: int
     total: int
     val_error: float
@@ -74,38 +74,44 @@ class Sensed:
     seconds: float
 
 
-def retrained(task: Task, cell: Cell, device: torch.device, known: Known | None = None) -> Sensed:
+def measure_retrained(
+    task: Task, cell: SensitivityJob, device: torch.device, known: CachedStatistics | None = None
+) -> SensitivityResult:
     """Measure one cell that retrains; `known` are statistics that are not measured again."""
     began = time.perf_counter()
     ratios, pruners = {cell.layer: cell.ratio}, {cell.layer: cell.pruner}
     plan = Plan(ratios, pruners, final_steps=cell.steps, lr=cell.lr, granularity=cell.granularity)
-    state = pruning.start(task.dense_model(device))
-    point = next(pruning.prune(state, plan, task.train, task.validation, cell.seed, known=known))
+    state = iterative.initial_state(task.dense_model(device))
+    point = next(iterative.prune(state, plan, task.train, task.validation, cell.seed, known=known))
     kept, total = masks.kept_counts(state.masks)[cell.layer]
-    return Sensed(cell, kept, total, point.error, point.loss, time.perf_counter() - began)
+    return SensitivityResult(cell, kept, total, point.error, point.loss, time.perf_counter() - began)
 
 
-def untrained(task: Task, cells: Iterable[Cell], device: torch.device, known: Known | None = None) -> Iterator[Sensed]:
+def measure_without_retraining(
+    task: Task, cells: Iterable[SensitivityJob], device: torch.device, known: CachedStatistics | None = None
+) -> Iterator[SensitivityResult]:
     """Measure cells that do not retrain: scores once a pruner, what comes before a layer once a layer."""
-    rows: dict[tuple[int, str], dict[str, list[Cell]]] = defaultdict(lambda: defaultdict(list))
+    rows: dict[tuple[int, str], dict[str, list[SensitivityJob]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         rows[cell.seed, cell.pruner][cell.layer].append(cell)
     for (seed, pruner), layers in rows.items():
         model = task.dense_model(device)
         generator = round_generator(seed, 1)
         sample = draw_sample(task.train, Plan.sample, generator)
-        scores = criteria.score(dict.fromkeys(layers, pruner), Context(model, sample, generator, known=known or {}))
+        scores = criteria.score_layers(
+            dict.fromkeys(layers, pruner), Context(model, sample, generator, known=known or {})
+        )
         for layer, row in layers.items():
             yield from _row(model, layer, row, scores[layer], task.validation, sample.inputs)
 
 
 def _row(
-    model: nn.Module, layer: str, row: list[Cell], scores: Tensor, validation: Split, sample: Tensor
-) -> Iterator[Sensed]:
+    model: nn.Module, layer: str, row: list[SensitivityJob], scores: Tensor, validation: Split, sample: Tensor
+) -> Iterator[SensitivityResult]:
     weight = masks.prunable(model)[layer]
-    dense, everything = weight.detach().clone(), masks.dense(model)[layer]
+    dense, everything = weight.detach().clone(), masks.dense_masks(model)[layer]
     rest, split, inputs = _from_layer(model, weight, validation, sample)
-    turned = layer in masks.transposed(model)
+    turned = layer in masks.transposed_layers(model)
     buffers = [(buffer, buffer.clone()) for buffer in rest.buffers()]
     for cell in row:
         began = time.perf_counter()
@@ -113,14 +119,14 @@ def _row(
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
         if cell.ratio:
-            norms.reestimate(rest, inputs)
+            recalibration.recalibrate(rest, inputs)
         measured = evaluate(rest, split)
         with torch.no_grad():
             weight.copy_(dense)
             for buffer, was in buffers:
                 buffer.copy_(was)
         kept = int(torch.count_nonzero(mask))
-        yield Sensed(cell, kept, mask.numel(), measured.error, measured.loss, time.perf_counter() - began)
+        yield SensitivityResult(cell, kept, mask.numel(), measured.error, measured.loss, time.perf_counter() - began)
 
 
 def _from_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) -> tuple[nn.Module, Split, Tensor]:
@@ -129,12 +135,12 @@ def _from_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) 
     for at, part in enumerate(parts):
         if at > 0 and any(parameter is weight for parameter in part.parameters()):
             before, rest = nn.Sequential(*parts[:at]), nn.Sequential(*parts[at:])
-            behind = logits(before, sample) if norms.running(rest) else sample[:0]
+            behind = logits(before, sample) if recalibration.batch_norms(rest) else sample[:0]
             return rest, Split(logits(before, split.inputs), split.labels), behind
     return model, split, sample
 
 
-def grid(
+def make_jobs(
     model: nn.Module,
     layers: Iterable[str],
     pruners: Iterable[str],
@@ -142,16 +148,16 @@ def grid(
     steps: int,
     lr: float,
     seed: int,
-) -> list[Cell]:
+) -> list[SensitivityJob]:
     """Every combination, layer by layer; all layers of the model where none are named."""
     chosen = list(layers) or list(masks.prunable(model))
     every = itertools.product(pruners, chosen, ratios)
-    return [Cell(layer, pruner, ratio, steps, lr, seed) for pruner, layer, ratio in every]
+    return [SensitivityJob(layer, pruner, ratio, steps, lr, seed) for pruner, layer, ratio in every]
 
 
-def curves(found: Iterable[Sensed]) -> Mapping[tuple[str, str], list[Sensed]]:
+def group_curves(found: Iterable[SensitivityResult]) -> Mapping[tuple[str, str], list[SensitivityResult]]:
     """What was measured by (layer, pruner), ascending in ratio."""
-    by_curve: dict[tuple[str, str], list[Sensed]] = defaultdict(list)
+    by_curve: dict[tuple[str, str], list[SensitivityResult]] = defaultdict(list)
     for sensed in sorted(found, key=lambda sensed: sensed.cell):
         by_curve[sensed.cell.layer, sensed.cell.pruner].append(sensed)
     return by_curve

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tune_prune import granularity, masks
-from tune_prune.granularity import granularities, remove, shrink
+from tune_prune.pruning import granularity, masks
+from tune_prune.pruning.granularity import granularities, remove, shrink
 
 SHAPES = [(6, 4), (8, 3, 5, 5), (5, 7), (4, 1, 3, 3), (10, 12)]
 ratios = st.floats(0, 1, exclude_max=True)

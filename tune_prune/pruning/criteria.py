@@ -10,15 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tune_prune import (
-    gates,  # noqa: F401 - they register what they measure
-    removal,  # noqa: F401 - they register what they measure
-)
+import tune_prune.pruning.gates
+import tune_prune.pruning.loss_change  # noqa: F401 - likewise
 from tune_prune.common.entrypoints import is_address, load
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, statistics
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context, statistics
 
 Criterion = Callable[..., Tensor]
 criteria: Registry[Criterion] = Registry("pruner")
@@ -105,7 +103,7 @@ def random(noise: Tensor) -> Tensor:
     return noise
 
 
-def find(name: str) -> Criterion:
+def find_criterion(name: str) -> Criterion:
     """A pruner by its name or by the `package.module:function` address of a user's own."""
     if not is_address(name):
         return criteria[name]
@@ -114,18 +112,18 @@ def find(name: str) -> Criterion:
     return found
 
 
-def needs(names: Iterable[str]) -> set[str]:
+def required_statistics(names: Iterable[str]) -> set[str]:
     """Every statistic that some of these pruners ask for."""
-    return {need for name in names for need in _needs(find(name), name)}
+    return {need for name in names for need in _needs(find_criterion(name), name)}
 
 
-def score(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
+def score_layers(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     """Scores per layer by that layer's pruner; each statistic that some pruner names is measured once.
 
     Raises `ScoreError` where a score is of the wrong shape or not finite.
     """
     layers = prunable(context.model)
-    chosen = {label: find(name) for label, name in pruners.items()}
+    chosen = {label: find_criterion(name) for label, name in pruners.items()}
     asked = {label: _needs(function, pruners[label]) for label, function in chosen.items()}
     measured: dict[str, Mapping[str, Tensor]] = {}
     for name in sorted(set().union(*asked.values())):

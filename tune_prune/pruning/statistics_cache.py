@@ -14,17 +14,17 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tune_prune import gates, measure, removal
 from tune_prune.common import files
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, draw_sample, statistics
+from tune_prune.pruning import gates, loss_change, statistics
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks.splits import Split
 
 SETTINGS = {
-    "hessian": (measure, ["PROBES"]),
+    "hessian": (statistics, ["PROBES"]),
     "l1_gate": (gates, ["STEPS", "BATCH", "STRENGTH", "L1_WAY"]),
     "l2_gate": (gates, ["STEPS", "BATCH", "STRENGTH", "L2_WAY"]),
-    "loss_change": (removal, ["IMAGES"]),
+    "loss_change": (loss_change, ["IMAGES"]),
 }
 """Statistics that take seconds to minutes, and the settings that they follow from."""
 
@@ -35,12 +35,12 @@ PER_LAYER = ("loss_change",)
 """Those of them that are measured layer by layer: a file each, so that an interruption costs one layer at most."""
 
 
-def folder() -> Path:
+def cache_dir() -> Path:
     """Where they are kept: `tune_prune` in the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_prune"
 
 
-def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
+def load_or_measure(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
     """Those of the named statistics that are expensive, by name and layer: read from disk, or measured and kept."""
     state = context.generator.get_state()
     found = {}
@@ -52,13 +52,13 @@ def known(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]
     return found
 
 
-def of_dense(
+def measure_dense(
     names: Iterable[str], model: nn.Module, train: Split, images: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, dict[str, Tensor]]:
     """What a search knows of its dense model: `known` on a sample of training images that is always the same."""
     generator = torch.Generator().manual_seed(0)
     sample = draw_sample(train, images, generator)
-    return known(names, Context(model, sample, generator, say))
+    return load_or_measure(names, Context(model, sample, generator, say))
 
 
 def _all_layers(name: str, context: Context) -> dict[str, Tensor]:
@@ -71,13 +71,13 @@ def _all_layers(name: str, context: Context) -> dict[str, Tensor]:
 
 
 def _read_or_measure(name: str, context: Context) -> dict[str, Tensor]:
-    path = folder() / f"{name}-{_key(name, context)}.safetensors"
+    path = cache_dir() / f"{name}-{_key(name, context)}.safetensors"
     device = next(context.model.parameters()).device
     if path.is_file():
         return {label: value.to(device) for label, value in load_file(path).items()}
     layers = "" if context.only is None else f" of layer {', '.join(context.only)}"
     context.say(f"measuring {name}{layers} on the dense model, once: {path}")
-    values = statistics[name](context)
+    values = statistics.statistics[name](context)
     files.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
     return values
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.measure import Context, statistics
+from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.tasks.models import sequential_parts
 from tune_prune.tasks.splits import Split, as_float
 

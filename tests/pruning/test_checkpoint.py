@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from toys import Conv, Tied, fault, mlp
 
-from tune_prune import checkpoint, masks
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.models import to_device
 
 ADDRESSES = {"Sequential": "toys:mlp", "Conv": "toys:Conv", "Tied": "toys:Tied"}
@@ -16,7 +16,9 @@ ADDRESSES = {"Sequential": "toys:mlp", "Conv": "toys:Conv", "Tied": "toys:Tied"}
 
 def pruned(model: nn.Module, ratio: float = 0.6) -> dict[str, Tensor]:
     """Masks, applied."""
-    found = {label: masks.shrink(mask, torch.rand(mask.shape), ratio) for label, mask in masks.dense(model).items()}
+    found = {
+        label: masks.shrink(mask, torch.rand(mask.shape), ratio) for label, mask in masks.dense_masks(model).items()
+    }
     masks.apply(model, found)
     return found
 

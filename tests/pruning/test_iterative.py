@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from toys import Conv, Tied, images, mlp, seeded
 
-from tune_prune import checkpoint, criteria, masks, pruning
-from tune_prune.granularity import granularities
-from tune_prune.measure import Context
-from tune_prune.plan import MODES, Plan
-from tune_prune.pruning import Point, State, prune, start
-from tune_prune.schedule import schedules
+from tune_prune.pruning import checkpoint, criteria, iterative, masks
+from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.iterative import Point, State, initial_state, prune
+from tune_prune.pruning.plan import MODES, Plan, schedules
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.splits import Data
 from tune_prune.training.loop import fit
@@ -43,7 +42,7 @@ def trained() -> Conv:
 
 def run(model: nn.Module, data: Data, plan: Plan = PLAN, seed: int = 7) -> tuple[State, list[Point]]:
     """The state and points of a whole run on a copy of the model."""
-    state = start(copy.deepcopy(model))
+    state = initial_state(copy.deepcopy(model))
     return state, list(prune(state, plan, data.train, data.validation, seed))
 
 
@@ -53,7 +52,7 @@ def timeless(points: list[Point]) -> list[Point]:
 
 
 def test_every_round_is_exact_and_its_zeros_stay(trained: Conv, toy_data: Data) -> None:
-    state, gone = start(copy.deepcopy(trained)), masks.dense(trained)
+    state, gone = initial_state(copy.deepcopy(trained)), masks.dense_masks(trained)
     for number, point in enumerate(prune(state, PLAN, toy_data.train, toy_data.validation, 7), start=1):
         removed = 0
         for label, weight in masks.prunable(state.model).items():
@@ -105,7 +104,7 @@ def test_compression_never_falls(factory: type[nn.Module], pruner: str, toy_data
 @pytest.mark.parametrize("done", [1, 2, 3])
 def test_going_on_from_a_file_is_going_on(trained: Conv, toy_data: Data, tmp_path: Path, done: int) -> None:
     whole, points = run(trained, toy_data)
-    state = start(copy.deepcopy(trained))
+    state = initial_state(copy.deepcopy(trained))
     rounds = prune(state, PLAN, toy_data.train, toy_data.validation, 7)
     for _ in range(done):
         next(rounds)
@@ -165,7 +164,7 @@ def test_the_teacher_teaches(trained: Conv, toy_data: Data) -> None:
     plan = replace(PLAN, distill=1.0, rounds=1, pruners=dict.fromkeys(TOTALS, "mag"))
     wrong = toy_data.train._replace(labels=3 - toy_data.train.labels)  # a teacher's share of 1 leaves them unread
     one, two = (
-        list(prune(start(copy.deepcopy(trained)), plan, train, toy_data.validation, 1, teacher))
+        list(prune(initial_state(copy.deepcopy(trained)), plan, train, toy_data.validation, 1, teacher))
         for train in (toy_data.train, wrong)
     )
     assert one[0].loss == pytest.approx(two[0].loss)
@@ -173,13 +172,13 @@ def test_the_teacher_teaches(trained: Conv, toy_data: Data) -> None:
 
 def test_every_round_has_a_sample_of_its_own(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
     samples: list[list[int]] = []
-    original = criteria.score
+    original = criteria.score_layers
 
     def spy(pruners: dict[str, str], context: Context) -> dict[str, Tensor]:
         samples.append(context.sample.labels.tolist())
         return original(pruners, context)
 
-    monkeypatch.setattr(criteria, "score", spy)
+    monkeypatch.setattr(criteria, "score_layers", spy)
     run(Conv(), toy_data)
     assert [len(sample) for sample in samples] == [100] * 4
     assert samples[0] != samples[1] != samples[2] != samples[3]
@@ -199,12 +198,12 @@ def test_every_mode_and_granularity_goes_on_from_a_round_as_if_it_had_not_stoppe
     plan = replace(PLAN, ratios=ratios, pruners=dict.fromkeys(ratios, "mag"), mode=mode, granularity=granularity)
     state, points = run(trained, toy_data, plan)
     assert points[-1].compression == pytest.approx(0.7, abs=0.1 if granularity in ("filter", "neuron") else 2e-3)
-    again = pruning.start(copy.deepcopy(trained))
-    rounds = pruning.prune(again, plan, toy_data.train, toy_data.validation, 7)
+    again = iterative.initial_state(copy.deepcopy(trained))
+    rounds = iterative.prune(again, plan, toy_data.train, toy_data.validation, 7)
     first = next(rounds)
     again.rounds_done = plan.rounds_within(first.reached)
     assert again.rounds_done <= 1
-    rest = list(pruning.prune(again, plan, toy_data.train, toy_data.validation, 7))
+    rest = list(iterative.prune(again, plan, toy_data.train, toy_data.validation, 7))
     assert again.rounds_done == plan.rounds
     if len(rest) == plan.rounds - 1:  # units of many weights may fall short of a round's ratio, which is run again
         assert timeless([first, *rest]) == timeless(points)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from tune_prune import masks
-from tune_prune.dropout import scaled_dropout
+from tune_prune.pruning import masks
+from tune_prune.pruning.recalibration import scaled_dropout
 
 
 def model() -> nn.Sequential:
@@ -14,7 +14,7 @@ def model() -> nn.Sequential:
 
 def test_the_rate_falls_with_the_root_of_what_its_layer_keeps() -> None:
     made = model()
-    mask = masks.dense(made)
+    mask = masks.dense_masks(made)
     mask["5"][:6] = 0  # a quarter is kept
     mask["1"][:] = 0
     with scaled_dropout(made, mask):
@@ -24,7 +24,7 @@ def test_the_rate_falls_with_the_root_of_what_its_layer_keeps() -> None:
 
 def test_the_rates_come_back_after_an_error() -> None:
     made = model()
-    mask = masks.dense(made)
+    mask = masks.dense_masks(made)
     mask["5"][:4] = 0
     with pytest.raises(RuntimeError), scaled_dropout(made, mask):
         raise RuntimeError

@@ -6,10 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import Conv, mlp, seeded
 
-from tune_prune import removal
-from tune_prune.masks import prunable
-from tune_prune.measure import Context
-from tune_prune.removal import loss_change
+from tune_prune.pruning import loss_change
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.splits import Data, Split, as_float
 
 
@@ -54,11 +53,11 @@ def one_by_one(model: nn.Module, split: Split) -> dict[str, Tensor]:
 def test_it_agrees_with_the_loop(
     model: type[nn.Module], chunk: int, toy_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "CHUNK", chunk)
+    monkeypatch.setattr(loss_change, "CHUNK", chunk)
     made = model()
     sample = Split(toy_data.train.inputs[:12], toy_data.train.labels[:12])
     before = copy.deepcopy(made.state_dict())
-    found, expected = loss_change(Context(made, sample, seeded(0))), one_by_one(made, sample)
+    found, expected = loss_change.loss_change(Context(made, sample, seeded(0))), one_by_one(made, sample)
     assert list(found) == list(expected)
     for label, losses in expected.items():
         assert torch.allclose(found[label], losses, rtol=0, atol=1e-5)
@@ -67,8 +66,8 @@ def test_it_agrees_with_the_loop(
 
 def test_channels_last_makes_no_difference(toy_data: Data) -> None:
     made = convolutions()
-    one = loss_change(Context(made, toy_data.validation, seeded(0)))
-    other = loss_change(Context(made.to(memory_format=torch.channels_last), toy_data.validation, seeded(0)))
+    one = loss_change.loss_change(Context(made, toy_data.validation, seeded(0)))
+    other = loss_change.loss_change(Context(made.to(memory_format=torch.channels_last), toy_data.validation, seeded(0)))
     assert all(torch.allclose(one[label], other[label], rtol=0, atol=1e-5) for label in one)
 
 
@@ -78,21 +77,21 @@ def test_a_weight_that_is_gone_is_not_measured(toy_data: Data, monkeypatch: pyte
         for weight in prunable(made).values():
             weight[:, 1:] = 0
     asked: list[int] = []
-    plain = removal._stacked
+    plain = loss_change._stacked
 
     def counted(model: nn.Sequential, at: int, split: Split, todo: Tensor):
         asked.append(len(todo))
         return plain(model, at, split, todo)
 
-    monkeypatch.setattr(removal, "_stacked", counted)
-    found = loss_change(Context(made, toy_data.validation, seeded(0)))
+    monkeypatch.setattr(loss_change, "_stacked", counted)
+    found = loss_change.loss_change(Context(made, toy_data.validation, seeded(0)))
     assert asked == [16, 4]
     assert not any(changes[:, 1:].any() for changes in found.values())
 
 
 def test_it_says_how_far_it_is(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removal, "SAY_EVERY", -1.0)
+    monkeypatch.setattr(loss_change, "SAY_EVERY", -1.0)
     said: list[str] = []
-    loss_change(Context(mlp(), toy_data.validation, seeded(0), said.append))
+    loss_change.loss_change(Context(mlp(), toy_data.validation, seeded(0), said.append))
     assert said[0] == "emp: layer 2: 1,024 of 1,024 weights, about 0 s left"
     assert said[-1] == "emp: layer 4: 64 of 64 weights, about 0 s left"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.schedule import schedules
+from tune_prune.pruning.plan import schedules
 
 progress = st.floats(0, 1, exclude_min=True)
 ratios = st.floats(0, 1, exclude_max=True)

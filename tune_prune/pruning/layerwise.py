@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from tune_prune import masks
-from tune_prune.plan import Plan
-from tune_prune.pruning import Point, State, prune_once, put_back, retrain, round_generator
+from tune_prune.pruning import masks
+from tune_prune.pruning.iterative import Point, State, prune_once, restore_state, retrain, round_generator
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Split
 
 
 @dataclass(frozen=True)
-class Reached:
+class PruneStep:
     """A point on the way; where layers are pruned one at a time, which one, and whether its step was taken back."""
 
     point: Point
@@ -30,7 +30,7 @@ class Reached:
         return f"{at}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{back}"
 
 
-def prune_by_layer(
+def prune_layerwise(
     state: State,
     plan: Plan,
     train: Split,
@@ -39,8 +39,8 @@ def prune_by_layer(
     tradeoff: float,
     teacher: Tensor | None = None,
     onward: State | None = None,
-    done: Sequence[Reached] = (),
-) -> Iterator[Reached]:
+    done: Sequence[PruneStep] = (),
+) -> Iterator[PruneStep]:
     """Take every layer in turn to the ratio of each round, retrain, and measure the validation error in percent.
 
     Where the error is more than `tradeoff` percentage points above the error before the first step, the step is taken
@@ -49,7 +49,7 @@ def prune_by_layer(
     """
     limit = evaluate(state.model, validation).error + tradeoff
     if onward is not None:
-        put_back(state, onward)
+        restore_state(state, onward)
     stopped = {each.layer for each in done if each.reverted}
     behind = {(each.point.round, each.layer) for each in done}
     reached = ([dict.fromkeys(plan.ratios, 0.0)] + [each.point.ratios for each in done if not each.reverted])[-1]
@@ -72,7 +72,7 @@ def prune_by_layer(
             reverted = measured.error > limit or not math.isfinite(measured.loss)
             if reverted:
                 stopped.add(layer)
-                put_back(state, before)
+                restore_state(state, before)
             else:
                 reached = ratios
-            yield Reached(point, layer, reverted)
+            yield PruneStep(point, layer, reverted)

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from toys import mlp, seeded
 
-from tune_prune import gates, measure, score_cache
-from tune_prune.criteria import score
-from tune_prune.masks import prunable
-from tune_prune.measure import Context, statistics
+from tune_prune.pruning import gates, statistics, statistics_cache
+from tune_prune.pruning.criteria import score_layers
+from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.splits import Data, Split
 
 
@@ -23,39 +23,39 @@ def context(model: nn.Module, data: Data, images: int = 50) -> Context:
 
 
 def files() -> list[str]:
-    return sorted(path.name for path in score_cache.folder().glob("*"))
+    return sorted(path.name for path in statistics_cache.cache_dir().glob("*"))
 
 
 def test_measured_once_and_the_same_from_disk(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model, names = mlp(), ["gradient", "hessian", "loss_change"]
-    first = score_cache.known(names, context(model, toy_data))
+    first = statistics_cache.load_or_measure(names, context(model, toy_data))
     assert list(first) == ["hessian", "loss_change"]  # the gradient is cheap, and measured anew
     assert [name.partition("-")[0] for name in files()] == ["hessian", "loss_change", "loss_change"]  # two layers
-    monkeypatch.setattr(measure.Registry, "__getitem__", None)  # whatever is measured now fails
-    again = score_cache.known(names, context(model, toy_data))
+    monkeypatch.setattr(statistics.Registry, "__getitem__", None)  # whatever is measured now fails
+    again = statistics_cache.load_or_measure(names, context(model, toy_data))
     for name, values in first.items():
         assert all(torch.equal(values[label], again[name][label]) for label in values)
 
 
 def test_a_statistic_does_not_depend_on_others(toy_data: Data) -> None:
     model = mlp()
-    both = score_cache.known(["hessian", "l1_gate"], context(model, toy_data))
-    for path in score_cache.folder().iterdir():
+    both = statistics_cache.load_or_measure(["hessian", "l1_gate"], context(model, toy_data))
+    for path in statistics_cache.cache_dir().iterdir():
         path.unlink()
-    alone = score_cache.known(["l1_gate"], context(model, toy_data))
+    alone = statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
     assert all(torch.equal(value, both["l1_gate"][label]) for label, value in alone["l1_gate"].items())
 
 
 def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlp()
-    score_cache.known(["l1_gate"], context(model, toy_data))
-    score_cache.known(["l1_gate"], context(model, toy_data, images=51))
+    statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
+    statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data, images=51))
     with torch.no_grad():
         prunable(model)["2"][0, 0] += 1
-    score_cache.known(["l1_gate"], context(model, toy_data))
+    statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
     monkeypatch.setattr(gates, "STEPS", 3)
-    score_cache.known(["l1_gate"], context(model, toy_data))
-    score_cache.known(["l2_gate"], context(model, toy_data))
+    statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
+    statistics_cache.load_or_measure(["l2_gate"], context(model, toy_data))
     assert len(files()) == 5
 
 
@@ -63,21 +63,21 @@ def test_what_is_known_is_not_measured(toy_data: Data, monkeypatch: pytest.Monke
     model = mlp()
     known = {"hessian": {label: torch.rand_like(weight) for label, weight in prunable(model).items()}}
     made = context(model, toy_data)
-    scores = score({"2": "taylor2"}, Context(made.model, made.sample, made.generator, known=known))
+    scores = score_layers({"2": "taylor2"}, Context(made.model, made.sample, made.generator, known=known))
     expected = (known["hessian"]["2"] * prunable(model)["2"] ** 2 / 2).abs()
     assert torch.equal(scores["2"], expected.detach())
 
 
 def test_a_layer_at_a_time(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     made = context(mlp(), toy_data)
-    one = score_cache.known(["loss_change", "hessian"], replace(made, only=["4"]))
+    one = statistics_cache.load_or_measure(["loss_change", "hessian"], replace(made, only=["4"]))
     assert list(one["loss_change"]) == ["4"]
     assert list(one["hessian"]) == ["2", "4"]
     before = files()
-    both = score_cache.known(["loss_change", "hessian"], made)
+    both = statistics_cache.load_or_measure(["loss_change", "hessian"], made)
     assert len(files()) == len(before) + 1  # the other layer's
     assert torch.equal(both["loss_change"]["4"], one["loss_change"]["4"])
 
 
 def test_every_expensive_statistic_is_one() -> None:
-    assert set(score_cache.PER_LAYER) <= set(score_cache.EXPENSIVE) <= set(statistics)
+    assert set(statistics_cache.PER_LAYER) <= set(statistics_cache.EXPENSIVE) <= set(statistics.statistics)
