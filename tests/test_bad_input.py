@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mlp
 
-from tune_prune import cli, conf, space_file, sparse_file
+from tune_prune import cli, conf, space_file
 from tune_prune.common.errors import UserError
+from tune_prune.export import sparse_format
 from tune_prune.pruning import checkpoint, masks
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,7 @@ CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()
 SPACES = [path.read_text() for path in sorted((ROOT / "search_spaces").glob("*.toml"))]
 BYTES = {
     "checkpoint": checkpoint.dumps("toys:mlp", mlp(), masks.dense_masks(mlp()), {"lr": 0.1}),
-    "sparse": sparse_file.dumps("toys:mlp", mlp(), {k: v.fill_(0) for k, v in masks.dense_masks(mlp()).items()}),
+    "sparse": sparse_format.dumps("toys:mlp", mlp(), {k: v.fill_(0) for k, v in masks.dense_masks(mlp()).items()}),
 }
 TOKENS = [
     "",
@@ -119,7 +120,7 @@ def test_checkpoints(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(data.draw(spoilt_bytes(BYTES[kind])))
     try:
-        saved = checkpoint.read(path) if kind == "checkpoint" else sparse_file.read(path)
+        saved = checkpoint.read(path) if kind == "checkpoint" else sparse_format.read(path)
         checkpoint.check_trusted(path, "toys:mlp")  # before code is run that a file names
         checkpoint.restore(saved, str(path))
     except UserError as error:

@@ -82,7 +82,7 @@ def test_the_dense_model_teaches_validation_images_too(
     task: Task, pruned: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(refit.pruning, "retrain", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(refit.iterative, "retrain", lambda *arguments: given.append(arguments))
     refit.refit(task, pruned, PLAN, seed=1)
     refit.refit(task, pruned, replace(PLAN, distill=0.0), seed=1)
     split, teacher = given[0][3], given[0][5]

@@ -11,8 +11,9 @@ import pytest
 import torch
 from toys import Conv, task_of
 
-from tune_prune import records, sparse_file, trainable
+from tune_prune import records, trainable
 from tune_prune.ancestry import Start
+from tune_prune.export import sparse_format
 from tune_prune.limits import COSTS, Limits
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.masks import count_removed, prunable
@@ -313,7 +314,7 @@ def test_costs_are_counted_of_every_round(shared: Shared) -> None:
         assert point.costs["macs"] == macs / sum(n * times for n, times in layers.values())
     path = shared.run_dir / str(record.last.checkpoint)
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
-    assert record.last.costs["bytes"] == len(sparse_file.dumps("toys:mlp", model, mask))
+    assert record.last.costs["bytes"] == len(sparse_format.dumps("toys:mlp", model, mask))
     over = run(worker(replace(shared, limits=Limits(100.0, {"macs": 0.01})), config(5))).last
     assert (over.feasible, over.within) == (False, False)
 

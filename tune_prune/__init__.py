@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
-    from tune_prune.formats import load
+    from tune_prune.export.formats import load
 
 
 __version__ = "0.1.0"

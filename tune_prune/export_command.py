@@ -25,15 +25,15 @@ def export(
     """
     from json import dumps
 
-    from tune_prune import export
-    from tune_prune.formats import formats
+    from tune_prune.export import exporter
+    from tune_prune.export.formats import formats
     from tune_prune.pruning.checkpoint import check_trusted
     from tune_prune.tasks.datasets import load_data
 
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    account = export.export(checkpoint, to, load_data(data, say).load_test(), out, say)
+    account = exporter.export(checkpoint, to, load_data(data, say).load_test(), out, say)
     for line in account.lines():
         say(line)
     echo(dumps(account.described()) if json else f"file: {account.file}")

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_prune import __version__, channels, storages
+from tune_prune import __version__, storages
 from tune_prune.common.errors import UserError
 from tune_prune.config import Config
+from tune_prune.export import channels
 from tune_prune.groups import Shape
 from tune_prune.knobs import Choice, Range
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
@@ -102,7 +103,7 @@ def _measurable(space: Space, model: nn.Module) -> None:
     """A `UserError` where latency is asked for of a model whose graph cannot be read."""
     if "latency" in {*space.at_most, *space.objectives}:
         try:
-            channels.found(model)
+            channels.find_channels(model)
         except UserError as error:
             raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
 

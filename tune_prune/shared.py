@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tune_prune import multiply_adds
+from tune_prune.export import costs
 from tune_prune.limits import Limits
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks import in_memory
@@ -56,7 +56,7 @@ class Shared:
             name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
         }
         models = in_memory.models_behind(task.model)
-        uses = multiply_adds.uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
+        uses = costs.count_uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
         return cls(
             task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
         )

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_prune import multiply_adds, records, sparse_file
+from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.common.errors import UserError
-from tune_prune.latency import Latency
+from tune_prune.export import costs, sparse_format
+from tune_prune.export.costs import LatencyMeter
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
@@ -45,10 +46,10 @@ class PruneTrainable(tune.Trainable):
         if self._loaded:
             return
         self._task, self._known = self._shared.task(), self._shared.statistics()
-        self._latency: Latency | None = None
+        self._latency: LatencyMeter | None = None
         if self._shared.limits.latency:
             dense = self._task.dense_model(torch.device(self._shared.device))
-            self._latency = Latency(dense, as_float(self._task.validation.inputs[:8]))
+            self._latency = LatencyMeter(dense, as_float(self._task.validation.inputs[:8]))
         self._loaded = True
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -161,20 +162,20 @@ class PruneTrainable(tune.Trainable):
 
     def _record_point(self, point: Point, keep: bool) -> PointRecord:
         limits, state = self._shared.limits, self._state
-        costs = {
-            "macs": multiply_adds.share_left(state.masks, self._shared.uses),
-            "bytes": len(sparse_file.dumps(self._task.model, state.model, state.masks)),
+        spent = {
+            "macs": costs.multiply_adds_share(state.masks, self._shared.uses),
+            "bytes": len(sparse_format.dumps(self._task.model, state.model, state.masks)),
         }
         if self._latency:
-            costs["latency"] = self._latency.share(state.model)
-        feasible = limits.feasible(point.error, costs)
+            spent["latency"] = self._latency.share(state.model)
+        feasible = limits.feasible(point.error, spent)
         saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
         path = self._shared.run_dir / saved if saved else self._going_at(point.round)
         checkpoint.write(path, self._task.model, state.model, state.masks)
         self._going += [] if saved else [path]
         return PointRecord(
             point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
-            point.ratios, saved, point.pooled, costs, limits.within(costs),
+            point.ratios, saved, point.pooled, spent, limits.within(spent),
         )  # fmt: skip
 
     def _report(self, state: str, reason: str = "") -> dict[str, Any]:

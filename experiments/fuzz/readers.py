@@ -17,7 +17,8 @@ with atheris.instrument_imports(include=["tune_prune"]):
     from tune_prune.errors import UserError
     from tune_prune.models import build
 
-    from tune_prune import checkpoint, conf, masks, one_model, space_file, sparse_file
+    from tune_prune import checkpoint, conf, masks, one_model, space_file
+    from tune_prune.export import sparse_format
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -30,7 +31,7 @@ def read_checkpoint(path: Path) -> None:
     checkpoint.restore(saved, str(path))
 
 
-READERS = {"conf": conf.read, "space": space_file.read, "checkpoint": read_checkpoint, "sparse": sparse_file.read}
+READERS = {"conf": conf.read, "space": space_file.read, "checkpoint": read_checkpoint, "sparse": sparse_format.read}
 
 
 def seeds(reader: str) -> list[bytes]:
@@ -43,7 +44,7 @@ def seeds(reader: str) -> list[bytes]:
     mask = {label: kept.zero_() for label, kept in masks.dense(model).items()}
     masks.apply(model, mask)
     if reader == "sparse":
-        return [sparse_file.dumps("lenet_300_100", model, mask)]
+        return [sparse_format.dumps("lenet_300_100", model, mask)]
     return [b"\x08\0\0\0\0\0\0\0{}      ", checkpoint.dumps("lenet_300_100", model, {}, {})[:4000]]
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, format_names
 
-PRUNABLE = (
-    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
+
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
@@ -61,8 +62,7 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def transposed_layers(model: nn.Module) -> set[str]:
     """The layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
-    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    theirs = [module.weight for module in model.modules() if isinstance(module, kinds)]
+    theirs = [module.weight for module in model.modules() if isinstance(module, TRANSPOSED)]
     return {label for label, weight in prunable(model).items() if any(weight is one for one in theirs)}
 
 

@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from tune_prune import latency, multiply_adds
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.compaction import ROUNDING, compact
-from tune_prune.formats import Format, Scores, Subject, formats
+from tune_prune.export import costs
+from tune_prune.export.compaction import ROUNDING, compact
+from tune_prune.export.formats import ExportInput, Format, Scores, formats
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.splits import Split, as_float
 from tune_prune.training.resources import one_thread
@@ -25,7 +25,7 @@ BATCH = 500
 
 
 @dataclass(frozen=True)
-class Timed:
+class LatencyResult:
     """Seconds that a batch takes the model and what was written, on one core: medians, and the share's median."""
 
     batch: int
@@ -35,7 +35,7 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Account:
+class ExportReport:
     """What a file holds, measured on it as it was loaded again; all of it agrees, or there is no file.
 
     Weights are those of weighted layers, no biases: `total` and `kept` by the masks. Bytes are those of all tensors as
@@ -60,7 +60,7 @@ class Account:
     images: int
     same: int
     apart: float
-    timed: Sequence[Timed]
+    timed: Sequence[LatencyResult]
 
     def described(self) -> dict[str, object]:
         """As JSON has it."""
@@ -84,7 +84,7 @@ class Account:
         ]
 
 
-def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[str], None]) -> Account:
+def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[str], None]) -> ExportReport:
     """Write a checkpoint's model in a format; `out` is a file or a folder, the working directory unless given.
 
     `test` are images to compare on. Raises `UserError` where the checkpoint, the images or the format do not fit the
@@ -99,12 +99,12 @@ def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[st
     with one_thread(), TemporaryDirectory() as folder:
         before = _scores(model.eval(), inputs, saved.model)
         # a copy: what is exported keeps the samples, and a view of them all images
-        subject = _subject(saved.model, model, mask, inputs[:2].clone(), chosen, say)
+        subject = _make_input(saved.model, model, mask, inputs[:2].clone(), chosen, say)
         written, aside = chosen.write(subject), Path(folder, f"model{chosen.ending}")
         aside.write_bytes(written)
         loaded = chosen.load(aside)
-        account = _account(to, str(target), subject, len(written), loaded, inputs, test.labels, before)
-        _agree(chosen, loaded, subject, account)
+        account = _make_report(to, str(target), subject, len(written), loaded, inputs, test.labels, before)
+        _check_report(chosen, loaded, subject, account)
     files.write_bytes(target.absolute(), written)
     return account
 
@@ -118,9 +118,9 @@ def _target(path: Path, out: Path | None, chosen: Format) -> Path:
     return target
 
 
-def _subject(
+def _make_input(
     name: str, model: nn.Module, mask: dict[str, Tensor], samples: Tensor, chosen: Format, say: Callable[[str], None]
-) -> Subject:
+) -> ExportInput:
     """The model, made smaller if the format is about that and it can be."""
     smaller = model
     if chosen.smaller:
@@ -130,7 +130,7 @@ def _subject(
             if chosen.smaller == "must":
                 raise
             say(f"not made smaller: {error}")
-    return Subject(name, model, mask, samples, smaller)
+    return ExportInput(name, model, mask, samples, smaller)
 
 
 @torch.no_grad()
@@ -142,23 +142,23 @@ def _scores(model: Scores, inputs: Tensor, name: str) -> Tensor:
         raise UserError(f"model {name!r} fails on inputs {list(inputs.shape)} ({reason}); name its --data") from error
 
 
-def _account(
+def _make_report(
     to: str,
     name: str,
-    subject: Subject,
+    subject: ExportInput,
     size: int,
     loaded: Scores,
     inputs: Tensor,
     labels: Tensor,
     before: Tensor,
-) -> Account:
+) -> ExportReport:
     after = _scores(loaded, inputs, subject.name)
     batches = () if formats[to].exact else BATCHES  # the same network takes the same time
     counts = masks.kept_counts(subject.masks).values()
-    uses = multiply_adds.uses(subject.model, subject.samples)
-    small = multiply_adds.uses(subject.smaller, subject.samples)
+    uses = costs.count_uses(subject.model, subject.samples)
+    small = costs.count_uses(subject.smaller, subject.samples)
     compressed = masks.compression(subject.masks)
-    return Account(
+    return ExportReport(
         format=to,
         file=name,
         total=sum(total for _, total in counts),
@@ -167,18 +167,22 @@ def _account(
         factor=masks.factor(compressed),
         bytes_dense=sum(value.nbytes for value in subject.model.state_dict().values()),
         bytes_file=size,
-        macs_dense=multiply_adds.left(masks.dense_masks(subject.model), uses),
-        macs_kept=multiply_adds.left(subject.masks, uses),
-        macs_file=multiply_adds.left(masks.dense_masks(subject.smaller), small),
+        macs_dense=costs.multiply_adds(masks.dense_masks(subject.model), uses),
+        macs_kept=costs.multiply_adds(subject.masks, uses),
+        macs_file=costs.multiply_adds(masks.dense_masks(subject.smaller), small),
         test_error=100 * float((after.argmax(1) != labels).float().mean()),
         images=len(labels),
         same=int((after.argmax(1) == before.argmax(1)).sum()),
         apart=float((after - before).abs().max() / before.abs().max().clamp_min(1e-12)),
-        timed=[Timed(n, *latency.compare(subject.model, loaded, inputs[:n])) for n in batches if n <= len(inputs)],
+        timed=[
+            LatencyResult(n, *costs.compare_latency(subject.model, loaded, inputs[:n]))
+            for n in batches
+            if n <= len(inputs)
+        ],
     )
 
 
-def _agree(chosen: Format, loaded: Scores, subject: Subject, account: Account) -> None:
+def _check_report(chosen: Format, loaded: Scores, subject: ExportInput, account: ExportReport) -> None:
     """Raise a `RuntimeError` where the numbers of an account do not go together."""
     wrong = []
     if account.apart > (0.0 if chosen.exact else ROUNDING):

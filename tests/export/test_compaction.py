@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 from toys import Conv, Deciding, Tied, fault, mlp, seeded
 
-from tune_prune.compaction import compact
+from tune_prune.export.compaction import compact
+from tune_prune.export.resizing import load_resized
 from tune_prune.pruning import masks
-from tune_prune.sizes import fit
 from tune_prune.tasks.models import build
 
 
@@ -170,7 +170,7 @@ def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> 
     assert sum(weight.numel() for weight in masks.prunable(smaller).values()) <= count
     # and its weights fit into the model again
     again = made().eval()
-    fit(again, smaller.state_dict(), "x")
+    load_resized(again, smaller.state_dict(), "x")
     assert torch.equal(again(inputs(*shape)), smaller(inputs(*shape)))
 
 
@@ -180,9 +180,12 @@ def test_a_model_that_cannot_be_traced_says_where() -> None:
 
 def test_weights_of_another_model_do_not_fit() -> None:
     weights = mlp().state_dict()
-    assert fault(lambda: fit(Conv(), weights, "a.safetensors")).startswith("a.safetensors: ")
-    assert fault(lambda: fit(mlp(), weights | {"5.weight": torch.zeros(2, 2)}, "a")) == (
+    assert fault(lambda: load_resized(Conv(), weights, "a.safetensors")).startswith("a.safetensors: ")
+    assert fault(lambda: load_resized(mlp(), weights | {"5.weight": torch.zeros(2, 2)}, "a")) == (
         "a: the model has no place for 5.weight"
     )
     del weights["3.bias"]
-    assert fault(lambda: fit(mlp(), weights, "a")) == "a: 3.bias is missing; the file is damaged, or another model's"
+    assert (
+        fault(lambda: load_resized(mlp(), weights, "a"))
+        == "a: 3.bias is missing; the file is damaged, or another model's"
+    )

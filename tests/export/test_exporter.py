@@ -7,7 +7,7 @@ from torch import nn
 from toys import fault, images, mlp, seeded
 
 import tune_prune
-from tune_prune import export, formats
+from tune_prune.export import exporter, formats
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.training.loop import fit
@@ -124,7 +124,7 @@ def test_what_cannot_be_exported(command, capsys: pytest.CaptureFixture[str]) ->
 def test_a_file_that_computes_something_else_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     made(Path("a.safetensors"))
 
-    def spoiled(subject: formats.Subject) -> bytes:
+    def spoiled(subject: formats.ExportInput) -> bytes:
         with torch.no_grad():
             next(subject.model.parameters())[13, 0] += 1
         return formats._plain(subject)
@@ -132,9 +132,11 @@ def test_a_file_that_computes_something_else_is_not_written(monkeypatch: pytest.
     bad = formats.Format("-bad.safetensors", True, spoiled, formats._load_plain)
     monkeypatch.setitem(formats.formats._entries, "bad", bad)
     with pytest.raises(RuntimeError, match=r"its scores are .* away from the model's; nothing was written"):
-        export.export(Path("a.safetensors"), "bad", images().load_test(), None, print)
+        exporter.export(Path("a.safetensors"), "bad", images().load_test(), None, print)
     assert [path.name for path in Path().iterdir()] == ["a.safetensors"]
 
 
 def test_the_format_is_looked_up_first() -> None:
-    assert fault(lambda: export.export(Path("nowhere"), "zip", images().load_test(), None, print)).startswith("unknown")
+    assert fault(lambda: exporter.export(Path("nowhere"), "zip", images().load_test(), None, print)).startswith(
+        "unknown"
+    )

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from toys import mlp, seeded
 
-from tune_prune import latency
-from tune_prune.latency import Latency, compare
+from tune_prune.export import costs
+from tune_prune.export.costs import LatencyMeter, compare_latency
 
 SAMPLES = torch.randn(8, 1, 8, 8, generator=seeded(0))
 
@@ -30,10 +30,10 @@ class Clock:
 
 def test_the_share_is_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(costs, "time", clock)
     first = clock.watch(nn.Sequential(nn.Linear(3, 8)))
     second = clock.watch(nn.Sequential(nn.Linear(3, 2)))
-    assert compare(first, second, torch.zeros(5, 3)) == (40.0, 10.0, 0.25)
+    assert compare_latency(first, second, torch.zeros(5, 3)) == (40.0, 10.0, 0.25)
 
 
 def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +47,11 @@ def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: p
         assert inputs.shape == (1, 1, 8, 8)
         return 2.0, 1.0, 0.5
 
-    monkeypatch.setattr(latency, "compare", noted)
-    assert Latency(dense, SAMPLES).share(pruned) == 0.5
+    monkeypatch.setattr(costs, "compare_latency", noted)
+    assert LatencyMeter(dense, SAMPLES).share(pruned) == 0.5
     assert measured == [[(16, 64), (16,), (4, 16), (4,)], [(4, 64), (4,), (4, 4), (4,)]]
     assert pruned[1].weight.shape == (16, 64)  # the model itself stays as it is
 
 
 def test_a_real_clock_moves() -> None:
-    assert all(value > 0 for value in compare(mlp(), mlp(), SAMPLES))
+    assert all(value > 0 for value in compare_latency(mlp(), mlp(), SAMPLES))

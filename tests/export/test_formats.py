@@ -9,9 +9,9 @@ from torch import nn
 from toys import Conv, Tied, fault, mlp, seeded
 
 import tune_prune
-from tune_prune import formats
-from tune_prune.compaction import compact
-from tune_prune.formats import Subject
+from tune_prune.export import formats
+from tune_prune.export.compaction import compact
+from tune_prune.export.formats import ExportInput
 from tune_prune.pruning import checkpoint, masks
 
 TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-def pruned(address: str, ratio: float) -> Subject:
+def pruned(address: str, ratio: float) -> ExportInput:
     """A toy without so many of its weights, by magnitude."""
     torch.manual_seed(1)
     model = TOYS[address]().eval()
@@ -31,7 +31,7 @@ def pruned(address: str, ratio: float) -> Subject:
         found[label] = masks.shrink(found[label], weight.detach().abs(), ratio)
     masks.apply(model, found)
     samples = images(2)
-    return Subject(address, model, found, samples, compact(model, samples))
+    return ExportInput(address, model, found, samples, compact(model, samples))
 
 
 def images(count: int) -> torch.Tensor:
@@ -113,7 +113,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("name", ["pt2", "onnx"])
 def test_a_model_that_pytorch_cannot_export(name: str) -> None:
     model = Odd().eval()
-    subject = Subject("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
+    subject = ExportInput("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
     said = fault(lambda: formats.formats[name].write(subject))
     assert said.startswith("test_formats:Odd cannot be exported by PyTorch with batches of any size (")
     assert "\n" not in said

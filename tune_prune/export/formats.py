@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from tune_prune import sizes, sparse_file
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
+from tune_prune.export import resizing, sparse_format
 from tune_prune.pruning import checkpoint
 from tune_prune.tasks.models import build
 
@@ -29,7 +29,7 @@ Scores = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportInput:
     """A pruned model that is to be written: its name, itself, its masks, and a few samples, float32 [n, ...].
 
     `smaller` computes the same without what nothing computes or reads; where that is not known, it is the model.
@@ -51,7 +51,7 @@ class Format:
 
     ending: str
     exact: bool
-    write: Callable[[Subject], bytes]
+    write: Callable[[ExportInput], bytes]
     load: Callable[[Path], Scores]
     smaller: str = ""
 
@@ -70,15 +70,15 @@ def load(path: str | Path) -> nn.Module:
     facts, tensors = checkpoint.read_tensors(path, "tune_prune")
     if isinstance(facts, dict) and "smaller" in facts:
         model = build(str(facts.get("model")))
-        sizes.fit(model, tensors, str(path))
+        resizing.load_resized(model, tensors, str(path))
     elif isinstance(facts, dict) and "shapes" in facts:
-        model = checkpoint.restore(sparse_file.read(path), str(path))[0]
+        model = checkpoint.restore(sparse_format.read(path), str(path))[0]
     else:
         model = checkpoint.restore(checkpoint.read(path), str(path))[0]
     return model.eval()
 
 
-def _plain(subject: Subject) -> bytes:
+def _plain(subject: ExportInput) -> bytes:
     """The state dict as it is, removed weights as zeros; what any program does that loads weights into the model."""
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {key: value.detach().contiguous().clone() for key, value in subject.model.state_dict().items()}
@@ -92,16 +92,16 @@ def _load_plain(path: Path) -> Scores:
     return model.eval()
 
 
-def _sparse(subject: Subject) -> bytes:
-    return sparse_file.dumps(subject.name, subject.model, subject.masks)
+def _sparse(subject: ExportInput) -> bytes:
+    return sparse_format.dumps(subject.name, subject.model, subject.masks)
 
 
-def _dense(subject: Subject) -> bytes:
+def _dense(subject: ExportInput) -> bytes:
     tensors = {key: value.detach().contiguous().clone() for key, value in subject.smaller.state_dict().items()}
     return save(tensors, {"tune_prune": json.dumps({"model": subject.name, "smaller": True})})
 
 
-def _pt2(subject: Subject) -> bytes:
+def _pt2(subject: ExportInput) -> bytes:
     file = io.BytesIO()
     torch.export.save(_program(subject), file)
     return file.getvalue()
@@ -112,7 +112,7 @@ def _load_pt2(path: Path) -> Scores:
     return lambda inputs: program(inputs)
 
 
-def _onnx(subject: Subject) -> bytes:
+def _onnx(subject: ExportInput) -> bytes:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if absent:
         raise UserError(f"--to onnx needs {' and '.join(absent)}: pip install 'tune-prune[onnx]'")
@@ -134,7 +134,7 @@ def _load_onnx(path: Path) -> Scores:
     return lambda inputs: torch.from_numpy(session.run(["scores"], {"input": inputs.numpy()})[0])
 
 
-def _program(subject: Subject) -> torch.export.ExportedProgram:
+def _program(subject: ExportInput) -> torch.export.ExportedProgram:
     """The graph, for batches of any size; a `UserError` of one line where PyTorch has many to say."""
     before = logging.root.manager.disable
     logging.disable()  # it logs and prints what it raises

@@ -9,9 +9,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from tune_prune import channels
-from tune_prune.channels import Channels
-from tune_prune.sizes import TRANSPOSED, by_channel, put, take
+from tune_prune.export import channels
+from tune_prune.export.channels import Channels
+from tune_prune.export.resizing import by_channel, keep_channels, set_tensor
+from tune_prune.pruning.masks import TRANSPOSED
 
 ROUNDING = 1e-4
 """How far outputs may lie apart, as a share of the greatest of them, that were added up in another order."""
@@ -24,7 +25,7 @@ def compact(model: nn.Module, inputs: Tensor) -> nn.Module:
     Raises a `UserError` where the model cannot be traced.
     """
     smaller = copy.deepcopy(model).eval().requires_grad_(False)
-    chains = channels.found(smaller)
+    chains = channels.find_channels(smaller)
     while sum(_reduce(smaller, chain, inputs) for chain in chains):  # what goes may leave others unread
         pass
     before, after = copy.deepcopy(model).eval()(inputs), smaller(inputs)
@@ -41,11 +42,11 @@ def _reduce(model: nn.Module, chain: Channels, inputs: Tensor) -> bool:
     weights = [by_channel(reader, reads=True).reshape(len(computed), -1) for reader in readers]
     keep = torch.stack([weight.any(1) for weight in weights]).any(0)
     constant = (keep & ~computed).nonzero().flatten().tolist()
-    seen = _seen(model, readers, inputs) if constant else []
+    seen = _layer_inputs(model, readers, inputs) if constant else []
     for index in constant:
         if int(keep.sum()) == 1:
             break  # a layer without outputs is none
-        values = [_of(value, layer, index, len(computed)) for value in seen]
+        values = [_channel_values(value, layer, index, len(computed)) for value in seen]
         if all(_foldable(reader, value) for reader, value in zip(readers, values, strict=True)):
             for reader, value in zip(readers, values, strict=True):
                 _fold(reader, value, index, len(computed))
@@ -55,13 +56,13 @@ def _reduce(model: nn.Module, chain: Channels, inputs: Tensor) -> bool:
     if keep.all():
         return False
     for module in (layer, *map(model.get_submodule, chain.norms)):
-        take(module, keep)
+        keep_channels(module, keep)
     for reader in readers:
-        take(reader, keep, reads=True)
+        keep_channels(reader, keep, reads=True)
     return True
 
 
-def _seen(model: nn.Module, readers: list[nn.Module], inputs: Tensor) -> list[Tensor]:
+def _layer_inputs(model: nn.Module, readers: list[nn.Module], inputs: Tensor) -> list[Tensor]:
     """What each of these layers is given for the first of the inputs."""
     found: dict[int, Tensor] = {}
     hooks = [r.register_forward_pre_hook(lambda module, args: found.update({id(module): args[0][0]})) for r in readers]
@@ -71,7 +72,7 @@ def _seen(model: nn.Module, readers: list[nn.Module], inputs: Tensor) -> list[Te
     return [found[id(reader)] for reader in readers]
 
 
-def _of(value: Tensor, layer: nn.Module, index: int, count: int) -> Tensor:
+def _channel_values(value: Tensor, layer: nn.Module, index: int, count: int) -> Tensor:
     """The values of one of the `count` channels of a layer at all places; where these are flattened, side by side."""
     if isinstance(layer, nn.Linear):
         return value[..., index].flatten()
@@ -100,4 +101,4 @@ def _fold(reader: nn.Module, values: Tensor, index: int, count: int) -> None:
     else:
         added = weight[:, index].flatten(1).sum(1) * values[0]
     bias: Tensor | None = reader.bias  # type: ignore[assignment]
-    put(reader, "bias", added if bias is None else bias + added)
+    set_tensor(reader, "bias", added if bias is None else bias + added)

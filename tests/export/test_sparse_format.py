@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from toys import Conv, Tied, fault, mlp
 
-from tune_prune import sparse_file
+from tune_prune.export import sparse_format
+from tune_prune.export.sparse_format import FORMS, dumps, read
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.sparse_file import FORMS, dumps, read
 from tune_prune.tasks.models import build
 
 
@@ -26,16 +26,16 @@ def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:
 def test_both_forms_hold_every_mask(drawn: list[bool], stretch: int) -> None:
     kept = np.zeros(len(drawn) * stretch, dtype=bool)
     kept[::stretch] = drawn  # far apart, too
-    encoded = {"bits": np.packbits(kept), "gaps": sparse_file._gaps(np.flatnonzero(kept))}
+    encoded = {"bits": np.packbits(kept), "gaps": sparse_format._gaps(np.flatnonzero(kept))}
     assert set(encoded) == set(FORMS)
     for form, index in encoded.items():
-        assert np.array_equal(sparse_file._kept(form, index, len(kept)), kept)
-    form, index = sparse_file._smaller(np.flatnonzero(kept), len(kept))
+        assert np.array_equal(sparse_format._kept(form, index, len(kept)), kept)
+    form, index = sparse_format._smaller(np.flatnonzero(kept), len(kept))
     assert len(index) == min(len(one) for one in encoded.values())
 
 
 def test_gaps_by_hand() -> None:
-    assert sparse_file._gaps(np.array([0, 1, 4, 260, 999])).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
+    assert sparse_format._gaps(np.array([0, 1, 4, 260, 999])).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
 
 
 @pytest.mark.parametrize(("address", "model"), [("toys:mlp", mlp), ("toys:Conv", Conv), ("toys:Tied", Tied)])

@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.common.errors import UserError
+from tune_prune.export.resizing import by_channel
 from tune_prune.pruning import masks
-from tune_prune.sizes import by_channel
 
 EACH_BY_ITSELF = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
@@ -57,7 +57,7 @@ class _Tracer(fx.Tracer):
         return super().call_module(m, forward, args, kwargs)
 
 
-def found(model: nn.Module) -> list[Channels]:
+def find_channels(model: nn.Module) -> list[Channels]:
     """The layers whose outputs may be taken away, in the order in which they are computed.
 
     Raises a `UserError` that names the module where a model cannot be traced (`torch.fx`).
@@ -78,7 +78,7 @@ def found(model: nn.Module) -> list[Channels]:
         # what is used twice has readers elsewhere, too
         once = names.count(str(node.target)) == 1 and weights.count(id(getattr(module, "weight", None))) == 1
         if isinstance(module, masks.PRUNABLE) and getattr(module, "groups", 1) == 1 and once:
-            way = _Way(modules, Channels(str(node.target)))
+            way = _Follower(modules, Channels(str(node.target)))
             if all(way.follow(user, node, False) for user in node.users) and way.channels.readers:
                 chains.append(way.channels)
     shared = {name for name in names if names.count(name) > 1}
@@ -86,7 +86,7 @@ def found(model: nn.Module) -> list[Channels]:
 
 
 @dataclass
-class _Way:
+class _Follower:
     """What happens to the outputs of a layer; of a linear one they are the last axis, of any other the second."""
 
     modules: Mapping[str, nn.Module]
