@@ -10,13 +10,13 @@ import optuna
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import records
 from tune_prune.budget import Budget
 from tune_prune.common import files
 from tune_prune.company import Company
 from tune_prune.knobs import Choice, Knob, Range
-from tune_prune.limits import Limits
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import TrialRecord
 from tune_prune.searcher import StudySearcher
 from tune_prune.strategy import Economy, Finish
 from tune_prune.trials import Trials
@@ -47,7 +47,7 @@ class Driver:
     def __post_init__(self) -> None:
         queue = self.guesses, self.levels
         goal = Goal(
-            self.budget, DENSE, Limits(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
+            self.budget, DENSE, Constraints(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
         )
         self.trials = Trials(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.company)
         self.searcher = StudySearcher(self.trials, self.changed)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ended
 
-from tune_prune.ancestry import lineage, nearest
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.ancestry import nearest
+from tune_prune.results.records import PointRecord, TrialRecord, lineage
 
 
 def kept(records: Sequence[TrialRecord]) -> list[tuple[int, PointRecord]]:

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mlp
 
-from tune_prune import cli, conf, space_file
+from tune_prune import cli, space_file
 from tune_prune.common.errors import UserError
 from tune_prune.export import sparse_format
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.results import conf
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()

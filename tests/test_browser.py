@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_report import run_dir
 
-from tune_prune.report import write_report
+from tune_prune.results.report.html import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")

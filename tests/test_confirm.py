@@ -10,10 +10,10 @@ import torch
 from toys import ended
 
 from tune_prune.common.seeding import derive_seed
-from tune_prune.confidence import Confirmed
 from tune_prune.confirm import Repetition, confirm_front, measure, repetitions
-from tune_prune.front import front_of
-from tune_prune.records import TrialRecord
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import find_front
+from tune_prune.results.records import TrialRecord
 from tune_prune.retracing import Stage
 from tune_prune.tasks.task import Task
 
@@ -31,7 +31,7 @@ BY_TRIAL: Mapping[int, TrialRecord] = {
 
 
 def test_seeds_are_no_trial_s_and_no_two_alike() -> None:
-    first, second = front_of(BY_TRIAL.values())[0::2]
+    first, second = find_front(BY_TRIAL.values())[0::2]
     jobs = repetitions(first, BY_TRIAL, 9, 3)
     seeds = [job.seed for job in jobs]
     assert seeds == [derive_seed(9, -1, number) for number in (1, 2, 3)]
@@ -82,12 +82,12 @@ class Here:
             yield job, self.error(job)
 
 
-def confirmed(run_dir: Path, each: Here, count: int = 2, seed: int = 0) -> tuple[dict[str, Confirmed], list[str]]:
-    members = front_of(BY_TRIAL.values())
+def confirmed(run_dir: Path, each: Here, count: int = 2, seed: int = 0) -> tuple[dict[str, Confirmation], list[str]]:
+    members = find_front(BY_TRIAL.values())
     return confirm_front(run_dir, members, BY_TRIAL, seed=seed, limit=2.0, count=count, each=each)
 
 
-ALL = {"001": Confirmed((0.1, 0.2), 2.0), "002": Confirmed((0.1, 0.2), 2.0), "003": Confirmed((2.1, 2.2), 2.0)}
+ALL = {"001": Confirmation((0.1, 0.2), 2.0), "002": Confirmation((0.1, 0.2), 2.0), "003": Confirmation((2.1, 2.2), 2.0)}
 
 
 def test_every_member_from_every_seed(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_run import SPACE, Trials, resumed, searched, summary_of, without_ray
 
-from tune_prune import records
 from tune_prune.common.errors import UserError
+from tune_prune.results import records
 
 pytestmark = pytest.mark.faults
 

@@ -7,7 +7,7 @@ import pytest
 from toys import fault
 
 from tune_prune import dashboard, storages
-from tune_prune.limits import Limits
+from tune_prune.results.constraints import Constraints
 from tune_prune.study import open_study
 
 
@@ -19,7 +19,7 @@ def studies(address: str) -> list[dict[str, object]]:
 
 def test_it_shows_the_study_and_goes(tmp_path: Path) -> None:
     storage, said = storages.own(tmp_path), list[str]()
-    open_study(storage, "mine", tmp_path, "x", Limits(2.0))
+    open_study(storage, "mine", tmp_path, "x", Constraints(2.0))
     with socket.socket() as taken:  # another program has the usual port, or this one takes it
         try:
             taken.bind(("127.0.0.1", dashboard.PORT))

@@ -14,7 +14,7 @@ from toys import ended
 from tune_prune import fanout
 from tune_prune.config import Config
 from tune_prune.confirm import confirm_front, measure, repetitions
-from tune_prune.front import Member
+from tune_prune.results.front import Member
 from tune_prune.tasks.task import Task
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from test_cluster import ECONOMY, TRACE, two_nodes
 from test_launch import DEADLINE, MODULE, Lab, ended, final, until
 from test_run import SPACE, summary_of
 
-from tune_prune import records
+from tune_prune.results import records
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 LONG = 600.0
@@ -112,7 +112,7 @@ def check(run_dir: Path, trials: int) -> list[records.TrialRecord]:
     """Every trial is there once and has ended, in the records, in the study and in the tables."""
     found = records.read_all(run_dir)
     assert [record.trial for record in found] == list(range(trials))
-    assert {record.state for record in found} <= set(records.FINAL)
+    assert {record.state for record in found} <= set(records.FINAL_STATES)
     study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{run_dir / 'study.db'}")
     assert [trial.number for trial in study.trials] == list(range(trials))
     assert all(trial.state.is_finished() for trial in study.trials)
@@ -122,7 +122,7 @@ def check(run_dir: Path, trials: int) -> list[records.TrialRecord]:
 
 def measured(run_dir: Path) -> dict[int, records.TrialRecord]:
     """What each trial that has ended measured, its seconds among it; why it was let through may be noted later."""
-    ended_ = [record for record in records.read_all(run_dir) if record.state in records.FINAL]
+    ended_ = [record for record in records.read_all(run_dir) if record.state in records.FINAL_STATES]
     return {record.trial: replace(record, reason="") for record in ended_}
 
 

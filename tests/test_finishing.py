@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from toys import ended
 
 from tune_prune.finishing import choose, due, way
-from tune_prune.records import TrialRecord
 from tune_prune.recovery import Recovery, pairs
+from tune_prune.results.records import TrialRecord
 from tune_prune.space import to_plan
 from tune_prune.strategy import Finish
 

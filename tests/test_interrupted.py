@@ -6,12 +6,12 @@ import torch
 from toys import Conv, fault, images, seeded
 
 from tune_prune import interrupted
-from tune_prune.conf import Conf
 from tune_prune.interrupted import FILE, Begun
 from tune_prune.one_model import Settings
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
+from tune_prune.results.conf import Conf
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 

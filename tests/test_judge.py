@@ -6,7 +6,8 @@ from drivers import Driver, level, measured
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import records, stopping
+from tune_prune import stopping
+from tune_prune.results import records
 from tune_prune.strategy import Economy
 
 
@@ -28,11 +29,11 @@ def test_what_promises_nothing_is_stopped_and_told_so(tmp_path: Path, study: opt
             through.append(config["trial"])
     assert len(stopped) > len(through) > 0
     for number in stopped:
-        record = records.read(records.path_of(tmp_path, number))
+        record = records.read(records.record_path(tmp_path, number))
         assert record == driver.trials.records[number]
         assert (record.state, driver.state(number)) == ("stopped", TrialState.PRUNED)
         assert "promises" in record.reason
-    assert all(driver.trials.records[number].reason.startswith(records.MARK) for number in through)
+    assert all(driver.trials.records[number].reason.startswith(records.EXEMPT_PREFIX) for number in through)
     later = Driver(tmp_path, study, economy=Economy(inherit=False))
     assert later.trials.records == driver.trials.records
 

@@ -24,7 +24,8 @@ import torch
 from test_run import SPACE, points, searched, summary_of, without_ray
 
 import tune_prune
-from tune_prune import cli, one_model, records
+from tune_prune import cli, one_model
+from tune_prune.results import records
 from tune_prune.tasks.datasets import load_data
 
 ROOT = Path(tune_prune.__file__).parents[1]
@@ -125,7 +126,7 @@ def ended(process: "subprocess.Popen[str]", deadline: float = DEADLINE) -> tuple
 
 def final(run_dir: Path) -> dict[str, tuple[bytes, int]]:
     """The result files of the trials that have ended: what they hold, and when they were written."""
-    paths = [path for path in (run_dir / "results").glob("*.json") if records.read(path).state in records.FINAL]
+    paths = [path for path in (run_dir / "results").glob("*.json") if records.read(path).state in records.FINAL_STATES]
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 

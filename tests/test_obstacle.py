@@ -2,9 +2,9 @@ import pytest
 import torch
 from toys import ended
 
-from tune_prune.front import Member
 from tune_prune.obstacle import hardest
 from tune_prune.pruning import masks
+from tune_prune.results.front import Member
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from toys import fault, images, mlp
 
-from tune_prune import conf, one_model, wanted
-from tune_prune.conf import Conf
+from tune_prune import one_model, wanted
 from tune_prune.one_model import Settings
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.results import conf
+from tune_prune.results.conf import Conf
 from tune_prune.tasks.metrics import evaluate
 
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ from toys import Conv, images, task_of
 
 from tune_prune import refit
 from tune_prune.common.seeding import derive_seed
-from tune_prune.front import Member
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State, initial_state, prune_once, round_generator
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
-from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.refit import Refit, everything, plan_of, refit_front
+from tune_prune.results.front import Member
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task

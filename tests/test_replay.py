@@ -5,9 +5,9 @@ import pytest
 import torch
 from toys import fault
 
-from tune_prune import conf
-from tune_prune.conf import Conf
 from tune_prune.replay import Compared, replay
+from tune_prune.results import conf
+from tune_prune.results.conf import Conf
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from toys import Conv, ended, task_of
 
-from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.common.seeding import derive_seed
-from tune_prune.limits import Limits
 from tune_prune.pruning import checkpoint, masks, statistics_cache
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.shared import Shared
 from tune_prune.tasks.task import Task
@@ -46,13 +46,13 @@ def run(shared: Shared, trial: int, params: Mapping[str, Any], start: Start | No
     made.setup({"trial": trial, "seed": derive_seed(SEED, trial), "params": dict(params), "start": start}, shared)
     while not made.step()["done"]:
         pass
-    return records.read(records.path_of(shared.run_dir, trial))
+    return records.read(records.record_path(shared.run_dir, trial))
 
 
 @pytest.fixture
 def searched(task: Task, known: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
     """A trial, one that goes on from its second round, and one that finishes that."""
-    shared = Shared.of(task, tmp_path, limits=Limits(100.0), device="cpu", threads=1, known=known)
+    shared = Shared.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
     second = run(shared, 4, FARTHER, Start.at(first.trial, first.points[1]))
     third = run(shared, 5, LONGER, Start.at(second.trial, second.last))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from toys import ended
 
 from tune_prune import rounds
-from tune_prune.front import front_of
-from tune_prune.records import TrialRecord
+from tune_prune.results.front import find_front
+from tune_prune.results.records import TrialRecord
 from tune_prune.rounds import Store
 
 LIMIT = 2.0
@@ -102,7 +102,7 @@ def test_whatever_order_trials_end_in_no_file_is_missed(
         while running:
             found.append(running.pop(order.randrange(len(running))))
             store.sweep(found[-1:], begun)
-            for member in front_of([*found, *running]):
+            for member in find_front([*found, *running]):
                 assert (run_dir / str(member.point.checkpoint)).is_file()
             there = [path for record in found for path in files(run_dir, record) if path.is_file()]
             if there and order.random() < 0.3:

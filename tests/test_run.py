@@ -20,14 +20,15 @@ from filelock import FileLock
 from rich.console import Console
 from toys import ended, fault, images, mlp, seeded
 
-from tune_prune import afterwards, budget, conf, config, confirm, preparation, progress, records, rounds, run
+from tune_prune import afterwards, budget, config, confirm, preparation, progress, rounds, run
 from tune_prune.budget import Budget
 from tune_prune.common.errors import HeldError
 from tune_prune.config import Config
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.records import TrialRecord
 from tune_prune.replay import replay
+from tune_prune.results import conf, records
+from tune_prune.results.records import TrialRecord
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.shared import Shared

@@ -6,7 +6,7 @@ from rich.console import Console
 from toys import ended
 
 from tune_prune import screen
-from tune_prune.front import Tested, front_of
+from tune_prune.results.front import TestResult, find_front
 from tune_prune.screen import LINE_EVERY, Screen, Status, clock
 
 STATUS = Status(
@@ -83,12 +83,12 @@ def test_without_a_terminal_a_line_now_and_then(passing: Clock) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_is_quiet(passing: Clock, terminal: bool) -> None:
     on = console(terminal)
-    members = front_of([ended(0, (0.5, 1.0))])
+    members = find_front([ended(0, (0.5, 1.0))])
     with Screen(on, quiet=True) as shown:
         shown.say("hello")
         passing.now += 2 * LINE_EVERY
         shown.update(STATUS)
-        shown.front(members, {"001": Tested(1.0, 0.9, 1.1)}, Tested(0.9, 0.8, 1.0), 0.86, {})
+        shown.front(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
     assert printed(on) == ""
 
 
@@ -132,9 +132,9 @@ def test_time_left_never_falls_below_nothing(passing: Clock) -> None:
 
 def test_the_front() -> None:
     on = console()
-    members = front_of([ended(4, (0.9, 1.0), (0.99, 1.5))])
-    tested = {"001": Tested(1.1, 0.91, 1.31), "002": Tested(1.6, 1.37, 1.86)}
-    Screen(on).front(members, tested, Tested(0.95, 0.78, 1.16), 0.86, {})
+    members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
+    tested = {"001": TestResult(1.1, 0.91, 1.31), "002": TestResult(1.6, 1.37, 1.86)}
+    Screen(on).front(members, tested, TestResult(0.95, 0.78, 1.16), 0.86, {})
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert rows == [
         ["dense", "1.0x", "0", "0.86 %", "0.95 % (0.78-1.16)", ""],

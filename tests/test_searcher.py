@@ -9,8 +9,9 @@ from drivers import Driver, measured
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import records, stopping
-from tune_prune.records import TrialRecord
+from tune_prune import stopping
+from tune_prune.results import records
+from tune_prune.results.records import TrialRecord
 from tune_prune.searcher import StudySearcher
 from tune_prune.strategy import Economy
 from tune_prune.trials import MAX_STARTS
@@ -40,7 +41,7 @@ def test_a_worker_that_died(driver: Driver, before: list[tuple[float, float]]) -
     config = driver.suggest()
     driver.end(config, ended(0, *before, state="running") if before else None, error=True)
     assert driver.state(0) == TrialState.FAIL
-    written = records.read(records.path_of(driver.run_dir, 0))
+    written = records.read(records.record_path(driver.run_dir, 0))
     assert written == driver.trials.records[0]
     assert (written.state, written.params) == ("failed", config["params"])
     assert "died" in written.reason

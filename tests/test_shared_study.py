@@ -15,7 +15,8 @@ import pytest
 from test_launch import MODULE, ROOT
 from test_run import SPACE, summary_of
 
-from tune_prune import records, storages
+from tune_prune import storages
+from tune_prune.results import records
 
 PASSWORD = "a-secret-word"
 

@@ -2,8 +2,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ended
 
-from tune_prune import pareto
-from tune_prune.front import front_of
+from tune_prune.results import pareto
+from tune_prune.results.front import find_front
 from tune_prune.standing import Standing
 
 LIMIT = 2.0
@@ -20,7 +20,7 @@ def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple
     for number, (rounds, state) in enumerate(measured):
         records.append(ended(number, *rounds, state=state, limit=LIMIT))
         standing.add(records[-1])
-        members = [(member.point.compression, member.point.val_error) for member in front_of(records)]
+        members = [(member.point.compression, member.point.val_error) for member in find_front(records)]
         assert standing.front == members
         assert standing.best == (members[-1] if members else None)
         assert standing.hypervolume == pareto.hypervolume(members, LIMIT)

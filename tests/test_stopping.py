@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ended
 
-from tune_prune.records import TrialRecord
+from tune_prune.results.records import TrialRecord
 from tune_prune.stopping import SEEN, verdict
 
 DENSE, LIMIT = 1.0, 2.0

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ended, fault
 
-from tune_prune import records, storages
+from tune_prune import storages
 from tune_prune.common.seeding import derive_seed
 from tune_prune.config import SAMPLERS
 from tune_prune.groups import Group, Part
 from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.results import records
 from tune_prune.study import NAME, distributions, from_study, log_factor, make_sampler, open_study, to_study
 
 KNOBS: dict[str, Knob] = {

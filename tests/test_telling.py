@@ -11,12 +11,11 @@ import torch
 from rich.console import Console
 from toys import images
 
-from tune_prune import conf, records
-from tune_prune.confidence import Confirmed
-from tune_prune.front import wilson
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.results import RunInfo
+from tune_prune.results import conf, records
+from tune_prune.results.confidence import Confirmation, wilson_interval
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Split
@@ -114,7 +113,7 @@ def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: Ru
         model, mask = checkpoint.restore(checkpoint.read(tmp_path / member["checkpoint"]), "x")
         error = evaluate(model, split).error
         assert (masks.compression(mask), error) == (member["compression"], member["test_error"])
-        low_high = wilson(round(error * len(split.labels) / 100), len(split.labels))
+        low_high = wilson_interval(round(error * len(split.labels) / 100), len(split.labels))
         assert (member["test_error_low"], member["test_error_high"]) == low_high
         noted = conf.read(tmp_path / member["conf"]).notes
         assert (noted["compression"], noted["test_error"]) == (member["compression"], error)
@@ -136,7 +135,7 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
     with torch.no_grad():
         masks.prunable(model)["2"].mul_(2)
     checkpoint.write(tmp_path / "refits/1-1.safetensors", "toys:mlp", model, mask)
-    again = {"001": Confirmed((60.0, 61.0), info.limit)}
+    again = {"001": Confirmation((60.0, 61.0), info.limit)}
     ending = Ending("", 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
     code, shown = told(tmp_path, task, info, ending=ending)
     assert code == 0
@@ -197,9 +196,9 @@ def test_an_interruption_leaves_the_test_images_unread(tmp_path: Path, task: Tas
 def test_trials_that_were_running_count_as_stopped(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     measured(0, 0.5)
     measured(1, 0.8, state="running")
-    before = records.path_of(tmp_path, 1).read_bytes()
+    before = records.record_path(tmp_path, 1).read_bytes()
     told(tmp_path, task, info, ending=Ending("time budget", 10.0, 4.0))
-    assert records.path_of(tmp_path, 1).read_bytes() == before
+    assert records.record_path(tmp_path, 1).read_bytes() == before
     table = pd.read_csv(tmp_path / "trials.csv")
     assert list(table["state"]) == ["complete", "stopped"]
     assert table["reason"][1] == "time budget"

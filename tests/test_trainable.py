@@ -11,13 +11,14 @@ import pytest
 import torch
 from toys import Conv, task_of
 
-from tune_prune import records, trainable
+from tune_prune import trainable
 from tune_prune.ancestry import Start
 from tune_prune.export import sparse_format
-from tune_prune.limits import COSTS, Limits
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.masks import count_removed, prunable
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.constraints import COSTS, Constraints
+from tune_prune.results.records import TrialRecord
 from tune_prune.shared import Shared
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
@@ -36,7 +37,7 @@ def task() -> Task:
 
 @pytest.fixture
 def shared(task: Task, tmp_path: Path) -> Shared:
-    return Shared.of(task, tmp_path, limits=Limits(100.0), device="cpu", threads=1)
+    return Shared.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1)
 
 
 def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def run(made: PruneTrainable) -> TrialRecord:
 
 
 def read(made: PruneTrainable, trial: int) -> TrialRecord:
-    return records.read(records.path_of(made._shared.run_dir, trial))
+    return records.read(records.record_path(made._shared.run_dir, trial))
 
 
 def timeless(record: TrialRecord) -> TrialRecord:
@@ -142,7 +143,7 @@ def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
 
 
 def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
-    made = worker(replace(shared, limits=Limits(-1.0)), config(4))
+    made = worker(replace(shared, limits=Constraints(-1.0)), config(4))
     record = run(made)
     assert [point.feasible for point in record.points] == [False] * 3
     assert [point.checkpoint for point in record.points] == [None, None, "rounds/4-3.safetensors"]
@@ -152,7 +153,7 @@ def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
 def test_the_limit_itself_is_feasible(shared: Shared) -> None:
     error = run(worker(shared, config(4))).last.val_error
     for trial, limit, feasible in ((5, error, True), (6, error - 1e-6, False)):
-        assert run(worker(replace(shared, limits=Limits(limit)), config(trial))).last.feasible == feasible
+        assert run(worker(replace(shared, limits=Constraints(limit)), config(trial))).last.feasible == feasible
 
 
 def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +161,11 @@ def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatc
     monkeypatch.setattr(trainable.os, "_exit", lambda code: gone.set())
     worker(replace(shared, timeout=0.05), config(4))
     assert gone.wait(20)
-    record = records.read(records.path_of(shared.run_dir, 4))
+    record = records.read(records.record_path(shared.run_dir, 4))
     assert (record.state, record.reason) == ("failed", "it took longer than --trial-timeout, 0.05 s")
     again = worker(replace(shared, timeout=1000.0), config(4))  # as Ray does after a process has died
     assert again.step() == {"trial": 4, "rounds": 0, "done": True}
-    assert records.read(records.path_of(shared.run_dir, 4)) == record
+    assert records.read(records.record_path(shared.run_dir, 4)) == record
 
 
 def test_a_trial_that_takes_too_long_where_nothing_can_be_written(
@@ -315,7 +316,7 @@ def test_costs_are_counted_of_every_round(shared: Shared) -> None:
     path = shared.run_dir / str(record.last.checkpoint)
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
     assert record.last.costs["bytes"] == len(sparse_format.dumps("toys:mlp", model, mask))
-    over = run(worker(replace(shared, limits=Limits(100.0, {"macs": 0.01})), config(5))).last
+    over = run(worker(replace(shared, limits=Constraints(100.0, {"macs": 0.01})), config(5))).last
     assert (over.feasible, over.within) == (False, False)
 
 
@@ -339,7 +340,7 @@ def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: Shared, monkeypat
 def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
     task: Task, tmp_path: Path, limit: float, cut: int
 ) -> None:
-    whole, torn = (Shared.of(task, tmp_path / name, Limits(limit), "cpu", 1) for name in ("whole", "torn"))
+    whole, torn = (Shared.of(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
     expected = run(worker(whole, config(4)))
     first = worker(torn, config(4))
     for _ in range(cut):
@@ -359,7 +360,7 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
 
 
 def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Path) -> None:
-    shared = Shared.of(task, tmp_path, Limits(0.0), "cpu", 1)
+    shared = Shared.of(task, tmp_path, Constraints(0.0), "cpu", 1)
     first = worker(shared, config(4))
     first.step()
     (going,) = (tmp_path / "rounds").glob("*.going")
@@ -370,7 +371,7 @@ def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Pat
 
 
 def test_what_a_stopped_trial_went_on_from_goes_with_it(task: Task, tmp_path: Path) -> None:
-    made = worker(Shared.of(task, tmp_path, Limits(0.0), "cpu", 1), config(4))
+    made = worker(Shared.of(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
     made.step()
     assert len([*(tmp_path / "rounds").glob("*.going")]) == 1
     made.reset_config(config(5))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import records
 from tune_prune.budget import Budget
 from tune_prune.company import joined
 from tune_prune.finishing import BACK, way
+from tune_prune.results import records
 from tune_prune.strategy import Economy, Finish
 from tune_prune.trials import MAX_STARTS
 from tune_prune.turns import coarse_first
@@ -288,7 +288,7 @@ def test_what_is_cut_off_again_and_again_is_given_up(driver: Driver) -> None:
         assert driver.suggest() == config
     records.write(driver.run_dir, measured(config, "running"))
     last = Driver(driver.run_dir, driver.study)
-    record = records.read(records.path_of(driver.run_dir, 0))
+    record = records.read(records.record_path(driver.run_dir, 0))
     assert last.trials.records == {0: record}
     assert record.state == "failed"
     assert record.reason == f"it was cut off {MAX_STARTS} times"

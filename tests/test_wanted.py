@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from toys import fault
 
-from tune_prune import conf, wanted
-from tune_prune.conf import Conf
+from tune_prune import wanted
 from tune_prune.pruning import masks
+from tune_prune.results import conf
+from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import models
 from tune_prune.wanted import own_conf, wanted_of
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tune_prune.common.errors import UserError
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Front", "__version__", "load", "prune", "search"]
 
-_FROM = {"Front": "api", "prune": "api", "search": "api", "load": "formats"}
+_FROM = {"Front": "api", "prune": "api", "search": "api", "load": "export.formats"}
 
 
 def __getattr__(name: str) -> object:

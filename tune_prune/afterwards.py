@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tune_prune.confidence import Confirmed
 from tune_prune.config import Config
 from tune_prune.confirm import confirm_front
 from tune_prune.fanout import workers
-from tune_prune.front import Member
 from tune_prune.preparation import Prepared, known_statistics
-from tune_prune.records import TrialRecord
 from tune_prune.refit import refit_front
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import Member
+from tune_prune.results.records import TrialRecord
 from tune_prune.space import Space
 
 
@@ -23,13 +23,13 @@ def confirm_and_refit(
     members: Sequence[Member],
     stopped: Callable[[], bool],
     say: Callable[[str], None],
-) -> tuple[dict[str, Confirmed], dict[str, str]]:
+) -> tuple[dict[str, Confirmation], dict[str, str]]:
     """By member id: what repetitions measured, and the files of refitted weights, relative to the run directory.
 
     What the run directory has is not done again. What fails is said and left out, as is what is missing when `stopped`
     says that there is no going on.
     """
-    confirmed: dict[str, Confirmed] = {}
+    confirmed: dict[str, Confirmation] = {}
     refitted: dict[str, str] = {}
     if not members or not (config.confirm or config.refit):
         return confirmed, refitted

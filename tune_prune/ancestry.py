@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results.records import PointRecord
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,3 @@ def nearest(
 
 def _nested(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:
     return all(ratio <= outer.get(label, 0.0) for label, ratio in inner.items())
-
-
-def lineage(record: TrialRecord, by_trial: Mapping[int, TrialRecord]) -> list[tuple[TrialRecord, int]]:
-    """The trials, and the rounds of theirs, that a trial's weights came through before it, the earliest first."""
-    path: list[tuple[TrialRecord, int]] = []
-    while record.parent is not None:
-        parent = by_trial[record.parent]
-        path.append((parent, record.parent_round or parent.last.round))
-        record = parent
-    return path[::-1]

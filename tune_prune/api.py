@@ -13,11 +13,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune import conf, config, run, space_file
+from tune_prune import config, run, space_file
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import Plan
+from tune_prune.results import conf
 from tune_prune.screen import Screen
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import to_device

@@ -13,11 +13,11 @@ import torch
 
 from tune_prune.common import files
 from tune_prune.common.seeding import derive_seed
-from tune_prune.confidence import Confirmed
-from tune_prune.front import Member
 from tune_prune.pruning import masks
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.records import TrialRecord
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import Member
+from tune_prune.results.records import TrialRecord
 from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
@@ -83,7 +83,7 @@ def confirm_front(
     limit: float,
     count: int,
     each: Each,
-) -> tuple[dict[str, Confirmed], list[str]]:
+) -> tuple[dict[str, Confirmation], list[str]]:
     """Repeat every member from `count` other seeds, at least 2; what the run directory has is not measured again.
 
     `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Returns what was
@@ -104,7 +104,7 @@ def confirm_front(
             _write(run_dir / job.file, job, result)
             found[job.file] = result
     whole = {id_: row for id_, row in wanted.items() if all(job.file in found for job in row)}
-    return {id_: Confirmed(tuple(found[job.file] for job in row), limit) for id_, row in whole.items()}, failures
+    return {id_: Confirmation(tuple(found[job.file] for job in row), limit) for id_, row in whole.items()}, failures
 
 
 def _write(path: Path, job: Repetition, error: float) -> None:

@@ -12,8 +12,8 @@ import ray
 import torch
 
 from tune_prune.config import Config
-from tune_prune.limits import Limits
 from tune_prune.pruning.statistics import CachedStatistics
+from tune_prune.results.constraints import Constraints
 from tune_prune.session import started_ray
 from tune_prune.shared import Shared
 from tune_prune.tasks.task import Task
@@ -53,7 +53,7 @@ def workers(
         @cache
         def begun() -> tuple[Any, int]:
             threads = max(1, int(config.cpus_per_trial))
-            shared = Shared.of(task, log.parent, Limits(100.0), config.torch_device, threads, known)
+            shared = Shared.of(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
             concurrency = block.enter_context(started_ray(config, shared.nbytes, log))
             return ray.put(shared), concurrency
 

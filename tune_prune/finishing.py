@@ -9,9 +9,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tune_prune.pareto import front, hypervolume
-from tune_prune.records import TrialRecord
 from tune_prune.recovery import Recovery
+from tune_prune.results.pareto import front, hypervolume
+from tune_prune.results.records import TrialRecord
 from tune_prune.space import to_plan
 from tune_prune.strategy import Finish
 

@@ -13,12 +13,12 @@ from torch import nn
 from tune_prune import one_model
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.conf import Conf
 from tune_prune.one_model import Settings
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.iterative import Point, State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
+from tune_prune.results.conf import Conf
 from tune_prune.tasks.splits import Data
 
 FILE = "prune.resume"

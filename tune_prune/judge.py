@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tune_prune import records, stopping
+from tune_prune import stopping
 from tune_prune.common.seeding import derive_seed
 from tune_prune.ledger import Ledger
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.records import TrialRecord
 from tune_prune.space import ratios_of
 from tune_prune.turns import Goal
 
@@ -49,7 +50,7 @@ class Judge:
         said = self._ledger.attrs(record.trial).get("let_through")
         if said is None or record.state != "complete" or record.reason:
             return record
-        return self._written(replace(record, reason=f"{records.MARK}{said}"))
+        return self._written(replace(record, reason=f"{records.EXEMPT_PREFIX}{said}"))
 
     def _written(self, record: TrialRecord) -> TrialRecord:
         records.write(self._run_dir, record)

@@ -7,11 +7,11 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState, create_trial
 
-from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.knobs import Knob
-from tune_prune.limits import Limits
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import TrialRecord
 from tune_prune.study import distributions, from_study, log_factor
 
 
@@ -22,7 +22,7 @@ class Ledger:
     copy all its trials. `limits` are what makes a trial feasible.
     """
 
-    def __init__(self, study: optuna.Study, run_dir: Path, knobs: Mapping[str, Knob], limits: Limits) -> None:
+    def __init__(self, study: optuna.Study, run_dir: Path, knobs: Mapping[str, Knob], limits: Constraints) -> None:
         self._study, self._run_dir, self._knobs, self._limits = study, run_dir, knobs, limits
         self._distributions = distributions(knobs)
         self._ids: dict[int, int] = {}  # in the storage
@@ -103,7 +103,7 @@ class Ledger:
 
     def saved(self, number: int) -> TrialRecord | None:
         """The record that a trial's worker has written so far."""
-        path = records.path_of(self._run_dir, number)
+        path = records.record_path(self._run_dir, number)
         return records.read(path) if path.is_file() else None
 
     def end(self, record: TrialRecord) -> None:

@@ -174,8 +174,8 @@ def prune(
 def _replay(path: Path | None, device: str, json: bool) -> None:
     from json import dumps
 
-    from tune_prune import conf
     from tune_prune.replay import replay
+    from tune_prune.results import conf
     from tune_prune.training.resources import pick_device
 
     if path is None:

@@ -14,8 +14,8 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
-from tune_prune.limits import Limits
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.study import directions, distributions, log_factor, make_sampler, to_study
 
 Drawn = dict[str, object]
@@ -27,7 +27,7 @@ class Observations:
     Errors in percent; an observation that does not keep the `limits` is infeasible.
     """
 
-    def __init__(self, sampler: str, knobs: Mapping[str, Knob], limits: Limits) -> None:
+    def __init__(self, sampler: str, knobs: Mapping[str, Knob], limits: Constraints) -> None:
         self._study = optuna.create_study(directions=directions(limits))
         self._sampler, self._knobs, self._limits = sampler, knobs, limits
         self._distributions = distributions(knobs)

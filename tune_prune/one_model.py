@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.conf import Conf
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
 from tune_prune.pruning.plan import MODES, Plan, schedules
+from tune_prune.results.conf import Conf
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import WEIGHTS, to_device
 from tune_prune.tasks.splits import Data

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tune_prune import conf
 from tune_prune.common import files
-from tune_prune.conf import Conf
 from tune_prune.one_model import Settings, layer_counts
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
+from tune_prune.results import conf
+from tune_prune.results.conf import Conf
 
 
 def write(

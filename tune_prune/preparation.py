@@ -20,7 +20,7 @@ from tune_prune.knobs import Choice, Range
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.results import RunInfo
+from tune_prune.results.run_info import RunInfo
 from tune_prune.space import Space
 from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data

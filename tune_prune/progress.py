@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from tune_prune.budget import Budget
 from tune_prune.pruning import masks
-from tune_prune.records import TrialRecord
-from tune_prune.results import RunInfo
+from tune_prune.results.records import TrialRecord
+from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen, Status
 from tune_prune.standing import Standing
 from tune_prune.trials import Trials

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tune_prune.records import TrialRecord
+from tune_prune.results.records import TrialRecord
 
 PRIOR = 0.3
 """The recovery assumed before any trial was finished."""

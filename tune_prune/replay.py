@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from tune_prune.common.errors import UserError
-from tune_prune.conf import Conf
 from tune_prune.keys import KNOBS
 from tune_prune.one_model import Settings, prune
 from tune_prune.pruning import criteria, masks, statistics_cache
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.plan import Plan
+from tune_prune.results.conf import Conf
 from tune_prune.retracing import Stage, retrace
 from tune_prune.space import to_plan
 from tune_prune.tasks import task

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from tune_prune.ancestry import lineage
 from tune_prune.common.seeding import derive_seed
 from tune_prune.pruning import iterative
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.records import TrialRecord
+from tune_prune.results.records import TrialRecord, lineage
 from tune_prune.space import to_plan
 from tune_prune.tasks.task import Task
 

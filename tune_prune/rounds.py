@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from tune_prune import pareto
-from tune_prune.limits import NO_COSTS, Limits
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results import pareto
+from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
+from tune_prune.results.records import PointRecord, TrialRecord
 
 STORE = 48
 """How many rounds are kept, in fronts from the first on, for later trials to begin at; the last front is kept whole."""
@@ -17,7 +17,7 @@ class Store:
     What is deleted is never looked at again: a sweep costs no more after thousands of trials than after a hundred.
     """
 
-    def __init__(self, run_dir: Path, limits: Limits = NO_COSTS) -> None:
+    def __init__(self, run_dir: Path, limits: Constraints = NO_CONSTRAINTS) -> None:
         self._run_dir, self._limits = run_dir, limits
         self.points: list[tuple[int, PointRecord]] = []
 
@@ -43,7 +43,7 @@ class Store:
         return self._run_dir / str(point.checkpoint)
 
 
-def _wanted(points: Sequence[PointRecord], limits: Limits) -> set[str | None]:
+def _wanted(points: Sequence[PointRecord], limits: Constraints) -> set[str | None]:
     """The checkpoints of the feasible front, and of what is worth beginning at."""
     feasible = [point for point in points if point.feasible]
     every = [limits.values(point.compression, point.val_error, point.costs) for point in feasible]

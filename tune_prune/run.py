@@ -20,13 +20,13 @@ from tune_prune.afterwards import confirm_and_refit
 from tune_prune.budget import Budget
 from tune_prune.common.errors import HeldError, UserError
 from tune_prune.company import Company, alone, joined
-from tune_prune.confidence import Confirmed
 from tune_prune.config import Config, save
 from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, known_statistics, prepare
 from tune_prune.progress import FILES, Progress
 from tune_prune.recovery import standard_error
-from tune_prune.results import RunInfo
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.session import fewer, reach, started_ray, unshared
@@ -225,7 +225,7 @@ class _Run:
             return 0 if summary["front"] else 3
 
     def _ending(self, info: RunInfo) -> int:
-        confirmed: dict[str, Confirmed] = {}
+        confirmed: dict[str, Confirmation] = {}
         refitted: dict[str, str] = {}
         if not self._interrupted():
             found, members = chosen(self.run_dir, self.stop.reason, self.prepared.info.limits)

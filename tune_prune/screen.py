@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from tune_prune.confidence import Confirmed
-from tune_prune.front import Member, Tested
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import Member, TestResult
 
 LINE_EVERY = 30.0
 """Seconds between plain lines where there is no terminal."""
@@ -135,10 +135,10 @@ class Screen:
     def front(
         self,
         members: Sequence[Member],
-        tested: Mapping[str, Tested],
-        dense: Tested,
+        tested: Mapping[str, TestResult],
+        dense: TestResult,
         dense_val: float,
-        confirmed: Mapping[str, Confirmed],
+        confirmed: Mapping[str, Confirmation],
     ) -> None:
         """The front as a table, the least compressed first."""
         if self._quiet:
@@ -159,12 +159,12 @@ class Screen:
         self._console.print(table)
 
 
-def _again(confirmed: Confirmed | None) -> str:
+def _again(confirmed: Confirmation | None) -> str:
     if confirmed is None:
         return "-"
     verdict = "holds" if confirmed.holds else "may not hold"
     return f"{confirmed.mean:.2f} ± {confirmed.spread:.2f} %, {verdict}"
 
 
-def _test(tested: Tested) -> str:
+def _test(tested: TestResult) -> str:
     return f"{tested.error:.2f} % ({tested.low:.2f}-{tested.high:.2f})"

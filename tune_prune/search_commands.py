@@ -133,11 +133,11 @@ def report(
     if pick is not None:
         from json import dumps
 
-        from tune_prune import pick as picking
+        from tune_prune.results.report import select as picking
 
-        found = picking.pick(run_dir, pick)
-        typer.echo(dumps(found, default=lambda number: number.item()) if json else picking.line(found))
+        found = picking.select_member(run_dir, pick)
+        typer.echo(dumps(found, default=lambda number: number.item()) if json else picking.describe_member(found))
         return
-    from tune_prune.report import write_report
+    from tune_prune.results.report.html import write_report
 
     typer.echo(write_report(run_dir.absolute(), [path.absolute() for path in beside or []]))

@@ -43,7 +43,7 @@ def sensitivity(
     from tune_prune.pruning.iterative import round_generator
     from tune_prune.pruning.plan import Plan
     from tune_prune.pruning.statistics import Context, draw_sample
-    from tune_prune.sensitivity_files import Table, fingerprint, picture
+    from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, fingerprint_weights
     from tune_prune.tasks import task
     from tune_prune.training.loop import steps_for, steps_per_epoch
     from tune_prune.training.resources import pick_device
@@ -60,7 +60,7 @@ def sensitivity(
     masks.require_layers(dense, layer or [], "--layer")
     steps = steps_for(epochs if retrain else 0.0, steps_per_epoch(len(made.train.labels), Plan.batch_size))
     cells = sensing.make_jobs(dense, layer or [], pruners, ratio or sensing.GRID, steps, lr if retrain else 0.0, seed)
-    table = Table(out.absolute() / "sensitivity.csv", model, fingerprint(made.weights))
+    table = SensitivityTable(out.absolute() / "sensitivity.csv", model, fingerprint_weights(made.weights))
     missing = table.missing(cells)
     say(f"{len(cells)} points, {len(cells) - len(missing)} of them measured already; dense {made.dense.error:.2f} %")
     sample = draw_sample(made.train.to(on), Plan.sample, round_generator(seed, 1))
@@ -76,7 +76,7 @@ def sensitivity(
         at = f"layer {sensed.cell.layer}, {sensed.cell.pruner}, ratio {sensed.cell.ratio:g}"
         say(f"{at}: validation error {sensed.val_error:.2f} %")
     wanted = [sensed for sensed in table.of_this_model() if sensed.cell in cells]
-    picture(out.absolute() / "sensitivity.png", f"{model}: each layer pruned alone", wanted, made.dense.error)
+    draw_curves(out.absolute() / "sensitivity.png", f"{model}: each layer pruned alone", wanted, made.dense.error)
     files = {"csv": "sensitivity.csv", "picture": "sensitivity.png", "points": len(wanted)}
     typer.echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")
 

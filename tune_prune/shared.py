@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from tune_prune.export import costs
-from tune_prune.limits import Limits
 from tune_prune.pruning.statistics import CachedStatistics
+from tune_prune.results.constraints import Constraints
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.splits import Split, as_float
@@ -26,7 +26,7 @@ class Shared:
     arrays: dict[str, np.ndarray]
     dense: Evaluation
     run_dir: Path
-    limits: Limits
+    limits: Constraints
     uses: Mapping[str, float]
     device: str
     threads: int
@@ -39,7 +39,7 @@ class Shared:
         cls,
         task: Task,
         run_dir: Path,
-        limits: Limits,
+        limits: Constraints,
         device: str,
         threads: int,
         known: CachedStatistics | None = None,

@@ -10,8 +10,8 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.groups import SCALES
 from tune_prune.keys import KNOBS, RATIO, SCOPES
 from tune_prune.knobs import Check, Number, OwnKnob
-from tune_prune.limits import COSTS
 from tune_prune.pruning.plan import MODES
+from tune_prune.results.constraints import COSTS
 from tune_prune.space import Space
 from tune_prune.strategy import Economy, Finish, Prior
 

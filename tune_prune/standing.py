@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from tune_prune import pareto
-from tune_prune.records import TrialRecord
+from tune_prune.results import pareto
+from tune_prune.results.records import TrialRecord
 
 
 class Standing:

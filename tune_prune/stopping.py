@@ -7,8 +7,8 @@ ten. A trial is stopped where even so it would end above the limit, or behind wh
 import math
 from collections.abc import Sequence
 
-from tune_prune.records import TrialRecord
 from tune_prune.recovery import PRIOR, pairs
+from tune_prune.results.records import TrialRecord
 
 SEEN = 8
 """Trials that must have gone on from a round before any is stopped there."""

@@ -21,7 +21,7 @@ from tune_prune import storages
 from tune_prune.common.errors import UserError
 from tune_prune.groups import Part
 from tune_prune.knobs import Choice, Knob, Range
-from tune_prune.limits import NO_COSTS, Limits
+from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 
 NAME = "tune_prune"
 RATIOS = ("ratio/", "group/")
@@ -110,13 +110,13 @@ def log_factor(compression: float) -> float:
     return -math.log10(max(1 - compression, 1e-6))
 
 
-def directions(limits: Limits) -> list[StudyDirection]:
+def directions(limits: Constraints) -> list[StudyDirection]:
     """Which way each objective goes, in the order of `Limits.values`."""
     return [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (1 + len(limits.objectives))]
 
 
 def open_study(
-    storage: RDBStorage, name: str, run_dir: Path, fingerprint: str, limits: Limits = NO_COSTS
+    storage: RDBStorage, name: str, run_dir: Path, fingerprint: str, limits: Constraints = NO_CONSTRAINTS
 ) -> optuna.Study:
     """Create or go on with a run's study: log10(factor) to be maximised, validation error and costs to be minimised.
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from tune_prune import obstacle, outputs, plots, records, report
-from tune_prune.confidence import Confirmed
-from tune_prune.front import Member, Tested, best_of, closest, front_of, wilson
-from tune_prune.limits import Limits
+from tune_prune import obstacle
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.records import TrialRecord
-from tune_prune.results import RunInfo
+from tune_prune.results import pareto_plot, records, writer
+from tune_prune.results.confidence import Confirmation, wilson_interval
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.front import Member, TestResult, find_closest, find_front, most_compressed
+from tune_prune.results.records import TrialRecord
+from tune_prune.results.report import html
+from tune_prune.results.run_info import RunInfo
+from tune_prune.results.summary import summarize
 from tune_prune.screen import Screen
-from tune_prune.summary import summarize
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Split
@@ -34,14 +36,14 @@ class Ending:
     reason: str
     wall_seconds: float
     cpu_seconds: float
-    confirmed: Mapping[str, Confirmed] = field(default_factory=dict)
+    confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
     refitted: Mapping[str, str] = field(default_factory=dict)
 
 
-def chosen(run_dir: Path, reason: str, limits: Limits) -> tuple[list[TrialRecord], list[Member]]:
+def chosen(run_dir: Path, reason: str, limits: Constraints) -> tuple[list[TrialRecord], list[Member]]:
     """What a search that ended for this reason has measured, and its front."""
     found = [_closed(record, reason) for record in records.read_all(run_dir)]
-    return found, front_of(found, limits)
+    return found, find_front(found, limits)
 
 
 def tell(
@@ -53,12 +55,12 @@ def tell(
     """
     found, members = chosen(run_dir, ending.reason, info.limits)
     members = [_refitted(member, ending.refitted) for member in members]
-    tested: dict[str, Tested] = {}
-    dense: Tested | None = None
+    tested: dict[str, TestResult] = {}
+    dense: TestResult | None = None
     if ending.reason != "interrupted":
         tested, dense = _test(run_dir, members, task, load_test, torch.device(info.device))
         tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
-    nearest = None if members or ending.reason == "interrupted" else closest(found, info.limits)
+    nearest = None if members or ending.reason == "interrupted" else find_closest(found, info.limits)
     hardest = None if nearest is None else obstacle.hardest(task, nearest, torch.device(info.device))
     spent = sum(record.cpu_seconds for record in found) + ending.cpu_seconds
     summary = summarize(
@@ -72,11 +74,11 @@ def tell(
         hardest=hardest,
         confirmed=ending.confirmed,
     )
-    outputs.write_tables(run_dir, found, info)
-    outputs.write_front(run_dir, found, members, tested, info, ending.confirmed)
-    outputs.write_summary(run_dir, summary)
-    plots.pareto_png(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
-    report.write_report(run_dir)
+    writer.write_tables(run_dir, found, info)
+    writer.write_front(run_dir, found, members, tested, info, ending.confirmed)
+    writer.write_summary(run_dir, summary)
+    pareto_plot.draw_pareto(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
+    html.write_report(run_dir)
     if tested and dense:
         screen.front(members, tested, dense, info.dense_val_error, ending.confirmed)
     _show(screen, run_dir, found, members, info, summary)
@@ -91,13 +93,15 @@ def told(run_dir: Path) -> dict[str, Any] | None:
     found = records.read_all(run_dir)
     trials = summary["trials"]
     counted = trials["completed"] + trials["stopped"] + trials["failed"]
-    whole = counted == len(found) and all(record.state in records.FINAL for record in found)
+    whole = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
     return summary if whole and summary["dense"]["test_error"] is not None else None
 
 
 def _closed(record: TrialRecord, reason: str) -> TrialRecord:
     """A trial that was running when the search ended counts as stopped; its record on disk is left as it is."""
-    return record if record.state in records.FINAL else replace(record, state="stopped", reason=reason or "cut off")
+    return (
+        record if record.state in records.FINAL_STATES else replace(record, state="stopped", reason=reason or "cut off")
+    )
 
 
 def _earlier_wall(run_dir: Path) -> float:
@@ -122,7 +126,7 @@ def _refitted(member: Member, files: Mapping[str, str]) -> Member:
 
 def _test(
     run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
-) -> tuple[dict[str, Tested], Tested]:
+) -> tuple[dict[str, TestResult], TestResult]:
     """The one reading of the test images: each member's checkpoint as it is on disk, and the dense model."""
     split = load_test().to(device)
     tested = {}
@@ -135,8 +139,8 @@ def _test(
     return tested, _tested(evaluate(task.dense_model(device), split).error, len(split.labels))
 
 
-def _tested(error: float, n: int) -> Tested:
-    return Tested(error, *wilson(round(error * n / 100), n))
+def _tested(error: float, n: int) -> TestResult:
+    return TestResult(error, *wilson_interval(round(error * n / 100), n))
 
 
 def _show(
@@ -147,7 +151,7 @@ def _show(
     info: RunInfo,
     summary: dict[str, object],
 ) -> None:
-    best, nearest = best_of(members), closest(found, info.limits)
+    best, nearest = most_compressed(members), find_closest(found, info.limits)
     if best:
         screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
     elif nearest and not nearest.point.within:

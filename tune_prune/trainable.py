@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_prune import records
 from tune_prune.ancestry import Start
 from tune_prune.common.errors import UserError
 from tune_prune.export import costs, sparse_format
@@ -18,7 +17,8 @@ from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
 from tune_prune.pruning.plan import Plan
-from tune_prune.records import PointRecord, TrialRecord
+from tune_prune.results import records
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.shared import Shared
 from tune_prune.space import to_plan
 from tune_prune.tasks.splits import as_float
@@ -65,10 +65,10 @@ class PruneTrainable(tune.Trainable):
         self._start_from: Start | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
-        path = records.path_of(self._shared.run_dir, self._trial)
+        path = records.record_path(self._shared.run_dir, self._trial)
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
         # written by a process that gave it up, where Ray begins it again: it has ended
-        self._ended = path.is_file() and records.read(path).state in records.FINAL
+        self._ended = path.is_file() and records.read(path).state in records.FINAL_STATES
         self._watchdog = Watchdog(self._shared.timeout, self._give_up)
         self._seed: int = config["seed"]
         self._rounds: Iterator[Point] | None = None
@@ -99,7 +99,7 @@ class PruneTrainable(tune.Trainable):
 
     def _cut_off(self) -> Checkpoint | None:
         """The weights after the trial's last round, where it was cut off after one; its points are taken up."""
-        path = records.path_of(self._shared.run_dir, self._trial)
+        path = records.record_path(self._shared.run_dir, self._trial)
         record = records.read(path) if path.is_file() else None
         if record is None or record.state != "running" or not record.points or record.params != self._params:
             return None

@@ -12,14 +12,15 @@ from typing import Any
 
 import optuna
 
-from tune_prune import finishing, records
+from tune_prune import finishing
 from tune_prune.common.seeding import derive_seed
 from tune_prune.company import Company, alone
 from tune_prune.judge import Judge
 from tune_prune.knobs import Knob
 from tune_prune.ledger import Ledger
 from tune_prune.observations import Observations
-from tune_prune.records import TrialRecord
+from tune_prune.results import records
+from tune_prune.results.records import TrialRecord
 from tune_prune.rounds import Store
 from tune_prune.turns import Goal, Turns
 
@@ -155,7 +156,7 @@ class Trials:
         if record is not None:
             record = self.judge.stopped(record)
         with self._turn():
-            if record is not None and record.state in records.FINAL:
+            if record is not None and record.state in records.FINAL_STATES:
                 self._end(self.judge.marked(record))
             elif failure:
                 self._end(self._failed(number, record, failure))
@@ -224,7 +225,7 @@ class Trials:
             if not told and self._company.alive(attrs.get("by")):
                 continue
             record = self._ledger.saved(number)
-            if record is not None and record.state in records.FINAL:
+            if record is not None and record.state in records.FINAL_STATES:
                 self._end(self.judge.marked(record))
             elif not told and attrs.get("starts", 1) >= MAX_STARTS:
                 self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))

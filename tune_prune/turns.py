@@ -8,10 +8,10 @@ from tune_prune import ancestry, finishing
 from tune_prune.budget import Budget
 from tune_prune.knobs import Choice, Knob
 from tune_prune.ledger import Ledger
-from tune_prune.limits import Limits
 from tune_prune.pruning import masks
-from tune_prune.records import PointRecord, TrialRecord
 from tune_prune.recovery import Recovery, pairs
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.rounds import Store
 from tune_prune.space import ratios_of
 from tune_prune.strategy import Economy, Finish
@@ -32,7 +32,7 @@ class Goal:
 
     budget: Budget
     dense_error: float
-    limits: Limits
+    limits: Constraints
     finish: Finish
     guesses: Sequence[Guess] = ()
     levels: Sequence[Guess] = ()

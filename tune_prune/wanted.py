@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tune_prune import conf
 from tune_prune.common.errors import UserError
-from tune_prune.conf import Conf
 from tune_prune.pruning import masks
+from tune_prune.results import conf
+from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
 
 CONFS = Path(__file__).parent / "confs"

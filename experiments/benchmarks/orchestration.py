@@ -19,8 +19,9 @@ from typing import Any
 from common import write
 from matplotlib.figure import Figure
 
-from tune_prune import cli, records, tuning
+from tune_prune import cli, tuning
 from tune_prune.pruning.iterative import Point
+from tune_prune.results import records
 from tune_prune.trainable import PruneTrainable
 
 OURS = {
@@ -51,7 +52,7 @@ class Sleeper(PruneTrainable):
 
 def efficiency(run_dir: Path, workers: int, nap: float) -> tuple[float, float]:
     """The share of the workers' time that was slept, and the seconds a trial took a worker beyond its sleep."""
-    ends = sorted(records.path_of(run_dir, r.trial).stat().st_mtime for r in records.read_all(run_dir))
+    ends = sorted(records.record_path(run_dir, r.trial).stat().st_mtime for r in records.read_all(run_dir))
     first, last = ends[workers - 1], ends[-workers]
     done = len(ends) - 2 * workers + 1
     busy = (last - first) * workers

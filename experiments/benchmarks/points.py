@@ -17,11 +17,12 @@ from pathlib import Path
 
 from common import spread, write
 
-from tune_prune import outputs, plots, records, report
-from tune_prune.front import front_of
-from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.results import RunInfo
-from tune_prune.summary import summarize
+from tune_prune.results import pareto_plot, records, writer
+from tune_prune.results.front import find_front
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.report import html
+from tune_prune.results.run_info import RunInfo
+from tune_prune.results.summary import summarize
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
 INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, SHAPES, "", {})
@@ -53,10 +54,10 @@ def measured(run_dir: Path) -> dict[str, float]:
     """Seconds of each part."""
     found: list[TrialRecord] = []
     took = {"reading the records": seconds(lambda: found.extend(records.read_all(run_dir)))}
-    took["tables"] = seconds(lambda: outputs.write_tables(run_dir, found, INFO))
-    members = front_of(found, INFO.limits)
+    took["tables"] = seconds(lambda: writer.write_tables(run_dir, found, INFO))
+    members = find_front(found, INFO.limits)
     took["summary"] = seconds(
-        lambda: outputs.write_summary(
+        lambda: writer.write_summary(
             run_dir,
             summarize(
                 found, members, {}, INFO, dense_test_error=None, wall_seconds=1.0, cpu_seconds=1.0, hardest=None,
@@ -64,8 +65,8 @@ def measured(run_dir: Path) -> dict[str, float]:
             ),
         )
     )  # fmt: skip
-    took["picture"] = seconds(lambda: plots.pareto_png(run_dir / "pareto.png", found, members, INFO, {}, None))
-    took["report"] = seconds(lambda: report.write_report(run_dir))
+    took["picture"] = seconds(lambda: pareto_plot.draw_pareto(run_dir / "pareto.png", found, members, INFO, {}, None))
+    took["report"] = seconds(lambda: html.write_report(run_dir))
     took["all"] = sum(took.values())
     return took | ({"opening it": opened(run_dir / "report.html")} if CHROMIUM else {})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import spread, write
 
-from tune_prune import records
+from tune_prune.results import records
 
 SPACE = """
 [task]
@@ -44,7 +44,7 @@ def trials_per_hour(folder: Path, workers: int) -> float:
     flags = ["--space", str(folder / "space.toml"), "--budget", str(12 * workers), "--max-concurrent", str(workers)]
     command = [sys.executable, "-m", "tune_prune", "search", *flags, "--run-dir", str(run_dir), "--quiet"]
     subprocess.run(command, check=True)
-    ends = sorted(records.path_of(run_dir, r.trial).stat().st_mtime for r in records.read_all(run_dir))
+    ends = sorted(records.record_path(run_dir, r.trial).stat().st_mtime for r in records.read_all(run_dir))
     return 3600 * (len(ends) - workers) / (ends[-1] - ends[workers - 1])
 
 

@@ -17,8 +17,9 @@ with atheris.instrument_imports(include=["tune_prune"]):
     from tune_prune.errors import UserError
     from tune_prune.models import build
 
-    from tune_prune import checkpoint, conf, masks, one_model, space_file
+    from tune_prune import checkpoint, masks, one_model, space_file
     from tune_prune.export import sparse_format
+    from tune_prune.results import conf
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

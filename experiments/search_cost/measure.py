@@ -17,13 +17,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_prune import records, storages
+from tune_prune import storages
 from tune_prune.budget import Budget
-from tune_prune.limits import Limits
 from tune_prune.progress import Progress
 from tune_prune.pruning import masks
-from tune_prune.records import PointRecord, TrialRecord
-from tune_prune.results import RunInfo
+from tune_prune.results import records
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.space import to_plan
@@ -43,7 +44,7 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
-    goal = Goal(spent, DENSE, Limits(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
+    goal = Goal(spent, DENSE, Constraints(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(storages.own(run_dir), NAME, run_dir, "cost", info.limits)
     trials = Trials(study, run_dir, space.params(SHAPES), goal, "tpe", 0)
     return StudySearcher(trials, progress.update), progress

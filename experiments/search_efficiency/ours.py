@@ -19,7 +19,8 @@ from pathlib import Path
 
 from meter import Meter, charged
 
-from tune_prune import cli, records
+from tune_prune import cli
+from tune_prune.results import records
 
 SWITCHES = {
     "whole": "",
@@ -69,7 +70,7 @@ def main() -> None:
 
 def write(path: Path, run_dir: Path, meter: Meter) -> None:
     """The table of a run."""
-    ends = [(records.path_of(run_dir, r.trial).stat().st_mtime, r) for r in records.read_all(run_dir)]
+    ends = [(records.record_path(run_dir, r.trial).stat().st_mtime, r) for r in records.read_all(run_dir)]
     by_end = sorted(ends, key=lambda end: end[0])
     seconds = charged([(end, record.cpu_seconds) for end, record in by_end], meter)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ import csv
 import sys
 from pathlib import Path
 
-from tune_prune.pareto import hypervolume
+from tune_prune.results.pareto import hypervolume
 
 LIMIT = 2.26
 PUBLISHED = {

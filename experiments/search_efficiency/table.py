@@ -15,7 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tune_prune.pareto import hypervolume
+from tune_prune.results.pareto import hypervolume
 
 SWITCHED_OFF = ("rounds", "stop", "prior", "inherit", "finish")
 

@@ -84,7 +84,7 @@ class Deciding(nn.Module):
 
 
 def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[str]) -> None:
-    name = "test_export:Deciding"
+    name = "test_exporter:Deciding"
     made(Path("a.safetensors"), name, Deciding())
     flags = ("--model", name, "--data", "toys:images")
     for to, code in (("safetensors", 0), ("sparse", 0), ("dense", 2), ("pt2", 2)):

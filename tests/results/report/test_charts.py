@@ -1,0 +1,105 @@
+import math
+
+import pandas as pd
+import pytest
+from pandas import DataFrame
+
+from tune_prune.results import pareto
+from tune_prune.results.report import charts, front_chart
+from tune_prune.results.report.charts import layers_of
+from tune_prune.results.report.published import Published
+
+LEVELS = {"limit": 2.0, "dense": 1.0}
+POINTS = DataFrame(
+    {
+        "trial": [0, 0, 1, 2],
+        "round": [1, 2, 1, 1],
+        "compression": [0.5, 0.9, 0.8, 0.99],
+        "factor": [2.0, 10.0, 5.0, 100.0],
+        "val_error": [1.1, 1.4, 1.2, 9.0],
+        "feasible": [True, True, True, False],
+        "state": ["complete", "complete", "stopped", "failed"],
+        "ratio/<b>a": [0.5, 0.9, 0.8, 0.99],
+        "ratio/2": [0.1, 0.2, 0.3, 0.4],
+        "pruner/<b>a": ["mag", "mag", "mag", "l1"],
+        "pruner/2": ["mag", "taylor1", "mag", "l1"],
+    }
+)
+MEMBERS = POINTS.iloc[[0, 2, 1]].assign(
+    id=["001", "002", "003"], test_error=[1.2, math.nan, 1.6], test_error_low=[1.0, math.nan, 1.3],
+    test_error_high=[1.5, math.nan, 2.1],
+)  # fmt: skip
+
+
+def drawn(figure: object) -> dict[str, object]:
+    """The traces by their names, without counts."""
+    return {trace.name.split(" (")[0]: trace for trace in figure.data}  # type: ignore[attr-defined]
+
+
+def test_every_round_is_there_once_as_what_it_is() -> None:
+    found = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [], {}))
+    assert list(found["round within the limit"].x) == [2.0, 10.0]
+    assert list(found["round of a trial that was stopped"].x) == [5.0]
+    assert list(found["round above the limit"].y) == [9.0]
+    front = found["front, validation error"]
+    assert (list(front.x), list(front.y), list(front.ids)) == ([2, 5, 10], [1.1, 1.2, 1.4], ["001", "002", "003"])
+    tested = found["its test error, 95 % interval"]
+    assert (list(tested.y), list(tested.ids)) == ([1.2, 1.6], ["001", "003"])
+    assert list(tested.error_y.array) == pytest.approx([0.3, 0.5])
+    assert list(tested.error_y.arrayminus) == pytest.approx([0.2, 0.3])
+
+
+def test_a_point_knows_what_its_conf_is_made_of() -> None:
+    point = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [], {}))["round within the limit"]
+    assert layers_of(POINTS) == ["<b>a", "2"]
+    assert point.customdata[1].tolist() == pytest.approx([0, 2, 0.9, 0.2])
+    assert list(point.text) == ["mag", "mag,taylor1"]
+    assert "&lt;b&gt;a: " in point.hovertemplate
+    assert "<b>a" not in point.hovertemplate
+
+
+def test_what_there_is_to_compare_with() -> None:
+    others = {"random <i>": MEMBERS[:1]}
+    found = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [Published("Han 2015", 8.0, 1.6)], others))
+    assert list(found["published, test error"].x) == [12.5]
+    assert list(found["random &lt;i&gt;"].x) == [2.0]
+
+
+@pytest.mark.parametrize("members", [MEMBERS, MEMBERS[:0]])
+@pytest.mark.parametrize("levels", [LEVELS, {"limit": math.nan, "dense": math.nan}])
+def test_the_front_is_in_sight(members: DataFrame, levels: dict[str, float]) -> None:
+    low, high = front_chart.front(POINTS, members, levels, [], {}).layout.yaxis.range
+    assert 0 <= low < 1.1
+    assert high > 1.4
+
+
+def test_what_layers_keep() -> None:
+    found = drawn(charts.kept(MEMBERS))
+    assert list(found["layer &lt;b&gt;a"].y) == pytest.approx([50, 20, 10])
+    many = pd.concat([MEMBERS, DataFrame({f"ratio/x{i}": [0.5] * 3 for i in range(20)}, index=MEMBERS.index)], axis=1)
+    (heat,) = charts.kept(many).data
+    assert heat.z.shape == (22, 3)
+    assert heat.z[0].tolist() == pytest.approx([math.log10(50), math.log10(20), 1])
+
+
+def test_hypervolume_trial_by_trial() -> None:
+    (line,) = charts.volume(POINTS, 2.0, {}).data
+    first = [(0.5, 1.1), (0.9, 1.4)]
+    expected = [0, pareto.hypervolume(first, 2.0), pareto.hypervolume([*first, (0.8, 1.2)], 2.0)]
+    assert list(line.x) == [0, 1, 2, 3]
+    assert list(line.y) == pytest.approx([*expected, expected[-1]])
+    assert charts.volume_of(MEMBERS, 2.0) == pytest.approx(expected[-1])
+    assert charts.volume_of(MEMBERS, math.nan) == 0
+
+
+def test_bars_and_sensitivity() -> None:
+    (bar,) = charts.bars({"lr": 0.2, "<x>": 0.8}).data
+    assert ([name.strip() for name in bar.y], list(bar.x)) == (["lr", "&lt;x&gt;"], [20, 80])
+    sensed = DataFrame({"layer": ["8", "8", "10"], "pruner": "mag", "ratio": [0.9, 0.5, 0.5], "val_error": [3, 1, 2]})
+    found = drawn(charts.sensitivity(sensed, 0.6))
+    assert list(found["layer 8, mag"].x) == [0.5, 0.9]
+    assert list(found["layer 8, mag"].y) == [1, 3]
+    (label,) = charts.sensitivity(sensed, 0.1).layout.annotations
+    assert (label.y, label.text) == (-1, "dense 0.10 %")  # a logarithmic axis takes logarithms
+    (label,) = front_chart.front(POINTS, MEMBERS, {"limit": 2.0}, [], {}).layout.annotations
+    assert (label.y, label.text) == (2, "limit 2.00 %")

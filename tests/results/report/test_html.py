@@ -1,0 +1,299 @@
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plotly.offline import get_plotlyjs
+from toys import ended
+
+from tune_prune.common.errors import UserError
+from tune_prune.results import records
+from tune_prune.results.report import interactive
+from tune_prune.results.report.html import headline, write_report
+from tune_prune.results.report.page import duration, shown, to_float
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" + b"IEND\xaeB`\x82"
+MEMBER = {
+    "id": "001",
+    "trial": 4,
+    "round": 2,
+    "compression": 0.9,
+    "factor": 10.0,
+    "val_error": 0.9,
+    "test_error": 1.0,
+    "test_error_low": 0.82,
+    "test_error_high": 1.22,
+    "conf": "confs/001.conf",
+    "checkpoint": "checkpoints/001.safetensors",
+}
+SUMMARY = {
+    "space": "lenet5",
+    "model": "lenet5",
+    "data": "mnist",
+    "seed": 7,
+    "budget": 100,
+    "concurrency": 2,
+    "device": "cpu",
+    "sampler": "tpe",
+    "command": "python launch.py --budget 100",
+    "acc_tradeoff": 0.5,
+    "limit": 1.36,
+    "dense": {"val_error": 0.86, "test_error": 0.95},
+    "trials": {"completed": 98, "stopped": 1, "failed": 1, "infeasible": 3},
+    "points": 297,
+    "hypervolume": 0.31,
+    "wall_seconds": 812.0,
+    "cpu_seconds": 1500.0,
+    "front": [MEMBER],
+    "best": "001",
+    "smallest_tradeoff": None,
+    "closest": None,
+    "versions": {"torch": "2.9.1"},
+}
+MISSED = SUMMARY | {"front": [], "best": None, "smallest_tradeoff": 1.1, "closest": MEMBER | {"test_error": None}}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements all closed, its links, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.scripts = 0
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        given = dict(attrs)
+        assert not [name for name in given if name.startswith("on")]
+        assert tag not in ("link", "iframe", "object")
+        self.scripts += tag == "script"
+        if tag == "a":
+            self.links.append(given["href"] or "")
+        self.loads += [given["src"] or ""] if "src" in given else []
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["script"]:
+            return
+        self.text += data.replace("\u00a0", " ")
+
+
+def run_dir(path: Path, summary: Any = SUMMARY) -> Path:
+    """A run directory with everything that a report reads."""
+    (path / "confs").mkdir()
+    (path / "checkpoints").mkdir()
+    (path / "summary.json").write_text(json.dumps(summary))
+    (path / "pareto.csv").write_text(
+        ",".join([*MEMBER, "ratio/8", "pruner/8"]) + "\n" + ",".join(map(str, [*MEMBER.values(), 0.95, "mag"])) + "\n"
+    )
+    (path / "points.csv").write_text(
+        "trial,round,compression,factor,val_error,feasible,ratio/8,pruner/8,seconds\n"
+        "4,1,0.5,2.0,0.8,True,0.5,mag,1.0\n4,2,0.9,10.0,0.9,True,0.95,mag,1.0\n5,1,0.9,10.0,4.0,False,0.95,mag,1.0\n"
+    )
+    (path / "trials.csv").write_text(
+        "trial,state,ratio/8,lr,compression,factor,val_error,feasible,reason,kind\n"
+        "4,complete,0.95,0.1,0.9,10.0,0.9,True,,explore\n5,stopped,0.95,0.2,0.9,10.0,4.0,False,why,explore\n"
+    )
+    (path / "pareto.png").write_bytes(PNG)
+    (path / "best.conf").write_text("8\n0.95\nmag\n")
+    (path / "confs" / "001.conf").write_text("8\n0.95\nmag\n")
+    (path / "checkpoints" / "001.safetensors").write_bytes(b"weights")
+    return path
+
+
+def report(path: Path) -> Page:
+    """The report as a browser reads it."""
+    return Page(write_report(path).read_text(encoding="utf-8"))
+
+
+def test_a_whole_report(tmp_path: Path) -> None:
+    page = report(run_dir(tmp_path))
+    assert "10.0x fewer weights at 1.00 % test error (95 % interval 0.82 to 1.22), against 0.95 % dense." in page.text
+    assert "10.00 %" in page.text  # kept
+    assert "95.0" in page.text  # removed from layer 8
+    assert "python launch.py --budget 100" in page.text
+    assert "13 min 32 s" in page.text
+    assert "98 completed, 1 stopped, 1 failed, 3 infeasible" in page.text
+    assert "torch 2.9.1" in page.text
+    assert "Missing" not in page.text
+    assert page.links == ["confs/001.conf", "checkpoints/001.safetensors", "best.conf"]
+    assert page.loads == []  # all of it is in the page
+    assert page.scripts == 3
+
+
+def test_without_plotly_there_is_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interactive, "find_spec", lambda name: None)
+    page = report(run_dir(tmp_path))
+    assert page.scripts == 0
+    assert [source[:22] for source in page.loads] == ["data:image/png;base64,"]
+    assert "pip install 'tune-prune[report]'" in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
+    text = write_report(run_dir(tmp_path)).read_text().replace(get_plotlyjs(), "")  # it has addresses in it, of maps
+    script = interactive.SCRIPT.read_text()
+    assert not re.search(r"https?:|import|fetch|XMLHttp", script)
+    assert not re.search(r"https?:|url\(|@import|//", text.replace(script, ""))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda d: (d / "pareto.png").unlink(), "pareto.png"),
+        (lambda d: (d / "pareto.png").write_bytes(PNG[:-3]), "pareto.png"),
+        (lambda d: (d / "pareto.csv").unlink(), "pareto.csv"),
+        (lambda d: (d / "pareto.csv").write_text("id,trial\n001,4\n"), "pareto.csv"),
+        (lambda d: (d / "pareto.csv").write_text((d / "pareto.csv").read_text()[:-20]), "pareto.csv"),
+        (lambda d: (d / "pareto.csv").write_bytes(b"\xff\xfe\x00"), "pareto.csv"),
+        (lambda d: (d / "pareto.csv").write_text('id,"'), "pareto.csv"),
+        (lambda d: (d / "points.csv").unlink(), "points.csv"),
+        (lambda d: (d / "points.csv").write_text("trial,round\n1,2\n"), "points.csv"),
+        (lambda d: (d / "points.csv").write_text((d / "points.csv").read_text().replace("2.0", "two")), "points.csv"),
+        (lambda d: (d / "trials.csv").write_bytes(b"\xff\xfe"), "trials.csv"),
+        (lambda d: (d / "best.conf").unlink(), "best.conf"),
+        (lambda d: (d / "confs" / "001.conf").unlink(), "confs/001.conf"),
+        (lambda d: (d / "checkpoints" / "001.safetensors").unlink(), "checkpoints/001.safetensors"),
+    ],
+)
+def test_what_is_missing_or_damaged_is_said_and_the_rest_is_shown(tmp_path: Path, damage: Any, named: str) -> None:
+    damage(run_dir(tmp_path))
+    page = report(tmp_path)
+    assert f"Missing or damaged: {named}." in page.text
+    assert "10.0x fewer weights at 1.00 %" in page.text
+    assert "0.90 %" in page.text
+    assert named not in page.links
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\ud800", "[" * 100_000])
+def test_without_a_readable_summary_there_is_no_report(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_text(content, errors="surrogatepass")
+    with pytest.raises(UserError, match=r"summary\.json: damaged"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"summary\.json: not there; name the directory of a search"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("summary", [{}, {key: [1, "x"] for key in SUMMARY}, dict.fromkeys(SUMMARY, None)])
+def test_a_summary_of_other_things_still_makes_a_page(tmp_path: Path, summary: Any) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = report(tmp_path)
+    assert "Missing or damaged:" in page.text
+    assert "Nothing within n/a points" in page.text
+
+
+def test_nothing_in_the_files_can_add_to_the_page(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script>\"' onload=x &amp; \ud800"
+    text = SUMMARY | dict.fromkeys(("space", "model", "data", "sampler", "device", "command", "seed"), nasty)
+    run_dir(tmp_path, text | {"versions": {nasty: nasty}, "trials": {nasty: nasty}, "best": nasty})
+    harmless = nasty.replace("\ud800", "")
+    with (tmp_path / "pareto.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([[*MEMBER, f"ratio/{harmless}"], [*[harmless] * len(MEMBER), "0.5"]])
+    (tmp_path / "best.conf").write_text(f"8\n0.5\n# {harmless}\n")
+    (tmp_path / "confs" / "001.conf").write_text(f"8\n0.5\n# {harmless}\n")
+    page = report(tmp_path)  # Page refuses handlers, and counts scripts
+    assert page.scripts == 3
+    assert page.text.count("<script>alert(1)</script>") >= 10
+
+
+def test_a_link_leads_into_the_directory(tmp_path: Path) -> None:
+    run_dir(tmp_path)
+    odd = tmp_path / "confs" / 'javascript:a b"#?.conf'
+    odd.write_text("8\n0.5\n")
+    text = (tmp_path / "pareto.csv").read_text()
+    (tmp_path / "pareto.csv").write_text(text.replace("confs/001.conf", '"confs/javascript:a b""#?.conf"'))
+    assert report(tmp_path).links[0] == "confs/javascript%3Aa%20b%22%23%3F.conf"
+
+
+def test_ratios_of_many_layers_are_left_to_the_confs(tmp_path: Path) -> None:
+    run_dir(tmp_path)
+    columns = ",".join([*MEMBER, *(f"ratio/layer{i}" for i in range(9))])
+    cells = ",".join(map(str, [*MEMBER.values(), *[0.123] * 9]))
+    (tmp_path / "pareto.csv").write_text(f"{columns}\n{cells}\n")
+    assert "12.3" not in report(tmp_path).text
+
+
+def test_a_search_without_a_feasible_point(tmp_path: Path) -> None:
+    run_dir(tmp_path, MISSED)
+    (tmp_path / "pareto.csv").write_text(",".join(MEMBER) + "\n")
+    page = report(tmp_path)
+    assert "Nothing within 0.5 points of the dense error." in page.text
+    assert "1.1 points would have been met, by 10.0x at 0.90 % validation error." in page.text
+    assert "The front" not in page.text
+    assert "Missing" not in page.text
+
+
+def test_headlines() -> None:
+    untested = SUMMARY | {"front": [MEMBER | {"test_error": None}], "dense": {"val_error": 0.86, "test_error": None}}
+    assert headline(untested) == "10.0x fewer weights at 0.90 % validation error, against 0.86 % dense."
+    assert headline(MISSED | {"closest": None}) == "Nothing within 0.5 points of the dense error."
+    assert headline({}) == "Nothing within n/a points of the dense error."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (812, "13 min 32 s"), (7500, "2 h 5 min"), (1e999, "n/a")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_numbers_that_are_none() -> None:
+    values: list[object] = [None, "", "x", [], {}, "nan", "inf", 10**400]
+    for value in values:
+        assert shown(to_float(value), ".1f", "x") == "n/a"
+    assert shown(to_float("2.25"), ".1f", "x") == "2.2x"
+
+
+def test_other_runs_beside(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "random").mkdir()
+    other = run_dir(tmp_path / "random")
+    (other / "pareto.csv").write_text((other / "pareto.csv").read_text().replace("0.9,10.0", "0.8,5.0"))
+    page = Page(write_report(run_dir(tmp_path / "one"), [other]).read_text())
+    assert "Did the search help?" in page.text
+    assert "random" in page.text
+    assert "5.0x" in page.text
+    with pytest.raises(UserError, match=r"summary\.json: not there"):
+        write_report(tmp_path / "one", [tmp_path / "nowhere"])
+
+
+def unfinished(path: Path, points: bool = True) -> Path:
+    """A directory of a search that goes on: two trials, the second of which runs."""
+    lines = [ended(0, (0.5, 0.8), (0.9, 1.0)), ended(1, (0.95, 9.0))] if points else []
+    for record in lines:
+        record = replace(record, points=[replace(p, feasible=p.val_error < 2) for p in record.points])
+        records.write(path, record if record.trial == 0 else replace(record, state="running"))
+    (path / "results").mkdir(exist_ok=True)
+    (path / "space.toml").write_text(
+        '[task]\nmodel = "lenet5"\ndata = "mnist"\n[space.ratio]\n"*" = {low = 0.1, high = 0.9}\n'
+    )
+    return path
+
+
+def test_a_search_that_has_not_ended(tmp_path: Path) -> None:
+    page = report(unfinished(tmp_path))
+    assert "Unfinished: 2 trials so far, 10.0x at 1.00 % validation error." in page.text
+    assert page.scripts == 3
+    assert page.links == []
+    assert "Missing" not in page.text
+
+
+def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no round of any trial has ended yet"):
+        write_report(unfinished(tmp_path, points=False))

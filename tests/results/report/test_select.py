@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+from toys import fault
+
+from tune_prune.results.report.select import select_member
+
+ROWS = [  # id, compression, factor, val_error, test_error
+    ("001", 0.5, 2.0, 0.60, "0.70"),
+    ("002", 0.9, 10.0, 0.65, "0.66"),
+    ("003", 0.97, 33.3, 0.90, "0.97"),
+    ("004", 0.99, 100.0, 1.40, ""),
+]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    head = "id,trial,round,compression,factor,val_error,test_error,conf,checkpoint\n"
+    lines = [f"{i},7,2,{c},{f},{v},{t},confs/{i}.conf,checkpoints/{i}.safetensors\n" for i, c, f, v, t in ROWS]
+    (tmp_path / "pareto.csv").write_text(head + "".join(lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("how", "id_"),
+    [("knee", "002"), ("factor=30", "003"), ("factor=33.3", "003"), ("factor=1", "001"), ("error=1.0", "003"),
+     ("error=0.65", "002"), ("error=5", "004")],
+)  # fmt: skip
+def test_what_is_picked(run_dir: Path, how: str, id_: str) -> None:
+    found = select_member(run_dir, how)
+    assert found["id"] == id_
+    assert found["conf"] == str(run_dir / "confs" / f"{id_}.conf")
+
+
+def test_what_cannot_be_picked(run_dir: Path, tmp_path: Path) -> None:
+    for how in ("best", "factor", "factor=many", "error=nan", "knee=2", ""):
+        assert fault(lambda how=how: select_member(run_dir, how)) == f"--pick {how}: give knee, factor=30 or error=1.0"
+    assert (
+        fault(lambda: select_member(run_dir, "factor=200"))
+        == "--pick factor=200: the front has none; it goes to 100.0x"
+    )
+    assert (
+        fault(lambda: select_member(run_dir, "error=0.5")) == "--pick error=0.5: the front has none; it goes to 0.60 %"
+    )
+    (run_dir / "pareto.csv").write_text("")
+    assert "no front to pick from" in fault(lambda: select_member(run_dir, "knee"))
+
+
+def test_the_command(command, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("report", run_dir, "--pick", "factor=20") == 0
+    files = f"{run_dir}/confs/003.conf and {run_dir}/checkpoints/003.safetensors"
+    told = capsys.readouterr().out
+    assert told == f"003: 33.3x at 0.90 % validation error, 0.97 % on test images: {files}\n"
+    assert command("report", run_dir, "--pick", "error=9", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["id"], found["factor"], found["test_error"]) == ("004", 100.0, None)
+    assert not (run_dir / "report.html").exists()

@@ -1,0 +1,100 @@
+import math
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tune_prune.results.front import TestResult, find_front
+from tune_prune.results.pareto_plot import _error_range, draw_pareto
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.run_info import RunInfo
+
+INFO = RunInfo(
+    space="lenet5",
+    model="my_lab.$models_:lenet$",
+    data="mnist",
+    seed=0,
+    budget=20,
+    concurrency=1,
+    device="cpu",
+    sampler="tpe",
+    acc_tradeoff=0.5,
+    dense_val_error=0.9,
+    shapes={"8": (10, 10)},
+    command="python launch.py",
+    versions={},
+)
+
+
+def records(worst: float = 2.0, missed_by: float = 0.0) -> list[TrialRecord]:
+    """Twenty trials whose error rises with compression, and one point of error `worst`."""
+    errors = [0.8 + missed_by + 0.04 * i for i in range(20)] + [worst]
+    compressions = [1 - 0.8 ** (i + 1) for i in range(21)]
+    return [
+        TrialRecord(i, "complete", {}, {}, [PointRecord(1, c, 1 / (1 - c), e, 0.1, e <= INFO.limit, 1.0, {})])
+        for i, (c, e) in enumerate(zip(compressions, errors, strict=True))
+    ]
+
+
+def draw(path: Path, found: list[TrialRecord], info: RunInfo = INFO, test_errors: bool = True) -> bytes:
+    """The picture's bytes; a warning of matplotlib's is an error."""
+    members = find_front(found)
+    tested = {m.id: TestResult(m.point.val_error + 0.1, m.point.val_error, m.point.val_error + 0.2) for m in members}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_pareto(path, found, members, info, tested if test_errors else {}, 0.95 if test_errors else None)
+    return path.read_bytes()
+
+
+def test_a_search(tmp_path: Path) -> None:
+    data = draw(tmp_path / "pareto.png", records())
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    assert data.endswith(b"IEND\xaeB`\x82")
+    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (1350, 810)
+    assert [path.name for path in tmp_path.iterdir()] == ["pareto.png"]
+
+
+@pytest.mark.parametrize("missed_by", [0.0, 5.0])
+@pytest.mark.parametrize("tradeoff", [0.0, 0.5])
+def test_without_test_errors_a_front_or_a_tradeoff(tmp_path: Path, missed_by: float, tradeoff: float) -> None:
+    assert draw(tmp_path / "a.png", records(missed_by=missed_by), replace(INFO, acc_tradeoff=tradeoff), False)
+
+
+def test_nothing_measured(tmp_path: Path) -> None:
+    assert draw(tmp_path / "a.png", [])
+    assert draw(tmp_path / "b.png", [TrialRecord(0, "failed", {}, {})])
+
+
+def test_points_that_have_no_place_are_left_out(tmp_path: Path) -> None:
+    nowhere = [
+        PointRecord(1, 1.0, math.inf, 90.0, 3.0, False, 1.0, {}),
+        PointRecord(2, 0.5, 2.0, math.nan, math.nan, False, 1.0, {}),
+    ]
+    found = [*records(), TrialRecord(30, "complete", {}, {}, nowhere)]
+    assert draw(tmp_path / "with.png", found) == draw(tmp_path / "without.png", records())
+
+
+def test_a_collapsed_network_does_not_flatten_the_front() -> None:
+    ranges = []
+    for worst in (2.0, 90.0):
+        found = records(worst)
+        points = [point for record in found for point in record.points]
+        ranges.append(_error_range(points, find_front(found), INFO, {}))
+    assert ranges[0] == ranges[1]
+    bottom, top = ranges[0]
+    assert bottom < 0.8
+    assert INFO.limit < top < INFO.limit + 0.5
+
+
+def test_the_nearest_miss_is_in_sight() -> None:
+    points = [point for record in records(worst=90.0, missed_by=5.0) for point in record.points]
+    bottom, top = _error_range(points, [], INFO, {})
+    assert bottom < INFO.dense_val_error < 5.8 < top
+
+
+def test_matplotlib_waits_until_there_is_something_to_draw() -> None:
+    code = "import sys, tune_prune.results.pareto_plot; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,102 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import fault
+
+from tune_prune.results import records
+from tune_prune.results.records import PointRecord, TrialRecord
+
+numbers = st.floats(allow_nan=False)  # which equals nothing, itself included
+texts = st.text()
+ratios = st.dictionaries(texts, st.floats(0, 1, exclude_max=True), max_size=3)
+points = st.builds(
+    PointRecord, st.integers(1), numbers, numbers, numbers, numbers, st.booleans(), numbers, ratios, st.none() | texts
+)
+trials = st.builds(
+    TrialRecord,
+    st.integers(0, 10**6),
+    st.sampled_from(["running", *records.FINAL_STATES]),
+    st.dictionaries(texts, texts | numbers | st.integers() | st.booleans(), max_size=4),
+    st.dictionaries(texts, texts, max_size=3),
+    st.lists(points, max_size=3),
+    texts,
+    st.none() | st.integers(0),
+    numbers,
+    numbers,
+)
+
+
+def trial(number: int, state: str = "complete") -> TrialRecord:
+    found = [PointRecord(r, r / 10, 1 / (1 - r / 10), 1.0, 0.05, True, 2.5, {"8": r / 10}) for r in (1, 2)]
+    return TrialRecord(number, state, {"ratio/8": 0.2, "rounds": 2}, {"8": "mag"}, found)
+
+
+@given(trials)
+def test_round_trip(tmp_path_factory: pytest.TempPathFactory, record: TrialRecord) -> None:
+    run_dir = tmp_path_factory.getbasetemp() / "run"
+    records.write(run_dir, record)
+    assert records.read(records.record_path(run_dir, record.trial)) == record
+
+
+def test_every_record_in_the_order_of_trials(tmp_path: Path) -> None:
+    for number in (10, 2, 0):
+        records.write(tmp_path, trial(number))
+    assert records.read_all(tmp_path) == [trial(0), trial(2), trial(10)]
+
+
+def test_a_later_record_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    records.write(tmp_path, trial(1, "running"))
+    records.write(tmp_path, trial(1))
+    assert [record.state for record in records.read_all(tmp_path)] == ["complete"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["1.json"]
+
+
+def test_no_records(tmp_path: Path) -> None:
+    assert records.read_all(tmp_path) == []
+
+
+def test_the_last_point() -> None:
+    assert trial(1).last.round == 2
+
+
+WHOLE = json.dumps({"trial": 1, "state": "complete", "params": {}, "pruners": {}, "points": []})
+
+
+def test_the_least_a_record_holds(tmp_path: Path) -> None:
+    path = tmp_path / "1.json"
+    path.write_text(WHOLE)
+    assert records.read(path) == TrialRecord(1, "complete", {}, {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"3",
+        b"null",
+        b"{}",
+        WHOLE[:-1].encode(),
+        WHOLE.replace('"points": []', '"points": [{}]').encode(),
+        WHOLE.replace('"points": []', '"points": ["a"]').encode(),
+        WHOLE.replace('"points": []', '"points": 3').encode(),
+        WHOLE.replace('"trial"', '"try"').encode(),
+    ],
+)
+def test_damaged_records(tmp_path: Path, content: bytes) -> None:
+    records.write(tmp_path, trial(0))
+    path = records.record_path(tmp_path, 1)
+    path.write_bytes(content)
+    for call in (lambda: records.read(path), lambda: records.read_all(tmp_path)):
+        said = fault(call)
+        assert said.startswith(f"{path}: damaged trial record (")
+        assert said.endswith("); delete it and its trial is run again")
+
+
+def test_a_record_that_is_not_there(tmp_path: Path) -> None:
+    assert fault(lambda: records.read(tmp_path / "1.json")).startswith(f"{tmp_path / '1.json'}: damaged trial record (")

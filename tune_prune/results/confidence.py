@@ -1,0 +1,73 @@
+"""What repetitions of one measurement say of its mean: the spread and a one-sided 95 % bound (Student 1908)."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+
+def wilson_interval(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval, in percent, around `wrong` of `n` images (Wilson 1927); z = 1.96 makes it a 95 % one.
+
+    It holds 100 * wrong / n always, also where rounding would put an end on the wrong side.
+    """
+    if not 0 <= wrong <= n or n == 0:
+        raise ValueError(f"wrong must be in [0, n] and n positive, got {wrong} of {n}")
+    share = wrong / n
+    scale = 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return 100 * max(0.0, min(share, middle - half)), 100 * min(1.0, max(share, middle + half))
+
+
+T95 = (6.31375, 2.91999, 2.35336, 2.13185, 2.01505, 1.94318, 1.89458)
+"""Student's t, 95 %, one-sided, for 1, 2, ... degrees of freedom (Student 1908)."""
+
+
+def t95(freedom: int) -> float:
+    """The 95 % quantile of Student's t with so many degrees of freedom, at least 1; right to 1e-5."""
+    if freedom < 1:
+        raise ValueError(f"degrees of freedom must be at least 1, got {freedom}")
+    if freedom <= len(T95):
+        return T95[freedom - 1]
+    # around the normal quantile in powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5)
+    z = statistics.NormalDist().inv_cdf(0.95)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What a member's repetitions measured: validation errors in percent, at least two, and the limit on them."""
+
+    errors: tuple[float, ...]
+    limit: float
+
+    def __post_init__(self) -> None:
+        if len(self.errors) < 2:
+            raise ValueError(f"a spread needs at least 2 repetitions, got {len(self.errors)}")
+
+    @property
+    def mean(self) -> float:
+        """Of the errors, in percent."""
+        return statistics.mean(self.errors)  # exact, so that errors that are all at the limit are not above it
+
+    @property
+    def spread(self) -> float:
+        """The errors' sample standard deviation, in percentage points."""
+        return statistics.stdev(self.errors)
+
+    @property
+    def high(self) -> float:
+        """The one-sided 95 % upper confidence bound of the mean, in percent (Student 1908)."""
+        return self.mean + t95(len(self.errors) - 1) * self.spread / math.sqrt(len(self.errors))
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound keeps the limit."""
+        return self.high <= self.limit

@@ -1,0 +1,123 @@
+"""From records to the tables of a run: errors in percent, compression in [0, 1], seconds of wall-clock."""
+
+from collections.abc import Mapping, Sequence
+
+from pandas import DataFrame
+
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.constraints import COSTS
+from tune_prune.results.front import Member, TestResult
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.run_info import RunInfo
+
+CONFIRM_COLUMNS = ("confirm_mean", "confirm_spread", "confirm_high", "confirm_holds")
+"""What `--confirm` adds to a member: the mean of the repetitions' validation errors and their standard deviation, in
+percent, the 95 % bound of the mean, and whether that keeps the tradeoff."""
+
+NOT_CONFIRMED: Mapping[str, Confirmation] = {}
+
+
+def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataFrame:
+    """points.csv: every round of every trial, with what it did to the layers of these labels."""
+    rows = [
+        {
+            "trial": record.trial,
+            "round": point.round,
+            "compression": point.compression,
+            "factor": point.factor,
+            "val_error": point.val_error,
+            "feasible": point.feasible,
+            **_layers(record, point, labels),
+            "seconds": point.seconds,
+            "val_loss": point.val_loss,
+            **_costs(point),
+        }
+        for record in records
+        for point in record.points
+    ]
+    head = ["trial", "round", "compression", "factor", "val_error", "feasible"]
+    return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS])
+
+
+def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
+    """trials.csv: a row a trial; a column a parameter that any trial has; the last point, empty where there is none."""
+    measured = ["compression", "factor", "val_error", "feasible"]
+    rows = [
+        {
+            **record.params,  # first, so that no parameter's name can hide a column below
+            "trial": record.trial,
+            "state": record.state,
+            **{name: getattr(record.last, name) if record.points else None for name in measured},
+            "reason": record.reason,
+            "kind": record.kind,
+            "finishes": record.finishes,
+            "parent": record.parent,
+            "parent_round": record.parent_round,
+            "rounds_done": record.last.round if record.points else 0,
+            "seconds": record.seconds,
+            "cpu_seconds": record.cpu_seconds,
+        }
+        for record in records
+    ]
+    head = ["trial", "state"]
+    tail = [*measured, "reason", "kind", "finishes", "parent", "parent_round", "rounds_done", "seconds", "cpu_seconds"]
+    params = dict.fromkeys(name for record in records for name in record.params)
+    return _table(rows, [*head, *(name for name in params if name not in {*head, *tail}), *tail])
+
+
+def pareto_table(
+    members: Sequence[Member],
+    tested: Mapping[str, TestResult],
+    info: RunInfo,
+    confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
+) -> DataFrame:
+    """pareto.csv: the front; what was tested or confirmed, by member id, is empty where it was not."""
+    rows = [
+        member_row(member, tested, confirmed) | _layers(member.record, member.point, info.labels) for member in members
+    ]
+    head = ["id", "trial", "round", "compression", "factor", "val_error"]
+    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint", "refit", *CONFIRM_COLUMNS, *COSTS]
+    return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
+
+
+def member_row(
+    member: Member, tested: Mapping[str, TestResult], confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED
+) -> dict[str, object]:
+    """A member as the summary and pareto.csv list it."""
+    test, again = tested.get(member.id), confirmed.get(member.id)
+    values = (again.mean, again.spread, again.high, again.holds) if again else (None,) * len(CONFIRM_COLUMNS)
+    return {
+        "id": member.id,
+        "trial": member.record.trial,
+        "round": member.point.round,
+        "compression": member.point.compression,
+        "factor": member.point.factor,
+        "val_error": member.point.val_error,
+        "test_error": test.error if test else None,
+        "test_error_low": test.low if test else None,
+        "test_error_high": test.high if test else None,
+        "conf": member.conf,
+        "checkpoint": member.checkpoint,
+        "refit": test.refit if test else None,
+        **dict(zip(CONFIRM_COLUMNS, values, strict=True)),
+        **_costs(member.point),
+    }
+
+
+def _costs(point: PointRecord) -> dict[str, object]:
+    return {name: point.costs.get(name) for name in COSTS}
+
+
+def _layer_columns(labels: Sequence[str]) -> list[str]:
+    return [f"ratio/{label}" for label in labels] + [f"pruner/{label}" for label in labels]
+
+
+def _layers(record: TrialRecord, point: PointRecord, labels: Sequence[str]) -> dict[str, object]:
+    """Ratio and pruner of every layer: 0.0 and "" where it is not pruned."""
+    ratios = {f"ratio/{label}": point.ratios.get(label, 0.0) for label in labels}
+    return ratios | {f"pruner/{label}": record.pruners.get(label, "") for label in labels}
+
+
+def _table(rows: list[dict[str, object]], columns: list[str]) -> DataFrame:
+    # as objects, else an integer column with an empty cell would become floats: parent 3 written as 3.0
+    return DataFrame(rows, columns=columns, dtype=object)

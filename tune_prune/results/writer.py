@@ -1,0 +1,98 @@
+"""The files of a run directory, each written whole; a resumed run writes them again."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pandas import DataFrame
+
+from tune_prune.common import files
+from tune_prune.results import conf
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
+from tune_prune.results.records import TrialRecord, lineage
+from tune_prune.results.run_info import RunInfo
+from tune_prune.results.tables import NOT_CONFIRMED, pareto_table, points_table, trials_table
+
+
+def write_tables(run_dir: Path, records: Sequence[TrialRecord], info: RunInfo) -> None:
+    """Write points.csv and trials.csv."""
+    _write_csv(run_dir / "points.csv", points_table(records, info.labels))
+    _write_csv(run_dir / "trials.csv", trials_table(records))
+
+
+def write_front(
+    run_dir: Path,
+    records: Sequence[TrialRecord],
+    members: Sequence[Member],
+    tested: Mapping[str, TestResult],
+    info: RunInfo,
+    confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
+) -> None:
+    """Write pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
+
+    Rounds' checkpoints are copied, and stay, since a later front may hold them under another number. Without members,
+    best.conf holds the point closest to keeping the tradeoff. Raises OSError where a checkpoint is gone.
+    """
+    by_trial = {record.trial: record for record in records}
+    for member in members:
+        if member.checkpoint is not None and member.point.checkpoint is not None:
+            files.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
+        conf.write(run_dir / member.conf, make_conf(member, tested.get(member.id), info, by_trial))
+    # only now, so that a failure above leaves all that an earlier write put there
+    _remove_stale(run_dir / "confs", {member.conf for member in members})
+    _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
+    best = most_compressed(members) or find_closest(records, info.limits)
+    if best is not None:
+        conf.write(run_dir / "best.conf", make_conf(best, tested.get(best.id) if members else None, info, by_trial))
+    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info, confirmed))
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
+    """Write summary.json; raises ValueError for a NaN or infinity, which JSON does not have."""
+    files.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+
+
+def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: Mapping[int, TrialRecord]) -> conf.Conf:
+    """A member as a .conf: the layers that are pruned, or all where none is, and how that was done and came out.
+
+    The trial's parameters are noted where lines 1-3 do not say them already: an early round has not reached its
+    trial's `ratio/<layer>`, and replaying it takes them. Where the trial went on from another, `history` says through
+    which trials and rounds, the earliest first, with their parameters.
+    """
+    record, point = member.record, member.point
+    pruned = {label: point.ratios[label] for label in info.labels if point.ratios.get(label, 0.0) > 0}
+    ratios = pruned or dict.fromkeys(info.labels, 0.0)
+    pruners = {label: record.pruners[label] for label in ratios} if ratios.keys() <= record.pruners.keys() else None
+    facts: dict[str, object] = {
+        "model": info.model,
+        "data": info.data,
+        "seed": info.seed,
+        "trial": record.trial,
+        "round": point.round,
+        "parent": record.parent,
+        "compression": point.compression,
+        "val_error": point.val_error,
+        "test_error": None if test is None or test.refit else test.error,
+        "refit_test_error": test.error if test and test.refit else None,  # of weights that a replay does not make
+    }
+    said = facts | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
+    if pruners is not None:
+        said["pruner"] = record.params.get("pruner")
+    params = {key: value for key, value in record.params.items() if key not in facts and said.get(key) != value}
+    # TOML has no null, and a note no use for what is not a scalar
+    notes = {key: value for key, value in (facts | params).items() if isinstance(value, str | int | float)}
+    history = [{"trial": before.trial, "round": upto, **before.params} for before, upto in lineage(record, by_trial)]
+    return conf.Conf(ratios, pruners, notes | ({"history": history} if history else {}))
+
+
+def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:
+    """Remove the numbered files of an earlier, longer front; nobody else's."""
+    for path in folder.glob("*"):
+        if re.fullmatch(r"\d{3,}\.(conf|safetensors)", path.name) and f"{folder.name}/{path.name}" not in keep:
+            path.unlink()
+
+
+def _write_csv(path: Path, table: DataFrame) -> None:
+    files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
