@@ -10,22 +10,27 @@ import optuna
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune.budget import Budget
 from tune_prune.common import files
-from tune_prune.company import Company
-from tune_prune.knobs import Choice, Knob, Range
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.parameters import Choice, Parameter, Range
+from tune_prune.hpo.run_lock import RunLock
+from tune_prune.hpo.scheduler import InitialPoint, SearchSettings
+from tune_prune.hpo.space import Features, Refinement
+from tune_prune.hpo.trials import Trials
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.searcher import StudySearcher
-from tune_prune.strategy import Economy, Finish
-from tune_prune.trials import Trials
-from tune_prune.turns import Goal, Guess
 
-KNOBS: dict[str, Knob] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2, "lr": 0.1}
+KNOBS: dict[str, Parameter] = {
+    "ratio/2": Range(0.1, 0.99),
+    "pruner": Choice(("mag", "taylor1")),
+    "rounds": 2,
+    "lr": 0.1,
+}
 DENSE, LIMIT = 1.0, 2.0
-OFF = Economy(stop=False, inherit=False)
-FINISH = Finish(share=0.25, rounds=4, steps=7, lr=0.3)
+OFF = Features(stop=False, inherit=False)
+FINISH = Refinement(share=0.25, rounds=4, steps=7, lr=0.3)
 
 
 @dataclass
@@ -34,19 +39,19 @@ class Driver:
 
     run_dir: Path
     study: optuna.Study
-    finish: Finish = field(default_factory=Finish)
+    finish: Refinement = field(default_factory=Refinement)
     seed: int = 3
-    guesses: Sequence[Guess] = ()
-    levels: Sequence[Guess] = ()
-    economy: Economy = OFF
+    guesses: Sequence[InitialPoint] = ()
+    levels: Sequence[InitialPoint] = ()
+    economy: Features = OFF
     changes: int = 0
     finish_seconds: float = 0.0
     budget: Budget = field(default_factory=lambda: Budget(40))
-    company: Company | None = None
+    company: RunLock | None = None
 
     def __post_init__(self) -> None:
         queue = self.guesses, self.levels
-        goal = Goal(
+        goal = SearchSettings(
             self.budget, DENSE, Constraints(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
         )
         self.trials = Trials(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.company)
@@ -95,5 +100,5 @@ def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
     return replace(record, params=config["params"], parent=parent, parent_round=round_, finishes=config["finishes"])
 
 
-def level(ratio: float) -> Guess:
+def level(ratio: float) -> InitialPoint:
     return {"ratio/2": ratio, "pruner": "mag"}

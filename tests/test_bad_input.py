@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mlp
 
-from tune_prune import cli, space_file
+from tune_prune import cli
 from tune_prune.common.errors import UserError
 from tune_prune.export import sparse_format
+from tune_prune.hpo import space_reader
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf
 
@@ -108,7 +109,7 @@ def test_spaces(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.toml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
-        space_file.read(path)
+        space_reader.read(path)
     except UserError as error:
         one_line(error)
     alone(tmp_path, path)

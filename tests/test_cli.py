@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tune_prune import cli, config, dense
+from tune_prune import cli, dense
+from tune_prune.hpo import config
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import Recipe
 
@@ -165,7 +166,7 @@ def test_a_run_directory_in_use(refused, files: Path) -> None:
 )
 def test_what_cannot_change_on_resume(refused, files: Path, flags: list[str], named: str) -> None:
     (files / "toy.toml").write_text(SPACE)
-    config.save(files / "run", *config.begin(str(files / "toy.toml"), {}))
+    config.save_run(files / "run", *config.start_run(str(files / "toy.toml"), {}))
     before = sorted(files.rglob("*"))
     said = refused("search", "--resume", str(files / "run"), *flags)
     assert said == f"--resume goes on with the search as it was begun; leave out {named}"
@@ -295,7 +296,7 @@ def test_exit_codes(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(config, "begin", fail)
+    monkeypatch.setattr(config, "start_run", fail)
     assert command("search") == code
     out, err = capsys.readouterr()
     assert out == ""
@@ -307,7 +308,7 @@ def test_interrupted(cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(config, "begin", interrupt)
+    monkeypatch.setattr(config, "start_run", interrupt)
     assert command("search") == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -316,7 +317,7 @@ def test_the_traceback_is_there_for_who_asks(cwd: Path, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(config, "begin", fail)
+    monkeypatch.setattr(config, "start_run", fail)
     monkeypatch.setenv("TUNE_PRUNE_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search"])
     with pytest.raises(RuntimeError, match="no room"):

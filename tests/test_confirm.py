@@ -11,10 +11,10 @@ from toys import ended
 
 from tune_prune.common.seeding import derive_seed
 from tune_prune.confirm import Repetition, confirm_front, measure, repetitions
+from tune_prune.hpo.warm_start import Stage
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import find_front
 from tune_prune.results.records import TrialRecord
-from tune_prune.retracing import Stage
 from tune_prune.tasks.task import Task
 
 CPU = torch.device("cpu")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from toys import fault
 
-from tune_prune import dashboard, storages
+from tune_prune import dashboard
+from tune_prune.hpo import storage
+from tune_prune.hpo.study import open_study
 from tune_prune.results.constraints import Constraints
-from tune_prune.study import open_study
 
 
 def studies(address: str) -> list[dict[str, object]]:
@@ -18,15 +19,15 @@ def studies(address: str) -> list[dict[str, object]]:
 
 
 def test_it_shows_the_study_and_goes(tmp_path: Path) -> None:
-    storage, said = storages.own(tmp_path), list[str]()
-    open_study(storage, "mine", tmp_path, "x", Constraints(2.0))
+    study_file, said = storage.open_file(tmp_path), list[str]()
+    open_study(study_file, "mine", tmp_path, "x", Constraints(2.0))
     with socket.socket() as taken:  # another program has the usual port, or this one takes it
         try:
             taken.bind(("127.0.0.1", dashboard.PORT))
             taken.listen()
         except OSError:
             pass
-        with dashboard.served(storage, said.append) as address:
+        with dashboard.served(study_file, said.append) as address:
             assert said == [f"dashboard: {address}"]
             assert [study["study_name"] for study in studies(address)] == ["mine"]
     with pytest.raises(OSError):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tune_prune import cli, space_file
+from tune_prune import cli
+from tune_prune.hpo import space_reader
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -62,10 +63,10 @@ def test_the_readmes_own_model_runs_as_printed(tmp_path: Path) -> None:
 def test_the_documented_space_is_right() -> None:
     text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
     whole, *parts = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    found = space_file.parse(whole, "documented", "docs/spaces.md")
+    found = space_reader.parse(whole, "documented", "docs/spaces.md")
     assert (found.model, found.acc_tradeoff, found.economy.inherit) == ("lenet5", 0.5, True)
     for part in parts:
-        space_file.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
+        space_reader.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
 
 
 def test_the_documented_pruner_prunes(tmp_path: Path) -> None:
@@ -89,4 +90,4 @@ def test_ci_runs_the_readmes_test_line() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_space_that_comes_along_is_right(path: Path) -> None:
-    assert space_file.read(path).name == path.stem
+    assert space_reader.read(path).name == path.stem

@@ -12,8 +12,8 @@ import torch
 from toys import ended
 
 from tune_prune import fanout
-from tune_prune.config import Config
 from tune_prune.confirm import confirm_front, measure, repetitions
+from tune_prune.hpo.config import Config
 from tune_prune.results.front import Member
 from tune_prune.tasks.task import Task
 

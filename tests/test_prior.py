@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toys import images, mlp, seeded, task_of
 
 from tune_prune import prior
-from tune_prune.knobs import Choice, Range
+from tune_prune.hpo.parameters import Choice, Range
 from tune_prune.prior import Curve, levels, measure, spaced
 from tune_prune.pruning.masks import prunable
 from tune_prune.training.loop import fit

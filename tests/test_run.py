@@ -20,10 +20,12 @@ from filelock import FileLock
 from rich.console import Console
 from toys import ended, fault, images, mlp, seeded
 
-from tune_prune import afterwards, budget, config, confirm, preparation, progress, rounds, run
-from tune_prune.budget import Budget
+from tune_prune import afterwards, confirm, preparation, progress, run
 from tune_prune.common.errors import HeldError
-from tune_prune.config import Config
+from tune_prune.hpo import budget, checkpoint_store, config
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.replay import replay
@@ -32,7 +34,6 @@ from tune_prune.results.records import TrialRecord
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.shared import Shared
-from tune_prune.space import Space
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.trainable import PruneTrainable
@@ -120,13 +121,13 @@ def toml(tmp_path: Path) -> Path:
 
 def searched(toml: Path, name: str = "run", **given: Any) -> tuple[int, Path]:
     """The exit code of a new search, and its run directory."""
-    settings, space, text = config.begin(str(toml), given)
+    settings, space, text = config.start_run(str(toml), given)
     return run.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
 
 
 def resumed(run_dir: Path, **given: Any) -> int:
     """The exit code of a search that goes on."""
-    return run.search(*config.resume(run_dir, given, {}), run_dir, quiet())
+    return run.search(*config.resume_run(run_dir, given, {}), run_dir, quiet())
 
 
 def quiet() -> Screen:
@@ -186,7 +187,7 @@ def test_a_search(finished: Path) -> None:
 
 
 def test_only_wanted_rounds_stay(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "STORE", 0)
+    monkeypatch.setattr(checkpoint_store, "MIN_KEPT", 0)
     _, finished = searched(toml)
     known = [records.read(path) for path in (finished / "results").iterdir()]
     written = {point.checkpoint for record in known for point in record.points if point.checkpoint}
@@ -427,7 +428,7 @@ def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: T
 
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
-    settings, space, _ = config.begin(str(toml), {})
+    settings, space, _ = config.start_run(str(toml), {})
     info = preparation.prepare(settings, space, print).info
 
     def of(space: Space = space, **changed: Any) -> str:
@@ -447,7 +448,7 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
 
 
 def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, space, _ = config.begin(str(toml), {})
+    settings, space, _ = config.start_run(str(toml), {})
     info = preparation.prepare(settings, space, print).info
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
@@ -507,7 +508,7 @@ def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) ->
 
 def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
     toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
-    settings, space, text = config.begin(str(toml), {"budget": 2})
+    settings, space, text = config.start_run(str(toml), {"budget": 2})
     said = io.StringIO()
     assert run.search(settings, space, toml.parent / "run", Screen(Console(file=said, width=200)), text) == 3
     assert "no point keeps macs of 0.0001 at most; the nearest has macs of 0." in said.getvalue()

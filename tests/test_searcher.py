@@ -9,12 +9,12 @@ from drivers import Driver, measured
 from optuna.trial import TrialState
 from toys import ended
 
-from tune_prune import stopping
+from tune_prune.hpo import early_stopping
+from tune_prune.hpo.space import Features
+from tune_prune.hpo.trials import MAX_STARTS
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
 from tune_prune.searcher import StudySearcher
-from tune_prune.strategy import Economy
-from tune_prune.trials import MAX_STARTS
 
 
 def test_counts_and_news(driver: Driver) -> None:
@@ -103,8 +103,8 @@ def test_what_the_search_itself_raises_breaks_it(driver: Driver, monkeypatch: py
     records.write(driver.run_dir, measured(config, "complete" if call == "on_trial_complete" else "running"))
     monkeypatch.setattr(driver.searcher, "_on_change", full)
     monkeypatch.setattr(driver.trials._ledger, "end", full)
-    monkeypatch.setattr(stopping, "verdict", full)
-    object.__setattr__(driver.trials.judge._goal, "economy", Economy())
+    monkeypatch.setattr(early_stopping, "reason_to_stop", full)
+    object.__setattr__(driver.trials.judge._goal, "economy", Features())
     name = driver.ids[config["trial"]]
     assert not (driver.searcher.judge(name) if call == "judge" else getattr(driver.searcher, call)(name, {}))
     assert str(driver.searcher.broken) == "database or disk is full"

@@ -9,7 +9,7 @@ import pytest
 from toys import fault
 
 from tune_prune import session
-from tune_prune.config import Config
+from tune_prune.hpo.config import Config
 
 HERE = {"CPU": 8.0, "GPU": 2.0}
 

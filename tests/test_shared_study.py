@@ -15,7 +15,7 @@ import pytest
 from test_launch import MODULE, ROOT
 from test_run import SPACE, summary_of
 
-from tune_prune import storages
+from tune_prune.hpo import storage
 from tune_prune.results import records
 
 PASSWORD = "a-secret-word"
@@ -81,11 +81,11 @@ def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     second = begin("--resume", "run")
     told = [process.communicate(timeout=200) for process in (first, second)]
     assert [(process.returncode, err) for process, (_, err) in zip((first, second), told, strict=True)] == [(0, "")] * 2
-    storage = storages.on(server)
-    [name] = optuna.get_all_study_names(storage)
-    trials = optuna.load_study(study_name=name, storage=storage).trials
-    storage.remove_session()
-    storage.engine.dispose()
+    opened = storage.open_url(server)
+    [name] = optuna.get_all_study_names(opened)
+    trials = optuna.load_study(study_name=name, storage=opened).trials
+    opened.remove_session()
+    opened.engine.dispose()
     assert [trial.number for trial in trials] == list(range(14))
     assert len({trial.user_attrs["by"] for trial in trials}) == 2  # both did work
     assert {trial.user_attrs.get("starts", 1) for trial in trials} == {1}  # and none was run twice

@@ -12,8 +12,8 @@ import torch
 from toys import Conv, task_of
 
 from tune_prune import trainable
-from tune_prune.ancestry import Start
 from tune_prune.export import sparse_format
+from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.results import records
@@ -260,7 +260,9 @@ def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
 def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
-    finish = config(1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=Start.at(parent.trial, parent.last))
+    finish = config(
+        1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=WarmStart.at(parent.trial, parent.last)
+    )
     made = worker(shared, finish)
     made._rounds = made._first()
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
@@ -278,7 +280,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
     parent = run(worker(shared, config(0)))
     second = parent.points[1]
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
-    made = worker(shared, config(1, farther, start=Start.at(parent.trial, second)))
+    made = worker(shared, config(1, farther, start=WarmStart.at(parent.trial, second)))
     begun = checkpoint.read(shared.run_dir / str(second.checkpoint))
     made._rounds = made._first()
     for key, value in made._state.model.state_dict().items():
@@ -296,7 +298,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
 def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
     parent = run(worker(shared, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
-    made = worker(shared, config(1, longer, finishes=0, start=Start.at(parent.trial, parent.last)))
+    made = worker(shared, config(1, longer, finishes=0, start=WarmStart.at(parent.trial, parent.last)))
     record = run(made)
     assert record.last.compression == parent.last.compression
     assert record.last.val_loss < parent.last.val_loss

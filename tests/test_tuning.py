@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from tune_prune import budget, tuning
-from tune_prune.budget import Budget
+from tune_prune import tuning
+from tune_prune.hpo import budget
+from tune_prune.hpo.budget import Budget
 from tune_prune.tuning import Stop
 
 

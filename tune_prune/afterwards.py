@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tune_prune.config import Config
 from tune_prune.confirm import confirm_front
 from tune_prune.fanout import workers
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
 from tune_prune.preparation import Prepared, known_statistics
 from tune_prune.refit import refit_front
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member
 from tune_prune.results.records import TrialRecord
-from tune_prune.space import Space
 
 
 def confirm_and_refit(

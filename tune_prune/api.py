@@ -13,8 +13,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune import config, run, space_file
+from tune_prune import run
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.hpo import config, space_reader
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import Plan
@@ -105,7 +106,7 @@ def search(
     name = model if isinstance(model, str) else in_memory.keep_model(model)
     source = data if isinstance(data, str) else in_memory.keep_data(data)
     text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, finish)
-    space = space_file.parse(text, "search", "tune_prune.search")
+    space = space_reader.parse(text, "search", "tune_prune.search")
     settings = config.Config(budget, acc_tradeoff, seed=seed)
     directory = config.new_run_dir(run_dir, space.name)
     run.search(settings, space, directory, Screen(Console(), quiet=quiet), text, began)

@@ -13,12 +13,12 @@ import torch
 
 from tune_prune.common import files
 from tune_prune.common.seeding import derive_seed
+from tune_prune.hpo.warm_start import Stage, list_stages, retrace
 from tune_prune.pruning import masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member
 from tune_prune.results.records import TrialRecord
-from tune_prune.retracing import Stage, retrace, stages_of
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError
@@ -56,7 +56,7 @@ def repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: int, 
     adds to them.
     """
     record, point = member.record, member.point
-    stages = stages_of(record, point.round, by_trial)
+    stages = list_stages(record, point.round, by_trial)
     return [
         Repetition(record.trial, point.round, number, derive_seed(seed, -1, number), stages, point.compression)
         for number in range(1, count + 1)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import ray
 import torch
 
-from tune_prune.config import Config
+from tune_prune.hpo.config import Config
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.constraints import Constraints
 from tune_prune.session import started_ray

@@ -9,12 +9,11 @@ import torch
 
 from tune_prune import prior
 from tune_prune.common.errors import UserError
-from tune_prune.config import Config
-from tune_prune.curves import Curve
-from tune_prune.groups import Part
-from tune_prune.knobs import OwnKnob, Range
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.groups import GroupedRatio, LossCurve
+from tune_prune.hpo.parameters import Domain, Range
+from tune_prune.hpo.space import Space, to_plan
 from tune_prune.preparation import Prepared, known_statistics
-from tune_prune.space import Space, to_plan
 
 WHOLE = Range(0.0, 0.9999)
 """What a layer's ratio may be where its group's is spread unevenly."""
@@ -30,12 +29,12 @@ def first(space: Space, prepared: Prepared, config: Config, say: Callable[[str],
     }
 
 
-def curves_in(first: Mapping[str, Any]) -> dict[str, Curve]:
+def curves_in(first: Mapping[str, Any]) -> dict[str, LossCurve]:
     """The curves that `first` found."""
-    return {layer: Curve(**curve) for layer, curve in first["curves"].items()}
+    return {layer: LossCurve(**curve) for layer, curve in first["curves"].items()}
 
 
-def _curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, Curve]:
+def _curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, LossCurve]:
     """The curves of all layers that are pruned.
 
     None where nothing goes by them, or where measuring them would take long beside what the search itself will train
@@ -65,7 +64,9 @@ def _curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str
         return {}
 
 
-def _levels(space: Space, prepared: Prepared, curves: Mapping[str, Curve], config: Config) -> list[dict[str, object]]:
+def _levels(
+    space: Space, prepared: Prepared, curves: Mapping[str, LossCurve], config: Config
+) -> list[dict[str, object]]:
     """The guesses that the curves make: level by level more compressed, as many as the budget has room for."""
     pooled = space.knobs.get("mode") == "global"
     if not space.prior.levels or not (curves or pooled):
@@ -87,14 +88,14 @@ def _pruner(space: Space) -> str:
     return "mag" if "mag" in space.pruners else space.pruners[0]
 
 
-def _own_ratios(space: Space, prepared: Prepared) -> dict[str, OwnKnob]:
+def _own_ratios(space: Space, prepared: Prepared) -> dict[str, Domain]:
     """What each layer's ratio is drawn from, by layer."""
     params = space.params(prepared.info.shapes)
-    own: dict[str, OwnKnob] = {}
+    own: dict[str, Domain] = {}
     for name, knob in params.items():
-        if name.startswith("ratio/") and isinstance(knob, Part):
+        if name.startswith("ratio/") and isinstance(knob, GroupedRatio):
             drawn = params[knob.group.name]
-            assert not isinstance(drawn, Part)
+            assert not isinstance(drawn, GroupedRatio)
             own[name.removeprefix("ratio/")] = drawn if knob.group.scale == "same" else WHOLE
         elif name.startswith("ratio/"):
             own[name.removeprefix("ratio/")] = knob  # type: ignore[assignment]

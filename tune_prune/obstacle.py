@@ -2,11 +2,11 @@
 
 import torch
 
+from tune_prune.hpo.space import to_plan
 from tune_prune.pruning import criteria, sensitivity, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult
 from tune_prune.results.front import Member
-from tune_prune.space import to_plan
 from tune_prune.tasks.task import Task
 
 

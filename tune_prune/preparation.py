@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_prune import __version__, storages
+from tune_prune import __version__
 from tune_prune.common.errors import UserError
-from tune_prune.config import Config
 from tune_prune.export import channels
-from tune_prune.groups import Shape
-from tune_prune.knobs import Choice, Range
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.groups import Shape
+from tune_prune.hpo.parameters import Choice, Range
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.run_info import RunInfo
-from tune_prune.space import Space
 from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
@@ -112,7 +113,7 @@ def _command(storage: str | None) -> str:
     """How this process was started, as it would be typed again, but for a password."""
     name = Path(sys.argv[0]).name
     program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
-    words = [word.replace(storage, storages.bare(storage)) if storage else word for word in sys.argv[1:]]
+    words = [word.replace(storage, without_password(storage)) if storage else word for word in sys.argv[1:]]
     return shlex.join([*program, *words])
 
 

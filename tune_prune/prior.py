@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from tune_prune.curves import Curve, keeps
-from tune_prune.knobs import Choice, OwnKnob, Range
+from tune_prune.hpo.groups import LossCurve, allocate_weights
+from tune_prune.hpo.parameters import Choice, Domain, Range
 from tune_prune.pruning import sensitivity
 from tune_prune.pruning.sensitivity import SensitivityJob
 from tune_prune.pruning.statistics import CachedStatistics, draw_sample
@@ -47,13 +47,13 @@ def images_for(trained_on: float, layers: int) -> int:
 
 def measure(
     task: Task,
-    ratios: Mapping[str, OwnKnob],
+    ratios: Mapping[str, Domain],
     pruner: str,
     device: torch.device,
     known: CachedStatistics | None = None,
     images: int = IMAGES,
     granularity: str = "weight",
-) -> dict[str, Curve]:
+) -> dict[str, LossCurve]:
     """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
     sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
     on = replace(task, validation=sample).to(device)
@@ -64,7 +64,7 @@ def measure(
     for sensed in sensitivity.measure_without_retraining(on, cells, device, known):
         weights[sensed.cell.layer] = sensed.total
         found[sensed.cell.layer].append((sensed.kept / sensed.total, sensed.val_loss - dense))
-    return {layer: Curve(weights[layer], *_fit(found[layer]), *_bounds(knob)) for layer, knob in ratios.items()}
+    return {layer: LossCurve(weights[layer], *_fit(found[layer]), *_bounds(knob)) for layer, knob in ratios.items()}
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -81,14 +81,14 @@ def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return math.exp(height + power * middle), power
 
 
-def _bounds(knob: OwnKnob) -> tuple[float, float]:
+def _bounds(knob: Domain) -> tuple[float, float]:
     if isinstance(knob, Range):
         return 1 - knob.high, 1 - knob.low
     ratios = [float(ratio) for ratio in (knob.options if isinstance(knob, Choice) else [knob])]
     return 1 - max(ratios), 1 - min(ratios)
 
 
-def levels(curves: Mapping[str, Curve], others: int, factors: Sequence[float]) -> Iterator[dict[str, float]]:
+def levels(curves: Mapping[str, LossCurve], others: int, factors: Sequence[float]) -> Iterator[dict[str, float]]:
     """For each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
 
     `others` are the weights of layers that are not pruned. What the bounds do not allow comes as near as they do; a
@@ -97,7 +97,7 @@ def levels(curves: Mapping[str, Curve], others: int, factors: Sequence[float]) -
     total = others + sum(curve.weights for curve in curves.values())
     before: dict[str, float] = {}
     for factor in factors:
-        ratios = {layer: 1 - share for layer, share in keeps(curves, total / factor - others).items()}
+        ratios = {layer: 1 - share for layer, share in allocate_weights(curves, total / factor - others).items()}
         if ratios != before:
             yield ratios
         before = ratios

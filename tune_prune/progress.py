@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Sequence
 
-from tune_prune.budget import Budget
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.trials import Trials
 from tune_prune.pruning import masks
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen, Status
 from tune_prune.standing import Standing
-from tune_prune.trials import Trials
 
 FILES = 3.0
 """Seconds, about, from the last trial to the last file, without the test images."""

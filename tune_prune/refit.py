@@ -14,12 +14,12 @@ import torch
 
 from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
+from tune_prune.hpo.space import to_plan
 from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.iterative import State, round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.front import Member
-from tune_prune.space import to_plan
 from tune_prune.tasks.metrics import Evaluation, evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Split, as_float

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from tune_prune.common.errors import UserError
-from tune_prune.keys import KNOBS
+from tune_prune.hpo.parameters import PARAMETERS
+from tune_prune.hpo.space import to_plan
+from tune_prune.hpo.warm_start import Stage, retrace
 from tune_prune.one_model import Settings, prune
 from tune_prune.pruning import criteria, masks, statistics_cache
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.conf import Conf
-from tune_prune.retracing import Stage, retrace
-from tune_prune.space import to_plan
 from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
@@ -79,7 +79,7 @@ def _searched(found: Conf, notes: Mapping[str, Any], device: torch.device, sourc
     name = notes["model"]
     made, _ = task.prepare_task(name, load_dense_model(name, None, source), notes["data"], device)
     made = made.to(device)
-    params: dict[str, Any] = {key: value for key, value in notes.items() if key in KNOBS}
+    params: dict[str, Any] = {key: value for key, value in notes.items() if key in PARAMETERS}
     params |= {f"ratio/{label}": notes.get(f"ratio/{label}", ratio) for label, ratio in found.ratios.items()}
     params |= {f"pruner/{label}": name for label, name in (found.pruners or {}).items()}
     whole = [*notes.get("history", []), params | {"trial": notes["trial"], "round": notes["round"]}]

@@ -15,28 +15,29 @@ import torch
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
-from tune_prune import dashboard, gpu, guesses, loggers, storages
+from tune_prune import dashboard, gpu, guesses, loggers
 from tune_prune.afterwards import confirm_and_refit
-from tune_prune.budget import Budget
 from tune_prune.common.errors import HeldError, UserError
-from tune_prune.company import Company, alone, joined
-from tune_prune.config import Config, save
+from tune_prune.hpo import storage
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.config import Config, save_run
+from tune_prune.hpo.refinement import standard_error
+from tune_prune.hpo.run_lock import RunLock, join_run, sole_process
+from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.space import Space, to_plan
+from tune_prune.hpo.study import STUDY_NAME, load_or_store_initial, open_study
+from tune_prune.hpo.trials import Trials
 from tune_prune.pace import Pace, measure
 from tune_prune.preparation import Prepared, extent, fingerprint, known_statistics, prepare
 from tune_prune.progress import FILES, Progress
-from tune_prune.recovery import standard_error
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
 from tune_prune.session import fewer, reach, started_ray, unshared
 from tune_prune.shared import Shared
-from tune_prune.space import Space, to_plan
-from tune_prune.study import NAME, first_of, open_study
 from tune_prune.telling import Ending, chosen, tell, told
-from tune_prune.trials import Trials
 from tune_prune.tuning import Stop, run_trials
-from tune_prune.turns import Goal
 
 POLL = 0.5
 """Seconds between two looks at what other processes have done, once there is nothing else to do."""
@@ -62,7 +63,7 @@ def search(
         if config.address:
             reach(config, run_dir)
         if config.storage:
-            storages.check(config.storage)
+            storage.check_url(config.storage)
         loggers.check(config.logger)
         if config.dashboard:
             dashboard.check()
@@ -75,7 +76,7 @@ def search(
         pace = _pace(config, space, prepared, budget)
         with _entered(config, run_dir) as company:
             if text is not None:
-                save(run_dir, config, space, text)
+                save_run(run_dir, config, space, text)
             run = _Run(shared, space, run_dir, screen, prepared, budget, stop, pace, company)
             info, missing = run.trials()
             code = run.ending(info)
@@ -117,11 +118,11 @@ def _pace(config: Config, space: Space, prepared: Prepared, budget: Budget) -> P
 
 
 @contextmanager
-def _entered(config: Config, run_dir: Path) -> Iterator[Company]:
+def _entered(config: Config, run_dir: Path) -> Iterator[RunLock]:
     """A run directory to work in: held where its study is in a file, with others where it is on a server."""
     run_dir.mkdir(parents=True, exist_ok=True)
     if config.storage:
-        with joined(run_dir) as company:
+        with join_run(run_dir) as company:
             yield company
         return
     try:
@@ -129,7 +130,7 @@ def _entered(config: Config, run_dir: Path) -> Iterator[Company]:
     except Timeout as error:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
     with lock:
-        yield alone(run_dir)
+        yield sole_process(run_dir)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _Run:
     budget: Budget
     stop: Stop
     pace: Pace
-    company: Company
+    company: RunLock
 
     def trials(self) -> tuple[RunInfo, float]:
         """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
@@ -186,16 +187,16 @@ class _Run:
                 return concurrency
 
     def _storage(self) -> RDBStorage:
-        return storages.on(self.config.storage) if self.config.storage else storages.own(self.run_dir)
+        return storage.open_url(self.config.storage) if self.config.storage else storage.open_file(self.run_dir)
 
     def _searcher(self) -> StudySearcher:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
         storage = self._storage()
         with self.company.turn():
-            study = open_study(storage, config.study or NAME, self.run_dir, fingerprint(space, info), info.limits)
-            first = first_of(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
-        goal = Goal(
+            study = open_study(storage, config.study or STUDY_NAME, self.run_dir, fingerprint(space, info), info.limits)
+            first = load_or_store_initial(study, lambda: guesses.first(space, self.prepared, config, self.screen.say))
+        goal = SearchSettings(
             budget=self.budget,
             dense_error=info.dense_val_error,
             limits=info.limits,

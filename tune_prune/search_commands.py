@@ -76,7 +76,7 @@ def search(
     began = time.monotonic()
     from rich.console import Console
 
-    from tune_prune import config as configs
+    from tune_prune.hpo import config as configs
     from tune_prune.preparation import describe
     from tune_prune.run import search as run_search
     from tune_prune.screen import Screen
@@ -106,9 +106,9 @@ def search(
     if resume is not None:
         directory = resume.absolute()
         text = None
-        settings, chosen = configs.resume(directory, given, {"--space": space, "--run-dir": run_dir})
+        settings, chosen = configs.resume_run(directory, given, {"--space": space, "--run-dir": run_dir})
     else:
-        settings, chosen, text = configs.begin(space or "lenet5", given)
+        settings, chosen, text = configs.start_run(space or "lenet5", given)
         directory = configs.new_run_dir(run_dir, chosen.name)
     if dry_run:
         typer.echo(describe(settings, chosen))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tune_prune.trials import Trials
+from tune_prune.hpo.trials import Trials
 
 DIED = "its worker process died, again after each retry"
 

@@ -90,8 +90,8 @@ def _spread(
     log: Path,
 ) -> "Iterator[SensitivityResult]":
     """Measure cells that retrain, on Ray's workers."""
-    from tune_prune.config import Config
     from tune_prune.fanout import results, workers
+    from tune_prune.hpo.config import Config
     from tune_prune.pruning.sensitivity import measure_retrained
 
     config = Config(budget=1, acc_tradeoff=0, device=device, max_concurrent=max_concurrent)

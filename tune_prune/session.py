@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from tune_prune import cluster
 from tune_prune.common.errors import UserError
-from tune_prune.config import Config
+from tune_prune.hpo.config import Config
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",

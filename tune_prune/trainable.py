@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_prune.ancestry import Start
 from tune_prune.common.errors import UserError
 from tune_prune.export import costs, sparse_format
 from tune_prune.export.costs import LatencyMeter
+from tune_prune.hpo.space import to_plan
+from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
@@ -20,7 +21,6 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.shared import Shared
-from tune_prune.space import to_plan
 from tune_prune.tasks.splits import as_float
 from tune_prune.watchdog import Watchdog
 
@@ -62,7 +62,7 @@ class PruneTrainable(tune.Trainable):
         self._trial: int = config["trial"]
         self._params: dict[str, Any] = config["params"]
         self._finishes: int | None = config.get("finishes")
-        self._start_from: Start | None = config.get("start")
+        self._start_from: WarmStart | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
         path = records.record_path(self._shared.run_dir, self._trial)

@@ -12,8 +12,8 @@ from typing import Any
 from ray import tune
 
 from tune_prune import loggers
-from tune_prune.budget import Budget
-from tune_prune.config import Config
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.config import Config
 from tune_prune.searcher import StudySearcher
 from tune_prune.shared import Shared
 from tune_prune.trainable import PruneTrainable

@@ -17,8 +17,9 @@ with atheris.instrument_imports(include=["tune_prune"]):
     from tune_prune.errors import UserError
     from tune_prune.models import build
 
-    from tune_prune import checkpoint, masks, one_model, space_file
+    from tune_prune import checkpoint, masks, one_model
     from tune_prune.export import sparse_format
+    from tune_prune.hpo import space_reader
     from tune_prune.results import conf
 
 HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ def read_checkpoint(path: Path) -> None:
     checkpoint.restore(saved, str(path))
 
 
-READERS = {"conf": conf.read, "space": space_file.read, "checkpoint": read_checkpoint, "sparse": sparse_format.read}
+READERS = {"conf": conf.read, "space": space_reader.read, "checkpoint": read_checkpoint, "sparse": sparse_format.read}
 
 
 def seeds(reader: str) -> list[bytes]:

@@ -17,8 +17,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_prune import storages
-from tune_prune.budget import Budget
+from tune_prune.hpo import storage
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.space import to_plan
+from tune_prune.hpo.space_reader import locate, read
+from tune_prune.hpo.study import STUDY_NAME, open_study
+from tune_prune.hpo.trials import Trials
 from tune_prune.progress import Progress
 from tune_prune.pruning import masks
 from tune_prune.results import records
@@ -27,11 +32,6 @@ from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
 from tune_prune.searcher import StudySearcher
-from tune_prune.space import to_plan
-from tune_prune.space_file import locate, read
-from tune_prune.study import NAME, open_study
-from tune_prune.trials import Trials
-from tune_prune.turns import Goal
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
 TOTALS = {label: math.prod(shape) for label, shape in SHAPES.items()}
@@ -44,8 +44,8 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
     progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
-    goal = Goal(spent, DENSE, Constraints(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
-    study = open_study(storages.own(run_dir), NAME, run_dir, "cost", info.limits)
+    goal = SearchSettings(spent, DENSE, Constraints(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
+    study = open_study(storage.open_file(run_dir), STUDY_NAME, run_dir, "cost", info.limits)
     trials = Trials(study, run_dir, space.params(SHAPES), goal, "tpe", 0)
     return StudySearcher(trials, progress.update), progress
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from toys import fault
 
-from tune_prune import space_file
-from tune_prune.knobs import Range
+from tune_prune.hpo import space_reader
+from tune_prune.hpo.parameters import Range
 from tune_prune.pruning import masks
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
@@ -88,6 +88,6 @@ def test_a_deep_network_needs_few_knobs() -> None:
         "layer4.*" = {{low = 0.3, high = 0.95, together = "sensitivity"}}
         "fc" = {{low = 0.3, high = 0.95}}
     """
-    params = space_file.parse(text, "deep", "deep.toml").params(masks.shapes(build(resnet50)))
+    params = space_reader.parse(text, "deep", "deep.toml").params(masks.shapes(build(resnet50)))
     assert sum(name.startswith("ratio/") for name in params) == 53
     assert sum(isinstance(knob, Range) for knob in params.values()) == 5

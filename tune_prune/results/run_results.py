@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
-from tune_prune import space_file
 from tune_prune.common.errors import UserError
+from tune_prune.hpo import space_reader
 from tune_prune.results import pareto, records, tables
 from tune_prune.results.records import PointRecord, TrialRecord
 
@@ -186,7 +186,7 @@ def read_unfinished(run_dir: Path) -> tuple[Found, Tables]:
     front = [chosen[i] for i in pareto.front([(point.compression, point.val_error) for _, point in chosen])]
     labels = tuple(points[0][1].ratios)
     rows = [_member(number, *one, labels) for number, one in enumerate(front, 1)]
-    space = space_file.read(run_dir / "space.toml")
+    space = space_reader.read(run_dir / "space.toml")
     summary = {
         "unfinished": True,
         "model": space.model,

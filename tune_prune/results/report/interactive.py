@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_prune import importance
+from tune_prune.hpo import importance
 from tune_prune.results import run_results
 from tune_prune.results.report import charts, front_chart, published
 from tune_prune.results.report.charts import layers_of
@@ -63,7 +63,7 @@ def _figures(found: Found, tables: run_results.Tables, others: Mapping[str, run_
         figures["kept"] = charts.kept(tables.members)
     if len(tables.points) and limit > 0 and math.isfinite(limit):
         figures["volume"] = charts.volume(tables.points, limit, {name: other.points for name, other in others.items()})
-    shares = importance.of_trials(tables.trials, tables.members) if len(tables.trials) else {}
+    shares = importance.parameter_importance(tables.trials, tables.members) if len(tables.trials) else {}
     if shares:
         figures["importance"] = charts.bars(shares)
     if len(tables.sensed):

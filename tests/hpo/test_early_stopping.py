@@ -1,0 +1,80 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import ended
+
+from tune_prune.hpo.early_stopping import MIN_COMPARED, reason_to_stop
+from tune_prune.results.records import TrialRecord
+
+DENSE, LIMIT = 1.0, 2.0
+
+
+def halved(trials: int = MIN_COMPARED) -> list[TrialRecord]:
+    """Trials of two rounds, whose error above the dense model's was halved in the second; none is feasible."""
+    return [ended(number, (0.2, 9.0), (0.3, 5.0)) for number in range(trials)]
+
+
+def running(error: float, compression: float = 0.5) -> TrialRecord:
+    """A trial that has ended its first round of two."""
+    return ended(99, (compression, error), state="running")
+
+
+def said(error: float, others: Sequence[TrialRecord], target: float = 0.9) -> str:
+    return reason_to_stop(running(error), target, others, DENSE, LIMIT)
+
+
+@pytest.mark.parametrize(("error", "stopped"), [(1.5, False), (2.9, False), (3.1, True), (90.0, True)])
+def test_what_is_beyond_the_limit_at_best(error: float, stopped: bool) -> None:
+    assert bool(said(error, halved())) == stopped
+
+
+def test_it_says_why() -> None:
+    assert said(5.0, halved()) == "5.00 % after round 1 promises 3.00 % at best, above the limit of 2.00 %"
+
+
+def test_finishing_is_counted_on_once_it_was_seen() -> None:
+    finished = [ended(50, (0.3, 5.0)), ended(51, (0.3, 2.0), parent=50)]  # to a quarter
+    assert said(6.0, halved())
+    assert not said(6.0, halved() + finished)
+    assert said(9.5, halved() + finished)
+
+
+def test_finishing_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
+    # halved, and then the assumed share of that: 1 + 6.5 / 2 * 0.3
+    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT, finishing=True) == ""
+    assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMIT, finishing=True)
+    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT)
+
+
+def test_what_is_behind_the_front_where_it_is_going() -> None:
+    front = [ended(60, (0.9, 1.2))]
+    reason = "1.50 % after round 1 promises 1.25 % at best; 1.20 % is reached at its compression"
+    assert said(1.5, halved() + front) == reason
+    assert not said(1.5, halved() + front, target=0.95)  # nothing is reached there yet
+    assert not said(1.3, halved() + front)
+
+
+def test_nothing_is_stopped_before_enough_was_seen() -> None:
+    assert not said(90.0, halved(MIN_COMPARED - 1))
+    stopped = [replace(record, state="stopped") for record in halved()]
+    assert not said(90.0, stopped)  # what did not go on says nothing of where it leads
+    assert not said(90.0, [ended(number, (0.3, 5.0)) for number in range(20)])
+
+
+def test_a_finishing_trial_is_never_stopped() -> None:
+    assert reason_to_stop(replace(running(90.0), finishes=1), 0.9, halved(), DENSE, LIMIT) == ""
+
+
+errors = st.floats(0.5, 50)
+
+
+@given(st.lists(st.tuples(errors, errors), min_size=MIN_COMPARED, max_size=20), errors, errors)
+def test_of_two_trials_the_one_with_more_errors_is_stopped_first(
+    courses: list[tuple[float, float]], one: float, other: float
+) -> None:
+    seen = [ended(number, (0.2, first), (0.3, last)) for number, (first, last) in enumerate(courses)]
+    fewer, more = sorted((one, other))
+    assert bool(said(fewer, seen)) <= bool(said(more, seen))

@@ -1,0 +1,144 @@
+import datetime
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import fault
+
+from tune_prune.common.errors import UserError
+from tune_prune.hpo.parameters import Choice, Number, Parameter, Range, midpoint, parse_domain
+
+WHERE = "a.toml: space.lr"
+anything = Number(-math.inf)
+
+
+def refused(raw: object, check=anything) -> str:
+    """What parse says, after the file and the key."""
+    said = fault(lambda: parse_domain(raw, check, WHERE))
+    assert said.startswith(WHERE)
+    return said.removeprefix(WHERE)
+
+
+def test_the_three_kinds() -> None:
+    assert parse_domain(0.1, anything, WHERE) == 0.1
+    assert parse_domain([0.1, 0.2], anything, WHERE) == Choice((0.1, 0.2))
+    assert parse_domain({"low": 1, "high": 4}, anything, WHERE) == Range(1, 4)
+    assert parse_domain({"low": 0.1, "high": 0.4, "log": True}, anything, WHERE) == Range(0.1, 0.4, log=True)
+    assert parse_domain({"low": 0.0, "high": 1.0, "step": 0.25}, anything, WHERE) == Range(0.0, 1.0, step=0.25)
+
+
+def test_what_leaves_nothing_to_choose_is_fixed() -> None:
+    assert parse_domain([3], anything, WHERE) == 3
+    assert parse_domain({"low": 2, "high": 2}, anything, WHERE) == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ([], ": the list of choices is empty; give at least one value"),
+        ({}, ": a range needs both low and high"),
+        ({"low": 1}, ": a range needs both low and high"),
+        ({"high": 1}, ": a range needs both low and high"),
+        ({"low": 1, "high": 2, "max": 3}, ": unknown key 'max'; known: low, high, log, step"),
+        ({"low": 0.5, "high": 0.1}, ": low 0.5 is above high 0.1; swap them"),
+        ({"low": 0, "high": 1, "log": True}, ": a logarithmic range must begin above 0, got low 0"),
+        ({"low": -1.5, "high": 1, "log": True}, ": a logarithmic range must begin above 0, got low -1.5"),
+        ({"low": 1, "high": 2, "log": 1}, ".log: must be true or false, got 1"),
+        ({"low": 1, "high": 2, "log": "yes"}, ".log: must be true or false, got 'yes'"),
+        ({"low": 1.0, "high": 2, "step": 0}, ".step: must be a number in [1e-12, inf), got 0"),
+        ({"low": 1.0, "high": 2, "step": "a"}, ".step: must be a number in [1e-12, inf), got 'a'"),
+        ({"low": 1.0, "high": 2, "step": math.inf}, ".step: must be a number in [1e-12, inf), got inf"),
+        ({"low": 1, "high": 2, "step": 1, "log": True}, ": log and step exclude each other; leave one out"),
+        (datetime.date(2020, 1, 1), ": must be text, a number or true or false, got datetime.date(2020, 1, 1)"),
+        ([[1]], ": must be text, a number or true or false, got [1]"),
+        ({"low": [1], "high": 2}, ".low: must be text, a number or true or false, got [1]"),
+        ("fast", ": must be a number in [-inf, inf), got 'fast'"),
+        ([1, "fast"], ": must be a number in [-inf, inf), got 'fast'"),
+        ({"low": 1, "high": "fast"}, ".high: must be a number in [-inf, inf), got 'fast'"),
+    ],
+)
+def test_faults(raw: object, said: str) -> None:
+    assert refused(raw) == said
+
+
+def test_the_rule_decides_whether_numbers_are_whole() -> None:
+    raw = {"low": 0, "high": 1}
+    drawn, counted = parse_domain(raw, Number(0, 1), WHERE), parse_domain(raw, Number(0, 1, whole=True), WHERE)
+    assert isinstance(drawn, Range)
+    assert isinstance(counted, Range)
+    assert (drawn.whole, counted.whole) == (False, True)
+    assert refused(raw | {"step": 0.5}, Number(0, whole=True)) == ".step: must be a whole number in [1, inf), got 0.5"
+    assert refused({"low": 0, "high": 10**400}, Number(0)).startswith(".high: must be a number in [0, inf), got 1000")
+
+
+def test_a_range_of_text() -> None:
+    assert refused({"low": "a", "high": "b"}, lambda value: None) == (
+        ": low and high must be numbers; text is chosen from a list"
+    )
+
+
+@given(st.integers() | st.floats(allow_nan=True) | st.booleans() | st.text())
+def test_numbers_in_bounds(value: object) -> None:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    assert (Number(0, 1)(value) is None) == (real and 0 <= value <= 1)
+    assert (Number(0, 1, open_high=True)(value) is None) == (real and 0 <= value < 1)
+    assert (Number(2)(value) is None) == (real and 2 <= value < math.inf)
+    assert (Number(1, whole=True)(value) is None) == (real and isinstance(value, int) and value >= 1)
+
+
+def test_the_rule_is_told() -> None:
+    assert Number(0, 1, open_high=True)(1.3) == "must be a number in [0, 1), got 1.3"
+    assert Number(0, 1)(1.3) == "must be a number in [0, 1], got 1.3"
+    assert Number(1, whole=True)(0.5) == "must be a whole number in [1, inf), got 0.5"
+    assert Number(1)(math.inf) == "must be a number in [1, inf), got inf"
+
+
+def test_what_a_knob_holds() -> None:
+    assert [value in Range(1, 4) for value in (0, 1, 4, 5, "2")] == [False, True, True, False, False]
+    assert [value in Choice(("a", 2)) for value in ("a", 2, "b")] == [True, True, False]
+
+
+def test_whole_numbers_only_between_whole_numbers() -> None:
+    assert [Range(*ends).whole for ends in ((1, 4), (1.0, 4), (1, 4.0), (0.5, 4.5))] == [True, False, False, False]
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates()
+numbers = st.integers() | st.floats()
+ends = st.fixed_dictionaries(
+    {"low": numbers, "high": numbers}, optional={"log": st.booleans() | values, "step": numbers | values}
+)
+
+
+@given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5) | ends)
+def test_a_knob_or_a_user_error(raw: object) -> None:
+    knob: object = 0
+    try:
+        knob, said = parse_domain(raw, anything, WHERE), WHERE
+    except UserError as error:
+        said = str(error)
+    assert said.startswith(WHERE)
+    if isinstance(knob, Range):
+        assert knob.low < knob.high < math.inf
+        assert not (knob.log and (knob.low <= 0 or knob.step))
+        assert not knob.whole or isinstance(knob.step, int | None)
+    else:
+        assert isinstance(knob, Choice | int | float)
+
+
+@pytest.mark.parametrize(
+    ("knob", "expected"),
+    [
+        (3, 3),
+        ("mag", "mag"),
+        (Choice(("a", "b")), "a"),
+        (Range(1.0, 2.0), 1.5),
+        (Range(0.01, 1.0, log=True), pytest.approx(0.1)),
+        (Range(2, 8), 5),
+        (Range(1, 100, log=True), 10),
+        (Range(0.0, 1.0, step=0.3), 0.6),
+    ],
+)
+def test_the_middle(knob: Parameter, expected: object) -> None:
+    assert midpoint(knob) == expected
+    assert not isinstance(knob, Range) or midpoint(knob) in knob

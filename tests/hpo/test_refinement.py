@@ -1,0 +1,206 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import ended
+
+from tune_prune.hpo.refinement import Recovery, choose_trial, refined_pairs, refinement_params, should_refine
+from tune_prune.hpo.space import Refinement, to_plan
+from tune_prune.results.records import TrialRecord
+
+DENSE, LIMIT = 1.0, 2.0
+
+# When
+
+
+def finishing(budget: int, share: float, **more: float) -> list[bool]:
+    """Of every trial of a run, whether it finishes another."""
+    turns: list[bool] = []
+    for started in range(budget):
+        turns.append(should_refine(started, sum(turns), budget, share, **more))
+    return turns
+
+
+@given(st.integers(1, 200), st.floats(0, 0.5))
+def test_the_share_of_the_budget_is_spent_exactly(budget: int, share: float) -> None:
+    assert sum(finishing(budget, share)) == round(share * budget)
+
+
+@given(st.integers(20, 200), st.floats(0.05, 0.5), st.floats(0, 0.4))
+def test_finishing_is_spread_over_what_follows_the_wait(budget: int, share: float, wait: float) -> None:
+    turns = finishing(budget, share, wait=wait)
+    waited, rest = turns[: int(wait * budget)], turns[int(wait * budget) :]
+    assert not any(waited)
+    for upto in range(len(rest)):
+        assert abs(sum(rest[:upto]) - sum(turns) * upto / len(rest)) <= 1.5
+
+
+@given(st.integers(1, 200))
+def test_no_share_no_finishing(budget: int) -> None:
+    assert not any(finishing(budget, 0))
+
+
+def test_trials_that_could_not_finish_another_are_made_up_for() -> None:
+    done = 0
+    for started in range(100):
+        done += started >= 60 and should_refine(started, done, 100, 0.2)  # nothing to finish before
+    assert done == 20
+
+
+# How
+
+
+def test_a_way_is_geometric_from_where_it_begins_and_spends_its_steps_evenly() -> None:
+    finish = Refinement(share=0.2, rounds=4, steps=90, lr=0.3)
+    params = {"ratio/2": 0.9999, "pruner": "mag", "rounds": 2, "steps": 5, "final_steps": 6, "lr": 0.1, "distill": 0.7}
+    dense, begun = refinement_params(finish, params, {}), refinement_params(finish, params, {"2": 0.991})
+    for made, steps in ((dense, 23), (begun, 45)):  # a round keeps a tenth: two of the four are behind the second
+        own = {"schedule": "geometric", "rounds": 4, "steps": steps, "final_steps": steps, "lr": 0.3}
+        assert made == params | own
+    kept = [1 - to_plan(begun).ratios_at(number)["2"] for number in (1, 2, 3, 4)]
+    assert kept == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+
+
+@given(st.integers(1, 20), st.integers(1, 5000), st.floats(0, 0.99), st.floats(0, 0.99))
+def test_a_way_has_the_steps_that_were_asked_for(rounds: int, steps: int, ratio: float, begun: float) -> None:
+    made = refinement_params(Refinement(rounds=rounds, steps=steps), {"ratio/2": ratio, "pruner": "mag"}, {"2": begun})
+    left = rounds - to_plan(made).rounds_within({"2": begun})
+    assert left >= 1
+    assert steps <= left * made["steps"] < steps + left
+
+
+# Which
+
+
+def learned(records: Sequence[TrialRecord]) -> Recovery:
+    """What these trials have shown of finishing."""
+    return Recovery(refined_pairs(records), DENSE)
+
+
+def farthest(records: Sequence[TrialRecord], taken: Sequence[int]) -> TrialRecord | None:
+    """The trial to finish for the far end."""
+    return choose_trial(records, taken, learned(records), LIMIT, farthest=True)
+
+
+def chosen(records: Sequence[TrialRecord], taken: Sequence[int] = ()) -> int | None:
+    """The number of the trial to finish."""
+    found = choose_trial(records, taken, learned(records), LIMIT)
+    return None if found is None else found.trial
+
+
+def half() -> list[TrialRecord]:
+    """A pair from which a recovery of one half is learned, far below all that the tests look at."""
+    return [ended(90, (0.1, 1.4)), ended(91, (0.1, 1.2), parent=90)]
+
+
+HALF = [90]
+"""This one is finished."""
+
+
+def test_what_adds_most_to_the_hypervolume() -> None:
+    # expected 1.5 and 1.9 percent, at 10x and 100x
+    records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.99, 2.8))]
+    assert chosen(records, HALF) == 0
+    # where 10x is reached already, there is little to add
+    assert chosen([*records, ended(2, (0.9, 1.5), parent=3)], HALF) == 1
+
+
+def test_what_finished_another_is_not_finished() -> None:
+    first, again = ended(0, (0.9, 2.5)), ended(1, (0.9, 1.9), parent=0)
+    assert chosen([first, again], [0]) is None
+
+
+def test_the_farthest_that_is_expected_to_keep_the_limit() -> None:
+    # expected 1.5, 1.99 and 2.05 percent: the last does not keep the limit, the second adds next to no area
+    records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.99, 2.98)), ended(2, (0.999, 3.1))]
+    assert chosen(records, HALF) == 0
+    assert farthest(records, HALF) == records[3]
+    # where all that is expected to keep it lies behind what is reached, the hypervolume decides
+    reached = [*records, ended(3, (0.995, 1.9), parent=4)]
+    assert farthest(reached, HALF) == records[2]
+
+
+def test_a_far_end_that_failed_is_not_counted_as_reached_and_is_halved_in_on() -> None:
+    # 20x is reached; 1000x was tried and came out at 2.2; halfway in the logarithm is 141x
+    reached, tried = [ended(70, (0.95, 1.1))], [ended(80, (0.999, 2.8)), ended(81, (0.999, 2.2), parent=80)]
+    far = [ended(n, (1 - 1 / factor, 2.1 + n / 10)) for n, factor in enumerate((30, 120, 250, 2000))]
+    records, taken = [*half(), *reached, *far, *tried], [90, 80, 70]
+    assert farthest(records, taken) == far[1]
+    assert farthest([r for r in records if r != far[1]], taken) == far[2]
+    # while it is being finished it counts as reached, and only what lies beyond is beyond
+    assert farthest(records[:-1], taken) == far[3]
+
+
+def test_none_is_chosen_twice_and_none_while_it_is_being_finished() -> None:
+    records = [*half(), *(ended(number, (number / 10, 2.5)) for number in range(5))]
+    taken = [*HALF]
+    while (number := chosen(records, taken)) is not None:
+        taken.append(number)
+    assert sorted(taken) == [0, 1, 2, 3, 4, *HALF]
+
+
+def test_what_is_being_finished_counts_as_if_it_had_succeeded() -> None:
+    records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.89, 2.0)), ended(2, (0.5, 1.2))]
+    assert chosen(records, HALF) == 0
+    assert chosen(records, [*HALF, 0]) == 2
+
+
+def test_the_nearest_to_the_limit_where_none_is_expected_below() -> None:
+    records = [*half(), ended(0, (0.9, 9.0)), ended(1, (0.99, 5.0)), ended(2, (0.999, 7.0))]
+    assert chosen(records, HALF) == 1
+
+
+def test_what_has_nothing_to_win_back_is_left_for_what_goes_far() -> None:
+    # within the noise of the dense model's error nothing is expected; at 10x something is, and 20x adds nothing
+    records = [ended(0, (0.5, 1.09)), ended(1, (0.9, 1.5)), ended(2, (0.3, 1.0))]
+    noisy = Recovery([], DENSE, noise=0.1)
+    assert choose_trial(records, [], noisy, LIMIT) == records[1]
+    assert choose_trial(records, [1], noisy, LIMIT) == records[0]  # most compressed of what is left
+
+
+def test_of_equal_errors_the_most_compressed() -> None:
+    records = [*half(), ended(0, (0.9, 75.0)), ended(1, (0.99, 75.0)), ended(2, (0.5, 75.0))]
+    assert chosen(records, HALF) == 1
+
+
+def test_of_equal_points_the_first_trial_whatever_order_they_ended_in() -> None:
+    for numbers in ([4, 2, 7], [7, 4, 2], [2, 7, 4]):
+        assert chosen([*half(), *(ended(number, (0.9, 2.5)) for number in numbers)], HALF) == 2
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [ended(0, state="failed")],
+        [ended(0, (0.9, 1.5), state="failed"), ended(1, (0.9, 1.5), state="stopped")],
+        [ended(1, (0.9, 1.5), parent=0, state="stopped")],
+    ],
+)
+def test_nothing_to_finish(records: list[TrialRecord]) -> None:
+    assert chosen(records) is None
+
+
+def test_no_room_below_the_limit() -> None:
+    records = [ended(0, (0.9, 0.0), limit=0.0), ended(1, (0.99, 5.0), limit=0.0)]
+    found = choose_trial(records, [], Recovery([], 0.0), 0.0)
+    assert found is not None
+    assert found.trial == 0
+
+
+points = st.tuples(
+    st.sampled_from([0.5, 0.9, 0.99]) | st.floats(0, 0.99), st.sampled_from([0.5, 1.5, 75.0]) | st.floats(0, 90)
+)
+
+
+@given(st.lists(points, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_the_choice_is_dominated_by_no_other(found: list[tuple[float, float]], random) -> None:
+    records = [ended(number, point) for number, point in enumerate(found)]
+    random.shuffle(records)
+    best = choose_trial(records, [], learned(records), LIMIT)
+    assert best is not None
+    for compression, error in found:
+        assert not (compression >= best.last.compression and error <= best.last.val_error) or (
+            (compression, error) == (best.last.compression, best.last.val_error)
+        )

@@ -1,0 +1,55 @@
+"""Which processes of a run are alive."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tune_prune.hpo.run_lock import join_run, sole_process
+
+JOIN = """
+import sys
+from pathlib import Path
+from tune_prune.hpo.run_lock import join_run
+with join_run(Path(sys.argv[1])) as company:
+    print(company.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_alive_until_it_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", JOIN, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        name = other.stdout.readline().strip()
+        with join_run(tmp_path) as company:
+            assert (company.alive(name), company.alive(company.name), company.alive("who")) == (True, True, False)
+            assert company.alive(name)  # to ask does not end it
+            other.kill()
+            other.wait()
+            assert not company.alive(name)
+            assert company.name != name
+    assert [path.name for path in (tmp_path / "processes").iterdir()] == [name]
+
+
+def test_one_has_its_turn_at_a_time(tmp_path: Path) -> None:
+    with join_run(tmp_path) as first, join_run(tmp_path) as second:
+        with first.turn():
+            lock = second.turn()
+            assert isinstance(lock, FileLock)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                pass
+            else:
+                raise AssertionError("both had their turn")
+        with second.turn():
+            pass
+
+
+def test_the_only_process_of_a_run_writes_nothing(tmp_path: Path) -> None:
+    company = sole_process(tmp_path)
+    with company.turn():
+        assert not company.alive("another")
+    assert (company.name, list(tmp_path.iterdir())) == (None, [])

@@ -1,0 +1,204 @@
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import fault
+
+from tune_prune.hpo.groups import GroupedRatio
+from tune_prune.hpo.parameters import PARAMETERS, Choice, Parameter, Range
+from tune_prune.hpo.space import Refinement, Space, to_plan
+from tune_prune.pruning.criteria import criteria
+from tune_prune.pruning.plan import Plan
+
+Shapes = Mapping[str, tuple[int, ...]]
+LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
+RESNET = {
+    "conv1": (4, 3, 3, 3), "layer1.0.conv1": (4, 4, 3, 3), "layer1.0.conv2": (4, 4, 3, 3),
+    "layer2.0.conv1": (12, 4, 3, 3), "fc": (10, 12),
+}  # fmt: skip
+
+
+def space(ratios: list[tuple[str, Parameter]], knobs: Mapping[str, Parameter] | None = None, guesses=()) -> Space:
+    return Space(
+        name="toy",
+        source="toy.toml",
+        model="lenet5",
+        data="mnist",
+        weights=None,
+        knobs=knobs or {"pruner": "mag"},
+        ratios=ratios,
+        acc_tradeoff=0.5,
+        budget=10,
+        finish=Refinement(),
+        guesses=guesses,
+    )
+
+
+def ratios_of(ratios: list[tuple[str, Parameter]], labels: Shapes) -> dict[str, Parameter]:
+    params = space(ratios).params(labels)
+    return {k.removeprefix("ratio/"): v for k, v in params.items() if k.startswith("ratio/")}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "labels", "expected"),
+    [
+        ([("1", 0.1), ("1*", 0.2), ("*", 0.3)], LENET, [("1", 0.1), ("4", 0.3), ("8", 0.3), ("10", 0.2), ("12", 0.2)]),
+        ([("*", 0.3), ("1", 0.1)], LENET, [(label, 0.3) for label in LENET]),
+        ([("8", Range(0.5, 0.9)), ("4", 0.7)], LENET, [("4", 0.7), ("8", Range(0.5, 0.9))]),
+        (
+            [("layer?.*.conv1", 0.1), ("layer*", 0.2)],
+            RESNET,
+            [("layer1.0.conv1", 0.1), ("layer1.0.conv2", 0.2), ("layer2.0.conv1", 0.1)],
+        ),
+    ],
+)
+def test_the_first_match_counts(ratios: list[tuple[str, Parameter]], labels: Shapes, expected: list[tuple]) -> None:
+    assert list(ratios_of(ratios, labels).items()) == expected
+
+
+def test_a_pattern_that_matches_no_layer() -> None:
+    said = fault(lambda: space([("8", 0.5), ("conv*", 0.5)]).params(LENET))
+    assert said == (
+        "toy.toml: space.ratio.'conv*' matches no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12"
+    )
+    assert "space.ratio.'Conv1'" in fault(lambda: space([("Conv1", 0.5)]).params(RESNET))
+
+
+def test_ratios_first_then_the_others_in_their_order() -> None:
+    made = space([("1*", 0.5)], {"pruner": "mag", "rounds": Range(1, 4), "lr": 0.1})
+    assert list(made.params(LENET)) == ["ratio/1", "ratio/10", "ratio/12", "pruner", "rounds", "lr"]
+
+
+def test_another_choice_of_pruners() -> None:
+    made = space([("*", 0.5)], {"rounds": 3, "pruner": Choice(("mag", "random"))})
+    assert made.with_pruners(["taylor1"]).knobs == {"rounds": 3, "pruner": "taylor1"}
+    assert made.with_pruners(["taylor1", "mag"]).knobs["pruner"] == Choice(("taylor1", "mag"))
+    assert made.knobs["pruner"] == Choice(("mag", "random"))
+    assert fault(lambda: made.with_pruners(["mag", "magg"])).startswith("unknown pruner 'magg'; known: mag")
+    assert fault(lambda: made.with_pruners([])).startswith("--pruners: the list of choices is empty")
+
+
+# Groups of layers
+
+GROUPS = replace(
+    space([("layer?.*.conv1", Range(0.1, 0.9)), ("layer*", Range(0.2, 0.8)), ("*", 0.5)]),
+    together={"layer?.*.conv1": "same"},
+    exclude=["fc", "*2"],
+)
+
+
+def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
+    params = GROUPS.params(RESNET)
+    group, *parts = list(params)[1:4]
+    assert list(params) == ["ratio/conv1", group, "ratio/layer1.0.conv1", "ratio/layer2.0.conv1", "pruner"]
+    assert (group, params[group]) == ("group/layer?.*.conv1", Range(0.1, 0.9))
+    for name in parts:
+        part = params[name]
+        assert isinstance(part, GroupedRatio)
+        assert part.group.ratios(0.7)[part.layer] == 0.7
+        assert str(part) == "with group/layer?.*.conv1"
+    middle = GROUPS.middle(RESNET)
+    assert middle["ratio/layer1.0.conv1"] == middle["ratio/layer2.0.conv1"] == 0.5
+
+
+def test_a_guess_for_layers_together_is_the_share_of_their_weights() -> None:
+    ratios = {"conv1": 0.9, "layer1.0.conv1": 0.4, "layer2.0.conv1": 0.8}
+    group = "group/layer?.*.conv1"  # of which three quarters of the weights are in layer2
+    assert GROUPS.level(ratios, "mag", RESNET) == {group: pytest.approx(0.7)}
+    assert GROUPS.level({"layer2.0.conv1": 0.95}, "mag", RESNET) == {group: 0.9}
+
+
+def test_what_is_excluded_must_be_there() -> None:
+    said = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).params(RESNET))
+    assert said.startswith(
+        "toy.toml: space.exclude: 'layer3.*' matches no layer of lenet5; layers that can be pruned: "
+    )
+
+
+# First guesses
+
+DRAWN = {"pruner": Choice(("mag", "taylor1")), "rounds": Range(2, 8), "lr": 0.05}
+RATIOS = [("1", Range(0.0, 0.6)), ("4", 0.7), ("10", Choice((0.5, 0.9))), ("*", Range(0.5, 0.999))]
+
+
+@pytest.mark.parametrize(
+    ("guess", "queued"),
+    [
+        ({"ratio": 0.55}, {"ratio/1": 0.55, "ratio/8": 0.55, "ratio/12": 0.55}),
+        ({"ratio": 0.9}, {"ratio/1": 0.6, "ratio/8": 0.9, "ratio/12": 0.9}),
+        ({"ratio": 0}, {"ratio/1": 0.0, "ratio/8": 0.5, "ratio/12": 0.5}),
+        ({"ratio": {"1": 0.3, "4": 0.1, "8": 0.1}}, {"ratio/1": 0.3, "ratio/8": 0.5}),
+        ({"ratio": {}, "rounds": 8, "pruner": "taylor1", "lr": 0.1}, {"rounds": 8, "pruner": "taylor1"}),
+        ({"ratio": {}, "rounds": 9, "pruner": "random", "momentum": 0.5}, {}),
+    ],
+)
+def test_guesses_stay_within_what_is_drawn(guess: dict[str, object], queued: dict[str, object]) -> None:
+    assert space(RATIOS, DRAWN, [guess]).queue(LENET) == [queued]
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 20))
+def test_every_guess_is_in_its_knob(ratio: float, rounds: int) -> None:
+    made = space(RATIOS, DRAWN, [{"ratio": ratio, "rounds": rounds}, {"ratio": dict.fromkeys(LENET, ratio)}])
+    params = made.params(LENET)
+    for guess in made.queue(LENET):
+        assert all(value in params[key] for key, value in guess.items())
+        assert {"ratio/1", "ratio/8", "ratio/12"} <= set(guess)
+
+
+# Plans
+
+
+def test_a_guess_for_a_layer_that_is_not_there() -> None:
+    made = space([("*", Range(0.1, 0.9))], guesses=[{"ratio": 0.5}, {"ratio": {"9": 0.5}}])
+    said = fault(lambda: made.queue(LENET))
+    assert said == ("toy.toml: guess 2: ratio.9 names no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12")
+
+
+def test_one_pruner_a_layer() -> None:
+    made = replace(
+        space([("8", 0.5), ("1*", Range(0.1, 0.9))], {"pruner": Choice(("mag", "taylor1")), "lr": 0.1},
+              guesses=[{"ratio": 0.5, "pruner": "taylor1"}]),
+        pruner_scope="layer",
+    )  # fmt: skip
+    params = made.params(LENET)
+    both = Choice(("mag", "taylor1"))
+    assert [name for name in params if name.startswith("pruner")] == [
+        f"pruner/{label}" for label in ("1", "8", "10", "12")
+    ]
+    assert all(params[name] == both for name in params if name.startswith("pruner/"))
+    assert made.queue(LENET)[0]["pruner/8"] == "taylor1"
+    plan = to_plan({"ratio/1": 0.5, "ratio/8": 0.6, "pruner/1": "mag", "pruner/8": "taylor1", "lr": 0.1})
+    assert plan.pruners == {"1": "mag", "8": "taylor1"}
+    assert made.pruners == ("mag", "taylor1")
+
+
+def test_to_plan() -> None:
+    params = {"ratio/1": 0.5, "ratio/layer1.0.conv1": 0, "pruner": "taylor1", "rounds": 3, "lr": 0.2, "distill": 1}
+    assert to_plan(params) == Plan(
+        ratios={"1": 0.5, "layer1.0.conv1": 0.0},
+        pruners={"1": "taylor1", "layer1.0.conv1": "taylor1"},
+        rounds=3,
+        lr=0.2,
+        distill=1,
+    )
+
+
+def test_every_knob_is_a_field_of_the_plan_and_reaches_it() -> None:
+    names = {f.name for f in fields(Plan)}
+    by_hand = {"reload", "scale_dropout"}  # for `tune-prune prune` alone
+    assert set(PARAMETERS) - {"pruner"} == names - {"ratios", "pruners"} - by_hand
+    given = {name: f"a {name}" for name in PARAMETERS if name != "pruner"}
+    plan = to_plan({"ratio/1": 0.5, "pruner": "mag", **given})
+    assert {name: getattr(plan, name) for name in given} == given
+
+
+@pytest.mark.parametrize("f", [f for f in fields(Plan) if f.name in PARAMETERS])
+def test_the_defaults_of_the_plan_pass_the_checks(f) -> None:
+    assert PARAMETERS[f.name](f.default) is None
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_pruner_may_be_named(name: str) -> None:
+    assert PARAMETERS["pruner"](name) is None

@@ -1,0 +1,311 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from toys import fault
+
+from tune_prune.common.errors import UserError
+from tune_prune.hpo import space_reader
+from tune_prune.hpo.parameters import PARAMETERS, Choice, Range
+from tune_prune.hpo.space import Refinement
+from tune_prune.pruning.criteria import criteria
+
+LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
+TOML = """\
+[task]
+model = "lenet5"
+data = "mnist"
+
+[space]
+pruner = ["mag", "taylor1"]
+schedule = "linear"
+rounds = {low = 2, high = 8}
+lr = {low = 0.005, high = 0.1, log = true}
+momentum = 0.9
+
+[space.ratio]
+"8" = {low = 0.5, high = 0.999}
+"1*" = [0.5, 0.7]
+"*" = 0.25
+
+[goal]
+acc_tradeoff = 1
+budget = 7
+
+[finish]
+share = 0.25
+
+[[guess]]
+ratio = 0.9
+rounds = 4
+
+[[guess]]
+ratio = {"8" = 0.6, "10" = 0.5}
+pruner = "mag"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "toy.toml"
+
+
+def test_groups_and_exclusion(file: Path) -> None:
+    mine, wanted = '"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, together = true}'
+    text = TOML.replace(mine, wanted)
+    file.write_text(text.replace("[space]\n", '[space]\nexclude = ["12"]\n'))
+    space = space_reader.read(file)
+    assert (space.together, space.exclude) == ({"8*": "same"}, ["12"])
+    file.write_text(TOML.replace(mine, wanted.replace("true", '"erk"')))
+    assert space_reader.read(file).together == {"8*": "erk"}
+    file.write_text(TOML.replace(mine, wanted.replace("true", "false")))
+    assert space_reader.read(file).together == {}
+    assert dict(space.ratios)["8*"] == Range(0.5, 0.999)
+
+
+def test_the_whole_file(file: Path) -> None:
+    file.write_text(TOML)
+    space = space_reader.read(file)
+    assert (space.name, space.source) == ("toy", str(file))
+    assert (space.model, space.data, space.weights) == ("lenet5", "mnist", None)
+    assert space.knobs == {
+        "pruner": Choice(("mag", "taylor1")),
+        "schedule": "linear",
+        "rounds": Range(2, 8),
+        "lr": Range(0.005, 0.1, log=True),
+        "momentum": 0.9,
+    }
+    assert space.ratios == [("8", Range(0.5, 0.999)), ("1*", Choice((0.5, 0.7))), ("*", 0.25)]
+    assert (space.acc_tradeoff, space.budget) == (1, 7)
+    assert space.finish == Refinement(share=0.25)
+    assert space.queue(LENET) == [{"ratio/8": 0.9, "rounds": 4}, {"ratio/8": 0.6, "pruner": "mag"}]
+
+
+def test_the_whole_network_as_one(file: Path) -> None:
+    least = 'task = {model = "lenet5", data = "mnist"}\nspace.mode = "global"\nspace.ratio."*" = '
+    file.write_text(least + "{low = 0.5, high = 0.99}")
+    params = space_reader.read(file).params(LENET)
+    assert [name for name, knob in params.items() if isinstance(knob, Range)] == ["group/*"]
+    file.write_text(least + "{low = 0.5, high = 0.99, together = true}")
+    assert fault(lambda: space_reader.read(file)).endswith("leave out together")
+    file.write_text(least + '{low = 0.5, high = 0.99}\nspace.pruner_scope = "layer"')
+    assert fault(lambda: space_reader.read(file)).endswith('leave out pruner_scope = "layer"')
+
+
+def test_the_least_there_can_be(file: Path) -> None:
+    file.write_text('task = {model = "lenet5", data = "mnist"}\nspace.ratio."*" = 0.5')
+    space = space_reader.read(file)
+    assert (space.knobs, space.ratios) == ({"pruner": "mag"}, [("*", 0.5)])
+    assert (space.acc_tradeoff, space.budget, space.finish) == (0.5, 100, Refinement())
+    assert list(space.guesses) == []
+
+
+TOP = ", ".join(["task", "space", "goal", "finish", "prior", "economy", "guess"])
+SPACE = ", ".join(["ratio", "pruner_scope", "exclude", *PARAMETERS])
+PRUNERS = ", ".join(criteria)
+FAULTS = [
+    ("pruner =", 'exclude = "8"\npruner =', "space.exclude must be a list of layers or patterns, got '8'"),
+    (
+        "momentum = 0.9",
+        'granularity = "row"',
+        "space.granularity: unknown granularity 'row'; known: weight, filter",
+    ),
+    ("momentum = 0.9", 'mode = "net"', "space.mode: must be one of layer, global, got 'net'"),
+    ("momentum = 0.9", 'mode = ["layer", "global"]', "space.mode takes one value, not a choice: layer, global"),
+    ("momentum = 0.9", 'mode = "global"', 'mode = "global" searches one ratio for all layers; give'),
+    (
+        "high = 0.999",
+        "high = 0.999, together = 1",
+        "space.ratio.'8'.together must be true, false or one of same, erk",
+    ),
+    # unknown keys, at every level
+    ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
+    ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),
+    ("momentum", "momentun", f"unknown key 'space.momentun'; known: {SPACE}"),
+    ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, objectives"),
+    ("share", "part", "unknown key 'finish.part'; known: share, rounds, steps, lr"),
+    ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
+    ("rounds = 4", "round = 4", "unknown key 'guess 1.round'; known: ratio, pruner, schedule, rounds"),
+    # what is missing
+    ('model = "lenet5"', "", "task.model is missing"),
+    ('data = "mnist"', "", "task.data is missing"),
+    ('"8" = {low = 0.5, high = 0.999}\n"1*" = [0.5, 0.7]\n"*" = 0.25\n', "", "[space.ratio] must be a table with at"),
+    ("ratio = 0.9", "", "guess 1 must hold `ratio`, a number or a table of layers"),
+    ("low = 2, high = 8", "low = 2", "space.rounds: a range needs both low and high"),
+    # values out of bounds
+    ('"lenet5"', "5", "task.model must be text, got 5"),
+    ('"lenet5"', '""', "task.model must be text, got ''"),
+    ("low = 2, high = 8", "low = 9, high = 8", "space.rounds: low 9 is above high 8; swap them"),
+    ("low = 2, high = 8", "low = 0, high = 8", "space.rounds.low: must be a whole number in [1, inf), got 0"),
+    ("low = 2, high = 8", "low = 2, high = 8.5", "space.rounds.high: must be a whole number in [1, inf), got 8.5"),
+    ("low = 0.005", "low = 0", "space.lr: a logarithmic range must begin above 0, got low 0"),
+    ("momentum = 0.9", "momentum = 1.0", "space.momentum: must be a number in [0, 1), got 1.0"),
+    ("momentum = 0.9", "momentum = true", "space.momentum: must be a number in [0, 1), got True"),
+    ("momentum = 0.9", "weight_decay = inf", "space.weight_decay: must be a number in [0, inf), got inf"),
+    ("momentum = 0.9", "distill = nan", "space.distill: must be a number in [0, 1], got nan"),
+    ("high = 0.999", "high = 1.0", "space.ratio.'8'.high: must be a number in [0, 1), got 1.0"),
+    ('"*" = 0.25', '"*" = -0.25', "space.ratio.'*': must be a number in [0, 1), got -0.25"),
+    ("[0.5, 0.7]", "[0.5, 70]", "space.ratio.'1*': must be a number in [0, 1), got 70"),
+    ("[0.5, 0.7]", "[]", "space.ratio.'1*': the list of choices is empty; give at least one value"),
+    ('["mag", "taylor1"]', "[]", "space.pruner: the list of choices is empty; give at least one value"),
+    ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; known: {PRUNERS}"),
+    ('"taylor1"]', '"no_lab:f"]', "space.pruner: 'no_lab:f': cannot import no_lab"),
+    ('"taylor1"]', "3]", f"space.pruner: unknown pruner '3'; known: {PRUNERS}"),
+    ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, geometric, one-shot"),
+    ('"linear"', "2020-01-01", "space.schedule: must be text, a number or true or false, got datetime.date"),
+    ("acc_tradeoff = 1", "acc_tradeoff = -1", "goal.acc_tradeoff must be a number in [0, 100], got -1"),
+    ("budget = 7", "at_most = 0.5", "goal.at_most must be a table of costs, like {macs = 0.5}"),
+    ("budget = 7", "at_most = {flops = 0.5}", "unknown key 'goal.at_most.flops'; known: macs, bytes"),
+    ("budget = 7", "at_most = {macs = 0}", "goal.at_most.macs must be a number in [1e-09, inf), got 0"),
+    (
+        "budget = 7",
+        'objectives = ["flops"]',
+        "goal.objectives must be a list of costs, macs, bytes, latency, each once",
+    ),
+    (
+        "budget = 7",
+        "objectives = [[]]",
+        "goal.objectives must be a list of costs, macs, bytes, latency, each once",
+    ),
+    ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
+    ("share = 0.25", "share = 0.95", "finish.share must be a number in [0, 0.9], got 0.95"),
+    ("share = 0.25", "rounds = 0.5", "finish.rounds must be a whole number in [1, inf), got 0.5"),
+    ("share = 0.25", "steps = 0", "finish.steps must be a whole number in [1, inf), got 0"),
+    ("share = 0.25", 'lr = "fast"', "finish.lr must be a number in [0, inf), got 'fast'"),
+    # guesses
+    ("ratio = 0.9", "ratio = 1.0", "guess 1.ratio: must be a number in [0, 1), got 1.0"),
+    ("ratio = 0.9", "ratio = [0.9]", "guess 1.ratio: must be text, a number or true or false, got [0.9]"),
+    ('"10" = 0.5', '"10" = "x"', "guess 2.ratio.'10': must be a number in [0, 1), got 'x'"),
+    ("rounds = 4", "rounds = 2.5", "guess 1.rounds: must be a whole number in [1, inf), got 2.5"),
+    ('pruner = "mag"', 'pruner = "max"', f"guess 2.pruner: unknown pruner 'max'; known: {PRUNERS}"),
+    # tables that are none
+    ("[goal]", "[[goal]]", "[goal] must be a table"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), FAULTS)
+def test_faults(file: Path, old: str, new: str, said: str) -> None:
+    assert old in TOML
+    file.write_text(TOML.replace(old, new, 1))
+    assert fault(lambda: space_reader.read(file)).startswith(f"{file}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "[task] must be a table with at least one key"),
+        ("task = 3", "[task] must be a table with at least one key"),
+        ('[task]\nmodel = "a"', "[space] must be a table with at least one key"),
+        ('[task]\nmodel = "a"\n[space]\nrounds = 3', "[space.ratio] must be a table with at least one key"),
+        ('[task]\nmodel = "a"\n[space]\nratio = 0.5', "[space.ratio] must be a table with at least one key"),
+        ("x = " + "[" * 5000, "not valid TOML"),
+        ("x = " + "1" * 5000, "not valid TOML"),
+        ("x = 1\nx = 2", "not valid TOML"),
+        ("x = {low = 1,", "not valid TOML"),
+    ],
+)
+def test_faulty_files(file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    assert fault(lambda: space_reader.read(file)).startswith(f"{file}: {said}")
+
+
+@pytest.mark.parametrize("guess", ["3", "0.5", "true", '"abc"', "{ratio = 0.5}", "2020-01-01"])
+def test_guesses_that_are_no_list(file: Path, guess: str) -> None:
+    file.write_text(f"guess = {guess}\n" + TOML.partition("[[guess]]")[0])
+    assert fault(lambda: space_reader.read(file)).startswith(
+        f"{file}: guess must be a list of tables; head each one [["
+    )
+
+
+def test_a_pattern_that_matches_no_layer(file: Path) -> None:
+    file.write_text(TOML.replace('"1*"', '"conv*"'))
+    said = fault(lambda: space_reader.read(file).params(LENET))
+    assert said.startswith(f"{file}: space.ratio.'conv*' matches no layer of lenet5; layers that can be pruned: 1, 4,")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\x89PNG\r\n\xff\xfe")
+    assert fault(lambda: space_reader.read(binary)) == f"{binary}: not a text file; a space is TOML in UTF-8"
+    missing = tmp_path / "missing.toml"
+    assert fault(lambda: space_reader.read(missing)) == f"{missing}: cannot read the space (No such file or directory)"
+    assert fault(lambda: space_reader.read(tmp_path)) == f"{tmp_path}: cannot read the space (Is a directory)"
+
+
+# Where spaces are
+
+
+def test_a_space_by_name_or_by_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search_spaces").mkdir()
+    mine = tmp_path / "search_spaces" / "mine.toml"
+    mine.write_text(TOML)
+    assert space_reader.locate("mine") == mine
+    assert space_reader.locate("search_spaces/mine.toml") == mine
+    assert space_reader.locate("other/none.toml") == tmp_path / "other" / "none.toml"
+    said = fault(lambda: space_reader.locate("yours"))
+    assert said.startswith("unknown space 'yours'; known: ")
+    assert "mine" in said
+
+
+# Whatever the text
+
+
+def toml(value: object) -> str:
+    """A value as TOML, on one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(toml(item) for item in value) + "]"
+        case bool():
+            return str(value).lower()
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+words = st.sampled_from([*LENET, "*", "mag", "taylor1", "linear", "lenet5", "mnist", "low", "conv", ""])
+scalars = words | st.booleans() | st.integers() | st.floats() | st.integers(1, 9)
+ranges = st.fixed_dictionaries({"low": scalars, "high": scalars}, optional={"log": scalars, "step": scalars})
+values = scalars | ranges | st.lists(scalars, max_size=3) | st.lists(ranges, max_size=2)
+shares = st.floats(0, 0.99)
+ratio = shares | st.fixed_dictionaries({"low": st.floats(0, 0.5), "high": st.floats(0.5, 0.99)})
+ratios = st.dictionaries(words, ratio, min_size=1, max_size=3)
+settings = st.dictionaries(st.sampled_from(list(PARAMETERS)), values, max_size=2)
+with_ratio = st.builds(lambda ratio, others: {"ratio": ratio} | others, ratios | values, settings)
+spaces = st.fixed_dictionaries(
+    {
+        "task": st.just({"model": "lenet5", "data": "mnist"}),
+        "space": st.builds(lambda ratio, others: {"ratio": ratio} | others, ratios, settings),
+    },
+    optional={
+        "goal": st.dictionaries(st.sampled_from(["acc_tradeoff", "budget"]), values),
+        "finish": st.dictionaries(st.sampled_from(["share", "rounds", "steps", "lr"]), values),
+        "guess": st.lists(with_ratio, max_size=2),
+    },
+)
+sections = st.sampled_from(["task", "space", "goal", "finish", "guess", "else"])
+broken = st.builds(lambda space, key, value: space | {key: value}, spaces, sections, values)
+tomls = (spaces | broken).map(lambda space: "\n".join(f"{key} = {toml(value)}" for key, value in space.items()))
+cuts = st.tuples(st.integers(0, len(TOML)), st.integers(0, 30), st.text(max_size=5))
+mutilated = cuts.map(lambda cut: TOML[: cut[0]] + cut[2] + TOML[cut[0] + cut[1] :])
+
+
+@given(st.text() | tomls | mutilated)
+@example("\ufeff" + TOML)
+@example(TOML.replace("0.5", "1" + "0" * 400))
+def test_a_space_or_a_user_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text(text, encoding="utf-8", newline="")
+    try:
+        space = space_reader.read(file)
+        params = space.params(LENET)
+        for queued in space.queue(LENET):
+            assert all(value in params[key] for key, value in queued.items())
+    except UserError as error:
+        said = str(error)
+    else:
+        said = f"{file}: fine"
+    assert said.startswith(f"{file}: ")
+    assert len(said.splitlines()) == 1

@@ -1,0 +1,362 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from drivers import FINISH, KNOBS, LIMIT, Driver, level, measured
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+from toys import ended
+
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.refinement import MIN_WEIGHTS_RATIO, refinement_params
+from tune_prune.hpo.run_lock import join_run
+from tune_prune.hpo.scheduler import coarse_to_fine
+from tune_prune.hpo.space import Features, Refinement
+from tune_prune.hpo.trials import MAX_STARTS
+from tune_prune.results import records
+
+# What the study is told
+
+
+@pytest.mark.parametrize(("error", "feasible"), [(1.5, True), (2.0, True), (2.1, False), (50.0, False)])
+def test_the_constraint_is_there_before_the_values(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, error: float, feasible: bool
+) -> None:
+    violations: list[float] = []
+    tell = driver.study.tell
+
+    def spy(number: int, *values: Any, **more: Any) -> Any:
+        violations.extend(driver.study.trials[number].constraints.values())
+        return tell(number, *values, **more)
+
+    monkeypatch.setattr(driver.study, "tell", spy)
+    driver.end(driver.suggest(), ended(0, (0.9, error)))
+    trial = driver.study.trials[0]
+    assert trial.state == TrialState.COMPLETE
+    assert trial.values == [pytest.approx(1.0), error]
+    assert list(trial.constraints.values()) == violations == [pytest.approx(error - LIMIT)]  # positive: infeasible
+    assert (violations[0] <= 0) == feasible
+
+
+def test_a_process_that_goes_between_the_two(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def gone(*_: Any) -> None:
+        raise OSError("database or disk is full")
+
+    monkeypatch.setattr(driver.study, "tell", gone)
+    driver.end(driver.suggest(), ended(0, (0.9, 1.5)))
+    assert (driver.state(0), len(driver.study.trials[0].constraints)) == (TrialState.RUNNING, 1)
+    monkeypatch.undo()
+    Driver(driver.run_dir, driver.study)
+    assert driver.state(0) == TrialState.COMPLETE
+    assert not recwarn.list
+
+
+def test_a_failed_trial(driver: Driver) -> None:
+    driver.end(driver.suggest(), replace(ended(0, (0.9, 1.0), state="failed"), reason="ScoreError: not finite"))
+    assert driver.state(0) == TrialState.FAIL
+    assert driver.trials.records[0].reason == "ScoreError: not finite"
+
+
+def test_no_nan_reaches_the_study(driver: Driver) -> None:
+    driver.end(driver.suggest(), ended(0, (0.9, math.nan), state="failed"))
+    assert driver.state(0) == TrialState.FAIL
+    assert driver.study.trials[0].values is None
+    driver.run(12)  # and goes on
+
+
+# What it suggests
+
+
+def test_guesses_come_first_and_in_order(tmp_path: Path, study: optuna.Study) -> None:
+    guesses = [{"ratio/2": ratio, "pruner": "taylor1"} for ratio in (0.5, 0.9, 0.7)]
+    configs = Driver(tmp_path, study, guesses=guesses).run(6)
+    assert [config["params"]["ratio/2"] for config in configs[:3]] == [0.5, 0.9, 0.7]
+    assert all(config["params"]["pruner"] == "taylor1" for config in configs[:3])
+    assert not {config["params"]["ratio/2"] for config in configs[3:]} & {0.5, 0.7, 0.9}
+
+
+def test_configs_hold_every_parameter_and_a_seed_of_their_own(driver: Driver) -> None:
+    configs = driver.run(14)
+    assert [config["trial"] for config in configs] == list(range(14))
+    assert all(list(config["params"]) == list(KNOBS) for config in configs)
+    assert all(config["params"]["ratio/2"] in KNOBS["ratio/2"] for config in configs)  # type: ignore[operator]
+    assert len({config["seed"] for config in configs}) == 14
+
+
+@pytest.mark.parametrize("finish", [Refinement(), FINISH])
+@pytest.mark.parametrize("split", [0, 5, 13])
+def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, finish: Refinement, split: int) -> None:
+    def new(name: str, seed: int) -> Driver:
+        return Driver(tmp_path / name, optuna.create_study(directions=["maximize", "minimize"]), finish, seed)
+
+    whole = new("a", 3).run(16)
+    assert whole != new("b", 4).run(16)
+    first = new("c", 3)
+    begun = first.run(split)
+    first.suggest()  # and the process is killed
+    later = Driver(first.run_dir, first.study, finish)
+    assert begun + later.run(16 - split) == whole
+
+
+# Finishing
+
+
+def ends_in_finishing(driver: Driver) -> dict[str, Any]:
+    """The first finishing trial, begun; all before it have ended."""
+    while (config := driver.suggest())["finishes"] is None:
+        driver.end(config, measured(config))
+    return config
+
+
+def test_finishing_has_another_s_ratios_and_prunes_little_by_little(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH)
+    configs = driver.run(40)
+    finishing = [config for config in configs if config["finishes"] is not None]
+    assert len(finishing) == 10
+    assert len({config["finishes"] for config in finishing}) == 10
+    for config in finishing:
+        other = configs[config["finishes"]]
+        assert config["params"] == refinement_params(FINISH, other["params"], {})
+        assert config["start"] is None  # nothing is inherited here
+        assert config["seed"] != other["seed"]
+    assert driver.trials.finishing == {config["trial"]: config["finishes"] for config in finishing}
+
+
+def test_finishing_begins_where_several_times_the_weights_are_left(tmp_path: Path, study: optuna.Study) -> None:
+    levels = [level(r) for r in (0.3, 0.6, 0.75, 0.8)]
+    driver = Driver(tmp_path, study, FINISH, levels=levels, economy=Features(stop=False), budget=Budget(12))
+    driver.run(4)  # 0.3, 0.75, 0.6 and 0.8
+    config = ends_in_finishing(driver)
+    goal = config["params"]["ratio/2"]
+    start = config["start"]
+    assert 1 - start.ratios["2"] >= MIN_WEIGHTS_RATIO * (1 - goal) - 1e-9
+    assert config["params"] == refinement_params(FINISH, driver.trials.records[config["finishes"]].params, start.ratios)
+    nearer = [p.ratios["2"] for r in driver.trials.records.values() for p in r.points]
+    assert max(r for r in nearer if 1 - r >= MIN_WEIGHTS_RATIO * (1 - goal)) == start.ratios["2"]
+
+
+def test_nothing_is_finished_that_would_not_end_in_time(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH, finish_seconds=10.0, budget=Budget(40, seconds=1e6))
+    driver.run(20)
+    done = len(driver.trials.finishing)
+    assert done > 0
+    driver.budget.reserve = 1e6  # no time is left
+    driver.run(20)
+    assert len(driver.trials.finishing) == done
+
+
+def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:
+    inherits = Features(stop=False)
+    driver = Driver(tmp_path, study, FINISH, economy=inherits)
+    config = ends_in_finishing(driver)
+    later = Driver(tmp_path, study, FINISH, economy=inherits)
+    assert later.trials.finishing == {config["trial"]: config["finishes"]}
+    assert (tmp_path / config["start"].checkpoint).is_file()
+    assert later.suggest() == config
+
+
+def test_a_failed_finish_keeps_its_parent(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH, economy=Features(stop=False))
+    config = ends_in_finishing(driver)
+    driver.end(config, None, error=True)
+    record, start = driver.trials.records[config["trial"]], config["start"]
+    assert (record.parent, record.parent_round, record.finishes) == (start.trial, start.round, config["finishes"])
+
+
+# Levels
+
+
+def test_levels_follow_the_guesses_until_one_is_too_much(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, guesses=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
+    ratios = [config["params"]["ratio/2"] for config in driver.run(7)]
+    # coarse first; without finishing the limit is what counts: 0.8 and 0.6 are beyond it, and so 0.7 is left out
+    assert ratios[:5] == [0.95, 0.2, 0.8, 0.6, 0.5]
+    assert 0.7 not in ratios
+    assert [1 + 3 * r**2 <= LIMIT for r in (0.5, 0.6)] == [True, False]
+
+
+def test_levels_go_on_in_another_process(tmp_path: Path, study: optuna.Study) -> None:
+    levels = [level(r) for r in (0.2, 0.3, 0.4, 0.5)]
+    driver = Driver(tmp_path, study, levels=levels)
+    driver.run(1)
+    driver.suggest()
+    later = Driver(tmp_path, study, levels=levels)
+    assert [config["params"]["ratio/2"] for config in later.run(3)] == [0.4, 0.3, 0.5]
+
+
+@given(st.integers(0, 40))
+def test_coarse_to_fine(count: int) -> None:
+    order = coarse_to_fine(count)
+    assert sorted(order) == list(range(count))
+    quarter = order[: (count + 3) // 4]
+    assert quarter == list(range(0, count, 4))
+    assert all(number % 2 == 0 for number in order[: (count + 1) // 2])
+
+
+# Where trials begin
+
+
+def test_a_trial_begins_at_the_nearest_round_that_it_contains(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.45, 0.5, 0.56)], economy=Features(stop=False))
+    starts = [config["start"] for config in driver.run(4)]  # of 0.4, 0.5, 0.45 and 0.56
+    assert [start and (start.trial, start.round) for start in starts] == [None, (0, 2), (0, 2), (1, 2)]
+    assert starts[3].ratios == {"2": 0.5}
+
+
+def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Features(stop=False))
+    driver.run(1)
+    config = driver.suggest()
+    assert config["start"].checkpoint == "rounds/0-2.safetensors"
+    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Features(stop=False))
+    assert later.suggest() == config
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_process_killed_where_a_trial_enters_the_study(
+    written: bool, tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, storage = Driver(tmp_path, study), study._storage
+    add = storage.create_new_trial
+    whole = Driver(tmp_path / "b", optuna.create_study(directions=["maximize", "minimize"])).run(5)
+    driver.run(3)
+
+    def killed(study_id: int, template_trial: optuna.trial.FrozenTrial) -> None:
+        if written:
+            add(study_id, template_trial)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "create_new_trial", killed)
+        with pytest.raises(SystemExit):
+            driver.suggest()
+    assert len(study.trials) == 3 + written
+    assert Driver(tmp_path, study).run(2) == whole[3:]
+
+
+def test_a_finishing_trial_that_is_given_up_says_how_it_would_have_trained(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, FINISH)
+    config = ends_in_finishing(driver)
+    driver.end(config, None, error=True)
+    record = driver.trials.records[config["trial"]]
+    assert (record.state, record.kind, record.params) == ("failed", "finish", config["params"])
+
+
+# Stopping
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_was_interrupted_is_run_again_first(driver: Driver, written: bool) -> None:
+    driver.run(2)
+    configs = [driver.suggest(), driver.suggest()]
+    for config in configs:
+        driver.end(config, measured(config, "running") if written else None)
+        assert driver.state(config["trial"]) == TrialState.RUNNING
+    later = Driver(driver.run_dir, driver.study)
+    assert later.trials.missing == 38
+    assert [later.suggest(), later.suggest()] == configs
+    assert later.suggest()["trial"] == 4
+    later.end(configs[0], measured(configs[0]))
+    assert later.state(2) == TrialState.COMPLETE
+
+
+def test_what_was_measured_is_never_run_again(driver: Driver) -> None:
+    driver.run(1)
+    complete, failed = driver.suggest(), driver.suggest()  # the process is killed before it hears of them
+    records.write(driver.run_dir, measured(complete))
+    records.write(driver.run_dir, measured(failed, "failed"))
+    later = Driver(driver.run_dir, driver.study)
+    assert [later.state(number) for number in range(3)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
+    assert len(later.study.trials[1].constraints) == 1
+    assert (later.trials.missing, list(later.trials.records)) == (37, [0, 1, 2])
+    assert later.suggest()["trial"] == 3
+
+
+def test_what_is_cut_off_again_and_again_is_given_up(driver: Driver) -> None:
+    config = driver.suggest()
+    for _ in range(MAX_STARTS - 1):
+        driver = Driver(driver.run_dir, driver.study)
+        assert driver.suggest() == config
+    records.write(driver.run_dir, measured(config, "running"))
+    last = Driver(driver.run_dir, driver.study)
+    record = records.read(records.record_path(driver.run_dir, 0))
+    assert last.trials.records == {0: record}
+    assert record.state == "failed"
+    assert record.reason == f"it was cut off {MAX_STARTS} times"
+    assert len(record.points) == 2
+    assert last.state(0) == TrialState.FAIL
+    assert last.suggest()["trial"] == 1
+
+
+# Several processes
+
+
+def test_two_processes_run_what_is_missing_once(tmp_path: Path, study: optuna.Study) -> None:
+    with join_run(tmp_path) as one, join_run(tmp_path) as other:
+        first, second = (Driver(tmp_path, study, FINISH, budget=Budget(9), company=company) for company in (one, other))
+        for _ in range(4):
+            configs = [driver.suggest() for driver in (first, second)]  # both at once
+            for driver, config in zip((second, first), reversed(configs), strict=True):
+                driver.end(config, measured(config))
+        last = first.suggest()
+        assert second.searcher.suggest("none is left") == "FINISHED"
+        assert (second.trials.missing, second.searcher.anything_to_do()) == (1, False)
+        first.end(last, measured(last))
+        assert not second.searcher.anything_to_do()
+    for driver in (first, second):
+        assert (driver.trials.missing, sorted(driver.trials.records)) == (0, [*range(9)])
+    assert sorted([*first.ids, *second.ids]) == [*range(9)]
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 9
+
+
+def test_what_a_process_leaves_behind_that_dies_another_runs(tmp_path: Path, study: optuna.Study) -> None:
+    with join_run(tmp_path) as one:
+        first = Driver(tmp_path, study, budget=Budget(3), company=one)
+        with join_run(tmp_path) as other:
+            second = Driver(tmp_path, study, budget=Budget(3), company=other)
+            ended_, cut_off = second.suggest(), second.suggest()
+            records.write(tmp_path, measured(ended_))  # and the process dies before it tells the study
+            last = first.suggest()
+            assert not first.searcher.anything_to_do()
+        assert first.searcher.anything_to_do()
+        again = first.suggest()
+        assert {key: again[key] for key in ("trial", "seed", "params")} == {
+            key: cut_off[key] for key in ("trial", "seed", "params")
+        }
+        for config in (again, last):
+            first.end(config, measured(config))
+        assert (first.trials.missing, sorted(first.trials.records)) == (0, [0, 1, 2])
+    assert study.trials[1].user_attrs["starts"] == 2
+
+
+def test_no_process_deletes_what_another_has_begun_at(tmp_path: Path, study: optuna.Study) -> None:
+    with join_run(tmp_path) as one, join_run(tmp_path) as other:
+        inheriting = Features(stop=False)
+        first, second = (Driver(tmp_path, study, economy=inheriting, company=company) for company in (one, other))
+        for _ in range(12):
+            config = second.suggest()
+            first.run(2)
+            if config["start"] is not None:
+                assert (tmp_path / config["start"].checkpoint).is_file()
+            second.end(config, measured(config))
+    assert any("parent" in trial.user_attrs for trial in study.trials)
+
+
+def test_locks_that_do_not_hold_are_found_out(
+    tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with join_run(tmp_path) as one, join_run(tmp_path) as other:
+        first, second = (Driver(tmp_path, study, company=company) for company in (one, other))
+        first.suggest()
+        monkeypatch.setattr(second.trials._ledger, "look", lambda: None)
+        with pytest.raises(RuntimeError, match="another process began trial 0 at the same time"):
+            second.suggest()
