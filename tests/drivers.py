@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from toys import ended
 
 from tune_prune.common import files
+from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.parameters import Choice, Parameter, Range
 from tune_prune.hpo.run_lock import RunLock
@@ -20,7 +21,6 @@ from tune_prune.hpo.trials import Trials
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
-from tune_prune.searcher import StudySearcher
 
 KNOBS: dict[str, Parameter] = {
     "ratio/2": Range(0.1, 0.99),

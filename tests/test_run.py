@@ -22,6 +22,10 @@ from toys import ended, fault, images, mlp, seeded
 
 from tune_prune import afterwards, confirm, preparation, progress, run
 from tune_prune.common.errors import HeldError
+from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.tuner import SearchStopper
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import budget, checkpoint_store, config
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.config import Config
@@ -32,14 +36,10 @@ from tune_prune.replay import replay
 from tune_prune.results import conf, records
 from tune_prune.results.records import TrialRecord
 from tune_prune.screen import Screen
-from tune_prune.searcher import StudySearcher
-from tune_prune.shared import Shared
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.trainable import PruneTrainable
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
-from tune_prune.tuning import Stop
 
 SPACE = """
 [task]
@@ -74,7 +74,9 @@ class Trials:
         self.started = 0
         self.after: Callable[[int], None] = lambda count: None
 
-    def run(self, shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
+    def run(
+        self, shared: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
+    ) -> None:
         number = 0
         while searcher.trials.missing > 0 and not stop.stop_all():
             number += 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tune_prune.confirm import confirm_front
-from tune_prune.fanout import workers
+from tune_prune.distributed.parallel import worker_pool
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.preparation import Prepared, known_statistics
@@ -35,7 +35,7 @@ def confirm_and_refit(
         return confirmed, refitted
     known = known_statistics(space, prepared.task, config, say)
     info = prepared.info
-    with workers(prepared.task, config, known, run_dir / "ray.log", stopped) as each:
+    with worker_pool(prepared.task, config, known, run_dir / "ray.log", stopped) as each:
         if config.confirm:
             say(f"confirming {len(members)} members of the front from {config.confirm} seeds each")
             by_trial = {record.trial: record for record in records}

@@ -15,9 +15,14 @@ import torch
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 
-from tune_prune import dashboard, gpu, guesses, loggers
+from tune_prune import dashboard, gpu, guesses
 from tune_prune.afterwards import confirm_and_refit
 from tune_prune.common.errors import HeldError, UserError
+from tune_prune.distributed import loggers
+from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.session import check_cluster, has_exclusive_device, ray_session, reduce_concurrency
+from tune_prune.distributed.tuner import SearchStopper, run_trials
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.config import Config, save_run
@@ -33,11 +38,7 @@ from tune_prune.progress import FILES, Progress
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
-from tune_prune.searcher import StudySearcher
-from tune_prune.session import fewer, reach, started_ray, unshared
-from tune_prune.shared import Shared
 from tune_prune.telling import Ending, chosen, tell, told
-from tune_prune.tuning import Stop, run_trials
 
 POLL = 0.5
 """Seconds between two looks at what other processes have done, once there is nothing else to do."""
@@ -56,15 +57,15 @@ def search(
     holds the directory.
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
-    stop = Stop(budget)
+    stop = SearchStopper(budget)
     with stop.on_signals():
         screen.say(f"{space.name}: {space.model} on {space.data}, {extent(config)}, into {run_dir}")
         # before the directory is made: a task that is wrong leaves none behind
         if config.address:
-            reach(config, run_dir)
+            check_cluster(config, run_dir)
         if config.storage:
             storage.check_url(config.storage)
-        loggers.check(config.logger)
+        loggers.check_loggers(config.logger)
         if config.dashboard:
             dashboard.check()
         prepared = prepare(config, space, screen.say)
@@ -143,7 +144,7 @@ class _Run:
     screen: Screen
     prepared: Prepared
     budget: Budget
-    stop: Stop
+    stop: SearchStopper
     pace: Pace
     company: RunLock
 
@@ -154,11 +155,11 @@ class _Run:
         trials = searcher.trials
         threads = max(1, int(config.cpus_per_trial))
         statistics = known_statistics(self.space, made, config, self.screen.say) if trials.missing else {}
-        shared = Shared.of(
+        shared = WorkerData.of(
             made, self.run_dir, info.limits, config.torch_device, threads, statistics, config.trial_timeout
         )
         if trials.missing and not self.stop.reason:
-            with started_ray(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
+            with ray_session(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
                 self.stop.judge, self.stop.fault = searcher.judge, searcher.fault
                 self.stop.crowded = lambda: searcher.crowded
                 with dashboard.served(self._storage(), self.screen.say) if config.dashboard else nullcontext():
@@ -167,16 +168,16 @@ class _Run:
             shutil.rmtree(self.run_dir / "ray" / (self.company.name or ""), ignore_errors=True)
         return info, trials.missing
 
-    def _until_done(self, shared: Shared, searcher: StudySearcher, concurrency: int) -> int:
+    def _until_done(self, shared: WorkerData, searcher: StudySearcher, concurrency: int) -> int:
         """Run trials while any are missing and nothing ends the search; returns how many ran at a time at last."""
         config, trials = self.config, searcher.trials
         while True:
-            searcher.alone = unshared(config, concurrency)
+            searcher.alone = has_exclusive_device(config, concurrency)
             run_trials(shared, searcher, config, concurrency, self.stop)
             if searcher.broken is not None:
                 raise searcher.broken
             if searcher.crowded and not self.stop.reason:
-                config, concurrency = fewer(config, concurrency)
+                config, concurrency = reduce_concurrency(config, concurrency)
                 searcher.begin_again()
                 self.screen.say(f"a trial ran out of memory beside others: {concurrency} at a time from here on")
                 continue

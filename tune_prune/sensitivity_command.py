@@ -90,10 +90,10 @@ def _spread(
     log: Path,
 ) -> "Iterator[SensitivityResult]":
     """Measure cells that retrain, on Ray's workers."""
-    from tune_prune.fanout import results, workers
+    from tune_prune.distributed.parallel import collect_results, worker_pool
     from tune_prune.hpo.config import Config
     from tune_prune.pruning.sensitivity import measure_retrained
 
     config = Config(budget=1, acc_tradeoff=0, device=device, max_concurrent=max_concurrent)
-    with workers(made, config, known, log) as each:
-        yield from results(each(measure_retrained, cells))
+    with worker_pool(made, config, known, log) as each:
+        yield from collect_results(each(measure_retrained, cells))

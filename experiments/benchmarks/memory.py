@@ -28,7 +28,7 @@ def main() -> None:
         before = now
 
     tell("Python")
-    for module in ("torch", "ray", "ray.tune", "tune_prune.trainable"):
+    for module in ("torch", "ray", "ray.tune", "tune_prune.distributed.trainable"):
         importlib.import_module(module)
         tell(f"import {module}")
     import torch

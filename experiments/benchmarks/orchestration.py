@@ -19,10 +19,11 @@ from typing import Any
 from common import write
 from matplotlib.figure import Figure
 
-from tune_prune import cli, tuning
+from tune_prune import cli
+from tune_prune.distributed import tuner
+from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.pruning.iterative import Point
 from tune_prune.results import records
-from tune_prune.trainable import PruneTrainable
 
 OURS = {
     ("searcher.py", "suggest"): "suggestions",
@@ -87,7 +88,7 @@ def main() -> None:
     """Search, then say what it cost."""
     trials, workers, nap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     Sleeper.nap = nap
-    tuning.PruneTrainable = Sleeper  # type: ignore[misc]
+    tuner.PruneTrainable = Sleeper  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         run_dir, share = Path(folder) / "run", (os.cpu_count() or 1) / workers
         sys.argv[1:] = ["--space", "lenet_300_100", "--budget", str(trials), "--cpus-per-trial", str(share), "--quiet"]

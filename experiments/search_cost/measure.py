@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.scheduler import SearchSettings
@@ -31,7 +32,6 @@ from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.screen import Screen
-from tune_prune.searcher import StudySearcher
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
 TOTALS = {label: math.prod(shape) for label, shape in SHAPES.items()}

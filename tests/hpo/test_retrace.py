@@ -8,6 +8,8 @@ import torch
 from toys import Conv, ended, task_of
 
 from tune_prune.common.seeding import derive_seed
+from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo.warm_start import Stage, WarmStart, list_stages, retrace
 from tune_prune.pruning import checkpoint, masks, statistics_cache
 from tune_prune.pruning.iterative import State
@@ -15,9 +17,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
-from tune_prune.shared import Shared
 from tune_prune.tasks.task import Task
-from tune_prune.trainable import PruneTrainable
 
 SEED = 3
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def known(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cached
     return statistics_cache.measure_dense(["gradient", "hessian"], task.dense_model(CPU), task.train, 1024)
 
 
-def run(shared: Shared, trial: int, params: Mapping[str, Any], start: WarmStart | None = None) -> TrialRecord:
+def run(shared: WorkerData, trial: int, params: Mapping[str, Any], start: WarmStart | None = None) -> TrialRecord:
     """A trial as the search runs it."""
     made = PruneTrainable.__new__(PruneTrainable)
     made.setup({"trial": trial, "seed": derive_seed(SEED, trial), "params": dict(params), "start": start}, shared)
@@ -51,7 +51,7 @@ def run(shared: Shared, trial: int, params: Mapping[str, Any], start: WarmStart 
 @pytest.fixture
 def searched(task: Task, known: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
     """A trial, one that goes on from its second round, and one that finishes that."""
-    shared = Shared.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
+    shared = WorkerData.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
     second = run(shared, 4, FARTHER, WarmStart.at(first.trial, first.points[1]))
     third = run(shared, 5, LONGER, WarmStart.at(second.trial, second.last))

@@ -14,7 +14,7 @@ from tune_prune.common.registry import Registry
 loggers = Registry[tuple[str, Callable[[Path], tune.Callback]]]("logger")
 """By name: the module that it needs, and what makes it for a run directory."""
 
-MEASURES = ("compression", "factor", "val_error", "val_loss")
+METRICS = ("compression", "factor", "val_error", "val_loss")
 
 
 class TensorBoard(tune.Callback):
@@ -37,7 +37,7 @@ class TensorBoard(tune.Callback):
             params = [f"    {name} = {value}" for name, value in trial.config["params"].items()]
             writer.add_text("parameters", "\n".join(params))
             self._writers[trial.trial_id] = writer
-        for name in MEASURES:
+        for name in METRICS:
             self._writers[trial.trial_id].add_scalar(name, result[name], result["rounds"])
         if result["done"]:
             self._close(trial)
@@ -74,7 +74,7 @@ loggers.add("mlflow", ("mlflow", _mlflow))
 loggers.add("wandb", ("wandb", _wandb))
 
 
-def check(names: tuple[str, ...]) -> None:
+def check_loggers(names: tuple[str, ...]) -> None:
     """A `UserError` for a logger that there is not, or whose package is not installed."""
     for name in names:
         module, _ = loggers[name]
@@ -82,6 +82,6 @@ def check(names: tuple[str, ...]) -> None:
             raise UserError(f"--logger {name} needs {module}, which is not installed: pip install 'tune-prune[{name}]'")
 
 
-def callbacks(names: tuple[str, ...], run_dir: Path) -> list[tune.Callback]:
+def make_callbacks(names: tuple[str, ...], run_dir: Path) -> list[tune.Callback]:
     """The callbacks of these names."""
     return [loggers[name][1](run_dir) for name in names]

@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from tune_prune import cluster
 from tune_prune.common.errors import UserError
+from tune_prune.distributed import cluster
 from tune_prune.hpo.config import Config
 
 QUIET = {
@@ -34,7 +34,7 @@ QUIET = {
 
 
 @contextmanager
-def started_ray(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
+def ray_session(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
     """Ray, started here or joined at `--address`; yields how many trials it runs at a time. It talks to `log`."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -68,8 +68,8 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _join(address: str) -> None:
-    cluster.answers(address)
-    environment = cluster.environment(QUIET)
+    cluster.check_answers(address)
+    environment = cluster.runtime_environment(QUIET)
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, TimeoutError, RuntimeError, RayError) as error:
@@ -77,7 +77,7 @@ def _join(address: str) -> None:
         raise UserError(f"--address {address}: cannot join this Ray cluster ({error})") from error
 
 
-def reach(config: Config, run_dir: Path) -> None:
+def check_cluster(config: Config, run_dir: Path) -> None:
     """A `UserError` where the cluster at `--address` cannot be joined, or does not share the run's directory.
 
     To be called before anything is written there; a new directory is gone again afterwards.
@@ -85,8 +85,8 @@ def reach(config: Config, run_dir: Path) -> None:
     new = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with started_ray(config, 0, run_dir / "ray.log"):
-            cluster.all_see(run_dir)
+        with ray_session(config, 0, run_dir / "ray.log"):
+            cluster.check_shared_directory(run_dir)
     finally:
         if new:
             _silence()  # what Ray still says has no file to go to
@@ -131,12 +131,12 @@ def _log_to(path: Path) -> None:
     logger.handlers = [_Log(path, delay=True)]
 
 
-def unshared(config: Config, concurrency: int) -> bool:
+def has_exclusive_device(config: Config, concurrency: int) -> bool:
     """Whether no trial shares the memory of its device with another."""
     return concurrency == 1 or config.gpu_share >= 1
 
 
-def fewer(config: Config, concurrency: int) -> tuple[Config, int]:
+def reduce_concurrency(config: Config, concurrency: int) -> tuple[Config, int]:
     """Half as many trials on a device as there are now, or at a time where they share none; Ray is there."""
     if not config.gpu_share:
         return config, max(1, concurrency // 2)

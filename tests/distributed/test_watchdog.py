@@ -1,6 +1,6 @@
 import threading
 
-from tune_prune.watchdog import Watchdog
+from tune_prune.distributed.trainable import Watchdog
 
 
 def test_what_takes_too_long_is_noticed() -> None:

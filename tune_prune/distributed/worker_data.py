@@ -18,7 +18,7 @@ from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Shared:
+class WorkerData:
     """A task as NumPy arrays, which Ray's object store hands to every worker of a machine without copying them."""
 
     model: str
@@ -44,7 +44,7 @@ class Shared:
         threads: int,
         known: CachedStatistics | None = None,
         timeout: float | None = None,
-    ) -> "Shared":
+    ) -> "WorkerData":
         """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
         arrays = {
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,

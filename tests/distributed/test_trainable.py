@@ -11,7 +11,9 @@ import pytest
 import torch
 from toys import Conv, task_of
 
-from tune_prune import trainable
+from tune_prune.distributed import trainable
+from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import sparse_format
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.pruning import checkpoint, masks
@@ -19,11 +21,9 @@ from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.results import records
 from tune_prune.results.constraints import COSTS, Constraints
 from tune_prune.results.records import TrialRecord
-from tune_prune.shared import Shared
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task
-from tune_prune.trainable import PruneTrainable
 
 PARAMS = {"ratio/features.4": 0.9, "ratio/head": 0.5, "pruner": "taylor1", "rounds": 3, "steps": 2, "final_steps": 3}
 
@@ -36,8 +36,8 @@ def task() -> Task:
 
 
 @pytest.fixture
-def shared(task: Task, tmp_path: Path) -> Shared:
-    return Shared.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1)
+def shared(task: Task, tmp_path: Path) -> WorkerData:
+    return WorkerData.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1)
 
 
 def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[
     return {"trial": trial, "seed": 7 + trial, "params": dict(params), **more}
 
 
-def worker(shared: Shared, first: Mapping[str, Any]) -> PruneTrainable:
+def worker(shared: WorkerData, first: Mapping[str, Any]) -> PruneTrainable:
     """A worker as Ray sets it up, without Ray: `tune.with_parameters` hands `shared` to `setup`."""
     made = PruneTrainable.__new__(PruneTrainable)
     made.setup(dict(first), shared)
@@ -71,7 +71,7 @@ def timeless(record: TrialRecord) -> TrialRecord:
 # Sharing
 
 
-def test_what_is_shared_comes_back_without_a_copy(task: Task, shared: Shared) -> None:
+def test_what_is_shared_comes_back_without_a_copy(task: Task, shared: WorkerData) -> None:
     again = shared.task()
     for ours, theirs in [
         (shared.arrays["train"], again.train.inputs),
@@ -87,7 +87,7 @@ def test_what_is_shared_comes_back_without_a_copy(task: Task, shared: Shared) ->
     assert torch.equal(again.train.labels, task.train.labels)
 
 
-def test_read_only_memory_is_no_reason_to_copy_or_to_warn(shared: Shared) -> None:
+def test_read_only_memory_is_no_reason_to_copy_or_to_warn(shared: WorkerData) -> None:
     for array in shared.arrays.values():
         array.flags.writeable = False
     with warnings.catch_warnings():
@@ -96,7 +96,7 @@ def test_read_only_memory_is_no_reason_to_copy_or_to_warn(shared: Shared) -> Non
     assert np.shares_memory(shared.arrays["train"], again.train.inputs.numpy())
 
 
-def test_bytes(shared: Shared) -> None:
+def test_bytes(shared: WorkerData) -> None:
     images_, labels, teacher = 360 * 64, 360 * 8, 240 * 4 * 4
     weights = 4 * (36 + 4 + 2 * 4 + 2 * 4 + 288 + 8 + 128 + 4) + 8  # with the batch norm's, and its counter
     assert shared.nbytes == images_ + labels + teacher + weights
@@ -105,7 +105,7 @@ def test_bytes(shared: Shared) -> None:
 # A trial
 
 
-def test_a_record_after_every_round(shared: Shared) -> None:
+def test_a_record_after_every_round(shared: WorkerData) -> None:
     made = worker(shared, config(4))
     for number in (1, 2, 3):
         said = made.step()
@@ -122,7 +122,7 @@ def test_a_record_after_every_round(shared: Shared) -> None:
     assert sum(point.seconds for point in record.points) <= record.seconds
 
 
-def test_what_a_worker_took_to_start_is_its_first_trials(shared: Shared) -> None:
+def test_what_a_worker_took_to_start_is_its_first_trials(shared: WorkerData) -> None:
     before = time.process_time()
     made = worker(shared, config(4))
     assert run(made).cpu_seconds > before  # of this process, since it began
@@ -131,7 +131,7 @@ def test_what_a_worker_took_to_start_is_its_first_trials(shared: Shared) -> None
     assert run(made).cpu_seconds < time.process_time() - began
 
 
-def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
+def test_the_files_hold_what_was_measured(task: Task, shared: WorkerData) -> None:
     record = run(worker(shared, config(4)))
     for point in record.points:
         assert point.checkpoint == f"rounds/4-{point.round}.safetensors"
@@ -142,7 +142,7 @@ def test_the_files_hold_what_was_measured(task: Task, shared: Shared) -> None:
         assert measured == (point.val_error, point.val_loss)
 
 
-def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
+def test_infeasible_rounds_before_the_last_keep_no_file(shared: WorkerData) -> None:
     made = worker(replace(shared, limits=Constraints(-1.0)), config(4))
     record = run(made)
     assert [point.feasible for point in record.points] == [False] * 3
@@ -150,13 +150,13 @@ def test_infeasible_rounds_before_the_last_keep_no_file(shared: Shared) -> None:
     assert [path.name for path in (shared.run_dir / "rounds").iterdir()] == ["4-3.safetensors"]
 
 
-def test_the_limit_itself_is_feasible(shared: Shared) -> None:
+def test_the_limit_itself_is_feasible(shared: WorkerData) -> None:
     error = run(worker(shared, config(4))).last.val_error
     for trial, limit, feasible in ((5, error, True), (6, error - 1e-6, False)):
         assert run(worker(replace(shared, limits=Constraints(limit)), config(trial))).last.feasible == feasible
 
 
-def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_takes_too_long_ends_its_process(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = threading.Event()
     monkeypatch.setattr(trainable.os, "_exit", lambda code: gone.set())
     worker(replace(shared, timeout=0.05), config(4))
@@ -169,7 +169,7 @@ def test_a_trial_that_takes_too_long_ends_its_process(shared: Shared, monkeypatc
 
 
 def test_a_trial_that_takes_too_long_where_nothing_can_be_written(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch
+    shared: WorkerData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(trainable.os, "_exit", codes.append)
@@ -185,7 +185,7 @@ def full(*_: Any) -> None:
 
 @pytest.mark.parametrize("where", ["checkpoint", "records"])
 def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+    shared: WorkerData, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
 ) -> None:
     made = worker(shared, config(4))
     made.step()
@@ -200,12 +200,12 @@ def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
     assert timeless(run(worker(shared, config(4)))) == timeless(run(worker(elsewhere, config(4))))
 
 
-def test_a_failure_that_cannot_be_written(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_that_cannot_be_written(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable.records, "write", full)
     assert worker(shared, config(5, {**PARAMS, "pruner": "test_trainable:broken"})).step()["unwritten"]
 
 
-def test_a_trial_that_ends_in_time(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_ends_in_time(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable.os, "_exit", lambda code: pytest.fail("it was in time"))
     made = worker(replace(shared, timeout=1000.0), config(4))
     assert run(made).state == "complete"
@@ -229,7 +229,7 @@ def not_finite(weight: torch.Tensor) -> torch.Tensor:
         ({"lr": 1e30, "final_steps": 9}, "DivergedError: the training loss became "),
     ],
 )
-def test_what_a_trial_raises_is_its_own_failure(shared: Shared, params: dict[str, Any], reason: str) -> None:
+def test_what_a_trial_raises_is_its_own_failure(shared: WorkerData, params: dict[str, Any], reason: str) -> None:
     made = worker(shared, config(0, PARAMS | {"rounds": 2, "steps": 0} | params))
     record = run(made)
     assert record.state == "failed"
@@ -243,7 +243,7 @@ def test_what_a_trial_raises_is_its_own_failure(shared: Shared, params: dict[str
 # Another trial in the same worker
 
 
-def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
+def test_nothing_is_left_over_from_the_trial_before(shared: WorkerData) -> None:
     alone = run(worker(shared, config(5)))
     made = worker(shared, config(3, PARAMS | {"pruner": "mag", "lr": 0.1}))
     made.step()
@@ -257,7 +257,7 @@ def test_nothing_is_left_over_from_the_trial_before(shared: Shared) -> None:
 # Finishing
 
 
-def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> None:
+def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: WorkerData) -> None:
     parent = run(worker(shared, config(0)))
     saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
     finish = config(
@@ -276,7 +276,7 @@ def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: Shared) -> No
     assert (record.last.compression, record.last.val_error) == (parent.last.compression, parent.last.val_error)
 
 
-def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it(shared: Shared) -> None:
+def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it(shared: WorkerData) -> None:
     parent = run(worker(shared, config(0)))
     second = parent.points[1]
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
@@ -295,7 +295,7 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
         assert sum(gone.values()) == round(point.compression * sum(mask.numel() for mask in after.masks.values()))
 
 
-def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
+def test_finishing_trains_what_its_parent_kept(shared: WorkerData) -> None:
     parent = run(worker(shared, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
     made = worker(shared, config(1, longer, finishes=0, start=WarmStart.at(parent.trial, parent.last)))
@@ -307,7 +307,7 @@ def test_finishing_trains_what_its_parent_kept(shared: Shared) -> None:
         assert not weight[~saved.masks[label]].any()
 
 
-def test_costs_are_counted_of_every_round(shared: Shared) -> None:
+def test_costs_are_counted_of_every_round(shared: WorkerData) -> None:
     layers = {"features.0": (36, 64), "features.4": (288, 16), "head": (128, 1)}  # weights, and uses of each
     record = run(worker(shared, config(4)))
     for point in record.points:
@@ -322,12 +322,12 @@ def test_costs_are_counted_of_every_round(shared: Shared) -> None:
     assert (over.feasible, over.within) == (False, False)
 
 
-def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Shared) -> Task:
+def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: WorkerData) -> Task:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Shared, "task", full)
+        patched.setattr(WorkerData, "task", full)
         made = worker(shared, config(0))
         why = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
         assert made.step() == {"trial": 0, "rounds": 0, "done": True, "no_room": why}
@@ -342,7 +342,7 @@ def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: Shared, monkeypat
 def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
     task: Task, tmp_path: Path, limit: float, cut: int
 ) -> None:
-    whole, torn = (Shared.of(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
+    whole, torn = (WorkerData.of(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
     expected = run(worker(whole, config(4)))
     first = worker(torn, config(4))
     for _ in range(cut):
@@ -362,7 +362,7 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
 
 
 def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Path) -> None:
-    shared = Shared.of(task, tmp_path, Constraints(0.0), "cpu", 1)
+    shared = WorkerData.of(task, tmp_path, Constraints(0.0), "cpu", 1)
     first = worker(shared, config(4))
     first.step()
     (going,) = (tmp_path / "rounds").glob("*.going")
@@ -373,7 +373,7 @@ def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Pat
 
 
 def test_what_a_stopped_trial_went_on_from_goes_with_it(task: Task, tmp_path: Path) -> None:
-    made = worker(Shared.of(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
+    made = worker(WorkerData.of(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
     made.step()
     assert len([*(tmp_path / "rounds").glob("*.going")]) == 1
     made.reset_config(config(5))

@@ -11,19 +11,19 @@ from typing import Any
 
 from ray import tune
 
-from tune_prune import loggers
+from tune_prune.distributed import loggers
+from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.config import Config
-from tune_prune.searcher import StudySearcher
-from tune_prune.shared import Shared
-from tune_prune.trainable import PruneTrainable
 
 
 def _never(trial_id: str) -> bool:
     return False
 
 
-class Stop(tune.Stopper):
+class SearchStopper(tune.Stopper):
     """Ends a search: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
 
     `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended; `fault`
@@ -70,7 +70,9 @@ class Stop(tune.Stopper):
                 signal.signal(number, handler)
 
 
-def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurrency: int, stop: Stop) -> None:
+def run_trials(
+    shared: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
+) -> None:
     """Run the searcher's missing trials. Returns when they have ended, or soon after `stop` says so."""
     trials = searcher.trials
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpu_share}
@@ -87,7 +89,7 @@ def run_trials(shared: Shared, searcher: StudySearcher, config: Config, concurre
             storage_path=str(shared.run_dir / "ray" / (trials.process or "")),
             verbose=0,
             stop=stop,
-            callbacks=loggers.callbacks(config.logger, shared.run_dir),
+            callbacks=loggers.make_callbacks(config.logger, shared.run_dir),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=2),
         ),

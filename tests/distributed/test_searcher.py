@@ -9,12 +9,12 @@ from drivers import Driver, measured
 from optuna.trial import TrialState
 from toys import ended
 
+from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.hpo import early_stopping
 from tune_prune.hpo.space import Features
 from tune_prune.hpo.trials import MAX_STARTS
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
-from tune_prune.searcher import StudySearcher
 
 
 def test_counts_and_news(driver: Driver) -> None:

@@ -1,8 +1,12 @@
-"""The Ray Tune trainable: an adapter around pruning.py, with no science in it. One step is one round."""
+"""Something that is done when something else takes too long.
+
+The Ray Tune trainable: an adapter around pruning.py, with no science in it. One step is one round.
+"""
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import torch
 from ray import tune
 
 from tune_prune.common.errors import UserError
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
 from tune_prune.export.costs import LatencyMeter
 from tune_prune.hpo.space import to_plan
@@ -20,12 +25,33 @@ from tune_prune.pruning.iterative import Point, State, initial_state, prune
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.shared import Shared
 from tune_prune.tasks.splits import as_float
-from tune_prune.watchdog import Watchdog
 
 
-def _said(error: Exception) -> str:
+class Watchdog:
+    """Calls `bite` in a thread of its own, `seconds` from now, unless it is stopped before; None is never."""
+
+    def __init__(self, seconds: float | None, bite: Callable[[], None]) -> None:
+        self._bite, self._over = bite, threading.Lock()
+        self._timer = None if seconds is None else threading.Timer(seconds, self._late)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        """It was in time. Where it was not, this waits for what is done about it."""
+        with self._over:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _late(self) -> None:
+        with self._over:
+            if self._timer is not None:
+                self._bite()
+
+
+def _one_line(error: Exception) -> str:
     """An error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
@@ -33,7 +59,7 @@ def _said(error: Exception) -> str:
 class PruneTrainable(tune.Trainable):
     """One trial: the rounds of a plan, a record of them on disk, and the weights of the rounds that may be wanted."""
 
-    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+    def setup(self, config: dict[str, Any], shared: WorkerData) -> None:
         """Called once a worker: what all its trials share."""
         torch.set_num_threads(shared.threads)
         self._shared, self._loaded = shared, False
@@ -148,10 +174,10 @@ class PruneTrainable(tune.Trainable):
             point = next(self._rounds)
         except torch.OutOfMemoryError as error:  # whether others had it, the search knows
             self._watchdog.stop()
-            return self._report("running", _said(error)) | {"done": True, "no_room": _said(error)}
+            return self._report("running", _one_line(error)) | {"done": True, "no_room": _one_line(error)}
         except Exception as error:
             self._watchdog.stop()
-            return self._report("failed", _said(error))
+            return self._report("failed", _one_line(error))
         last = point.round == self._plan.rounds
         if last:
             self._watchdog.stop()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toys import fault
 
-from tune_prune import session
+from tune_prune.distributed import session
 from tune_prune.hpo.config import Config
 
 HERE = {"CPU": 8.0, "GPU": 2.0}
@@ -86,8 +86,8 @@ def test_a_cluster_may_grow_to_what_is_asked_for(there: dict[str, float]) -> Non
 def test_half_as_many_on_a_device_until_none_shares_it(given: dict[str, Any], steps: list[tuple[int, float]]) -> None:
     config, at_a_time, found = Elsewhere(10, 0.5, **given), concurrency(**given), list[tuple[int, float]]()
     found.append((at_a_time, config.gpu_share))
-    while not session.unshared(config, at_a_time):
-        config, at_a_time = session.fewer(config, at_a_time)  # type: ignore[assignment]
+    while not session.has_exclusive_device(config, at_a_time):
+        config, at_a_time = session.reduce_concurrency(config, at_a_time)  # type: ignore[assignment]
         found.append((at_a_time, config.gpu_share))
     assert found == steps
 
@@ -127,6 +127,6 @@ def test_a_disk_that_is_full_is_not_ray_s_to_tell(
 
 def test_a_cluster_that_is_not_there_leaves_no_directory(tmp_path: Path) -> None:
     config = Config(budget=1, acc_tradeoff=1, address="127.0.0.1:here")
-    said = fault(lambda: session.reach(config, tmp_path / "run"))
+    said = fault(lambda: session.check_cluster(config, tmp_path / "run"))
     assert said.startswith("--address 127.0.0.1:here: no Ray cluster answers there")
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ import pytest
 import torch
 from toys import ended
 
-from tune_prune import fanout
 from tune_prune.confirm import confirm_front, measure, repetitions
+from tune_prune.distributed import parallel
 from tune_prune.hpo.config import Config
 from tune_prune.results.front import Member
 from tune_prune.tasks.task import Task
@@ -76,13 +76,13 @@ class Ray:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
-    monkeypatch.setattr(fanout, "ray", made)
-    monkeypatch.setattr(fanout, "started_ray", made.started_ray)
+    monkeypatch.setattr(parallel, "ray", made)
+    monkeypatch.setattr(parallel, "started_ray", made.started_ray)
     return made
 
 
 def workers(task: Task, tmp_path: Path, stopped: Callable[[], bool] = lambda: False) -> Any:
-    return fanout.workers(task, Config(1, 0.0, device="cpu"), {}, tmp_path / "ray.log", stopped)
+    return parallel.worker_pool(task, Config(1, 0.0, device="cpu"), {}, tmp_path / "ray.log", stopped)
 
 
 def test_ray_is_started_once_and_only_for_jobs(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
@@ -100,7 +100,7 @@ def test_a_job_that_raises_is_yielded_with_what_it_raised(toy_task: Task, tmp_pa
         found = dict(each(double, [1, 0, 2]))
         assert isinstance(found.pop(0), ZeroDivisionError)
         assert found == {1: 2, 2: 4}
-        rest = fanout.results(each(double, [1, 0, 2]))
+        rest = parallel.collect_results(each(double, [1, 0, 2]))
         assert {next(rest), next(rest)} == {2, 4}
         with pytest.raises(RuntimeError, match="1 failed; 0: ZeroDivisionError: in a job"):
             next(rest)

@@ -11,11 +11,11 @@ from typing import Any, Protocol, TypeVar
 import ray
 import torch
 
+from tune_prune.distributed.session import ray_session
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo.config import Config
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.constraints import Constraints
-from tune_prune.session import started_ray
-from tune_prune.shared import Shared
 from tune_prune.tasks.task import Task
 
 Job = TypeVar("Job")
@@ -27,7 +27,7 @@ POLL = 0.5
 """Seconds between two looks at whether to stop."""
 
 
-class Each(Protocol):
+class ParallelMap(Protocol):
     """Does every job: yields it with its result, or with what it raised, as soon as it is done, in any order."""
 
     def __call__(  # noqa: D102 - said above
@@ -40,9 +40,9 @@ def _never() -> bool:
 
 
 @contextmanager
-def workers(
+def worker_pool(
     task: Task, config: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool] = _never
-) -> Iterator[Each]:
+) -> Iterator[ParallelMap]:
     """What does jobs on Ray's workers, as many at a time as fit. Ray is there from the first job to the block's end.
 
     It talks to the file `log`, where a job that raises leaves its traceback. Soon after `stopped` says so nothing more
@@ -53,15 +53,15 @@ def workers(
         @cache
         def begun() -> tuple[Any, int]:
             threads = max(1, int(config.cpus_per_trial))
-            shared = Shared.of(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
-            concurrency = block.enter_context(started_ray(config, shared.nbytes, log))
+            shared = WorkerData.of(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
+            concurrency = block.enter_context(ray_session(config, shared.nbytes, log))
             return ray.put(shared), concurrency
 
         def each(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
             if not jobs or stopped():
                 return
             stored, concurrency = begun()
-            remote = ray.remote(num_cpus=config.cpus_per_trial, num_gpus=config.gpu_share, max_retries=2)(_do)
+            remote = ray.remote(num_cpus=config.cpus_per_trial, num_gpus=config.gpu_share, max_retries=2)(_run_job)
             todo, running = deque(jobs), dict[Any, Job]()
             while (todo or running) and not stopped():
                 while todo and len(running) < concurrency:
@@ -73,7 +73,7 @@ def workers(
         yield each
 
 
-def _do(shared: Shared, work: Work[Job, Result], job: Job) -> Result:
+def _run_job(shared: WorkerData, work: Work[Job, Result], job: Job) -> Result:
     """What a worker does: shared memory back to a task, and one job of it."""
     torch.set_num_threads(shared.threads)
     return work(shared.task(), job, torch.device(shared.device), shared.statistics())
@@ -88,7 +88,7 @@ def _result(done: Any) -> Any:
         return getattr(error, "cause", error)  # what the job raised, where it did, without Ray's words around it
 
 
-def results(found: Iterable[tuple[Job, Result | Exception]]) -> Iterator[Result]:
+def collect_results(found: Iterable[tuple[Job, Result | Exception]]) -> Iterator[Result]:
     """The results alone. Where jobs raised, all the others come first, and then a `RuntimeError` names the first."""
     raised = []
     for job, result in found:

@@ -17,7 +17,7 @@ from test_run import SPACE
 from toys import fault
 
 import tune_prune
-from tune_prune import cluster
+from tune_prune.distributed import cluster
 
 ROOT = Path(tune_prune.__file__).parents[1]
 HEAD = """
@@ -57,16 +57,16 @@ def test_an_address_where_nothing_listens_is_found_out_at_once(port: str) -> Non
     with socket.socket() as bound:  # taken and not listening: nobody else can answer there
         bound.bind(("127.0.0.1", 0))
         number = str(bound.getsockname()[1]) if port == "closed" else port
-        said = fault(lambda: cluster.answers(f"127.0.0.1:{number}"))
+        said = fault(lambda: cluster.check_answers(f"127.0.0.1:{number}"))
         assert said.startswith(f"--address 127.0.0.1:{number}: no Ray cluster answers there")
 
 
 def test_a_port_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 3.0)
+    monkeypatch.setattr(cluster, "ANSWER_TIMEOUT", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         advice = "start one with `ray start --head`, or leave --address out"
-        assert fault(lambda: cluster.answers(address)) == (
+        assert fault(lambda: cluster.check_answers(address)) == (
             f"--address {address}: no Ray cluster answers there; {advice}"
         )
 
@@ -76,11 +76,13 @@ def test_a_cluster_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> Non
     done = subprocess.CompletedProcess([], 1, "", said)
     monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: done)
     advice = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the one that it was started with"
-    assert fault(lambda: cluster.answers("auto")) == f"--address auto: this Ray cluster asks for a token; {advice}"
+    assert (
+        fault(lambda: cluster.check_answers("auto")) == f"--address auto: this Ray cluster asks for a token; {advice}"
+    )
 
 
 def test_an_address_of_ray_client() -> None:
-    assert fault(lambda: cluster.answers("ray://10.0.0.1:10001")) == (
+    assert fault(lambda: cluster.check_answers("ray://10.0.0.1:10001")) == (
         "--address ray://10.0.0.1:10001: give auto or HOST:PORT, and run this on one of the cluster's nodes"
     )
 
@@ -96,17 +98,17 @@ def test_a_node_that_does_not_share_the_directory_is_named(tmp_path: Path, monke
 
         def options(self, scheduling_strategy: object) -> SimpleNamespace:
             far = scheduling_strategy.node_id == nodes[1]["NodeID"]  # type: ignore[attr-defined]
-            return SimpleNamespace(remote=(lambda *_: None) if far else cluster._look)
+            return SimpleNamespace(remote=(lambda *_: None) if far else cluster._reply_if_seen)
 
     def remote(**options: object) -> object:
         return lambda function: Far()
 
-    monkeypatch.setattr(cluster, "LAG", 0.1)
+    monkeypatch.setattr(cluster, "FILE_SYSTEM_LAG", 0.1)
     fake = SimpleNamespace(nodes=lambda: nodes, remote=remote, wait=lambda *_, **__: None)
     monkeypatch.setattr(cluster, "ray", fake)
     told = "far does not share this directory with the machine that this runs on"
     advice = "name one on a file system that all nodes mount"
-    assert fault(lambda: cluster.all_see(tmp_path)) == f"--run-dir {tmp_path}: {told}; {advice}"
+    assert fault(lambda: cluster.check_shared_directory(tmp_path)) == f"--run-dir {tmp_path}: {told}; {advice}"
     assert list(tmp_path.iterdir()) == []
 
 
