@@ -12,7 +12,7 @@ from hypothesis import settings
 from torch import nn
 from toys import Conv, Tied, images, mlp, task_of
 
-from tune_prune import cli
+from tune_prune.cli import main
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
 
@@ -55,7 +55,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         monkeypatch.setattr(sys, "argv", ["tune-prune", *map(str, arguments)])
         monkeypatch.setattr(sys, "path", [*sys.path])
         with pytest.raises(SystemExit) as ended:
-            cli.main(name)
+            main.main(name)
         return ended.value.code or 0
 
     return run

@@ -40,6 +40,12 @@ from tune_prune.training.optim import Recipe
 
 
 
+
+
+
+
+
+
 class Local(nn.Sequential):  # of this process alone: no worker could import it
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))

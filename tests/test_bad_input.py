@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import mlp
 
-from tune_prune import cli
+from tune_prune.cli import main
 from tune_prune.common.errors import UserError
 from tune_prune.export import sparse_format
 from tune_prune.hpo import space_reader
@@ -22,7 +22,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf
 
 ROOT = Path(__file__).parent.parent
-CONF = (ROOT / "tune_prune" / "confs" / "lenet5.conf").read_text()
+CONF = (ROOT / "tune_prune" / "workflows" / "confs" / "lenet5.conf").read_text()
 SPACES = [path.read_text() for path in sorted((ROOT / "search_spaces").glob("*.toml"))]
 BYTES = {
     "checkpoint": checkpoint.dumps("toys:mlp", mlp(), masks.dense_masks(mlp()), {"lr": 0.1}),
@@ -130,7 +130,7 @@ def test_checkpoints(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     alone(tmp_path, path)
 
 
-FLAGS = [flag for one in cli.typer.main.get_command(cli.app).commands["search"].params for flag in one.opts]
+FLAGS = [flag for one in main.typer.main.get_command(main.app).commands["search"].params for flag in one.opts]
 KNOWN = ["lenet5", "toy.toml", "tpe", "gp", "cpu", "cuda", "15m", "3"]
 VALUES = st.one_of(st.sampled_from([*TOKENS, *KNOWN]), st.text(max_size=8))
 
@@ -144,7 +144,7 @@ def test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: l
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search", *given_, "--dry-run"])
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code in (0, 2), err.getvalue()
     assert err.getvalue().count("\n") == (ended.value.code == 2), err.getvalue()
     assert os.listdir(tmp_path) == []

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import ray
 import yaml
+from searches import SPACE
 from test_launch import MODULE
-from test_run import SPACE
 from typer.main import get_command
 
-from tune_prune import cli
+from tune_prune.cli import main
 
 ROOT = Path(__file__).parent.parent
 HERE = ROOT / "experiments" / "cluster"
@@ -103,7 +103,7 @@ def test_the_rayjob_has_its_shape_and_every_pod_the_shared_volume() -> None:
 
 @pytest.mark.parametrize("name", ["rayjob.yaml", "slurm.sh", "README.md"])
 def test_flags_are_those_that_there_are(name: str) -> None:
-    known = {flag for one in get_command(cli.app).commands["search"].params for flag in one.opts}  # type: ignore[attr-defined]
+    known = {flag for one in get_command(main.app).commands["search"].params for flag in one.opts}  # type: ignore[attr-defined]
     text = (HERE / name).read_text()
     lines = [line.partition("tune-prune search")[2] for line in text.splitlines() if "tune-prune search" in line]
     assert lines

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_run import SPACE, Trials, resumed, searched, summary_of, without_ray
+from searches import SPACE, Trials, resumed, searched, summary_of, without_ray
 
 from tune_prune.common.errors import UserError
 from tune_prune.results import records

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from tune_prune import cli
+from tune_prune.cli import main
 from tune_prune.hpo import space_reader
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_and_flags_are_there(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    commands = get_command(cli.app).commands  # type: ignore[attr-defined]
+    commands = get_command(main.app).commands  # type: ignore[attr-defined]
     for line in re.findall(r"^(?:.*&& )?\S*(?:tune-prune|python launch\.py)\b.*$", text, re.MULTILINE):
         words = line.split("#")[0].split("`")[0].split()
         if not any(word.endswith(("tune-prune", "launch.py")) for word in words[:-1]):

@@ -18,9 +18,9 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from searches import SPACE, summary_of
 from test_cluster import ECONOMY, TRACE, two_nodes
 from test_launch import DEADLINE, MODULE, Lab, ended, final, until
-from test_run import SPACE, summary_of
 
 from tune_prune.results import records
 

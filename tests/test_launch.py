@@ -21,12 +21,13 @@ import optuna
 import pandas as pd
 import pytest
 import torch
-from test_run import SPACE, points, searched, summary_of, without_ray
+from searches import SPACE, points, searched, summary_of, without_ray
 
 import tune_prune
-from tune_prune import cli, one_model
+from tune_prune.cli import main
 from tune_prune.results import records
 from tune_prune.tasks.datasets import load_data
+from tune_prune.workflows import prune
 
 ROOT = Path(tune_prune.__file__).parents[1]
 DEADLINE = 100.0
@@ -168,7 +169,7 @@ def held_by_another(run_dir: Path) -> None:
         patch.syspath_prepend(run_dir.parent)
         patch.setattr(sys, "argv", ["tune-prune", "search", "--resume", str(run_dir), "--quiet"])
         with pytest.raises(SystemExit) as refused:
-            cli.main()
+            main.main()
     assert refused.value.code == 75
     assert err.getvalue().startswith(f"tune-prune: {run_dir}: another process works there")
     assert err.getvalue().count("\n") == 1
@@ -226,7 +227,7 @@ def test_every_checkpoint_holds_what_is_stated(lab: Lab, finished: Path, monkeyp
     monkeypatch.syspath_prepend(lab.folder)
     data = load_data("my_lab:images")
     for member in summary_of(finished)["front"]:
-        found = one_model.measure(finished / member["checkpoint"], data, torch.device("cpu"), lambda line: None)
+        found = prune.test_checkpoint(finished / member["checkpoint"], data, torch.device("cpu"), lambda line: None)
         assert (found["compression"], found["test_error"]) == (member["compression"], member["test_error"])
 
 

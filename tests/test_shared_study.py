@@ -12,8 +12,8 @@ from socket import socket
 
 import optuna
 import pytest
+from searches import SPACE, summary_of
 from test_launch import MODULE, ROOT
-from test_run import SPACE, summary_of
 
 from tune_prune.hpo import storage
 from tune_prune.results import records

@@ -61,6 +61,20 @@ from tune_prune.tasks.splits import Split
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 torch.set_num_threads(1)
 torch.manual_seed(0)
 images = Split(torch.randint(256, (64, 1, 28, 28)).to(torch.uint8), torch.arange(64) % 10)

@@ -1,6 +1,6 @@
 """`python -m tune_prune` is `tune-prune`."""
 
-from tune_prune.cli import main
+from tune_prune.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune import run
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo import config, space_reader
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
-from tune_prune.screen import Screen
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Data, Split
+from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.search import search as run_search
 
 Ratios = Mapping[str, tuple[float, float]]
 
@@ -109,7 +109,7 @@ def search(
     space = space_reader.parse(text, "search", "tune_prune.search")
     settings = config.Config(budget, acc_tradeoff, seed=seed)
     directory = config.new_run_dir(run_dir, space.name)
-    run.search(settings, space, directory, Screen(Console(), quiet=quiet), text, began)
+    run_search(settings, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
     return Front(directory)
 
 

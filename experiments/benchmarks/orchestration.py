@@ -19,7 +19,7 @@ from typing import Any
 from common import write
 from matplotlib.figure import Figure
 
-from tune_prune import cli
+from tune_prune.cli import main as command_line
 from tune_prune.distributed import tuner
 from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.pruning.iterative import Point
@@ -95,7 +95,7 @@ def main() -> None:
         sys.argv += ["--run-dir", str(run_dir)]
         profile = cProfile.Profile()
         try:
-            profile.runcall(cli.main, "search")
+            profile.runcall(command_line.main, "search")
         except SystemExit as ended:
             if ended.code != 3:  # nothing is feasible
                 raise

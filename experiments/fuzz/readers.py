@@ -14,13 +14,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["tune_prune"]):
-    from tune_prune.errors import UserError
-    from tune_prune.models import build
-
-    from tune_prune import checkpoint, masks, one_model
+    from tune_prune.common.errors import UserError
     from tune_prune.export import sparse_format
     from tune_prune.hpo import space_reader
+    from tune_prune.pruning import checkpoint, masks
     from tune_prune.results import conf
+    from tune_prune.tasks.models import build
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -29,7 +28,7 @@ ROOT = HERE.parents[1]
 def read_checkpoint(path: Path) -> None:
     """As `tune-prune test` does: nothing is run that a file names."""
     saved = checkpoint.read(path)
-    one_model.vouched(path, None)
+    checkpoint.check_trusted(path, None)
     checkpoint.restore(saved, str(path))
 
 
@@ -39,11 +38,11 @@ READERS = {"conf": conf.read, "space": space_reader.read, "checkpoint": read_che
 def seeds(reader: str) -> list[bytes]:
     """What a reader is begun with: the files of the package."""
     if reader == "conf":
-        return [path.read_bytes() for path in (ROOT / "tune_prune" / "confs").glob("*.conf")]
+        return [path.read_bytes() for path in (ROOT / "tune_prune" / "workflows" / "confs").glob("*.conf")]
     if reader == "space":
         return [path.read_bytes() for path in (ROOT / "search_spaces").glob("*.toml")]
     model = build("lenet_300_100")
-    mask = {label: kept.zero_() for label, kept in masks.dense(model).items()}
+    mask = {label: kept.zero_() for label, kept in masks.dense_masks(model).items()}
     masks.apply(model, mask)
     if reader == "sparse":
         return [sparse_format.dumps("lenet_300_100", model, mask)]

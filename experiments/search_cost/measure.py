@@ -25,13 +25,13 @@ from tune_prune.hpo.space import to_plan
 from tune_prune.hpo.space_reader import locate, read
 from tune_prune.hpo.study import STUDY_NAME, open_study
 from tune_prune.hpo.trials import Trials
-from tune_prune.progress import Progress
 from tune_prune.pruning import masks
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
-from tune_prune.screen import Screen
+from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.progress import Progress
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
 TOTALS = {label: math.prod(shape) for label, shape in SHAPES.items()}
@@ -43,7 +43,7 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     space = read(locate("lenet_300_100"))
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
-    progress = Progress(info, Screen(Console(), quiet=True), spent, evaluation=0.0)
+    progress = Progress(info, SearchConsole(Console(), quiet=True), spent, evaluation=0.0)
     goal = SearchSettings(spent, DENSE, Constraints(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
     study = open_study(storage.open_file(run_dir), STUDY_NAME, run_dir, "cost", info.limits)
     trials = Trials(study, run_dir, space.params(SHAPES), goal, "tpe", 0)

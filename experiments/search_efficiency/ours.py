@@ -19,7 +19,7 @@ from pathlib import Path
 
 from meter import Meter, charged
 
-from tune_prune import cli
+from tune_prune.cli import main as command_line
 from tune_prune.results import records
 
 SWITCHES = {
@@ -58,7 +58,7 @@ def main() -> None:
     meter = Meter()
     sys.argv[1:] = flags
     try:
-        cli.main("search")
+        command_line.main("search")
     except SystemExit as ended:
         if ended.code:
             raise

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
+from searches import SPACE
 from test_launch import MODULE
-from test_run import SPACE
 from toys import fault
 
 import tune_prune

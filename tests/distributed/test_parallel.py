@@ -1,4 +1,4 @@
-"""Jobs on a stand-in for Ray; with Ray itself: test_sensitivity_command.py."""
+"""Jobs on a stand-in for Ray; with Ray itself: test_sensitivity.py."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ import pytest
 import torch
 from toys import ended
 
-from tune_prune.confirm import confirm_front, measure, repetitions
 from tune_prune.distributed import parallel
 from tune_prune.hpo.config import Config
 from tune_prune.results.front import Member
 from tune_prune.tasks.task import Task
+from tune_prune.workflows.confirm import confirm_front, list_repetitions, run_repetition
 
 CPU = torch.device("cpu")
 HALF = 512 / 1088
@@ -77,7 +77,7 @@ class Ray:
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     made = Ray()
     monkeypatch.setattr(parallel, "ray", made)
-    monkeypatch.setattr(parallel, "started_ray", made.started_ray)
+    monkeypatch.setattr(parallel, "ray_session", made.started_ray)
     return made
 
 
@@ -121,5 +121,5 @@ def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ra
     with workers(toy_task, tmp_path) as each:
         found, failures = confirm_front(tmp_path, [member], {}, seed=0, limit=20.0, count=3, each=each)
     assert failures == []
-    jobs = repetitions(member, {}, 0, 3)
-    assert found["001"].errors == tuple(measure(toy_task, job, CPU, {}) for job in jobs)
+    jobs = list_repetitions(member, {}, 0, 3)
+    assert found["001"].errors == tuple(run_repetition(toy_task, job, CPU, {}) for job in jobs)

@@ -62,6 +62,10 @@ from tune_prune.training.optim import Recipe
 
 
 
+
+
+
+
 split = Split(torch.zeros(256, 4), torch.zeros(256, dtype=torch.long))
 fit(torch.nn.Linear(4, 2), split, Recipe(2, 0.1), torch.Generator())
 sys.exit('torch._dynamo' in sys.modules)

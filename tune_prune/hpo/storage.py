@@ -8,6 +8,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tune_prune.common.errors import UserError
 
+Storage = RDBStorage
+"""What Optuna keeps a study in."""
+
 LOCK_TIMEOUT = 60
 """Seconds that another program may hold a study.db."""
 

@@ -1,0 +1,344 @@
+"""The command line: what is wrong ends with exit code 2 and one line, before anything is written."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tune_prune.cli import main
+from tune_prune.hpo import config
+from tune_prune.tasks.splits import Data
+from tune_prune.training.optim import Recipe
+from tune_prune.workflows import train
+
+SPACE = """
+[task]
+model = "toys:mlp"
+data = "toys:images"
+[space]
+pruner = ["mag", "random"]
+[space.ratio]
+"2" = {low = 0.1, high = 0.9}
+"4" = 0.5
+[goal]
+budget = 2
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Where the user's files are; not the working directory."""
+    (tmp_path / "files").mkdir()
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return tmp_path / "cwd"
+
+
+@pytest.fixture
+def refused(cwd: Path, command, capfd: pytest.CaptureFixture[str]):
+    """What a command says that is refused."""
+
+    def call(*arguments: str) -> str:
+        assert command(*arguments) == 2
+        _, err = capfd.readouterr()
+        assert err.startswith("tune-prune: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        assert not list(cwd.rglob("*"))
+        return err.removeprefix("tune-prune: ").rstrip("\n")
+
+    return call
+
+
+# The search
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--space", "lenet6"], r"unknown space 'lenet6'; known: .*lenet5"),
+        (["--space", "none.toml"], r"none.toml: cannot read the space"),
+        (["--budget", "0"], r"--budget must be at least 1 trial, got 0"),
+        (["--budget", "-1"], r"--budget must be at least 1 trial, got -1"),
+        (["--budget", "many"], r"'--budget'"),
+        (["--acc-tradeoff", "-1"], r"--acc-tradeoff must be between 0 and 100 points, got -1"),
+        (["--sampler", "grid"], r"--sampler must be one of tpe, nsga2, gp, random, got grid"),
+        (["--pruners", "mag,magg"], r"unknown pruner 'magg'; known: mag, "),
+        (["--pruners", ""], r"unknown pruner ''; known: mag, "),
+        (["--pruners", "no_such_lab:score"], r"'no_such_lab:score': cannot import no_such_lab"),
+        (["--seed", "-1"], r"--seed must be between 0 and 4294967295, got -1"),
+        (["--device", "tpu"], r"--device must be one of auto, cpu, cuda, got tpu"),
+        (["--gpus-per-trial", "99"], r"--gpus-per-trial 99: this machine has \d+; ask for at most that"),
+        (["--max-concurrent", "0"], r"--max-concurrent must be at least 1, got 0"),
+        (["--cpus-per-trial", "0"], r"--cpus-per-trial must be above 0, got 0"),
+        (["--time-budget", "soon"], r"--time-budget must be a duration such as 90s, 15m or 1h30m, got 'soon'"),
+        (["--time-budget", "0"], r"--time-budget must be a duration such as 90s, 15m or 1h30m, got '0'"),
+        (["--resume", "none"], r"--resume .*none: no run was begun there \(run.json is missing\)"),
+        (["--colour", "red"], r"No such option: --colour"),
+        (["lenet5"], r"Got unexpected extra argument"),
+    ],
+)
+def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
+    assert re.match(said, re.sub(r"^\S*/(?=none.toml)|^Invalid value for ", "", refused("search", *flags)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[goal]", "[goal]\ncolour = 1", "unknown key 'goal.colour'; known: acc_tradeoff, budget"),
+        ("[space]", "[space]\nspeed = 1", "unknown key 'space.speed'; known: ratio, pruner"),
+        ("[task]", "[tusk]", "unknown key 'tusk'; known: task, space"),
+        ('"mag", "random"', '"mag", "magg"', "space.pruner: unknown pruner 'magg'; known: mag"),
+        ('"2" =', '"3" =', "space.ratio.'3' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
+        ('"2" =', '"conv*" =', "space.ratio.'conv*' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
+        ("low = 0.1", "low = 0.95", "space.ratio.'2': low 0.95 is above high 0.9; swap them"),
+        ("high = 0.9", "high = 1.0", "space.ratio.'2'.high: must be a number in [0, 1), got 1.0"),
+        ('"4" = 0.5', '"4" = -0.5', "space.ratio.'4': must be a number in [0, 1), got -0.5"),
+        ("budget = 2", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
+        ("budget = 2", 'budget = "two"', "goal.budget must be a whole number in [1, inf), got 'two'"),
+        ("budget = 2", "budget = ", "not valid TOML: "),
+        ("toys:mlp", "lenet6", "unknown model 'lenet6'; known: lenet5"),
+        ("toys:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
+        ("toys:mlp", "toys:mlq", "'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
+        ("toys:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; linear layers, convolutions"),
+        ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)': its factory failed (TypeError: "),
+        ("toys:images", "mnist", "model 'toys:mlp' fails on inputs of 'mnist', [2, 1, 28, 28] (RuntimeError: "),
+        ("toys:images", "mnits", "unknown data set 'mnits'; known: mnist"),
+        ("toys:images", "toys:mlp", "data 'toys:mlp' must return (train, validation, test)"),
+        (
+            '"toys:images"',
+            '"toys:images"\nweights = "none.safetensors"',
+            "none.safetensors: no such checkpoint",
+        ),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_bad_spaces(refused, files: Path, old: str, new: str, said: str, dry: bool) -> None:
+    assert SPACE.count(old) == 1
+    (files / "toy.toml").write_text(SPACE.replace(old, new))
+    told = refused("search", "--space", str(files / "toy.toml"), *(["--dry-run"] if dry else []))
+    assert told.removeprefix(f"{files / 'toy.toml'}: ").startswith(said)
+
+
+def test_a_space_that_is_no_text(refused, files: Path) -> None:
+    (files / "toy.toml").write_bytes(b"\xff\xfe\x00")
+    assert refused("search", "--space", str(files / "toy.toml")).startswith(f"{files / 'toy.toml'}: not a text file")
+
+
+def test_more_gpus_than_there_are(refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert refused("search", "--gpus-per-trial", "3") == "--gpus-per-trial 3: this machine has 2; ask for at most that"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert refused("search", "--device", "cuda").startswith("--device cuda: this machine has no GPU")
+
+
+def test_more_processors_than_there_are(refused, files: Path) -> None:
+    (files / "toy.toml").write_text(SPACE)
+    said = refused("search", "--space", str(files / "toy.toml"), "--cpus-per-trial", "9999")
+    assert said.startswith("--cpus-per-trial 9999: this machine has ")
+
+
+def test_a_run_directory_in_use(refused, files: Path) -> None:
+    (files / "notes.txt").write_text("mine")
+    said = refused("search", "--run-dir", str(files))
+    assert said == f"--run-dir {files} exists already; name another, or go on with --resume {files}"
+    assert [path.name for path in files.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--seed", "1"], "--seed"),
+        (["--space", "lenet5"], "--space"),
+        (["--run-dir", "x"], "--run-dir"),
+        (["--pruners", "mag"], "--pruners"),
+        (["--acc-tradeoff", "1"], "--acc-tradeoff"),
+        (["--sampler", "tpe", "--seed", "0"], "--sampler, --seed"),
+    ],
+)
+def test_what_cannot_change_on_resume(refused, files: Path, flags: list[str], named: str) -> None:
+    (files / "toy.toml").write_text(SPACE)
+    config.save_run(files / "run", *config.start_run(str(files / "toy.toml"), {}))
+    before = sorted(files.rglob("*"))
+    said = refused("search", "--resume", str(files / "run"), *flags)
+    assert said == f"--resume goes on with the search as it was begun; leave out {named}"
+    assert sorted(files.rglob("*")) == before
+
+
+def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "toy.toml").write_text(SPACE)
+    assert command("--space", files / "toy.toml", "--dry-run", "--budget", 9, name="search") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("toy: toys:mlp on toys:images, 9 trials, tradeoff 0.5 points\n")
+    assert "ratio/2" in told
+    assert "ratio/4 = 0.5" in told
+    assert not list(cwd.iterdir())
+
+
+# One model
+
+TOY = ("--model", "toys:mlp", "--data", "toys:images")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model", "lenet6"], "model 'lenet6' has no conf of its own"),
+        (["--model", "lenet6", "-l", "1", "-p", "0.5"], "unknown model 'lenet6'; known: lenet5"),
+        ([*TOY], "model 'toys:mlp' has no conf of its own; give --conf FILE, or --layer and --ratio"),
+        ([*TOY, "-l", "2"], "--layer and --ratio go in pairs, got 1 and 0"),
+        ([*TOY, "-p", "0.5"], "--layer and --ratio go in pairs, got 0 and 1"),
+        ([*TOY, "-l", "2", "-l", "4", "-p", "0.5"], "--layer and --ratio go in pairs, got 2 and 1"),
+        ([*TOY, "-l", "2", "-l", "2", "-p", "0.5", "-p", "0.6"], "--layer 2 is named 2 times"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--conf", "a.conf"], "--conf and --layer exclude each other"),
+        ([*TOY, "-l", "3", "-p", "0.5"], "--layer: layer 3 cannot be pruned; layers that can: 2, 4"),
+        ([*TOY, "-l", "2", "-p", "1"], "--ratio must be in [0, 1), got 1 for layer 2"),
+        ([*TOY, "-l", "2", "-p", "1.3"], "--ratio must be in [0, 1), got 1.3 for layer 2"),
+        ([*TOY, "-l", "2", "-p", "-0.1"], "--ratio must be in [0, 1), got -0.1 for layer 2"),
+        ([*TOY, "-l", "2", "-p", "nan"], "--ratio must be in [0, 1), got nan for layer 2"),
+        ([*TOY, "-l", "2", "-p", "half"], "Invalid value for "),
+        ([*TOY, "-l", "2", "-p", "0.5", "--pruner", "magg"], "--pruner: unknown pruner 'magg'; known: mag"),
+        (
+            [*TOY, "-l", "2", "-p", "0.5", "--schedule", "cubist"],
+            "unknown schedule 'cubist'; known: linear, cubic, geometric, one-shot",
+        ),
+        ([*TOY, "-l", "2", "-p", "0.5", "--iterations", "0"], "Invalid value for '--iterations'"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "2"], "--epochs without --retrain; add --retrain"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "0", "--retrain"], "--epochs must be above 0 with --retrain"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "-1", "--retrain"], "--epochs must be above 0 with --retrain"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "nan", "--retrain"], "--epochs must be above 0 with --retrain"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--checkpoint", "none.safetensors"], "none.safetensors: no such checkpoint"),
+        (["--data", "mnits"], "unknown data set 'mnits'; known: mnist"),
+    ],
+)
+def test_bad_flags_of_prune(refused, flags: list[str], said: str) -> None:
+    assert refused("prune", *flags).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("2,4\n0.5\n", ":2: 1 ratios for 2 layers; give one for each layer"),
+        ("2,4\n0.5,0.5\nmag\n", ":3: 1 pruners for 2 layers; give one for each layer"),
+        ("2,4,9\n0.5,0.5,0.5\n", ": layer 9 cannot be pruned; layers that can: 2, 4"),
+        ("2,3\n0.5,0.5\n", ": layer 3 cannot be pruned; layers that can: 2, 4"),
+        ("2,4\n0.5,half\n", ":2: ratio must be in [0, 1), got 'half', which is no number, for layer 4"),
+        ("2,4\n0.5,1.0\n", ":2: ratio must be in [0, 1), got 1.0 for layer 4"),
+        ("2,4\n-0.5,0.5\n", ":2: ratio must be in [0, 1), got -0.5 for layer 2"),
+        ("2,2\n0.5,0.5\n", ":1: layer 2 is named 2 times; name each layer once"),
+        ("", ":1: no layers here"),
+        ("2,4\n", ":2: no ratios here"),
+        ("2\n0.5\nmagg\n", ": unknown pruner 'magg'; known: mag"),
+        (b"\x7fELF\xff\xfe", ":1: not UTF-8 text"),
+        (None, ": cannot read it (No such file or directory); name a readable .conf file"),
+    ],
+)
+def test_bad_confs(refused, files: Path, content: str | bytes | None, said: str) -> None:
+    path = files / "a.conf"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert refused("prune", *TOY, "--conf", str(path)).startswith(f"{path}{said}")
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", b"\x00" * 100])
+def test_bad_checkpoints(refused, files: Path, content: bytes) -> None:
+    path = files / "a.safetensors"
+    path.write_bytes(content)
+    assert refused("test", str(path)).startswith(f"{path}: not a readable safetensors checkpoint")
+    said = refused("prune", *TOY, "-l", "2", "-p", "0.5", "--checkpoint", str(path))
+    assert said.startswith(f"{path}: not a readable safetensors checkpoint")
+
+
+# The rest
+
+
+def test_bad_commands(refused) -> None:
+    assert refused("prume").startswith("No such command 'prume'")
+    assert refused("report", "none").endswith(
+        "summary.json: not there; name the directory of a search that has finished"
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("search", "--help"), ("prune", "--help")])
+def test_help(cwd: Path, command, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    assert command(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert "Usage" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (main.UserError("a.toml: wrong\nthere"), 2, "a.toml: wrong there"),
+        (main.HeldError("run: another process works there"), 75, "run: another process works there"),
+        (RuntimeError("no\nroom"), 1, "RuntimeError: no room; files written before are kept; "),
+    ],
+)
+def test_exit_codes(
+    cwd: Path,
+    command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(config, "start_run", fail)
+    assert command("search") == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"tune-prune: {said}")
+
+
+def test_interrupted(cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config, "start_run", interrupt)
+    assert command("search") == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_traceback_is_there_for_who_asks(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(config, "start_run", fail)
+    monkeypatch.setenv("TUNE_PRUNE_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["tune-prune", "search"])
+    with pytest.raises(RuntimeError, match="no room"):
+        main.main()
+
+
+def test_train_takes_every_flag_as_what_it_is_called(
+    cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = []
+    original = train.train
+
+    def noting(name: str, data: Data, recipe: Recipe, *rest: Any, **more: Any) -> list[train.Epoch]:
+        recipes.append(recipe)
+        return original(name, data, recipe, *rest, **more)
+
+    monkeypatch.setattr(train, "train", noting)
+    flags = ["--model", "toys:mlp", "--data", "toys:images", "--epochs", "20", "--batch-size", "24"]
+    assert command("train", *flags, "--lr", "0.1", "--momentum", "0.8", "--weight-decay", "0.001") == 0
+    assert recipes == [Recipe(200, 0.1, momentum=0.8, weight_decay=0.001, batch_size=24, warmup=0.05)]
+    error = re.search(r"validation error ([\d.]+) %\n$", capsys.readouterr().out)
+    assert error is not None
+    assert float(error[1]) < 40  # of four classes: it learns

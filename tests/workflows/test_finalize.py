@@ -1,0 +1,220 @@
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from toys import images
+
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.results import conf, records
+from tune_prune.results.confidence import Confirmation, wilson_interval
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.run_info import RunInfo
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
+from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.finalize import Ending, write_results
+
+FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
+
+
+@pytest.fixture
+def task(toy_task: Task) -> Task:
+    return toy_task
+
+
+@pytest.fixture
+def info(task: Task) -> RunInfo:
+    return RunInfo(
+        space="toy",
+        model="toys:mlp",
+        data="toys:images",
+        seed=1,
+        budget=4,
+        concurrency=1,
+        device="cpu",
+        sampler="tpe",
+        acc_tradeoff=50.0,
+        dense_val_error=task.dense.error,
+        shapes={"2": (16, 64), "4": (4, 16)},
+        command="tune-prune search",
+        versions={"torch": "2"},
+    )
+
+
+@pytest.fixture
+def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRecord]:
+    """Prunes layer 2, as a trial would, and leaves the trial's record and its checkpoint in the run directory."""
+
+    def write(trial: int, ratio: float, error: float | None = None, state: str = "complete") -> TrialRecord:
+        model = task.dense_model(torch.device("cpu"))
+        mask = masks.dense_masks(model)
+        mask["2"] = masks.shrink(mask["2"], masks.prunable(model)["2"].abs(), ratio)
+        masks.apply(model, mask)
+        reached, found = masks.compression(mask), evaluate(model, task.validation)
+        error = found.error if error is None else error
+        path = f"rounds/{trial}-1.safetensors"
+        checkpoint.write(tmp_path / path, "toys:mlp", model, mask)
+        feasible = error <= info.limit
+        ratios = {"2": ratio}
+        point = PointRecord(1, reached, masks.factor(reached), error, found.loss, feasible, 0.5, ratios, path)
+        record = TrialRecord(trial, state, {"ratio/2": ratio}, {"2": "mag"}, [point], cpu_seconds=2.0)
+        records.write(tmp_path, record)
+        return record
+
+    return write
+
+
+class TestImages:
+    """The test images, and how often they were read."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def load(self) -> Split:
+        self.read += 1
+        return images().load_test()
+
+
+def told(
+    run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ending: Ending | None = None
+) -> tuple[int, str]:
+    """The exit code, and what is on the screen."""
+    shown = io.StringIO()
+    screen = SearchConsole(Console(file=shown, width=140))
+    code = write_results(run_dir, task, info, (test or TestImages()).load, screen, ending or Ending("", 10.0, 4.0))
+    return code, shown.getvalue()
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    for trial, ratio in enumerate((0.2, 0.5, 0.8)):
+        measured(trial, ratio, error=60.0 + trial)  # so that all three are on the front
+    test = TestImages()
+    code, shown = told(tmp_path, task, info, test)
+    assert (code, test.read) == (0, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "trials.csv", "results", "rounds"])
+    summary, split = summary_of(tmp_path), images().load_test()
+    assert [member["id"] for member in summary["front"]] == ["001", "002", "003"]
+    for member in summary["front"]:
+        model, mask = checkpoint.restore(checkpoint.read(tmp_path / member["checkpoint"]), "x")
+        error = evaluate(model, split).error
+        assert (masks.compression(mask), error) == (member["compression"], member["test_error"])
+        low_high = wilson_interval(round(error * len(split.labels) / 100), len(split.labels))
+        assert (member["test_error_low"], member["test_error_high"]) == low_high
+        noted = conf.read(tmp_path / member["conf"]).notes
+        assert (noted["compression"], noted["test_error"]) == (member["compression"], error)
+        assert f"{error:.2f} %" in shown
+    dense = evaluate(task.dense_model(torch.device("cpu")), split).error
+    assert summary["dense"] == {"val_error": info.dense_val_error, "test_error": dense}
+    assert summary["cpu_seconds"] == 4 + 3 * 2
+    assert (tmp_path / "best.conf").read_bytes() == (tmp_path / "confs/003.conf").read_bytes()
+    assert list(pd.read_csv(tmp_path / "pareto.csv")["test_error"]) == [m["test_error"] for m in summary["front"]]
+    assert "most compressed: 4.0x at 62.00 % validation error" in shown
+
+
+def test_refitted_weights_take_the_place_of_those_that_were_chosen(
+    tmp_path: Path, task: Task, info: RunInfo, measured
+) -> None:
+    for trial, ratio in enumerate((0.2, 0.5)):
+        measured(trial, ratio, error=60.0 + trial)
+    model, mask = checkpoint.restore(checkpoint.read(tmp_path / "rounds/1-1.safetensors"), "x")
+    with torch.no_grad():
+        masks.prunable(model)["2"].mul_(2)
+    checkpoint.write(tmp_path / "refits/1-1.safetensors", "toys:mlp", model, mask)
+    again = {"001": Confirmation((60.0, 61.0), info.limit)}
+    ending = Ending("", 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
+    code, shown = told(tmp_path, task, info, ending=ending)
+    assert code == 0
+    first, second = summary_of(tmp_path)["front"]
+    assert (first["refit"], second["refit"]) == (False, True)
+    assert (first["confirm_mean"], second["confirm_mean"]) == (60.5, None)
+    assert second["test_error"] == evaluate(model, images().load_test()).error
+    written = (tmp_path / "checkpoints/002.safetensors").read_bytes()
+    assert written == (tmp_path / "refits/1-1.safetensors").read_bytes()
+    assert conf.read(tmp_path / "confs/002.conf").notes["refit_test_error"] == second["test_error"]
+    assert "tested after a refit" in shown
+    assert "60.50 ± 0.71 %, holds" in shown
+    page = (tmp_path / "report.html").read_text()
+    assert "60.50 %, 63.66 % holds" in page
+    assert "refitted on training and validation images together" in page
+
+
+def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    strict = replace(info, acc_tradeoff=0.5)
+    for trial, error in enumerate((task.dense.error + 3, task.dense.error + 2)):
+        record = measured(trial, 0.5, error)
+        records.write(tmp_path, replace(record, points=[replace(record.last, feasible=False)]))
+    code, shown = told(tmp_path, task, strict)
+    assert code == 3
+    summary = summary_of(tmp_path)
+    assert (summary["front"], summary["best"], summary["smallest_tradeoff"]) == ([], None, 2.0)
+    assert summary["dense"]["test_error"] is not None
+    assert conf.read(tmp_path / "best.conf").notes["trial"] == 1
+    assert "no point keeps the tradeoff of 0.5 points" in shown
+    assert "would keep one of 2\n" in shown
+    hardest = summary["hardest_layer"]
+    assert (hardest["layer"], hardest["ratio"]) == ("2", 0.5)  # the one that is pruned
+    alone = f"pruned alone by 0.5, and not retrained, it makes {hardest['val_error']:.2f} %"
+    assert f"layer 2 stands most in the way: {alone}" in shown
+    assert {path.name for path in tmp_path.iterdir()} >= {*FILES, "trials.csv"} - {"confs", "checkpoints"}
+
+
+@pytest.mark.parametrize("ended", ["", "time budget", "interrupted"])
+def test_nothing_was_measured(tmp_path: Path, task: Task, info: RunInfo, ended: str) -> None:
+    assert told(tmp_path, task, info, ending=Ending(ended, 10.0, 4.0))[0] == 3
+    assert summary_of(tmp_path)["points"] == 0
+
+
+def test_an_interruption_leaves_the_test_images_unread(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    test = TestImages()
+    told(tmp_path, task, info, test, ending=Ending("interrupted", 10.0, 4.0))
+    assert test.read == 0
+    summary = summary_of(tmp_path)
+    assert [member["test_error"] for member in summary["front"]] == [None]
+    assert summary["dense"]["test_error"] is None
+    assert (tmp_path / "report.html").is_file()
+    assert told(tmp_path, task, info, test)[0] == 0  # resumed, and done
+    assert test.read == 1
+    assert summary_of(tmp_path)["front"][0]["test_error"] is not None
+
+
+def test_trials_that_were_running_count_as_stopped(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    measured(1, 0.8, state="running")
+    before = records.record_path(tmp_path, 1).read_bytes()
+    told(tmp_path, task, info, ending=Ending("time budget", 10.0, 4.0))
+    assert records.record_path(tmp_path, 1).read_bytes() == before
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert list(table["state"]) == ["complete", "stopped"]
+    assert table["reason"][1] == "time budget"
+    assert summary_of(tmp_path)["trials"] == {"completed": 1, "stopped": 1, "failed": 0, "infeasible": 0}
+
+
+def test_a_checkpoint_of_another_compression(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    record, other = measured(0, 0.5, error=60.0), measured(1, 0.8, error=61.0)
+    (tmp_path / str(record.last.checkpoint)).write_bytes((tmp_path / str(other.last.checkpoint)).read_bytes())
+    with pytest.raises(RuntimeError, match=r"0-1\.safetensors: holds another compression than its trial measured"):
+        told(tmp_path, task, info)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.5)
+    for seconds in (10, 20, 30):
+        told(tmp_path, task, info)
+        assert summary_of(tmp_path)["wall_seconds"] == seconds

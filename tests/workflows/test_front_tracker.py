@@ -1,0 +1,34 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import ended
+
+from tune_prune.results import pareto
+from tune_prune.results.front import find_front
+from tune_prune.workflows.progress import FrontTracker
+
+LIMIT = 2.0
+
+points = st.tuples(st.sampled_from([0.5, 0.9]) | st.floats(0, 0.99), st.sampled_from([0.5, 1.5, 2.5]) | st.floats(0, 9))
+trials = st.lists(
+    st.tuples(st.lists(points, max_size=3), st.sampled_from(["complete", "stopped", "failed"])), max_size=12
+)
+
+
+@given(trials)
+def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple[float, float]], str]]) -> None:
+    standing, records = FrontTracker(LIMIT), []
+    for number, (rounds, state) in enumerate(measured):
+        records.append(ended(number, *rounds, state=state, limit=LIMIT))
+        standing.add(records[-1])
+        members = [(member.point.compression, member.point.val_error) for member in find_front(records)]
+        assert standing.front == members
+        assert standing.best == (members[-1] if members else None)
+        assert standing.hypervolume == pareto.hypervolume(members, LIMIT)
+    assert standing.ended == len(records)
+    assert standing.count("stopped") == [state for _, state in measured].count("stopped")
+
+
+def test_a_limit_of_zero_leaves_no_room() -> None:
+    standing = FrontTracker(0.0)
+    standing.add(ended(0, (0.5, 0.0), limit=0.0))
+    assert standing.hypervolume == 0

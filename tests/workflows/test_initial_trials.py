@@ -1,0 +1,127 @@
+import itertools
+import math
+import random
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from toys import images, mlp, seeded, task_of
+
+from tune_prune.hpo.groups import LossCurve
+from tune_prune.hpo.parameters import Choice, Range
+from tune_prune.pruning.masks import prunable
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
+from tune_prune.workflows import initial_trials
+from tune_prune.workflows.initial_trials import compression_levels, measure_curves, space_factors
+
+# Curves
+
+
+@given(st.floats(1e-5, 1e-2), st.floats(0.6, 5.0))
+def test_a_power_law_is_found_again(scale: float, power: float) -> None:
+    keeps = [1 - ratio for ratio in initial_trials.GRID]
+    found = initial_trials._fit([(keep, scale * keep**-power) for keep in keeps])
+    inside = [keep for keep in keeps if initial_trials.RISES[0] < scale * keep**-power < initial_trials.RISES[1]]
+    if len(inside) > 1:
+        assert found == (pytest.approx(scale, rel=1e-6), pytest.approx(power, rel=1e-6))
+
+
+@pytest.mark.parametrize("rises", [[0.0, -0.001, 0.0], [2.0, 2.3, 2.3], [0.0, 0.5, 2.0], [0.5, 0.4, 0.3]])
+def test_whatever_was_measured_makes_a_curve_that_falls(rises: list[float]) -> None:
+    scale, power = initial_trials._fit(list(zip((0.5, 0.1, 0.01), rises, strict=True)))
+    assert scale > 0
+    assert initial_trials.POWERS[0] <= power <= initial_trials.POWERS[1]
+
+
+def test_measured_on_a_trained_network() -> None:
+    model = mlp()
+    fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
+    task = task_of(model, "toys:mlp")
+    found = measure_curves(task, {"2": Range(0.1, 0.9), "4": Choice((0.3, 0.5))}, "mag", torch.device("cpu"))
+    assert {label: curve.weights for label, curve in found.items()} == {
+        label: weight.numel() for label, weight in prunable(model).items()
+    }
+    assert (found["2"].low, found["2"].high) == (pytest.approx(0.1), 0.9)
+    assert (found["4"].low, found["4"].high) == (0.5, 0.7)
+    assert measure_curves(task, {"2": 0.25}, "mag", torch.device("cpu"))["2"].low == 0.75
+    assert all(torch.equal(value, task.weights[key]) for key, value in model.state_dict().items())
+
+
+# Levels
+
+curves = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.builds(
+        LossCurve,
+        weights=st.integers(10, 10**6),
+        scale=st.floats(1e-6, 1e-1),
+        power=st.floats(0.5, 6),
+        low=st.floats(0.001, 0.2),
+        high=st.floats(0.2, 1.0),
+    ),
+    min_size=1,
+)
+
+
+def rise(curve: LossCurve, ratio: float) -> float:
+    return curve.scale * (1 - ratio) ** -curve.power
+
+
+@given(curves, st.integers(0, 1000))
+@example({"a": LossCurve(weights=10, scale=0.0625, power=6.0, low=0.002, high=1.0)}, 1)  # a price of e^41
+def test_levels_climb_within_their_bounds(found: dict[str, LossCurve], others: int) -> None:
+    factors = space_factors(6, 2, 200)
+    total = others + sum(curve.weights for curve in found.values())
+    before = dict.fromkeys(found, -1.0)
+    for ratios in compression_levels(found, others, factors):
+        kept = others
+        for label, curve in found.items():
+            assert 1 - curve.high - 1e-9 <= ratios[label] <= 1 - curve.low + 1e-9
+            assert ratios[label] >= before[label]
+            kept += curve.weights * (1 - ratios[label])
+        bounded = all(
+            ratios[label] > 1 - c.low - 1e-9 or ratios[label] < 1 - c.high + 1e-9 for label, c in found.items()
+        )
+        assert bounded or min(abs(total / kept / factor - 1) for factor in factors) < 1e-6
+        before = ratios
+
+
+@given(curves, st.floats(2, 100), st.integers(0, 2**32))
+def test_no_other_ratios_that_keep_as_few_weights_cost_less(
+    found: dict[str, LossCurve], factor: float, seed: int
+) -> None:
+    draw = random.Random(seed)
+    for ratios in compression_levels(found, 0, [factor]):
+        cost = sum(rise(curve, ratios[label]) for label, curve in found.items())
+        for _ in range(20):
+            # as many weights, some of them in another layer
+            giver, taker = found[one := draw.choice(list(found))], found[other := draw.choice(list(found))]
+            room = min((1 - ratios[one] - giver.low) * giver.weights, (taker.high - 1 + ratios[other]) * taker.weights)
+            moved = dict(ratios)
+            weights = draw.random() * max(room, 0.0)
+            moved[one] += weights / giver.weights
+            moved[other] -= weights / taker.weights
+            assert sum(rise(curve, moved[label]) for label, curve in found.items()) >= cost * (1 - 1e-6)
+
+
+def test_a_layer_that_bears_more_is_pruned_more() -> None:
+    found = {"a": LossCurve(1000, 1e-4, 2.0, 0.001, 1.0), "b": LossCurve(1000, 1e-2, 2.0, 0.001, 1.0)}
+    (ratios,) = compression_levels(found, 0, [10])
+    assert ratios["a"] > ratios["b"]
+
+
+def test_spaced() -> None:
+    assert space_factors(1, 3, 100) == [3]
+    assert [round(factor, 9) for factor in space_factors(3, 1, 100)] == [1, 10, 100]
+    found = space_factors(5, 2, 32)
+    assert all(math.isclose(b / a, 2) for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "layers", "images"),
+    [(100 * 600 * 128, 5, 1000), (4 * 20 * 128, 22, 0), (100 * 100 * 128, 54, 547), (1e12, 1000, 1000)],
+)
+def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
+    assert initial_trials.count_images(trained_on, layers) == images

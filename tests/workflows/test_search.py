@@ -1,0 +1,444 @@
+"""The search without Ray: its trials run here, one after the other. With Ray: test_launch.py."""
+
+import io
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from rich.console import Console
+from searches import SPACE, Trials, points, quiet, results, resumed, searched, summary_of, without_ray
+from toys import ended, fault, images, mlp, seeded
+
+from tune_prune.common.errors import HeldError
+from tune_prune.hpo import budget, checkpoint_store, config
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.statistics import CachedStatistics
+from tune_prune.results import conf, records
+from tune_prune.results.records import TrialRecord
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.task import Task
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
+from tune_prune.workflows import confirm, finalize, preparation, progress, search
+from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.replay import replay
+
+
+@pytest.fixture
+def trials() -> Iterator[Trials]:
+    with without_ray() as made:
+        yield made
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.toml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished search, not to be touched."""
+    toml = tmp_path_factory.mktemp("original") / "toy.toml"
+    toml.write_text(SPACE)
+    with without_ray() as trials:
+        code, run_dir = searched(toml, max_concurrent=1)
+        assert (code, trials.started) == (0, 8)
+    return run_dir
+
+
+@pytest.fixture
+def finished(original: Path, tmp_path: Path) -> Path:
+    """The directory of a finished search."""
+    return Path(shutil.copytree(original, tmp_path / "finished"))
+
+
+# From beginning to end
+
+
+def test_a_search(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} - {".lock"} == {
+        *("run.json", "space.toml", "study.db", "results", "rounds", "points.csv", "trials.csv", "pareto.csv"),
+        *("summary.json", "confs", "best.conf", "checkpoints", "pareto.png", "report.html"),
+    }
+    table, summary = pd.read_csv(finished / "trials.csv"), summary_of(finished)
+    assert list(table["trial"]) == list(range(8))
+    assert summary["trials"] == {"completed": 8, "stopped": 0, "failed": 0, "infeasible": 0}
+    assert (table["kind"] == "finish").sum() == 2
+    assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the guess
+    for member in summary["front"]:
+        _, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
+        assert masks.compression(mask) == member["compression"]
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{finished / 'study.db'}")
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+
+
+def test_only_wanted_rounds_stay(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_store, "MIN_KEPT", 0)
+    _, finished = searched(toml)
+    known = [records.read(path) for path in (finished / "results").iterdir()]
+    written = {point.checkpoint for record in known for point in record.points if point.checkpoint}
+    left = {f"rounds/{path.name}" for path in (finished / "rounds").iterdir()}
+    assert left < written
+
+
+def test_the_same_seed_finds_the_same(toml: Path, finished: Path, trials: Trials) -> None:
+    assert points(searched(toml, "again")[1]).equals(points(finished))
+    assert not points(searched(toml, "other", seed=1)[1]).equals(points(finished))
+
+
+def test_a_task_that_is_wrong_leaves_nothing_behind(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("toys:images", "toys:mlp"))
+    assert "must return (train, validation, test)" in fault(lambda: searched(toml))
+    assert list(toml.parent.iterdir()) == [toml]
+
+
+# Going on
+
+
+def test_a_finished_run_runs_nothing(finished: Path, trials: Trials) -> None:
+    before, summary = results(finished), summary_of(finished)
+    (finished / "report.html").unlink()
+    assert (resumed(finished), trials.started) == (0, 0)
+    assert results(finished) == before
+    assert (finished / "report.html").is_file()
+    assert summary_of(finished)["front"] == summary["front"]
+
+
+def test_a_larger_budget_runs_the_rest(finished: Path, trials: Trials) -> None:
+    before = results(finished)
+    assert (resumed(finished, budget=10), trials.started) == (0, 2)
+    after = results(finished)
+    assert {name: after[name] for name in before} == before
+    assert summary_of(finished)["trials"]["completed"] == 10
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("done", [1, 5])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    toml: Path, finished: Path, trials: Trials, number: signal.Signals, code: int, done: int
+) -> None:
+    trials.after = lambda count: os.kill(os.getpid(), number) if count == done else None
+    assert searched(toml)[0] == code
+    run_dir = toml.parent / "run"
+    summary, before = summary_of(run_dir), results(run_dir)
+    assert summary["trials"]["completed"] == done
+    assert summary["dense"]["test_error"] is None  # the front is not the final one
+    trials.after = lambda count: None
+    assert resumed(run_dir) == 0
+    assert {name: results(run_dir)[name] for name in before} == before
+    assert points(run_dir).equals(points(finished))
+    assert summary_of(run_dir)["front"] == summary_of(finished)["front"]
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finished: Path, trials: Trials) -> None:
+    def killed(count: int) -> None:
+        if count == 5:
+            raise SystemExit
+
+    trials.after = killed
+    with pytest.raises(SystemExit):
+        searched(toml)
+    run_dir = toml.parent / "run"
+    assert not (run_dir / "summary.json").exists()
+    trials.after = lambda count: None
+    assert resumed(run_dir) == 0
+    assert points(run_dir).equals(points(finished))
+
+
+def test_guesses_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE + "[[guess]]\nratio = 0.3\n[[guess]]\nratio = 0.4\n")
+    trials.after = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None
+    assert searched(toml)[0] == 130
+    trials.after = lambda count: None
+    assert resumed(toml.parent / "run") == 0
+    table = pd.read_csv(toml.parent / "run" / "trials.csv")
+    guessed = table["ratio/4"][table["kind"] == "explore"]
+    assert list(guessed[:3]) == [0.5, 0.3, 0.4]
+    assert not guessed[3:].isin([0.3, 0.4]).any()
+
+
+def test_a_time_that_holds_no_round(toml: Path, trials: Trials) -> None:
+    said = fault(lambda: searched(toml, time_budget=0.5))
+    assert re.fullmatch(
+        r"--time-budget 0.5s is too short: a round takes 0.\d s here, and all that comes before and after it \d+ s; "
+        r"give at least \d+s",
+        said,
+    )
+    assert not (toml.parent / "run").exists()
+
+
+@pytest.fixture
+def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, which does not start here, takes no time, nor do files."""
+    for module, name in ((search, "RAY_START"), (search, "FILES"), (progress, "FILES")):
+        monkeypatch.setattr(module, name, 0.0)
+
+
+@pytest.mark.usefixtures("no_start")
+def test_time_alone_ends_it(toml: Path, trials: Trials) -> None:
+    assert searched(toml, time_budget=2.0)[0] == 0
+    run_dir = toml.parent / "run"
+    summary = summary_of(run_dir)
+    assert summary["budget"] is None
+    assert summary["trials"]["completed"] + summary["trials"]["stopped"] == trials.started > 0
+    assert resumed(run_dir, budget=trials.started + 2) == 0
+    assert summary_of(run_dir)["trials"]["completed"] >= summary["trials"]["completed"]
+    assert len(results(run_dir)) == trials.started
+
+
+@pytest.mark.usefixtures("no_start")
+def test_time_is_up_before_the_budget(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials.after = lambda count: monkeypatch.setattr(progress, "FILES", 1e9) if count == 3 else None
+    searched(toml, budget=8, time_budget=30.0)
+    assert trials.started == 4  # the third is taken up, and its time is found to be up, when the fourth begins
+    assert resumed(toml.parent / "run") == 0
+    assert summary_of(toml.parent / "run")["trials"]["completed"] == 8
+
+
+def test_nothing_to_search(toml: Path, trials: Trials) -> None:
+    fixed = SPACE.replace('["mag", "taylor1"]', '"mag"').replace("{low = 0.1, high = 0.95}", "0.5")
+    toml.write_text(fixed.replace("{low = 0.0, high = 0.5}", "0.5"))
+    said = fault(lambda: searched(toml))
+    assert said.startswith(
+        f"{toml}: every ratio and every other parameter is fixed, so that there is nothing to search"
+    )
+    assert not (toml.parent / "run").exists()
+
+
+def test_fixed_ratios_are_searched_over_the_rest(toml: Path, trials: Trials) -> None:
+    fixed = SPACE.replace("{low = 0.1, high = 0.95}", "0.5").replace("{low = 0.0, high = 0.5}", "0.5")
+    toml.write_text(fixed.replace("lr = 0.05\n[space.ratio]", "lr = {low = 0.01, high = 0.1}\n[space.ratio]"))
+    assert searched(toml)[0] in (0, 3)
+    table = pd.read_csv(toml.parent / "run" / "trials.csv")
+    assert set(table["ratio/2"]) == {0.5}
+    assert table["lr"].nunique() > 4
+
+
+@contextmanager
+def here(
+    task: Task, settings: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool]
+) -> Iterator[Any]:
+    """What Ray's workers do, done here."""
+
+    def each(work: Any, jobs: Any) -> Iterator[tuple[Any, Any]]:
+        for job in jobs:
+            if not stopped():
+                yield job, work(task, job, torch.device("cpu"), known)
+
+    yield each
+
+
+def test_the_front_confirmed_and_refitted(finished: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finalize, "worker_pool", here)
+    before = summary_of(finished)["front"]
+    assert resumed(finished, confirm=3, refit=True) == 0
+    assert trials.started == 0
+    front = summary_of(finished)["front"]
+    assert [member["val_error"] for member in front] == [member["val_error"] for member in before]
+    assert all(member["refit"] and member["confirm_mean"] is not None for member in front)
+    assert len(list((finished / "confirm").iterdir())) == 3 * len(front)
+    for member in front:
+        model, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
+        assert masks.compression(mask) == member["compression"]
+        assert evaluate(model, images().load_test()).error == member["test_error"]
+    times = {path: path.stat().st_mtime_ns for kind in ("confirm", "refits") for path in (finished / kind).iterdir()}
+    assert resumed(finished, confirm=3, refit=True) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is measured twice
+
+
+def test_an_interruption_while_the_front_is_confirmed(
+    finished: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finalize, "worker_pool", here)
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return confirm.confirm_front(*given, **more)
+
+    monkeypatch.setattr(finalize, "confirm_front", interrupted)
+    assert resumed(finished, confirm=2, refit=True) == 130
+    assert not (finished / "confirm").exists()
+    assert all(member["test_error"] is None for member in summary_of(finished)["front"])
+
+
+def test_another_space_is_refused(finished: Path, trials: Trials) -> None:
+    (finished / "space.toml").write_text(SPACE.replace("0.95", "0.96"))
+    before = results(finished)
+    assert "was begun for another model, data, space or goal" in fault(lambda: resumed(finished))
+    assert (results(finished), trials.started) == (before, 0)
+
+
+def test_a_held_directory(finished: Path, trials: Trials) -> None:
+    with FileLock(finished / ".lock"), pytest.raises(HeldError, match="another process works there"):
+        resumed(finished)
+    assert resumed(finished) == 0
+
+
+# Nothing is feasible
+
+
+def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
+    model, weights = mlp(), toml.parent / "dense.safetensors"
+    fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
+    checkpoint.write(weights, "toys:mlp", model, {})
+    hard = SPACE.replace("low = 0.1", "low = 0.94").replace("final_steps = 10", "").replace("share = 0.25", "share = 0")
+    toml.write_text(hard.replace("steps = 2\n", "").replace("[task]", f"[task]\nweights = '{weights}'"))
+    code, run_dir = searched(toml, acc_tradeoff=0.0)
+    summary = summary_of(run_dir)
+    assert (code, trials.started, summary["front"]) == (3, 8, [])
+    assert summary["dense"]["val_error"] == evaluate(model, images().validation).error
+    nearest = min(point["val_error"] for _, point in pd.read_csv(run_dir / "points.csv").iterrows())
+    assert summary["smallest_tradeoff"] == pytest.approx(nearest - summary["dense"]["val_error"])
+    assert (run_dir / "best.conf").is_file()
+
+
+def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("lr = 0.05\n[space.ratio]", "lr = 1e30\n[space.ratio]"))
+    code, run_dir = searched(toml, max_failures=1.0)
+    assert code == (0 if summary_of(run_dir)["front"] else 3)
+    assert summary_of(run_dir)["trials"]["failed"] == 8
+    assert all("DivergedError" in reason for reason in pd.read_csv(run_dir / "trials.csv")["reason"])
+
+
+def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("lr = 0.05\n[space.ratio]", "lr = 1e30\n[space.ratio]"))
+    said = "6 of 6 trials failed, more than --max-failures 0.5; the last: DivergedError: the training loss became nan"
+    with pytest.raises(RuntimeError, match=said):
+        searched(toml)
+    assert summary_of(toml.parent / "run")["trials"]["failed"] == 6
+    assert resumed(toml.parent / "run", max_failures=1.0) in (0, 3)
+    assert summary_of(toml.parent / "run")["trials"]["failed"] == 8
+
+
+# Pieces
+
+
+def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
+    settings, space, _ = config.start_run(str(toml), {})
+    info = preparation.prepare(settings, space, print).info
+
+    def of(space: Space = space, **changed: Any) -> str:
+        return preparation.fingerprint(space, replace(info, **changed))
+
+    assert of() == of(budget=99, concurrency=7, command="x", device="cuda")
+    others = [
+        of(seed=9),
+        of(sampler="random"),
+        of(acc_tradeoff=1.0),
+        of(dense_val_error=1.0),
+        of(replace(space, finish=replace(space.finish, share=0.1))),
+        of(space.with_pruners(["mag"])),
+        of(replace(space, ratios=[("2", 0.5)])),
+    ]
+    assert len({of(), *others}) == 8
+
+
+def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, space, _ = config.start_run(str(toml), {})
+    info = preparation.prepare(settings, space, print).info
+    now = 100.0
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now)
+    shown: list[Any] = []
+    screen = quiet()
+    monkeypatch.setattr(screen, "update", shown.append)
+    spent = Budget(8, began=90.0)
+    shower = progress.Progress(info, screen, spent, evaluation=2.0)
+
+    class Known:
+        running = frozenset({2})
+        records: dict[int, TrialRecord] = {}  # noqa: RUF012
+
+    shower.update(Known)  # type: ignore[arg-type]
+    assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
+    Known.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
+    now = 120.0
+    shower.update(Known)  # type: ignore[arg-type]
+    last = shown[-1]
+    assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
+    assert last.best_factor == pytest.approx(10)
+    assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
+    assert last.share == 0.25
+    assert spent.reserve == progress.FILES + 3 * 2.0  # two members are tested at the end, and the dense model
+    assert 0 < last.hypervolume < 1
+
+
+def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:
+    goal = "acc_tradeoff = 5\nat_most = {macs = 0.4, bytes = 3000}\nobjectives = ['macs']"
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", goal))
+    code, run_dir = searched(toml)
+    assert code == 0
+    table, summary = points(run_dir), summary_of(run_dir)
+    kept = (table["macs"] <= 0.4) & (table["bytes"] <= 3000)
+    assert 0 < kept.sum() < len(table)
+    assert (table["feasible"] == (kept & (table["val_error"] <= summary["limit"]))).all()
+    assert all(member["macs"] <= 0.4 and member["bytes"] <= 3000 for member in summary["front"])
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{run_dir / 'study.db'}")
+    assert study.metric_names == ["log10_factor", "val_error", "macs"]
+    assert resumed(run_dir, budget=9) == 0
+
+
+def test_latency_is_measured_where_it_is_asked_for(trials: Trials, toml: Path) -> None:
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", 'acc_tradeoff = 5\nobjectives = ["latency"]'))
+    assert searched(toml, budget=3)[0] == 0
+    assert (points(toml.parent / "run")["latency"] > 0).all()
+    assert all(member["latency"] > 0 for member in summary_of(toml.parent / "run")["front"])
+
+
+def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) -> None:
+    text = SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {latency = 0.5}")
+    toml.write_text(text.replace("toys:mlp", "toys:Deciding").replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'))
+    said = fault(lambda: searched(toml, budget=3))
+    assert said.startswith(f"{toml}: latency cannot be measured of toys:Deciding: the model cannot be traced, in ")
+    assert not (toml.parent / "run").exists()
+
+
+def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
+    settings, space, text = config.start_run(str(toml), {"budget": 2})
+    said = io.StringIO()
+    assert search.search(settings, space, toml.parent / "run", SearchConsole(Console(file=said, width=200)), text) == 3
+    assert "no point keeps macs of 0.0001 at most; the nearest has macs of 0." in said.getvalue()
+    assert summary_of(toml.parent / "run")["smallest_tradeoff"] is None
+
+
+RATIOS = '"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}'
+KINDS = {
+    "each layer by itself": SPACE,
+    "global": SPACE.replace("[space]", '[space]\nmode = "global"').replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'),
+    "erk": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "erk"}'),
+    "sensitivity": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "sensitivity"}'),
+    "of several granularities": SPACE.replace("[space]", '[space]\ngranularity = ["weight", "filter", "2:4"]'),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml: Path, kind: str) -> None:
+    toml.write_text(KINDS[kind].replace("ratio = 0.5", "ratio = 0.5\nrounds = 2"))
+    code, run_dir = searched(toml)
+    assert code == 0
+    assert resumed(run_dir, budget=9) == 0  # what the study was begun with is what it goes on with
+    assert trials.started == 9
+    confs = sorted((run_dir / "confs").glob("*.conf"))
+    finished = 0
+    for path in confs:
+        found = conf.read(path)
+        compared = replay(found, torch.device("cpu"), str(path))
+        assert [each.line() for each in compared if not each.same] == []
+        finished += "parent" in found.notes
+    assert finished, "no finished trial on the front, so its replay was not tried"

@@ -1,0 +1,141 @@
+import copy
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import fault, mlp
+
+from tune_prune.pruning import checkpoint
+from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.splits import Data, Split
+from tune_prune.training.loop import steps_per_epoch
+from tune_prune.training.optim import Recipe
+from tune_prune.workflows import train
+from tune_prune.workflows.train import Epoch
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy data
+
+
+def test_the_checkpoint_reproduces_the_lowest_error(toy_data: Data, tmp_path: Path) -> None:
+    out = tmp_path / "mlp.safetensors"
+    told: list[Epoch] = []
+    history = train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=told.append)
+    read = checkpoint.read(out)
+    model, _ = checkpoint.restore(read, str(out))
+    error, loss = evaluate(model, toy_data.validation)
+    assert (error, loss) == min((e.val_error, e.val_loss) for e in history)
+    assert (read.notes["val_error"], read.notes["val_loss"], read.notes["seed"]) == (error, loss, 1)
+    assert read.notes["recipe"]["lr"] == 0.1
+    assert told == history
+    assert [e.epoch for e in history] == [1, 2, 3, 4, 5]
+    assert history[-1].train_loss < history[0].train_loss
+
+
+@pytest.mark.parametrize(
+    ("measured", "best"),
+    [
+        ([(5, 1), (3, 1), (4, 1), (4, 1), (9, 1)], 2),
+        ([(5, 1), (3, 0.2), (3, 0.1), (4, 0.01), (3, 0.1)], 3),
+        ([(5, 1), (4, 1), (3, 1), (2, 1), (1, 1)], 5),
+    ],
+)
+def test_the_best_epoch_is_kept(
+    monkeypatch: pytest.MonkeyPatch, toy_data: Data, tmp_path: Path, measured: list[tuple[float, float]], best: int
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    def scripted(model: nn.Module, split: Split) -> Evaluation:
+        model.eval()
+        seen.append(copy.deepcopy(model.state_dict()))
+        return Evaluation(*measured[len(seen) - 1])
+
+    monkeypatch.setattr(train, "evaluate", scripted)
+    train.train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    kept = checkpoint.read(tmp_path / "a.safetensors").weights
+    assert [all(torch.equal(kept[key], state[key]) for key in kept) for state in seen].index(True) + 1 == best
+    means = {tuple(state["features.1.running_mean"].tolist()) for state in seen}
+    assert len(means) == 5  # between evaluations the model is in training mode
+
+
+def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
+    history = train.train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "train_loss", "train_error", "val_error", "val_loss"]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
+    for row, epoch in zip(rows, history, strict=True):
+        for column in ("train_loss", "train_error", "val_error", "val_loss"):
+            assert float(row[column]) == pytest.approx(getattr(epoch, column), abs=1e-4)
+
+
+def test_the_seed_decides_and_nothing_before_it(toy_data: Data, tmp_path: Path) -> None:
+    def run(seed: int) -> bytes:
+        torch.rand(seed + len(list(tmp_path.iterdir())))  # what others drew before
+        train.train("toys:mlp", toy_data, RECIPE, tmp_path / f"{seed}.safetensors", seed=seed, device=CPU)
+        return (tmp_path / f"{seed}.safetensors").read_bytes()
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_less_than_an_epoch_is_refused(toy_data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.steps must be at least one epoch, got 6"):
+        train.train("toys:mlp", toy_data, Recipe(6, 0.1, batch_size=32), tmp_path / "a.safetensors", seed=1, device=CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(32, 7), (240, 1), (241, 1), (1, 240)])
+def test_steps_per_epoch(toy_data: Data, tmp_path: Path, batch_size: int, steps: int) -> None:
+    assert steps_per_epoch(240, batch_size) == steps
+    recipe = Recipe(steps, 0.01, batch_size=batch_size)
+    assert len(train.train("toys:mlp", toy_data, recipe, tmp_path / "a.safetensors", seed=1, device=CPU)) == 1
+
+
+def test_the_model_learned(toy_data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    untrained = evaluate(mlp(), toy_data.validation)
+    history = train.train("toys:mlp", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
+    assert min(e.val_error for e in history) < untrained.error / 2
+
+
+class StopError(Exception):
+    """What cuts a training off."""
+
+
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Data, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    told = {"seed": 1, "device": CPU}
+    history = train.train("toys:Conv", toy_data, RECIPE, whole, **told)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train.train("toys:Conv", toy_data, RECIPE, cut, **told, on_epoch=stop)
+    assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
+    assert train.train("toys:Conv", toy_data, RECIPE, cut, **told, resume=True) == history
+    assert cut.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".safetensors", ".safetensors"]
+
+
+def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+
+    def resume(recipe: Recipe = RECIPE) -> list[Epoch]:
+        return train.train("toys:mlp", toy_data, recipe, out, seed=1, device=CPU, resume=True)
+
+    assert "a.resume is not there" in fault(resume)
+
+    def stop(epoch: Epoch) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
+    assert "was begun with another recipe" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
+    (tmp_path / "a.resume").write_bytes(b"noise")
+    assert "a.resume" in fault(resume)

@@ -1,0 +1,63 @@
+"""The command line: arguments in, one line for every error, exit codes out."""
+
+import os
+import sys
+from pathlib import Path
+from typing import cast
+
+import typer
+
+from tune_prune.cli import model, prune, search, sensitivity
+from tune_prune.common.errors import HeldError, UserError
+
+# BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
+ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+for command, examples in (
+    (search.search, search.EXAMPLES),
+    (model.train, None),
+    (prune.prune, prune.PRUNE_EXAMPLES),
+    (sensitivity.sensitivity, None),
+    (model.test, None),
+    (model.export, None),
+    (search.report, None),
+):
+    app.command(epilog=examples)(command)
+
+
+@app.callback()
+def root() -> None:
+    """Find out how far a neural network can be pruned, and how."""
+
+
+def main(command: str | None = None) -> None:
+    """Run the program; with `command`, as if it stood before the arguments."""
+    arguments = [*([command] if command else []), *(sys.argv[1:] or ([] if command else ["--help"]))]
+    # the console script lacks what `python launch.py` has: a user's own module in the working directory
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        code = app(arguments, standalone_mode=False)
+    except ClickError as error:
+        code = _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+    except UserError as error:
+        code = _fail(str(error), 2)
+    except HeldError as error:
+        code = _fail(str(error), 75)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("TUNE_PRUNE_TRACEBACK"):
+            raise
+        cause = error
+        while isinstance(cause.__cause__, Exception):  # what a library makes of it says less: of a full disk, say
+            cause = cause.__cause__
+        told = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
+        code = _fail(told, 1)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"tune-prune: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,112 @@
+"""The commands about one model: train, prune, test. Heavy modules are imported when a command runs.
+
+The command `tune-prune export`. Heavy modules are imported when it runs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, silent
+
+
+def train(
+    model: Model = "lenet5",
+    data: Data = "mnist",
+    out: Annotated[Path, typer.Option(help="File to write; a CSV goes beside it.")] = Path("model.safetensors"),
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="Highest rate; it rises for 5 % of the steps, then falls.")] = 0.05,
+    momentum: Annotated[float, typer.Option(min=0, max=0.999)] = 0.9,
+    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
+    augment: Annotated[bool, typer.Option(help="Rotate, scale and shift the training images at random.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a training with these flags was cut off.")
+    ] = False,
+) -> None:
+    """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
+    from tune_prune.tasks.datasets import load_data
+    from tune_prune.training.loop import steps_per_epoch
+    from tune_prune.training.optim import Recipe
+    from tune_prune.training.resources import pick_device
+    from tune_prune.workflows import train
+
+    loaded = load_data(data, echo)
+    steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
+    recipe = Recipe(
+        steps=steps,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        warmup=0.05,
+        augment=augment,
+    )
+
+    def show(epoch: train.Epoch) -> None:
+        errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"
+        typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
+
+    on = pick_device(device)
+    history = train.train(model, loaded, recipe, out.absolute(), seed=seed, device=on, resume=resume, on_epoch=show)
+    best = min(history, key=lambda epoch: epoch.rank)
+    typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
+
+
+def test(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A .safetensors file.  [default: the pruned lenet5 of the package]")
+    ] = None,
+    data: Data = "mnist",
+    model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
+    device: Device = "auto",
+    no_code: NoCode = False,
+    json: AsJson = False,
+) -> None:
+    """Test error and compression of a saved model."""
+    from json import dumps
+
+    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.tasks.datasets import load_data
+    from tune_prune.training.resources import pick_device
+    from tune_prune.workflows import prune
+
+    say = silent if json else echo
+    path = checkpoint or prune.PRUNED_LENET5
+    check_trusted(path, model)
+    result = prune.test_checkpoint(path, load_data(data, say), pick_device(device), say)
+    typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file of a search or of `tune-prune prune`.")],
+    to: Annotated[str, typer.Option(help="safetensors, sparse, dense, pt2 or onnx.")],
+    out: Annotated[Path | None, typer.Option(help="File or folder.  [default: named after it, here]")] = None,
+    data: Data = "mnist",
+    model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
+    no_code: NoCode = False,
+    json: AsJson = False,
+) -> None:
+    """Write a pruned model for other programs, and compare what they load with it on the test images.
+
+    safetensors: all weights, the removed ones as zeros. sparse: kept weights and where they are, the smallest file;
+    tune_prune.load reads it. dense: without neurons and filters that nothing computes or reads, a smaller network with
+    the same outputs; tune_prune.load reads it. pt2: the same for torch.export.load. onnx: the same for ONNX Runtime.
+    """
+    from json import dumps
+
+    from tune_prune.export import exporter
+    from tune_prune.export.formats import formats
+    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.tasks.datasets import load_data
+
+    formats[to]  # before the data is read
+    check_trusted(checkpoint, model)
+    say = silent if json else echo
+    account = exporter.export(checkpoint, to, load_data(data, say).load_test(), out, say)
+    for line in account.lines():
+        say(line)
+    echo(dumps(account.described()) if json else f"file: {account.file}")

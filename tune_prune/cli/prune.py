@@ -1,0 +1,125 @@
+"""The command `tune-prune prune`. Heavy modules are imported when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, grouped, silent
+from tune_prune.common.errors import UserError
+
+PRUNE_EXAMPLES = """Examples:
+
+`tune-prune prune -l 8 -p 0.7`
+
+`tune-prune prune --conf mine.conf --iterations 4 --retrain --epochs 3`
+
+`tune-prune prune --conf runs/lenet5-20260101-120000/best.conf --replay`
+"""
+
+
+@grouped(
+    {
+        "What is pruned": "layer ratio conf model data checkpoint no_code",
+        "How": "pruner mode granularity iterations schedule reload allow_empty acc_tradeoff",
+        "What is trained after each round": "retrain epochs lr l1 l2 distill scale_dropout",
+        "How it runs": "device seed out resume replay json",
+    }
+)
+def prune(
+    layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Layer to prune: position or name.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Share of its weights to remove.")] = None,
+    conf: Annotated[Path | None, typer.Option(help="A .conf file.  [default: the model's own]")] = None,
+    model: Model = "lenet5",
+    data: Data = "mnist",
+    checkpoint: Annotated[Path | None, typer.Option(help="Start from this file instead of the dense model.")] = None,
+    pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
+    mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
+    granularity: Annotated[str, typer.Option(help="What goes as one: weight, filter, neuron or 2:4.")] = "weight",
+    iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
+    epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    l1: Annotated[float, typer.Option(min=0, help="L1 penalty on the weights in retraining.")] = 0.0,
+    l2: Annotated[float, typer.Option(min=0, help="L2 penalty on the weights in retraining.")] = 0.0,
+    distill: Annotated[float, typer.Option(min=0, max=1, help="The unpruned model's share of the loss.")] = 0.0,
+    scale_dropout: Annotated[bool, typer.Option("--scale-dropout", help="Shrink dropout with its layer.")] = False,
+    schedule: Annotated[str, typer.Option(help="linear, cubic, geometric or one-shot.")] = "linear",
+    reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Let a layer lose all its weights.")] = False,
+    acc_tradeoff: Annotated[
+        float | None, typer.Option(min=0, help="Prune layer by layer; take back what costs more points of error.")
+    ] = None,
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("pruned"),
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Run --conf as its comments say; compare with what they state.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a pruning with these flags was cut off.")
+    ] = False,
+    no_code: NoCode = False,
+    json: AsJson = False,
+) -> None:
+    """Prune layers of one model, once or iteratively, with or without retraining."""
+    if replay:
+        _replay(conf, device, json)
+        return
+    from json import dumps
+    from math import inf
+
+    from tune_prune.tasks.datasets import load_data
+    from tune_prune.tasks.metrics import evaluate
+    from tune_prune.training.resources import pick_device
+    from tune_prune.workflows import prune, prune_resume
+    from tune_prune.workflows.prune import choose_target
+    from tune_prune.workflows.prune_outputs import write_outputs
+
+    say = silent if json else echo
+    if epochs is not None and not retrain:
+        raise UserError("--epochs without --retrain; add --retrain")
+    settings = prune.PruneOptions(
+        iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
+        mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill,
+        scale_dropout=scale_dropout, reload=reload,
+        acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, seed=seed,
+    )  # fmt: skip
+    if reload and acc_tradeoff is not None:
+        raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
+    if retrain and not 0 < settings.epochs < inf:
+        raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
+    wanted, source = choose_target(layer or [], ratio or [], conf, model, mode)
+    loaded, on = load_data(data, say), pick_device(device)
+    begun = prune_resume.PruneRequest(model, data, checkpoint, wanted, settings)
+    state, plan, found = prune_resume.prune_resumable(
+        out.absolute(), begun, loaded, on, source, resume, lambda reached: say(reached.line(iterations))
+    )
+    for line in prune.describe_layers(state.masks):
+        say(line)
+    splits = loaded.validation, loaded.load_test()
+    val_error, test_error = (evaluate(state.model, split.to(on)).error for split in splits)
+    say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
+    summary = write_outputs(
+        out.absolute(), model, data, state, plan, found, settings, (val_error, test_error), checkpoint
+    )
+    prune_resume.remove_state(out.absolute())
+    typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
+
+
+def _replay(path: Path | None, device: str, json: bool) -> None:
+    from json import dumps
+
+    from tune_prune.results import conf
+    from tune_prune.training.resources import pick_device
+    from tune_prune.workflows.replay import replay
+
+    if path is None:
+        raise UserError("--replay without --conf; name the conf to replay")
+    compared = replay(conf.read(path), pick_device(device), str(path))
+    if json:
+        numbers = {c.name: {"stated": c.stated, "replayed": c.replayed} for c in compared}
+        typer.echo(dumps({"same": all(c.same for c in compared)} | numbers))
+        return
+    for each in compared:
+        typer.echo(each.line())

@@ -1,0 +1,131 @@
+"""What must be right before a search writes anything: its task, its parameters, and what is known of it."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tune_prune import __version__
+from tune_prune.common.errors import UserError
+from tune_prune.export import channels
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.groups import Shape
+from tune_prune.hpo.parameters import Choice, Range
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.storage import without_password
+from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import CachedStatistics
+from tune_prune.results.run_info import RunInfo
+from tune_prune.tasks import task
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.models import build
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that can begin: its task, what is known of it, and how to read the test images."""
+
+    task: Task
+    info: RunInfo
+    load_test: Callable[[], Split]
+
+
+def describe_search(config: Config, space: Space) -> str:
+    """What would be searched, checked as a run would be: for `--dry-run`."""
+    model = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    shapes = masks.shapes(model)
+    _check_searchable(space, shapes)
+    _check_traceable(space, model)
+    task.check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
+    rows = [f"  {name} = {knob}" for name, knob in space.params(shapes).items()]
+    what = f"{space.name}: {space.model} on {space.data}"
+    head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
+    return "\n".join([head, *rows, f"  first guesses: {len(space.queue(shapes))}"])
+
+
+def format_budget(config: Config) -> str:
+    """How long a search goes on, in words."""
+    trials = f"{config.budget} trials" if config.budget else ""
+    seconds = f"{config.time_budget:g} s" if config.time_budget else ""
+    return " or ".join(filter(None, [trials, seconds]))
+
+
+def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
+    """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
+    device = torch.device(config.own_device)
+    model = build(space.model)
+    shapes = masks.shapes(model)
+    _check_searchable(space, shapes)
+    _check_traceable(space, model)
+    dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    prepared, load_test = task.prepare_task(space.model, dense, space.data, device, say)
+    info = RunInfo(
+        space=space.name,
+        model=space.model,
+        data=space.data,
+        seed=config.seed,
+        budget=config.budget,
+        concurrency=config.max_concurrent or 0,
+        device=config.torch_device,
+        sampler=config.sampler,
+        acc_tradeoff=config.acc_tradeoff,
+        dense_val_error=prepared.dense.error,
+        shapes=shapes,
+        command=_command_line(config.storage),
+        versions={"tune_prune": __version__, "python": sys.version.split()[0]}
+        | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},
+        time_budget=config.time_budget,
+        at_most=space.at_most,
+        objectives=tuple(space.objectives),
+    )
+    return Prepared(prepared, info, load_test)
+
+
+def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
+    """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
+    if not shapes:
+        kinds = "linear layers, convolutions and attention's projections can"
+        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
+    if not any(isinstance(knob, Range | Choice) for knob in space.params(shapes).values()):
+        fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
+        raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
+
+
+def _check_traceable(space: Space, model: nn.Module) -> None:
+    """A `UserError` where latency is asked for of a model whose graph cannot be read."""
+    if "latency" in {*space.at_most, *space.objectives}:
+        try:
+            channels.find_channels(model)
+        except UserError as error:
+            raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
+
+
+def _command_line(storage: str | None) -> str:
+    """How this process was started, as it would be typed again, but for a password."""
+    name = Path(sys.argv[0]).name
+    program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
+    words = [word.replace(storage, without_password(storage)) if storage else word for word in sys.argv[1:]]
+    return shlex.join([*program, *words])
+
+
+def fingerprint(space: Space, info: RunInfo) -> str:
+    """What must stay the same when a run is resumed; the budget may grow."""
+    searched = (space.model, space.data, sorted(space.params(info.shapes).items(), key=str))
+    goal = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
+    strategy = (space.finish, space.prior, space.economy)
+    return hashlib.sha256(repr((searched, goal, strategy)).encode()).hexdigest()
+
+
+def cached_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:
+    """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
+    device, names = torch.device(config.own_device), sorted(criteria.required_statistics(space.pruners))
+    return statistics_cache.measure_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
