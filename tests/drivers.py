@@ -22,15 +22,15 @@ from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
 
-KNOBS: dict[str, Parameter] = {
+PARAMETERS: dict[str, Parameter] = {
     "ratio/2": Range(0.1, 0.99),
     "pruner": Choice(("mag", "taylor1")),
     "rounds": 2,
     "lr": 0.1,
 }
 DENSE, LIMIT = 1.0, 2.0
-OFF = Features(stop=False, inherit=False)
-FINISH = Refinement(share=0.25, rounds=4, steps=7, lr=0.3)
+OFF = Features(early_stopping=False, warm_start=False)
+REFINE = Refinement(share=0.25, rounds=4, steps=7, lr=0.3)
 
 
 @dataclass
@@ -39,22 +39,29 @@ class Driver:
 
     run_dir: Path
     study: optuna.Study
-    finish: Refinement = field(default_factory=Refinement)
+    refine: Refinement = field(default_factory=Refinement)
     seed: int = 3
-    guesses: Sequence[InitialPoint] = ()
+    initial_points: Sequence[InitialPoint] = ()
     levels: Sequence[InitialPoint] = ()
-    economy: Features = OFF
+    features: Features = OFF
     changes: int = 0
-    finish_seconds: float = 0.0
+    refinement_seconds: float = 0.0
     budget: Budget = field(default_factory=lambda: Budget(40))
-    company: RunLock | None = None
+    lock: RunLock | None = None
 
     def __post_init__(self) -> None:
-        queue = self.guesses, self.levels
-        goal = SearchSettings(
-            self.budget, DENSE, Constraints(LIMIT), self.finish, *queue, self.economy, {"2": 1000}, self.finish_seconds
+        queue = self.initial_points, self.levels
+        settings = SearchSettings(
+            self.budget,
+            DENSE,
+            Constraints(LIMIT),
+            self.refine,
+            *queue,
+            self.features,
+            {"2": 1000},
+            self.refinement_seconds,
         )
-        self.trials = Trials(self.study, self.run_dir, KNOBS, goal, "tpe", self.seed, self.company)
+        self.trials = Trials(self.study, self.run_dir, PARAMETERS, settings, "tpe", self.seed, self.lock)
         self.searcher = StudySearcher(self.trials, self.changed)
         self.ids: dict[int, str] = {}
         self.names = (f"ray{number}" for number in itertools.count())
@@ -93,11 +100,11 @@ class Driver:
 def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
     """What a trial measures: the more is removed the more errors, by a third fewer if it finishes another."""
     ratio = config["params"]["ratio/2"]
-    error = DENSE + 3 * ratio**2 * (1 if config["finishes"] is None else 0.33)
+    error = DENSE + 3 * ratio**2 * (1 if config["refines"] is None else 0.33)
     record = ended(config["trial"], (ratio / 2, 1.1), (ratio, error), limit=LIMIT, state=state)
     start = config["start"]
     parent, round_ = (start.trial, start.round) if start else (None, None)
-    return replace(record, params=config["params"], parent=parent, parent_round=round_, finishes=config["finishes"])
+    return replace(record, params=config["params"], parent=parent, parent_round=round_, refines=config["refines"])
 
 
 def level(ratio: float) -> InitialPoint:

@@ -36,12 +36,12 @@ lr = 0.05
 [goal]
 acc_tradeoff = 5
 budget = 8
-[finish]
+[refine]
 share = 0.25
 rounds = 2
 steps = 20
 lr = 0.05
-[[guess]]
+[[initial.point]]
 ratio = 0.5
 """
 
@@ -54,16 +54,16 @@ class Trials:
         self.after: Callable[[int], None] = lambda count: None
 
     def run(
-        self, shared: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
+        self, worker_data: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
     ) -> None:
         number = 0
-        while searcher.trials.missing > 0 and not stop.stop_all():
+        while searcher.trials.remaining > 0 and not stop.stop_all():
             number += 1
             suggested = searcher.suggest(f"ray{number}")
             assert suggested is not None
             self.started += 1
             worker = PruneTrainable.__new__(PruneTrainable)
-            worker.setup(suggested, shared)
+            worker.setup(suggested, worker_data)
             while not (result := worker.step())["done"]:
                 if stop(f"ray{number}", result):
                     break

@@ -64,7 +64,7 @@ def test_the_documented_space_is_right() -> None:
     text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
     whole, *parts = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     found = space_reader.parse(whole, "documented", "docs/spaces.md")
-    assert (found.model, found.acc_tradeoff, found.economy.inherit) == ("lenet5", 0.5, True)
+    assert (found.model, found.acc_tradeoff, found.features.warm_start) == ("lenet5", 0.5, True)
     for part in parts:
         space_reader.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
 

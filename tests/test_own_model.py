@@ -36,9 +36,9 @@ final_steps = 8
 lr = {low = 0.02, high = 0.1, log = true}
 
 [space.ratio]
-"layer1.*" = {low = 0.3, high = 0.9, together = true}
-"layer2.*" = {low = 0.3, high = 0.9, together = true}
-"layer3.*" = {low = 0.5, high = 0.97, together = true}
+"layer1.*" = {low = 0.3, high = 0.9, group = true}
+"layer2.*" = {low = 0.3, high = 0.9, group = true}
+"layer3.*" = {low = 0.5, high = 0.97, group = true}
 
 [goal]
 acc_tradeoff = 5

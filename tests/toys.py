@@ -126,4 +126,4 @@ def ended(
         for number, (compression, error) in enumerate(points, start=1)
     ]
     params = {"ratio/2": points[-1][0] if points else 0.0, "pruner": "mag"}
-    return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, finishes=parent)
+    return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, refines=parent)

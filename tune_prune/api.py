@@ -88,7 +88,7 @@ def search(
     granularity: str = "weight",
     steps: int = 200,
     lr: tuple[float, float] = (0.01, 0.1),
-    finish: float = 0.2,
+    refine: float = 0.2,
     seed: int = 0,
     run_dir: Path | None = None,
     quiet: bool = False,
@@ -105,7 +105,7 @@ def search(
     began = time.monotonic()
     name = model if isinstance(model, str) else in_memory.keep_model(model)
     source = data if isinstance(data, str) else in_memory.keep_data(data)
-    text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, finish)
+    text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, refine)
     space = space_reader.parse(text, "search", "tune_prune.search")
     settings = config.Config(budget, acc_tradeoff, seed=seed)
     directory = config.new_run_dir(run_dir, space.name)
@@ -122,7 +122,7 @@ def _space(
     how: tuple[str, str],
     steps: int,
     lr: tuple[float, float],
-    finish: float,
+    refine: float,
 ) -> str:
     """The text of a space, as one would write it by hand."""
     lines = ["[task]", f"model = {json.dumps(model)}", f"data = {json.dumps(data)}", "", "[space]"]
@@ -131,7 +131,7 @@ def _space(
     lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
     lines += ["distill = 0.5", "temperature = 2", "", "[space.ratio]"]
     lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]
-    lines += ["", "[finish]", f"share = {finish}", "rounds = 8", f"steps = {40 * steps}", f"lr = {lr[1]}", ""]
+    lines += ["", "[refine]", f"share = {refine}", "rounds = 8", f"steps = {40 * steps}", f"lr = {lr[1]}", ""]
     return "\n".join(lines)
 
 

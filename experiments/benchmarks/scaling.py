@@ -28,12 +28,12 @@ distill = 0.7
 [space.ratio]
 "*" = {low = 0.5, high = 0.9}
 
-[prior]
-levels = 0
+[initial]
+trials = 0
 
-[economy]
-stop = false
-inherit = false
+[features]
+early_stopping = false
+warm_start = false
 """
 
 

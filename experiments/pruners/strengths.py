@@ -49,8 +49,8 @@ def main() -> None:
                     label: factor.abs() for label, factor in gates.learn_gates(context, slope, way, falling).items()
                 }
                 middle = torch.cat([factor.flatten() for factor in factors.values()]).median()
-                course = ", falling" if falling else ""
-                said = f"strength {strength:g}, way {way:g}{course}: median |f| {middle:.2f}"
+                history = ", falling" if falling else ""
+                said = f"strength {strength:g}, way {way:g}{history}: median |f| {middle:.2f}"
                 print(f"  {name}, {said}; {', '.join(errors(made, factors))}", flush=True)
 
 

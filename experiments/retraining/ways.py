@@ -60,7 +60,7 @@ CASES = (
 def go(
     made: task.Task,
     state: State,
-    goal: Mapping[str, float],
+    settings: Mapping[str, float],
     rounds: int,
     steps: int,
     case: Case,
@@ -71,9 +71,9 @@ def go(
     found = []
     for number in range(1, rounds + 1):
         part = number / rounds
-        ratios = {label: 1 - (1 - begun[label]) ** (1 - part) * (1 - goal[label]) ** part for label in goal}
+        ratios = {label: 1 - (1 - begun[label]) ** (1 - part) * (1 - settings[label]) ** part for label in settings}
         plan = Plan(
-            goal if number == rounds else ratios, dict.fromkeys(goal, "mag"), final_steps=steps, lr=case.lr,
+            settings if number == rounds else ratios, dict.fromkeys(settings, "mag"), final_steps=steps, lr=case.lr,
             distill=0.7, temperature=temperature,
         )  # fmt: skip
         state.rounds_done = 0

@@ -44,9 +44,9 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
     spent = Budget(budget)
     progress = Progress(info, SearchConsole(Console(), quiet=True), spent, evaluation=0.0)
-    goal = SearchSettings(spent, DENSE, Constraints(LIMIT), space.finish, economy=space.economy, totals=TOTALS)
+    settings = SearchSettings(spent, DENSE, Constraints(LIMIT), space.refine, features=space.features, totals=TOTALS)
     study = open_study(storage.open_file(run_dir), STUDY_NAME, run_dir, "cost", info.limits)
-    trials = Trials(study, run_dir, space.params(SHAPES), goal, "tpe", 0)
+    trials = Trials(study, run_dir, space.parameters_for(SHAPES), settings, "tpe", 0)
     return StudySearcher(trials, progress.update), progress
 
 
@@ -60,7 +60,7 @@ def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: ra
         ratios = plan.ratios_at(round_)
         removed = sum(masks.count_removed(ratio, TOTALS[k]) for k, ratio in ratios.items())
         share = removed / sum(TOTALS.values())
-        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (1 if config["finishes"] is None else 0.3)
+        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (1 if config["refines"] is None else 0.3)
         error = round(DENSE + worse + abs(noise.gauss(0, 0.05)), 2)
         path = run_dir / "rounds" / f"{number}-{round_}.safetensors"
         path.parent.mkdir(exist_ok=True)
@@ -68,9 +68,9 @@ def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: ra
         kept = f"rounds/{path.name}"
         points.append(PointRecord(round_, share, 1 / (1 - share), error, error, error <= LIMIT, 0.1, ratios, kept))
     state = "complete" if rounds == plan.rounds else "running"
-    finishes = config["finishes"]
-    assert finishes is None or isinstance(finishes, int)
-    return TrialRecord(number, state, params, dict(plan.pruners), points, finishes=finishes)
+    refines = config["refines"]
+    assert refines is None or isinstance(refines, int)
+    return TrialRecord(number, state, params, dict(plan.pruners), points, refines=refines)
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
                 record = measured(run_dir, config, round_, noise)
                 records.write(run_dir, record)
                 timed(spent, lambda: searcher.on_trial_result(name, {}))  # noqa: B023
-                if record.state == "running" and timed(spent, lambda: searcher.judge(name)):  # noqa: B023
+                if record.state == "running" and timed(spent, lambda: searcher.should_stop(name)):  # noqa: B023
                     break
             timed(spent, lambda: searcher.on_trial_complete(name))  # noqa: B023
             rest.append(sum(spent))

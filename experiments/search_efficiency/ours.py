@@ -24,7 +24,7 @@ from tune_prune.results import records
 
 SWITCHES = {
     "whole": "",
-    "rounds": "[economy]\nrounds = false\n",
+    "rounds": "[features]\nrounds = false\n",
     "stop": "[economy]\nstop = false\n",
     "inherit": "[economy]\ninherit = false\n",
 }
@@ -41,7 +41,7 @@ def space(variant: str, model: str, dense: Path) -> str:
         text = text.replace("[space]", f"weights = {json.dumps(str(dense))}\n\n[space]", 1)
     if variant == "prior":
         return text.replace("levels = 16", "levels = 0")
-    if variant == "finish":
+    if variant == "refine":
         return text.replace("share = ", "share = 0 # ")
     return text + "\n" + SWITCHES[variant]
 

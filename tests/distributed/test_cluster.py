@@ -46,9 +46,9 @@ def traced(weight):
     return weight.abs()
 """
 ECONOMY = """
-[economy]
-stop = false
-inherit = false
+[features]
+early_stopping = false
+warm_start = false
 """
 
 
@@ -131,7 +131,7 @@ def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], N
 
 def search(folder: Path, environment: dict[str, str], run: str, *flags: str) -> None:
     """A search, with two trials at a time."""
-    words = "search --space toy.toml --budget 8 --sampler random --finish 0 --max-concurrent 2 --quiet --run-dir"
+    words = "search --space toy.toml --budget 8 --sampler random --refine 0 --max-concurrent 2 --quiet --run-dir"
     command = [sys.executable, "-m", "tune_prune", *words.split(), run, *flags]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150)
     assert (ended.returncode, ended.stderr) == (0, "")

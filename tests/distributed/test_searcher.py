@@ -20,12 +20,12 @@ from tune_prune.results.records import TrialRecord
 def test_counts_and_news(driver: Driver) -> None:
     first, second = driver.suggest(), driver.suggest()
     searcher, trials = driver.searcher, driver.trials
-    assert (trials.started, len(trials.running), trials.missing, driver.changes) == (2, 2, 40, 2)
+    assert (trials.started, len(trials.running), trials.remaining, driver.changes) == (2, 2, 40, 2)
     searcher.on_trial_result("ray0", {})
     driver.end(first, measured(first))
-    assert (trials.started, len(trials.running), trials.missing, driver.changes) == (2, 1, 39, 4)
+    assert (trials.started, len(trials.running), trials.remaining, driver.changes) == (2, 1, 39, 4)
     driver.end(second, None)
-    assert (trials.started, len(trials.running), trials.missing, driver.changes) == (2, 0, 39, 5)
+    assert (trials.started, len(trials.running), trials.remaining, driver.changes) == (2, 0, 39, 5)
 
 
 def test_it_pickles_as_ray_asks(driver: Driver, tmp_path: Path) -> None:
@@ -59,21 +59,21 @@ def no_room(config: Mapping[str, Any]) -> TrialRecord:
 
 
 def test_who_finds_no_room_beside_others_is_run_again_as_are_the_others(driver: Driver) -> None:
-    driver.searcher.alone = False
+    driver.searcher.exclusive_device = False
     for _ in range(MAX_STARTS + 1):  # it is no fault of theirs
         one, other = driver.suggest(), driver.suggest()
         assert (one["trial"], other["trial"]) == (0, 1)
-        driver.end(other, no_room(other), no_room="OutOfMemoryError: CUDA out of memory")
-        assert driver.searcher.crowded
+        driver.end(other, no_room(other), out_of_memory="OutOfMemoryError: CUDA out of memory")
+        assert driver.searcher.out_of_memory
         driver.end(one, measured(one, "running"))
-        driver.searcher.begin_again()
-        assert not driver.searcher.crowded
-        assert driver.trials.missing == 40
+        driver.searcher.restart_interrupted()
+        assert not driver.searcher.out_of_memory
+        assert driver.trials.remaining == 40
     assert not Driver(driver.run_dir, driver.study).trials.records
-    driver.searcher.alone = True
+    driver.searcher.exclusive_device = True
     config = driver.suggest()
-    driver.end(config, no_room(config), no_room="OutOfMemoryError: CUDA out of memory")
-    assert not driver.searcher.crowded
+    driver.end(config, no_room(config), out_of_memory="OutOfMemoryError: CUDA out of memory")
+    assert not driver.searcher.out_of_memory
     record = driver.trials.records[0]
     assert (record.state, record.reason) == ("failed", "OutOfMemoryError: CUDA out of memory")
     assert driver.state(0) == TrialState.FAIL
@@ -82,19 +82,19 @@ def test_who_finds_no_room_beside_others_is_run_again_as_are_the_others(driver: 
 def test_a_search_that_cannot_be_written_ends_and_goes_on(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.run(2)
     one, other, last = driver.suggest(), driver.suggest(), driver.suggest()
-    assert driver.searcher.fault() == ""
-    driver.end(one, measured(one, "running"), unwritten="[Errno 28] No space left on device: 'run'")
-    assert driver.searcher.fault() == "OSError: [Errno 28] No space left on device: 'run'"
+    assert driver.searcher.failure_reason() == ""
+    driver.end(one, measured(one, "running"), io_error="[Errno 28] No space left on device: 'run'")
+    assert driver.searcher.failure_reason() == "OSError: [Errno 28] No space left on device: 'run'"
     driver.end(other, measured(other))  # what is measured stays in its record
     driver.end(last, None, error=True)  # and what Ray says of those that it ends is no news
-    assert not driver.searcher.judge(driver.ids[last["trial"]])
+    assert not driver.searcher.should_stop(driver.ids[last["trial"]])
     assert sorted(driver.trials.records) == [0, 1]
     resumed = Driver(driver.run_dir, driver.study)
     assert sorted(resumed.trials.records) == [0, 1, other["trial"]]
     assert [config["trial"] for config in resumed.run(3)] == [one["trial"], last["trial"], 5]
 
 
-@pytest.mark.parametrize("call", ["on_trial_result", "on_trial_complete", "judge"])
+@pytest.mark.parametrize("call", ["on_trial_result", "on_trial_complete", "should_stop"])
 def test_what_the_search_itself_raises_breaks_it(driver: Driver, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: Any) -> None:
         raise OSError("database or disk is full")
@@ -102,13 +102,15 @@ def test_what_the_search_itself_raises_breaks_it(driver: Driver, monkeypatch: py
     config = driver.suggest()
     records.write(driver.run_dir, measured(config, "complete" if call == "on_trial_complete" else "running"))
     monkeypatch.setattr(driver.searcher, "_on_change", full)
-    monkeypatch.setattr(driver.trials._ledger, "end", full)
+    monkeypatch.setattr(driver.trials._trial_store, "finish", full)
     monkeypatch.setattr(early_stopping, "reason_to_stop", full)
-    object.__setattr__(driver.trials.judge._goal, "economy", Features())
+    object.__setattr__(driver.trials.early_stopping._settings, "features", Features())
     name = driver.ids[config["trial"]]
-    assert not (driver.searcher.judge(name) if call == "judge" else getattr(driver.searcher, call)(name, {}))
-    assert str(driver.searcher.broken) == "database or disk is full"
-    first = driver.searcher.broken
+    assert not (
+        driver.searcher.should_stop(name) if call == "should_stop" else getattr(driver.searcher, call)(name, {})
+    )
+    assert str(driver.searcher.fatal_error) == "database or disk is full"
+    first = driver.searcher.fatal_error
     driver.searcher.on_trial_result(name, {})
     driver.searcher.on_trial_complete(name, {}, error=True)
-    assert driver.searcher.broken is first
+    assert driver.searcher.fatal_error is first

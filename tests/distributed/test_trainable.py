@@ -36,8 +36,8 @@ def task() -> Task:
 
 
 @pytest.fixture
-def shared(task: Task, tmp_path: Path) -> WorkerData:
-    return WorkerData.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1)
+def worker_data(task: Task, tmp_path: Path) -> WorkerData:
+    return WorkerData.create(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1)
 
 
 def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[str, Any]:
@@ -45,10 +45,10 @@ def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[
     return {"trial": trial, "seed": 7 + trial, "params": dict(params), **more}
 
 
-def worker(shared: WorkerData, first: Mapping[str, Any]) -> PruneTrainable:
+def worker(worker_data: WorkerData, first: Mapping[str, Any]) -> PruneTrainable:
     """A worker as Ray sets it up, without Ray: `tune.with_parameters` hands `shared` to `setup`."""
     made = PruneTrainable.__new__(PruneTrainable)
-    made.setup(dict(first), shared)
+    made.setup(dict(first), worker_data)
     return made
 
 
@@ -60,7 +60,7 @@ def run(made: PruneTrainable) -> TrialRecord:
 
 
 def read(made: PruneTrainable, trial: int) -> TrialRecord:
-    return records.read(records.record_path(made._shared.run_dir, trial))
+    return records.read(records.record_path(made._worker_data.run_dir, trial))
 
 
 def timeless(record: TrialRecord) -> TrialRecord:
@@ -71,42 +71,42 @@ def timeless(record: TrialRecord) -> TrialRecord:
 # Sharing
 
 
-def test_what_is_shared_comes_back_without_a_copy(task: Task, shared: WorkerData) -> None:
-    again = shared.task()
+def test_what_is_shared_comes_back_without_a_copy(task: Task, worker_data: WorkerData) -> None:
+    again = worker_data.task()
     for ours, theirs in [
-        (shared.arrays["train"], again.train.inputs),
-        (shared.arrays["train_labels"], again.train.labels),
-        (shared.arrays["validation"], again.validation.inputs),
-        (shared.arrays["validation_labels"], again.validation.labels),
-        (shared.arrays["teacher"], again.teacher),
+        (worker_data.arrays["train"], again.train.inputs),
+        (worker_data.arrays["train_labels"], again.train.labels),
+        (worker_data.arrays["validation"], again.validation.inputs),
+        (worker_data.arrays["validation_labels"], again.validation.labels),
+        (worker_data.arrays["teacher"], again.teacher),
     ]:
         assert np.shares_memory(ours, theirs.numpy())
-    assert np.shares_memory(shared.arrays["train"], task.train.inputs.numpy())
+    assert np.shares_memory(worker_data.arrays["train"], task.train.inputs.numpy())
     assert (again.model, again.dense) == (task.model, task.dense)
     assert all(torch.equal(value, again.weights[key]) for key, value in task.weights.items())
     assert torch.equal(again.train.labels, task.train.labels)
 
 
-def test_read_only_memory_is_no_reason_to_copy_or_to_warn(shared: WorkerData) -> None:
-    for array in shared.arrays.values():
+def test_read_only_memory_is_no_reason_to_copy_or_to_warn(worker_data: WorkerData) -> None:
+    for array in worker_data.arrays.values():
         array.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = shared.task()
-    assert np.shares_memory(shared.arrays["train"], again.train.inputs.numpy())
+        again = worker_data.task()
+    assert np.shares_memory(worker_data.arrays["train"], again.train.inputs.numpy())
 
 
-def test_bytes(shared: WorkerData) -> None:
+def test_bytes(worker_data: WorkerData) -> None:
     images_, labels, teacher = 360 * 64, 360 * 8, 240 * 4 * 4
     weights = 4 * (36 + 4 + 2 * 4 + 2 * 4 + 288 + 8 + 128 + 4) + 8  # with the batch norm's, and its counter
-    assert shared.nbytes == images_ + labels + teacher + weights
+    assert worker_data.nbytes == images_ + labels + teacher + weights
 
 
 # A trial
 
 
-def test_a_record_after_every_round(shared: WorkerData) -> None:
-    made = worker(shared, config(4))
+def test_a_record_after_every_round(worker_data: WorkerData) -> None:
+    made = worker(worker_data, config(4))
     for number in (1, 2, 3):
         said = made.step()
         record = read(made, 4)
@@ -122,60 +122,60 @@ def test_a_record_after_every_round(shared: WorkerData) -> None:
     assert sum(point.seconds for point in record.points) <= record.seconds
 
 
-def test_what_a_worker_took_to_start_is_its_first_trials(shared: WorkerData) -> None:
+def test_what_a_worker_took_to_start_is_its_first_trials(worker_data: WorkerData) -> None:
     before = time.process_time()
-    made = worker(shared, config(4))
+    made = worker(worker_data, config(4))
     assert run(made).cpu_seconds > before  # of this process, since it began
     began = time.process_time()
     made.reset_config(config(5))
     assert run(made).cpu_seconds < time.process_time() - began
 
 
-def test_the_files_hold_what_was_measured(task: Task, shared: WorkerData) -> None:
-    record = run(worker(shared, config(4)))
+def test_the_files_hold_what_was_measured(task: Task, worker_data: WorkerData) -> None:
+    record = run(worker(worker_data, config(4)))
     for point in record.points:
         assert point.checkpoint == f"rounds/4-{point.round}.safetensors"
-        path = shared.run_dir / point.checkpoint
+        path = worker_data.run_dir / point.checkpoint
         model, mask = checkpoint.restore(checkpoint.read(path), str(path))
         assert masks.compression(mask) == point.compression
         measured = evaluate(to_device(model, torch.device("cpu")), task.validation)
         assert measured == (point.val_error, point.val_loss)
 
 
-def test_infeasible_rounds_before_the_last_keep_no_file(shared: WorkerData) -> None:
-    made = worker(replace(shared, limits=Constraints(-1.0)), config(4))
+def test_infeasible_rounds_before_the_last_keep_no_file(worker_data: WorkerData) -> None:
+    made = worker(replace(worker_data, limits=Constraints(-1.0)), config(4))
     record = run(made)
     assert [point.feasible for point in record.points] == [False] * 3
     assert [point.checkpoint for point in record.points] == [None, None, "rounds/4-3.safetensors"]
-    assert [path.name for path in (shared.run_dir / "rounds").iterdir()] == ["4-3.safetensors"]
+    assert [path.name for path in (worker_data.run_dir / "rounds").iterdir()] == ["4-3.safetensors"]
 
 
-def test_the_limit_itself_is_feasible(shared: WorkerData) -> None:
-    error = run(worker(shared, config(4))).last.val_error
+def test_the_limit_itself_is_feasible(worker_data: WorkerData) -> None:
+    error = run(worker(worker_data, config(4))).last.val_error
     for trial, limit, feasible in ((5, error, True), (6, error - 1e-6, False)):
-        assert run(worker(replace(shared, limits=Constraints(limit)), config(trial))).last.feasible == feasible
+        assert run(worker(replace(worker_data, limits=Constraints(limit)), config(trial))).last.feasible == feasible
 
 
-def test_a_trial_that_takes_too_long_ends_its_process(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_takes_too_long_ends_its_process(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = threading.Event()
     monkeypatch.setattr(trainable.os, "_exit", lambda code: gone.set())
-    worker(replace(shared, timeout=0.05), config(4))
+    worker(replace(worker_data, timeout=0.05), config(4))
     assert gone.wait(20)
-    record = records.read(records.record_path(shared.run_dir, 4))
+    record = records.read(records.record_path(worker_data.run_dir, 4))
     assert (record.state, record.reason) == ("failed", "it took longer than --trial-timeout, 0.05 s")
-    again = worker(replace(shared, timeout=1000.0), config(4))  # as Ray does after a process has died
+    again = worker(replace(worker_data, timeout=1000.0), config(4))  # as Ray does after a process has died
     assert again.step() == {"trial": 4, "rounds": 0, "done": True}
-    assert records.read(records.record_path(shared.run_dir, 4)) == record
+    assert records.read(records.record_path(worker_data.run_dir, 4)) == record
 
 
 def test_a_trial_that_takes_too_long_where_nothing_can_be_written(
-    shared: WorkerData, monkeypatch: pytest.MonkeyPatch
+    worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(trainable.os, "_exit", codes.append)
     monkeypatch.setattr(trainable.records, "write", full)
     with pytest.raises(OSError, match="space left"):  # which nobody sees: the process is gone
-        worker(replace(shared, timeout=1000.0), config(4))._give_up()
+        worker(replace(worker_data, timeout=1000.0), config(4))._give_up()
     assert codes == [1]
 
 
@@ -185,29 +185,29 @@ def full(*_: Any) -> None:
 
 @pytest.mark.parametrize("where", ["checkpoint", "records"])
 def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
-    shared: WorkerData, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
+    worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch, where: str, tmp_path: Path
 ) -> None:
-    made = worker(shared, config(4))
+    made = worker(worker_data, config(4))
     made.step()
     before = read(made, 4)
     with monkeypatch.context() as patched:
         patched.setattr(getattr(trainable, where), "write", full)
         said = made.step()
         assert said["done"]
-        assert said["unwritten"] == "[Errno 28] No space left on device: 'run'"
+        assert said["io_error"] == "[Errno 28] No space left on device: 'run'"
         assert read(made, 4) == before
-    elsewhere = replace(shared, run_dir=tmp_path / "elsewhere")
-    assert timeless(run(worker(shared, config(4)))) == timeless(run(worker(elsewhere, config(4))))
+    elsewhere = replace(worker_data, run_dir=tmp_path / "elsewhere")
+    assert timeless(run(worker(worker_data, config(4)))) == timeless(run(worker(elsewhere, config(4))))
 
 
-def test_a_failure_that_cannot_be_written(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_that_cannot_be_written(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable.records, "write", full)
-    assert worker(shared, config(5, {**PARAMS, "pruner": "test_trainable:broken"})).step()["unwritten"]
+    assert worker(worker_data, config(5, {**PARAMS, "pruner": "test_trainable:broken"})).step()["io_error"]
 
 
-def test_a_trial_that_ends_in_time(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_ends_in_time(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable.os, "_exit", lambda code: pytest.fail("it was in time"))
-    made = worker(replace(shared, timeout=1000.0), config(4))
+    made = worker(replace(worker_data, timeout=1000.0), config(4))
     assert run(made).state == "complete"
     assert made._watchdog._timer is None
 
@@ -229,8 +229,8 @@ def not_finite(weight: torch.Tensor) -> torch.Tensor:
         ({"lr": 1e30, "final_steps": 9}, "DivergedError: the training loss became "),
     ],
 )
-def test_what_a_trial_raises_is_its_own_failure(shared: WorkerData, params: dict[str, Any], reason: str) -> None:
-    made = worker(shared, config(0, PARAMS | {"rounds": 2, "steps": 0} | params))
+def test_what_a_trial_raises_is_its_own_failure(worker_data: WorkerData, params: dict[str, Any], reason: str) -> None:
+    made = worker(worker_data, config(0, PARAMS | {"rounds": 2, "steps": 0} | params))
     record = run(made)
     assert record.state == "failed"
     assert record.reason.startswith(reason)
@@ -243,9 +243,9 @@ def test_what_a_trial_raises_is_its_own_failure(shared: WorkerData, params: dict
 # Another trial in the same worker
 
 
-def test_nothing_is_left_over_from_the_trial_before(shared: WorkerData) -> None:
-    alone = run(worker(shared, config(5)))
-    made = worker(shared, config(3, PARAMS | {"pruner": "mag", "lr": 0.1}))
+def test_nothing_is_left_over_from_the_trial_before(worker_data: WorkerData) -> None:
+    alone = run(worker(worker_data, config(5)))
+    made = worker(worker_data, config(3, PARAMS | {"pruner": "mag", "lr": 0.1}))
     made.step()
     assert made.reset_config(config(4, PARAMS | {"ratio/head": 0.9}))
     run(made)
@@ -257,13 +257,13 @@ def test_nothing_is_left_over_from_the_trial_before(shared: WorkerData) -> None:
 # Finishing
 
 
-def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: WorkerData) -> None:
-    parent = run(worker(shared, config(0)))
-    saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
-    finish = config(
-        1, PARAMS | {"rounds": 1, "final_steps": 0}, finishes=0, start=WarmStart.at(parent.trial, parent.last)
+def test_a_trial_starts_bit_for_bit_where_its_parent_ended(worker_data: WorkerData) -> None:
+    parent = run(worker(worker_data, config(0)))
+    saved = checkpoint.read(worker_data.run_dir / str(parent.last.checkpoint))
+    refine = config(
+        1, PARAMS | {"rounds": 1, "final_steps": 0}, refines=0, start=WarmStart.from_point(parent.trial, parent.last)
     )
-    made = worker(shared, finish)
+    made = worker(worker_data, refine)
     made._rounds = made._first()
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
         for key, value in made._state.model.state_dict().items():
@@ -272,69 +272,71 @@ def test_a_trial_starts_bit_for_bit_where_its_parent_ended(shared: WorkerData) -
             assert torch.equal(made._state.masks[label] != 0, kept)
         made.step()
     record = read(made, 1)
-    assert (record.parent, record.parent_round, record.finishes, record.kind) == (0, 3, 0, "finish")
+    assert (record.parent, record.parent_round, record.refines, record.kind) == (0, 3, 0, "refine")
     assert (record.last.compression, record.last.val_error) == (parent.last.compression, parent.last.val_error)
 
 
-def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it(shared: WorkerData) -> None:
-    parent = run(worker(shared, config(0)))
+def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it(worker_data: WorkerData) -> None:
+    parent = run(worker(worker_data, config(0)))
     second = parent.points[1]
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
-    made = worker(shared, config(1, farther, start=WarmStart.at(parent.trial, second)))
-    begun = checkpoint.read(shared.run_dir / str(second.checkpoint))
+    made = worker(worker_data, config(1, farther, start=WarmStart.from_point(parent.trial, second)))
+    begun = checkpoint.read(worker_data.run_dir / str(second.checkpoint))
     made._rounds = made._first()
     for key, value in made._state.model.state_dict().items():
         assert torch.equal(value, begun.weights[key])
     record = run(made)
     assert [point.round for point in record.points] == [2, 3]  # the first asks for less than is removed already
     assert (record.parent, record.parent_round, record.kind) == (0, 2, "explore")
-    after = checkpoint.read(shared.run_dir / str(record.last.checkpoint))
+    after = checkpoint.read(worker_data.run_dir / str(record.last.checkpoint))
     assert all(not (kept & ~begun.masks[label]).any() for label, kept in after.masks.items())  # masks only shrink
     for point in record.points:  # what the ratios of each point remove is what is gone
         gone = {label: count_removed(ratio, begun.masks[label].numel()) for label, ratio in point.ratios.items()}
         assert sum(gone.values()) == round(point.compression * sum(mask.numel() for mask in after.masks.values()))
 
 
-def test_finishing_trains_what_its_parent_kept(shared: WorkerData) -> None:
-    parent = run(worker(shared, config(0)))
+def test_finishing_trains_what_its_parent_kept(worker_data: WorkerData) -> None:
+    parent = run(worker(worker_data, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
-    made = worker(shared, config(1, longer, finishes=0, start=WarmStart.at(parent.trial, parent.last)))
+    made = worker(worker_data, config(1, longer, refines=0, start=WarmStart.from_point(parent.trial, parent.last)))
     record = run(made)
     assert record.last.compression == parent.last.compression
     assert record.last.val_loss < parent.last.val_loss
-    saved = checkpoint.read(shared.run_dir / str(parent.last.checkpoint))
+    saved = checkpoint.read(worker_data.run_dir / str(parent.last.checkpoint))
     for label, weight in prunable(made._state.model).items():
         assert not weight[~saved.masks[label]].any()
 
 
-def test_costs_are_counted_of_every_round(shared: WorkerData) -> None:
+def test_costs_are_counted_of_every_round(worker_data: WorkerData) -> None:
     layers = {"features.0": (36, 64), "features.4": (288, 16), "head": (128, 1)}  # weights, and uses of each
-    record = run(worker(shared, config(4)))
+    record = run(worker(worker_data, config(4)))
     for point in record.points:
         assert set(point.costs) == set(COSTS) - {"latency"}
         left = {label: n - round(point.ratios.get(label, 0.0) * n) for label, (n, _) in layers.items()}
         macs = sum(left[label] * times for label, (_, times) in layers.items())
         assert point.costs["macs"] == macs / sum(n * times for n, times in layers.values())
-    path = shared.run_dir / str(record.last.checkpoint)
+    path = worker_data.run_dir / str(record.last.checkpoint)
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
     assert record.last.costs["bytes"] == len(sparse_format.dumps("toys:mlp", model, mask))
-    over = run(worker(replace(shared, limits=Constraints(100.0, {"macs": 0.01})), config(5))).last
+    over = run(worker(replace(worker_data, limits=Constraints(100.0, {"macs": 0.01})), config(5))).last
     assert (over.feasible, over.within) == (False, False)
 
 
-def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_finds_no_room_has_not_failed_yet(
+    worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: WorkerData) -> Task:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     with monkeypatch.context() as patched:
         patched.setattr(WorkerData, "task", full)
-        made = worker(shared, config(0))
+        made = worker(worker_data, config(0))
         why = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
-        assert made.step() == {"trial": 0, "rounds": 0, "done": True, "no_room": why}
+        assert made.step() == {"trial": 0, "rounds": 0, "done": True, "out_of_memory": why}
     record = read(made, 0)
     assert (record.state, record.reason) == ("running", why)
     made.reset_config(config(0))  # and now there is some
-    assert timeless(run(made)) == timeless(run(worker(shared, config(0))))
+    assert timeless(run(made)) == timeless(run(worker(worker_data, config(0))))
 
 
 @pytest.mark.parametrize("limit", [0.0, 100.0])  # no round keeps it, and all do
@@ -342,7 +344,7 @@ def test_a_trial_that_finds_no_room_has_not_failed_yet(shared: WorkerData, monke
 def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
     task: Task, tmp_path: Path, limit: float, cut: int
 ) -> None:
-    whole, torn = (WorkerData.of(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
+    whole, torn = (WorkerData.create(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
     expected = run(worker(whole, config(4)))
     first = worker(torn, config(4))
     for _ in range(cut):
@@ -362,18 +364,18 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
 
 
 def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Path) -> None:
-    shared = WorkerData.of(task, tmp_path, Constraints(0.0), "cpu", 1)
-    first = worker(shared, config(4))
+    worker_data = WorkerData.create(task, tmp_path, Constraints(0.0), "cpu", 1)
+    first = worker(worker_data, config(4))
     first.step()
     (going,) = (tmp_path / "rounds").glob("*.going")
     going.write_bytes(b"noise")
-    again = worker(shared, config(4))
+    again = worker(worker_data, config(4))
     assert again.step()["rounds"] == 1
     assert [point.round for point in run(again).points] == [1, 2, 3]
 
 
 def test_what_a_stopped_trial_went_on_from_goes_with_it(task: Task, tmp_path: Path) -> None:
-    made = worker(WorkerData.of(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
+    made = worker(WorkerData.create(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
     made.step()
     assert len([*(tmp_path / "rounds").glob("*.going")]) == 1
     made.reset_config(config(5))

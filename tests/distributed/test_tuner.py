@@ -37,7 +37,7 @@ def test_a_trial_is_stopped_where_the_judge_says_so_and_it_goes_on() -> None:
 
 def test_a_crowd_is_sent_away_and_the_search_is_not_over() -> None:
     stop = SearchStopper(Budget(3))
-    stop.crowded = lambda: True
+    stop.out_of_memory = lambda: True
     assert (stop.stop_all(), stop.reason) == (True, "")
 
 

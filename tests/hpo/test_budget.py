@@ -19,21 +19,21 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_trials_alone(now: list[float]) -> None:
     made = Budget(10)
     now[0] = 1e9
-    assert (made.left, made.missing(4), made.missing(12), made.expected(3)) == (math.inf, 6, 0, 10)
+    assert (made.remaining, made.trials_left(4), made.trials_left(12), made.expected_trials(3)) == (math.inf, 6, 0, 10)
 
 
 def test_time_alone(now: list[float]) -> None:
     made = Budget(seconds=60, began=90.0, reserve=10.0)
-    assert (made.gone, made.left, made.missing(1000)) == (10, 40, math.inf)
-    assert made.expected(20) == pytest.approx(100)  # a fifth of the time for trials is gone
-    assert made.expected(60, before=40) == pytest.approx(140)  # and 20 of them were run in it
-    assert (made.expected(0), made.expected(40, before=40)) == (1, 41)
+    assert (made.elapsed, made.remaining, made.trials_left(1000)) == (10, 40, math.inf)
+    assert made.expected_trials(20) == pytest.approx(100)  # a fifth of the time for trials is gone
+    assert made.expected_trials(60, before=40) == pytest.approx(140)  # and 20 of them were run in it
+    assert (made.expected_trials(0), made.expected_trials(40, before=40)) == (1, 41)
     now[0] = 140.0
-    assert made.left == 0
+    assert made.remaining == 0
 
 
 def test_at_the_beginning_nothing_is_known_of_the_pace(now: list[float]) -> None:
-    assert Budget(seconds=60, began=now[0]).expected(0) == math.inf
+    assert Budget(seconds=60, began=now[0]).expected_trials(0) == math.inf
 
 
 @given(st.integers(1, 100), st.floats(1, 1e4), st.integers(0, 100), st.floats(0.01, 2))
@@ -41,6 +41,6 @@ def test_whichever_comes_first(trials: int, seconds: float, started: int, share:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget.time, "monotonic", lambda: share * seconds)
         both, timed = Budget(trials, seconds, began=0.0), Budget(None, seconds, began=0.0)
-        assert both.expected(started) == min(trials, timed.expected(started))
-        assert (both.left <= 0) == (share * seconds >= seconds)
-        assert timed.expected(started) >= started
+        assert both.expected_trials(started) == min(trials, timed.expected_trials(started))
+        assert (both.remaining <= 0) == (share * seconds >= seconds)
+        assert timed.expected_trials(started) >= started

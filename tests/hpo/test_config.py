@@ -54,8 +54,8 @@ def begun(toml: Path, **given: Any) -> tuple[Config, Space, Path]:
         ({"budget": None}, "give --budget or --time-budget: nothing else says when this search ends"),
         ({"confirm": 1}, "--confirm must be at least 2: one has no spread, got 1"),
         ({"confirm": -2}, "--confirm must be at least 2: one has no spread, got -2"),
-        ({"finish": 0.91}, "--finish must be between 0 and 0.9 of the trials, got 0.91"),
-        ({"finish": -0.1}, "--finish must be between 0 and 0.9 of the trials, got -0.1"),
+        ({"refine": 0.91}, "--refine must be between 0 and 0.9 of the trials, got 0.91"),
+        ({"refine": -0.1}, "--refine must be between 0 and 0.9 of the trials, got -0.1"),
         ({"acc_tradeoff": -0.1}, "--acc-tradeoff must be between 0 and 100 points, got -0.1"),
         ({"acc_tradeoff": 101}, "--acc-tradeoff must be between 0 and 100 points, got 101"),
         ({"acc_tradeoff": float("nan")}, "--acc-tradeoff must be between 0 and 100 points, got nan"),
@@ -159,7 +159,7 @@ def test_the_space_decides_what_is_not_given(toml: Path) -> None:
     assert (space.name, text) == ("toy", SPACE)
     config, space, _ = configs.start_run(str(toml), {"budget": 3, "acc_tradeoff": 0.25, "pruners": ("random",)})
     assert (config.budget, config.acc_tradeoff) == (3, 0.25)
-    assert space.knobs["pruner"] == "random"
+    assert space.parameters["pruner"] == "random"
 
 
 def test_what_was_begun_is_resumed(toml: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_was_begun_is_resumed(toml: Path) -> None:
     again, known = configs.resume_run(run_dir, {}, {})
     assert again == config
     assert replace(known, source=space.source) == space
-    assert known.knobs["pruner"] == Choice(("random", "mag"))
+    assert known.parameters["pruner"] == Choice(("random", "mag"))
 
 
 def test_time_alone_says_when_a_search_ends(toml: Path) -> None:
@@ -180,10 +180,10 @@ def test_time_alone_says_when_a_search_ends(toml: Path) -> None:
 
 
 def test_the_share_that_finishes(toml: Path) -> None:
-    _, space, run_dir = begun(toml, finish=0.3)
-    assert space.finish.share == 0.3
-    assert configs.resume_run(run_dir, {}, {})[1].finish == space.finish
-    assert "--finish" in fault(lambda: configs.resume_run(run_dir, {"finish": 0.1}, {}))
+    _, space, run_dir = begun(toml, refine=0.3)
+    assert space.refine.share == 0.3
+    assert configs.resume_run(run_dir, {}, {})[1].refine == space.refine
+    assert "--refine" in fault(lambda: configs.resume_run(run_dir, {"refine": 0.1}, {}))
 
 
 def test_the_budget_may_grow_and_the_time_is_new(toml: Path) -> None:

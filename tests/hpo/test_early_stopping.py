@@ -44,8 +44,8 @@ def test_finishing_is_counted_on_once_it_was_seen() -> None:
 
 def test_finishing_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
     # halved, and then the assumed share of that: 1 + 6.5 / 2 * 0.3
-    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT, finishing=True) == ""
-    assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMIT, finishing=True)
+    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT, refining=True) == ""
+    assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMIT, refining=True)
     assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT)
 
 
@@ -65,7 +65,7 @@ def test_nothing_is_stopped_before_enough_was_seen() -> None:
 
 
 def test_a_finishing_trial_is_never_stopped() -> None:
-    assert reason_to_stop(replace(running(90.0), finishes=1), 0.9, halved(), DENSE, LIMIT) == ""
+    assert reason_to_stop(replace(running(90.0), refines=1), 0.9, halved(), DENSE, LIMIT) == ""
 
 
 errors = st.floats(0.5, 50)

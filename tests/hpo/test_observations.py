@@ -10,7 +10,7 @@ from tune_prune.hpo.parameters import Choice, Parameter, Range
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
 
-KNOBS: dict[str, Parameter] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2}
+PARAMETERS: dict[str, Parameter] = {"ratio/2": Range(0.1, 0.99), "pruner": Choice(("mag", "taylor1")), "rounds": 2}
 LIMIT = 2.0
 
 
@@ -21,7 +21,7 @@ def complete(observations: Observations) -> list[FrozenTrial]:
 
 def observed(record: TrialRecord, expected: list[float]) -> list[tuple[float, float, float]]:
     """(ratio, expected error, violation) of every observation that a trial makes."""
-    made = Observations("tpe", KNOBS, Constraints(LIMIT))
+    made = Observations("tpe", PARAMETERS, Constraints(LIMIT))
     made.draw(record.trial, 1, {"keep/2": 1 - record.last.ratios["2"], "pruner": "mag"})
     made.observe(record, expected)
     found = [(1 - t.params["keep/2"], t.values[1], next(iter(t.constraints.values()))) for t in complete(made)]
@@ -47,10 +47,10 @@ def test_a_round_outside_the_ranges_is_left_out() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_another_process_draws_the_same(sampler: str) -> None:
     def run(split: int) -> list[dict[str, object]]:
-        made, drawn, records = Observations(sampler, KNOBS, Constraints(LIMIT)), [], []
+        made, drawn, records = Observations(sampler, PARAMETERS, Constraints(LIMIT)), [], []
         for number in range(30):
             if number == split:
-                made = Observations(sampler, KNOBS, Constraints(LIMIT))
+                made = Observations(sampler, PARAMETERS, Constraints(LIMIT))
                 for earlier, record in enumerate(records):
                     made.mirror(earlier, drawn[earlier], drawn=True)
                     made.observe(record, [point.val_error for point in record.points])
@@ -64,5 +64,5 @@ def test_another_process_draws_the_same(sampler: str) -> None:
 
 
 def test_what_is_given_is_taken() -> None:
-    made = Observations("tpe", KNOBS, Constraints(LIMIT))
+    made = Observations("tpe", PARAMETERS, Constraints(LIMIT))
     assert made.draw(0, 1, {"keep/2": 0.25})["keep/2"] == 0.25

@@ -112,22 +112,22 @@ ends = st.fixed_dictionaries(
 
 @given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5) | ends)
 def test_a_knob_or_a_user_error(raw: object) -> None:
-    knob: object = 0
+    domain: object = 0
     try:
-        knob, said = parse_domain(raw, anything, WHERE), WHERE
+        domain, said = parse_domain(raw, anything, WHERE), WHERE
     except UserError as error:
         said = str(error)
     assert said.startswith(WHERE)
-    if isinstance(knob, Range):
-        assert knob.low < knob.high < math.inf
-        assert not (knob.log and (knob.low <= 0 or knob.step))
-        assert not knob.whole or isinstance(knob.step, int | None)
+    if isinstance(domain, Range):
+        assert domain.low < domain.high < math.inf
+        assert not (domain.log and (domain.low <= 0 or domain.step))
+        assert not domain.whole or isinstance(domain.step, int | None)
     else:
-        assert isinstance(knob, Choice | int | float)
+        assert isinstance(domain, Choice | int | float)
 
 
 @pytest.mark.parametrize(
-    ("knob", "expected"),
+    ("domain", "expected"),
     [
         (3, 3),
         ("mag", "mag"),
@@ -139,6 +139,6 @@ def test_a_knob_or_a_user_error(raw: object) -> None:
         (Range(0.0, 1.0, step=0.3), 0.6),
     ],
 )
-def test_the_middle(knob: Parameter, expected: object) -> None:
-    assert midpoint(knob) == expected
-    assert not isinstance(knob, Range) or midpoint(knob) in knob
+def test_the_middle(domain: Parameter, expected: object) -> None:
+    assert midpoint(domain) == expected
+    assert not isinstance(domain, Range) or midpoint(domain) in domain

@@ -77,7 +77,7 @@ def test_the_hopeful_error_is_expected_to_keep_the_limit(
     found: list[tuple[float, float, float]], compression: float, error: float
 ) -> None:
     recovery = Recovery([RefinedPair(*row) for row in found], DENSE)
-    hopeful = recovery.hopeful(LIMIT, compression)
+    hopeful = recovery.max_recoverable_error(LIMIT, compression)
     assert hopeful >= LIMIT - 1e-9
     assert recovery.expected(hopeful, compression) <= LIMIT + 1e-9
     if error <= hopeful:

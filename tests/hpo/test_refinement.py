@@ -14,31 +14,31 @@ DENSE, LIMIT = 1.0, 2.0
 # When
 
 
-def finishing(budget: int, share: float, **more: float) -> list[bool]:
+def refinements(budget: int, share: float, **more: float) -> list[bool]:
     """Of every trial of a run, whether it finishes another."""
-    turns: list[bool] = []
+    scheduler: list[bool] = []
     for started in range(budget):
-        turns.append(should_refine(started, sum(turns), budget, share, **more))
-    return turns
+        scheduler.append(should_refine(started, sum(scheduler), budget, share, **more))
+    return scheduler
 
 
 @given(st.integers(1, 200), st.floats(0, 0.5))
 def test_the_share_of_the_budget_is_spent_exactly(budget: int, share: float) -> None:
-    assert sum(finishing(budget, share)) == round(share * budget)
+    assert sum(refinements(budget, share)) == round(share * budget)
 
 
 @given(st.integers(20, 200), st.floats(0.05, 0.5), st.floats(0, 0.4))
 def test_finishing_is_spread_over_what_follows_the_wait(budget: int, share: float, wait: float) -> None:
-    turns = finishing(budget, share, wait=wait)
-    waited, rest = turns[: int(wait * budget)], turns[int(wait * budget) :]
+    scheduler = refinements(budget, share, wait=wait)
+    waited, rest = scheduler[: int(wait * budget)], scheduler[int(wait * budget) :]
     assert not any(waited)
     for upto in range(len(rest)):
-        assert abs(sum(rest[:upto]) - sum(turns) * upto / len(rest)) <= 1.5
+        assert abs(sum(rest[:upto]) - sum(scheduler) * upto / len(rest)) <= 1.5
 
 
 @given(st.integers(1, 200))
 def test_no_share_no_finishing(budget: int) -> None:
-    assert not any(finishing(budget, 0))
+    assert not any(refinements(budget, 0))
 
 
 def test_trials_that_could_not_finish_another_are_made_up_for() -> None:
@@ -52,9 +52,9 @@ def test_trials_that_could_not_finish_another_are_made_up_for() -> None:
 
 
 def test_a_way_is_geometric_from_where_it_begins_and_spends_its_steps_evenly() -> None:
-    finish = Refinement(share=0.2, rounds=4, steps=90, lr=0.3)
+    refine = Refinement(share=0.2, rounds=4, steps=90, lr=0.3)
     params = {"ratio/2": 0.9999, "pruner": "mag", "rounds": 2, "steps": 5, "final_steps": 6, "lr": 0.1, "distill": 0.7}
-    dense, begun = refinement_params(finish, params, {}), refinement_params(finish, params, {"2": 0.991})
+    dense, begun = refinement_params(refine, params, {}), refinement_params(refine, params, {"2": 0.991})
     for made, steps in ((dense, 23), (begun, 45)):  # a round keeps a tenth: two of the four are behind the second
         own = {"schedule": "geometric", "rounds": 4, "steps": steps, "final_steps": steps, "lr": 0.3}
         assert made == params | own

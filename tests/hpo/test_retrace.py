@@ -51,10 +51,10 @@ def run(shared: WorkerData, trial: int, params: Mapping[str, Any], start: WarmSt
 @pytest.fixture
 def searched(task: Task, known: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
     """A trial, one that goes on from its second round, and one that finishes that."""
-    shared = WorkerData.of(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
+    shared = WorkerData.create(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
     first = run(shared, 0, PARAMS)
-    second = run(shared, 4, FARTHER, WarmStart.at(first.trial, first.points[1]))
-    third = run(shared, 5, LONGER, WarmStart.at(second.trial, second.last))
+    second = run(shared, 4, FARTHER, WarmStart.from_point(first.trial, first.points[1]))
+    third = run(shared, 5, LONGER, WarmStart.from_point(second.trial, second.last))
     return {0: first, 4: second, 5: third}
 
 

@@ -23,20 +23,20 @@ def test_another_process_is_alive_until_it_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         name = other.stdout.readline().strip()
-        with join_run(tmp_path) as company:
-            assert (company.alive(name), company.alive(company.name), company.alive("who")) == (True, True, False)
-            assert company.alive(name)  # to ask does not end it
+        with join_run(tmp_path) as lock:
+            assert (lock.is_alive(name), lock.is_alive(lock.name), lock.is_alive("who")) == (True, True, False)
+            assert lock.is_alive(name)  # to ask does not end it
             other.kill()
             other.wait()
-            assert not company.alive(name)
-            assert company.name != name
+            assert not lock.is_alive(name)
+            assert lock.name != name
     assert [path.name for path in (tmp_path / "processes").iterdir()] == [name]
 
 
 def test_one_has_its_turn_at_a_time(tmp_path: Path) -> None:
     with join_run(tmp_path) as first, join_run(tmp_path) as second:
-        with first.turn():
-            lock = second.turn()
+        with first.exclusive():
+            lock = second.exclusive()
             assert isinstance(lock, FileLock)
             try:
                 lock.acquire(timeout=0)
@@ -44,12 +44,12 @@ def test_one_has_its_turn_at_a_time(tmp_path: Path) -> None:
                 pass
             else:
                 raise AssertionError("both had their turn")
-        with second.turn():
+        with second.exclusive():
             pass
 
 
 def test_the_only_process_of_a_run_writes_nothing(tmp_path: Path) -> None:
-    company = sole_process(tmp_path)
-    with company.turn():
-        assert not company.alive("another")
-    assert (company.name, list(tmp_path.iterdir())) == (None, [])
+    lock = sole_process(tmp_path)
+    with lock.exclusive():
+        assert not lock.is_alive("another")
+    assert (lock.name, list(tmp_path.iterdir())) == (None, [])

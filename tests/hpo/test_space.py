@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune.hpo.groups import GroupedRatio
-from tune_prune.hpo.parameters import PARAMETERS, Choice, Parameter, Range
+from tune_prune.hpo.parameters import PARAMETERS, Choice, Domain, Parameter, Range
 from tune_prune.hpo.space import Refinement, Space, to_plan
 from tune_prune.pruning.criteria import criteria
 from tune_prune.pruning.plan import Plan
@@ -20,24 +20,26 @@ RESNET = {
 }  # fmt: skip
 
 
-def space(ratios: list[tuple[str, Parameter]], knobs: Mapping[str, Parameter] | None = None, guesses=()) -> Space:
+def space(
+    ratios: list[tuple[str, Parameter]], parameters: Mapping[str, Domain] | None = None, initial_points=()
+) -> Space:
     return Space(
         name="toy",
         source="toy.toml",
         model="lenet5",
         data="mnist",
         weights=None,
-        knobs=knobs or {"pruner": "mag"},
+        parameters=parameters or {"pruner": "mag"},
         ratios=ratios,
         acc_tradeoff=0.5,
         budget=10,
-        finish=Refinement(),
-        guesses=guesses,
+        refine=Refinement(),
+        initial_points=initial_points,
     )
 
 
 def ratios_of(ratios: list[tuple[str, Parameter]], labels: Shapes) -> dict[str, Parameter]:
-    params = space(ratios).params(labels)
+    params = space(ratios).parameters_for(labels)
     return {k.removeprefix("ratio/"): v for k, v in params.items() if k.startswith("ratio/")}
 
 
@@ -59,23 +61,23 @@ def test_the_first_match_counts(ratios: list[tuple[str, Parameter]], labels: Sha
 
 
 def test_a_pattern_that_matches_no_layer() -> None:
-    said = fault(lambda: space([("8", 0.5), ("conv*", 0.5)]).params(LENET))
+    said = fault(lambda: space([("8", 0.5), ("conv*", 0.5)]).parameters_for(LENET))
     assert said == (
         "toy.toml: space.ratio.'conv*' matches no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12"
     )
-    assert "space.ratio.'Conv1'" in fault(lambda: space([("Conv1", 0.5)]).params(RESNET))
+    assert "space.ratio.'Conv1'" in fault(lambda: space([("Conv1", 0.5)]).parameters_for(RESNET))
 
 
 def test_ratios_first_then_the_others_in_their_order() -> None:
     made = space([("1*", 0.5)], {"pruner": "mag", "rounds": Range(1, 4), "lr": 0.1})
-    assert list(made.params(LENET)) == ["ratio/1", "ratio/10", "ratio/12", "pruner", "rounds", "lr"]
+    assert list(made.parameters_for(LENET)) == ["ratio/1", "ratio/10", "ratio/12", "pruner", "rounds", "lr"]
 
 
 def test_another_choice_of_pruners() -> None:
     made = space([("*", 0.5)], {"rounds": 3, "pruner": Choice(("mag", "random"))})
-    assert made.with_pruners(["taylor1"]).knobs == {"rounds": 3, "pruner": "taylor1"}
-    assert made.with_pruners(["taylor1", "mag"]).knobs["pruner"] == Choice(("taylor1", "mag"))
-    assert made.knobs["pruner"] == Choice(("mag", "random"))
+    assert made.with_pruners(["taylor1"]).parameters == {"rounds": 3, "pruner": "taylor1"}
+    assert made.with_pruners(["taylor1", "mag"]).parameters["pruner"] == Choice(("taylor1", "mag"))
+    assert made.parameters["pruner"] == Choice(("mag", "random"))
     assert fault(lambda: made.with_pruners(["mag", "magg"])).startswith("unknown pruner 'magg'; known: mag")
     assert fault(lambda: made.with_pruners([])).startswith("--pruners: the list of choices is empty")
 
@@ -84,13 +86,13 @@ def test_another_choice_of_pruners() -> None:
 
 GROUPS = replace(
     space([("layer?.*.conv1", Range(0.1, 0.9)), ("layer*", Range(0.2, 0.8)), ("*", 0.5)]),
-    together={"layer?.*.conv1": "same"},
+    groups={"layer?.*.conv1": "same"},
     exclude=["fc", "*2"],
 )
 
 
 def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
-    params = GROUPS.params(RESNET)
+    params = GROUPS.parameters_for(RESNET)
     group, *parts = list(params)[1:4]
     assert list(params) == ["ratio/conv1", group, "ratio/layer1.0.conv1", "ratio/layer2.0.conv1", "pruner"]
     assert (group, params[group]) == ("group/layer?.*.conv1", Range(0.1, 0.9))
@@ -99,19 +101,19 @@ def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
         assert isinstance(part, GroupedRatio)
         assert part.group.ratios(0.7)[part.layer] == 0.7
         assert str(part) == "with group/layer?.*.conv1"
-    middle = GROUPS.middle(RESNET)
+    middle = GROUPS.midpoint(RESNET)
     assert middle["ratio/layer1.0.conv1"] == middle["ratio/layer2.0.conv1"] == 0.5
 
 
 def test_a_guess_for_layers_together_is_the_share_of_their_weights() -> None:
     ratios = {"conv1": 0.9, "layer1.0.conv1": 0.4, "layer2.0.conv1": 0.8}
     group = "group/layer?.*.conv1"  # of which three quarters of the weights are in layer2
-    assert GROUPS.level(ratios, "mag", RESNET) == {group: pytest.approx(0.7)}
-    assert GROUPS.level({"layer2.0.conv1": 0.95}, "mag", RESNET) == {group: 0.9}
+    assert GROUPS.level_params(ratios, "mag", RESNET) == {group: pytest.approx(0.7)}
+    assert GROUPS.level_params({"layer2.0.conv1": 0.95}, "mag", RESNET) == {group: 0.9}
 
 
 def test_what_is_excluded_must_be_there() -> None:
-    said = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).params(RESNET))
+    said = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).parameters_for(RESNET))
     assert said.startswith(
         "toy.toml: space.exclude: 'layer3.*' matches no layer of lenet5; layers that can be pruned: "
     )
@@ -135,14 +137,14 @@ RATIOS = [("1", Range(0.0, 0.6)), ("4", 0.7), ("10", Choice((0.5, 0.9))), ("*", 
     ],
 )
 def test_guesses_stay_within_what_is_drawn(guess: dict[str, object], queued: dict[str, object]) -> None:
-    assert space(RATIOS, DRAWN, [guess]).queue(LENET) == [queued]
+    assert space(RATIOS, DRAWN, [guess]).initial_params(LENET) == [queued]
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 20))
 def test_every_guess_is_in_its_knob(ratio: float, rounds: int) -> None:
     made = space(RATIOS, DRAWN, [{"ratio": ratio, "rounds": rounds}, {"ratio": dict.fromkeys(LENET, ratio)}])
-    params = made.params(LENET)
-    for guess in made.queue(LENET):
+    params = made.parameters_for(LENET)
+    for guess in made.initial_params(LENET):
         assert all(value in params[key] for key, value in guess.items())
         assert {"ratio/1", "ratio/8", "ratio/12"} <= set(guess)
 
@@ -151,24 +153,26 @@ def test_every_guess_is_in_its_knob(ratio: float, rounds: int) -> None:
 
 
 def test_a_guess_for_a_layer_that_is_not_there() -> None:
-    made = space([("*", Range(0.1, 0.9))], guesses=[{"ratio": 0.5}, {"ratio": {"9": 0.5}}])
-    said = fault(lambda: made.queue(LENET))
-    assert said == ("toy.toml: guess 2: ratio.9 names no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12")
+    made = space([("*", Range(0.1, 0.9))], initial_points=[{"ratio": 0.5}, {"ratio": {"9": 0.5}}])
+    said = fault(lambda: made.initial_params(LENET))
+    assert said == (
+        "toy.toml: initial.point 2: ratio.9 names no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12"
+    )
 
 
 def test_one_pruner_a_layer() -> None:
     made = replace(
         space([("8", 0.5), ("1*", Range(0.1, 0.9))], {"pruner": Choice(("mag", "taylor1")), "lr": 0.1},
-              guesses=[{"ratio": 0.5, "pruner": "taylor1"}]),
+              initial_points=[{"ratio": 0.5, "pruner": "taylor1"}]),
         pruner_scope="layer",
     )  # fmt: skip
-    params = made.params(LENET)
+    params = made.parameters_for(LENET)
     both = Choice(("mag", "taylor1"))
     assert [name for name in params if name.startswith("pruner")] == [
         f"pruner/{label}" for label in ("1", "8", "10", "12")
     ]
     assert all(params[name] == both for name in params if name.startswith("pruner/"))
-    assert made.queue(LENET)[0]["pruner/8"] == "taylor1"
+    assert made.initial_params(LENET)[0]["pruner/8"] == "taylor1"
     plan = to_plan({"ratio/1": 0.5, "ratio/8": 0.6, "pruner/1": "mag", "pruner/8": "taylor1", "lr": 0.1})
     assert plan.pruners == {"1": "mag", "8": "taylor1"}
     assert made.pruners == ("mag", "taylor1")

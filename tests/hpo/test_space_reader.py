@@ -34,14 +34,14 @@ momentum = 0.9
 acc_tradeoff = 1
 budget = 7
 
-[finish]
+[refine]
 share = 0.25
 
-[[guess]]
+[[initial.point]]
 ratio = 0.9
 rounds = 4
 
-[[guess]]
+[[initial.point]]
 ratio = {"8" = 0.6, "10" = 0.5}
 pruner = "mag"
 """
@@ -53,15 +53,15 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_groups_and_exclusion(file: Path) -> None:
-    mine, wanted = '"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, together = true}'
+    mine, wanted = '"8" = {low = 0.5, high = 0.999}', '"8*" = {low = 0.5, high = 0.999, group = true}'
     text = TOML.replace(mine, wanted)
     file.write_text(text.replace("[space]\n", '[space]\nexclude = ["12"]\n'))
     space = space_reader.read(file)
-    assert (space.together, space.exclude) == ({"8*": "same"}, ["12"])
+    assert (space.groups, space.exclude) == ({"8*": "same"}, ["12"])
     file.write_text(TOML.replace(mine, wanted.replace("true", '"erk"')))
-    assert space_reader.read(file).together == {"8*": "erk"}
+    assert space_reader.read(file).groups == {"8*": "erk"}
     file.write_text(TOML.replace(mine, wanted.replace("true", "false")))
-    assert space_reader.read(file).together == {}
+    assert space_reader.read(file).groups == {}
     assert dict(space.ratios)["8*"] == Range(0.5, 0.999)
 
 
@@ -70,7 +70,7 @@ def test_the_whole_file(file: Path) -> None:
     space = space_reader.read(file)
     assert (space.name, space.source) == ("toy", str(file))
     assert (space.model, space.data, space.weights) == ("lenet5", "mnist", None)
-    assert space.knobs == {
+    assert space.parameters == {
         "pruner": Choice(("mag", "taylor1")),
         "schedule": "linear",
         "rounds": Range(2, 8),
@@ -79,17 +79,17 @@ def test_the_whole_file(file: Path) -> None:
     }
     assert space.ratios == [("8", Range(0.5, 0.999)), ("1*", Choice((0.5, 0.7))), ("*", 0.25)]
     assert (space.acc_tradeoff, space.budget) == (1, 7)
-    assert space.finish == Refinement(share=0.25)
-    assert space.queue(LENET) == [{"ratio/8": 0.9, "rounds": 4}, {"ratio/8": 0.6, "pruner": "mag"}]
+    assert space.refine == Refinement(share=0.25)
+    assert space.initial_params(LENET) == [{"ratio/8": 0.9, "rounds": 4}, {"ratio/8": 0.6, "pruner": "mag"}]
 
 
 def test_the_whole_network_as_one(file: Path) -> None:
     least = 'task = {model = "lenet5", data = "mnist"}\nspace.mode = "global"\nspace.ratio."*" = '
     file.write_text(least + "{low = 0.5, high = 0.99}")
-    params = space_reader.read(file).params(LENET)
-    assert [name for name, knob in params.items() if isinstance(knob, Range)] == ["group/*"]
-    file.write_text(least + "{low = 0.5, high = 0.99, together = true}")
-    assert fault(lambda: space_reader.read(file)).endswith("leave out together")
+    params = space_reader.read(file).parameters_for(LENET)
+    assert [name for name, domain in params.items() if isinstance(domain, Range)] == ["group/*"]
+    file.write_text(least + "{low = 0.5, high = 0.99, group = true}")
+    assert fault(lambda: space_reader.read(file)).endswith("leave out group")
     file.write_text(least + '{low = 0.5, high = 0.99}\nspace.pruner_scope = "layer"')
     assert fault(lambda: space_reader.read(file)).endswith('leave out pruner_scope = "layer"')
 
@@ -97,12 +97,12 @@ def test_the_whole_network_as_one(file: Path) -> None:
 def test_the_least_there_can_be(file: Path) -> None:
     file.write_text('task = {model = "lenet5", data = "mnist"}\nspace.ratio."*" = 0.5')
     space = space_reader.read(file)
-    assert (space.knobs, space.ratios) == ({"pruner": "mag"}, [("*", 0.5)])
-    assert (space.acc_tradeoff, space.budget, space.finish) == (0.5, 100, Refinement())
-    assert list(space.guesses) == []
+    assert (space.parameters, space.ratios) == ({"pruner": "mag"}, [("*", 0.5)])
+    assert (space.acc_tradeoff, space.budget, space.refine) == (0.5, 100, Refinement())
+    assert list(space.initial_points) == []
 
 
-TOP = ", ".join(["task", "space", "goal", "finish", "prior", "economy", "guess"])
+TOP = ", ".join(["task", "space", "goal", "refine", "initial", "features"])
 SPACE = ", ".join(["ratio", "pruner_scope", "exclude", *PARAMETERS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [
@@ -117,22 +117,22 @@ FAULTS = [
     ("momentum = 0.9", 'mode = "global"', 'mode = "global" searches one ratio for all layers; give'),
     (
         "high = 0.999",
-        "high = 0.999, together = 1",
-        "space.ratio.'8'.together must be true, false or one of same, erk",
+        "high = 0.999, group = 1",
+        "space.ratio.'8'.group must be true, false or one of same, erk",
     ),
     # unknown keys, at every level
     ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
     ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),
     ("momentum", "momentun", f"unknown key 'space.momentun'; known: {SPACE}"),
     ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, objectives"),
-    ("share", "part", "unknown key 'finish.part'; known: share, rounds, steps, lr"),
+    ("share", "part", "unknown key 'refine.part'; known: share, rounds, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
-    ("rounds = 4", "round = 4", "unknown key 'guess 1.round'; known: ratio, pruner, schedule, rounds"),
+    ("rounds = 4", "round = 4", "unknown key 'initial.point 1.round'; known: ratio, pruner, schedule, rounds"),
     # what is missing
     ('model = "lenet5"', "", "task.model is missing"),
     ('data = "mnist"', "", "task.data is missing"),
     ('"8" = {low = 0.5, high = 0.999}\n"1*" = [0.5, 0.7]\n"*" = 0.25\n', "", "[space.ratio] must be a table with at"),
-    ("ratio = 0.9", "", "guess 1 must hold `ratio`, a number or a table of layers"),
+    ("ratio = 0.9", "", "initial.point 1 must hold `ratio`, a number or a table of layers"),
     ("low = 2, high = 8", "low = 2", "space.rounds: a range needs both low and high"),
     # values out of bounds
     ('"lenet5"', "5", "task.model must be text, got 5"),
@@ -170,16 +170,16 @@ FAULTS = [
         "goal.objectives must be a list of costs, macs, bytes, latency, each once",
     ),
     ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
-    ("share = 0.25", "share = 0.95", "finish.share must be a number in [0, 0.9], got 0.95"),
-    ("share = 0.25", "rounds = 0.5", "finish.rounds must be a whole number in [1, inf), got 0.5"),
-    ("share = 0.25", "steps = 0", "finish.steps must be a whole number in [1, inf), got 0"),
-    ("share = 0.25", 'lr = "fast"', "finish.lr must be a number in [0, inf), got 'fast'"),
+    ("share = 0.25", "share = 0.95", "refine.share must be a number in [0, 0.9], got 0.95"),
+    ("share = 0.25", "rounds = 0.5", "refine.rounds must be a whole number in [1, inf), got 0.5"),
+    ("share = 0.25", "steps = 0", "refine.steps must be a whole number in [1, inf), got 0"),
+    ("share = 0.25", 'lr = "fast"', "refine.lr must be a number in [0, inf), got 'fast'"),
     # guesses
-    ("ratio = 0.9", "ratio = 1.0", "guess 1.ratio: must be a number in [0, 1), got 1.0"),
-    ("ratio = 0.9", "ratio = [0.9]", "guess 1.ratio: must be text, a number or true or false, got [0.9]"),
-    ('"10" = 0.5', '"10" = "x"', "guess 2.ratio.'10': must be a number in [0, 1), got 'x'"),
-    ("rounds = 4", "rounds = 2.5", "guess 1.rounds: must be a whole number in [1, inf), got 2.5"),
-    ('pruner = "mag"', 'pruner = "max"', f"guess 2.pruner: unknown pruner 'max'; known: {PRUNERS}"),
+    ("ratio = 0.9", "ratio = 1.0", "initial.point 1.ratio: must be a number in [0, 1), got 1.0"),
+    ("ratio = 0.9", "ratio = [0.9]", "initial.point 1.ratio: must be text, a number or true or false, got [0.9]"),
+    ('"10" = 0.5', '"10" = "x"', "initial.point 2.ratio.'10': must be a number in [0, 1), got 'x'"),
+    ("rounds = 4", "rounds = 2.5", "initial.point 1.rounds: must be a whole number in [1, inf), got 2.5"),
+    ('pruner = "mag"', 'pruner = "max"', f"initial.point 2.pruner: unknown pruner 'max'; known: {PRUNERS}"),
     # tables that are none
     ("[goal]", "[[goal]]", "[goal] must be a table"),
 ]
@@ -211,17 +211,17 @@ def test_faulty_files(file: Path, text: str, said: str) -> None:
     assert fault(lambda: space_reader.read(file)).startswith(f"{file}: {said}")
 
 
-@pytest.mark.parametrize("guess", ["3", "0.5", "true", '"abc"', "{ratio = 0.5}", "2020-01-01"])
-def test_guesses_that_are_no_list(file: Path, guess: str) -> None:
-    file.write_text(f"guess = {guess}\n" + TOML.partition("[[guess]]")[0])
+@pytest.mark.parametrize("points", ["3", "0.5", "true", '"abc"', "{ratio = 0.5}", "2020-01-01"])
+def test_initial_points_that_are_no_list(file: Path, points: str) -> None:
+    file.write_text(TOML.partition("[[initial.point]]")[0] + f"\n[initial]\npoint = {points}\n")
     assert fault(lambda: space_reader.read(file)).startswith(
-        f"{file}: guess must be a list of tables; head each one [["
+        f"{file}: initial.point must be a list of tables; head each one [["
     )
 
 
 def test_a_pattern_that_matches_no_layer(file: Path) -> None:
     file.write_text(TOML.replace('"1*"', '"conv*"'))
-    said = fault(lambda: space_reader.read(file).params(LENET))
+    said = fault(lambda: space_reader.read(file).parameters_for(LENET))
     assert said.startswith(f"{file}: space.ratio.'conv*' matches no layer of lenet5; layers that can be pruned: 1, 4,")
 
 
@@ -281,11 +281,11 @@ spaces = st.fixed_dictionaries(
     },
     optional={
         "goal": st.dictionaries(st.sampled_from(["acc_tradeoff", "budget"]), values),
-        "finish": st.dictionaries(st.sampled_from(["share", "rounds", "steps", "lr"]), values),
-        "guess": st.lists(with_ratio, max_size=2),
+        "refine": st.dictionaries(st.sampled_from(["share", "rounds", "steps", "lr"]), values),
+        "initial": st.fixed_dictionaries({"point": st.lists(with_ratio, max_size=2)}),
     },
 )
-sections = st.sampled_from(["task", "space", "goal", "finish", "guess", "else"])
+sections = st.sampled_from(["task", "space", "goal", "refine", "initial", "else"])
 broken = st.builds(lambda space, key, value: space | {key: value}, spaces, sections, values)
 tomls = (spaces | broken).map(lambda space: "\n".join(f"{key} = {toml(value)}" for key, value in space.items()))
 cuts = st.tuples(st.integers(0, len(TOML)), st.integers(0, 30), st.text(max_size=5))
@@ -300,8 +300,8 @@ def test_a_space_or_a_user_error(tmp_path_factory: pytest.TempPathFactory, text:
     file.write_text(text, encoding="utf-8", newline="")
     try:
         space = space_reader.read(file)
-        params = space.params(LENET)
-        for queued in space.queue(LENET):
+        params = space.parameters_for(LENET)
+        for queued in space.initial_params(LENET):
             assert all(value in params[key] for key, value in queued.items())
     except UserError as error:
         said = str(error)

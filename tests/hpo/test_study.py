@@ -24,7 +24,7 @@ from tune_prune.hpo.study import (
 )
 from tune_prune.results import records
 
-KNOBS: dict[str, Parameter] = {
+PARAMETERS: dict[str, Parameter] = {
     "ratio/1": Range(0.1, 0.8),
     "ratio/layer1.0.conv1": Range(0.5, 0.999),
     "ratio/8": 0.7,
@@ -45,10 +45,10 @@ def study(tmp_path: Path) -> optuna.Study:
 
 def inside(params: dict[str, object]) -> None:
     """Every parameter is there, in order, and its knob holds it."""
-    assert list(params) == list(KNOBS)
-    for name, knob in KNOBS.items():
+    assert list(params) == list(PARAMETERS)
+    for name, domain in PARAMETERS.items():
         value = params[name]
-        assert value in knob if isinstance(knob, Range | Choice) else value == knob
+        assert value in domain if isinstance(domain, Range | Choice) else value == domain
     assert isinstance(params["rounds"], int)
     assert params["steps"] in (0, 25, 50, 75, 100)
     assert any(math.isclose(float(str(params["momentum"])), value, abs_tol=1e-9) for value in (0, 0.3, 0.6, 0.9))
@@ -58,7 +58,7 @@ def inside(params: dict[str, object]) -> None:
 
 
 def test_fixed_values_are_not_drawn() -> None:
-    assert list(distributions(KNOBS)) == [
+    assert list(distributions(PARAMETERS)) == [
         *("keep/1", "keep/layer1.0.conv1", "ratio/10", "pruner", "rounds", "steps", "lr", "momentum"),
     ]
 
@@ -70,7 +70,7 @@ def test_round_trip(first: float, second: float, rounds: int, lr: float) -> None
     stored = to_study_params(drawn)
     assert "keep/1" in stored
     assert "ratio/1" not in stored
-    assert from_study_params(stored | {"ratio/10": 0.9}, KNOBS) == drawn | {
+    assert from_study_params(stored | {"ratio/10": 0.9}, PARAMETERS) == drawn | {
         "ratio/10": 0.9,
         "ratio/8": 0.7,
         "distill": 0.7,
@@ -78,32 +78,32 @@ def test_round_trip(first: float, second: float, rounds: int, lr: float) -> None
 
 
 def test_rounding_never_leaves_the_range() -> None:
-    knobs = {"ratio/1": Range(0.123456, 0.987654)}
-    assert from_study_params({"keep/1": 1 - 0.123456}, knobs) == {"ratio/1": 0.12346}
-    assert from_study_params({"keep/1": 1 - 0.987654}, knobs) == {"ratio/1": 0.98765}
-    knobs = {"ratio/1": Range(0.123454, 0.987656)}
-    assert from_study_params({"keep/1": 1 - 0.123454}, knobs) == {"ratio/1": 0.123454}
-    assert from_study_params({"keep/1": 1 - 0.987656}, knobs) == {"ratio/1": 0.987656}
+    parameters = {"ratio/1": Range(0.123456, 0.987654)}
+    assert from_study_params({"keep/1": 1 - 0.123456}, parameters) == {"ratio/1": 0.12346}
+    assert from_study_params({"keep/1": 1 - 0.987654}, parameters) == {"ratio/1": 0.98765}
+    parameters = {"ratio/1": Range(0.123454, 0.987656)}
+    assert from_study_params({"keep/1": 1 - 0.123454}, parameters) == {"ratio/1": 0.123454}
+    assert from_study_params({"keep/1": 1 - 0.987656}, parameters) == {"ratio/1": 0.987656}
 
 
 @pytest.mark.parametrize(("scale", "expected"), [("same", (0.75, 0.75)), ("erk", (0.7, 0.775))])
 def test_of_layers_together_the_groups_ratio_is_drawn(scale: str, expected: tuple[float, float]) -> None:
     group = Group("group/*", scale, {"a": (10, 10), "b": (20, 10)})
-    knobs: dict[str, Parameter] = {
+    parameters: dict[str, Parameter] = {
         "group/*": Range(0.1, 0.9),
         "ratio/a": GroupedRatio(group, "a"),
         "ratio/b": GroupedRatio(group, "b"),
     }
-    assert list(distributions(knobs)) == ["keep/*"]
-    params = from_study_params({"keep/*": 0.25}, knobs)
-    assert params == dict(zip(knobs, (0.75, *expected), strict=True))
+    assert list(distributions(parameters)) == ["keep/*"]
+    params = from_study_params({"keep/*": 0.25}, parameters)
+    assert params == dict(zip(parameters, (0.75, *expected), strict=True))
     assert to_study_params({"group/*": 0.75}) == {"keep/*": 0.25}
 
 
 def test_what_is_kept_is_uniform_in_its_logarithm() -> None:
-    knobs: dict[str, Parameter] = {"ratio/8": Range(0.0, 0.999)}
-    study = optuna.create_study(sampler=make_sampler("random", 1, distributions(knobs)))
-    draws = [from_study_params(study.ask(distributions(knobs)).params, knobs)["ratio/8"] for _ in range(2000)]
+    parameters: dict[str, Parameter] = {"ratio/8": Range(0.0, 0.999)}
+    study = optuna.create_study(sampler=make_sampler("random", 1, distributions(parameters)))
+    draws = [from_study_params(study.ask(distributions(parameters)).params, parameters)["ratio/8"] for _ in range(2000)]
     kept = [math.log10(1 - float(str(ratio))) for ratio in draws]
     assert statistics.quantiles(kept, n=10) == pytest.approx([-3 + 0.3 * i for i in range(1, 10)], abs=0.1)
     assert -3 <= min(kept) < -2.98
@@ -128,9 +128,9 @@ def test_every_sampler_keeps_to_the_ranges_of_a_constrained_study(name: str) -> 
         pytest.importorskip("scipy")
     study = optuna.create_study(directions=["maximize", "minimize"])
     for number in range(14 if name == "gp" else 30):
-        study.sampler = make_sampler(name, number, distributions(KNOBS))
-        trial = study.ask(distributions(KNOBS))
-        params = from_study_params(trial.params, KNOBS)
+        study.sampler = make_sampler(name, number, distributions(PARAMETERS))
+        trial = study.ask(distributions(PARAMETERS))
+        params = from_study_params(trial.params, PARAMETERS)
         inside(params)
         compression = float(str(params["ratio/layer1.0.conv1"]))
         trial.set_constraint("error", compression - 0.95)
@@ -144,7 +144,7 @@ def test_an_unknown_sampler() -> None:
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_tpe_draws_what_optunas_own_would() -> None:
-    spaces = distributions(KNOBS)
+    spaces = distributions(PARAMETERS)
     ours, theirs = (optuna.create_study(directions=["maximize", "minimize"]) for _ in range(2))
     for number in range(16):
         ours.sampler = make_sampler("tpe", number, spaces)
@@ -158,12 +158,12 @@ def test_tpe_draws_what_optunas_own_would() -> None:
 
 def test_tpe_heeds_the_constraint() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
-    knobs: dict[str, Parameter] = {"ratio/8": Range(0.0, 0.999)}
+    parameters: dict[str, Parameter] = {"ratio/8": Range(0.0, 0.999)}
     feasible = []
     for number in range(60):
-        study.sampler = make_sampler("tpe", number, distributions(knobs))
-        trial = study.ask(distributions(knobs))
-        ratio = float(str(from_study_params(trial.params, knobs)["ratio/8"]))
+        study.sampler = make_sampler("tpe", number, distributions(parameters))
+        trial = study.ask(distributions(parameters))
+        ratio = float(str(from_study_params(trial.params, parameters)["ratio/8"]))
         trial.set_constraint("error", ratio - 0.5)
         study.tell(trial, [log_factor(ratio), ratio])
         feasible.append(ratio <= 0.5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
-from drivers import FINISH, KNOBS, LIMIT, Driver, level, measured
+from drivers import LIMIT, PARAMETERS, REFINE, Driver, level, measured
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -74,8 +74,8 @@ def test_no_nan_reaches_the_study(driver: Driver) -> None:
 
 
 def test_guesses_come_first_and_in_order(tmp_path: Path, study: optuna.Study) -> None:
-    guesses = [{"ratio/2": ratio, "pruner": "taylor1"} for ratio in (0.5, 0.9, 0.7)]
-    configs = Driver(tmp_path, study, guesses=guesses).run(6)
+    initial_points = [{"ratio/2": ratio, "pruner": "taylor1"} for ratio in (0.5, 0.9, 0.7)]
+    configs = Driver(tmp_path, study, initial_points=initial_points).run(6)
     assert [config["params"]["ratio/2"] for config in configs[:3]] == [0.5, 0.9, 0.7]
     assert all(config["params"]["pruner"] == "taylor1" for config in configs[:3])
     assert not {config["params"]["ratio/2"] for config in configs[3:]} & {0.5, 0.7, 0.9}
@@ -84,96 +84,96 @@ def test_guesses_come_first_and_in_order(tmp_path: Path, study: optuna.Study) ->
 def test_configs_hold_every_parameter_and_a_seed_of_their_own(driver: Driver) -> None:
     configs = driver.run(14)
     assert [config["trial"] for config in configs] == list(range(14))
-    assert all(list(config["params"]) == list(KNOBS) for config in configs)
-    assert all(config["params"]["ratio/2"] in KNOBS["ratio/2"] for config in configs)  # type: ignore[operator]
+    assert all(list(config["params"]) == list(PARAMETERS) for config in configs)
+    assert all(config["params"]["ratio/2"] in PARAMETERS["ratio/2"] for config in configs)  # type: ignore[operator]
     assert len({config["seed"] for config in configs}) == 14
 
 
-@pytest.mark.parametrize("finish", [Refinement(), FINISH])
+@pytest.mark.parametrize("refine", [Refinement(), REFINE])
 @pytest.mark.parametrize("split", [0, 5, 13])
-def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, finish: Refinement, split: int) -> None:
+def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, refine: Refinement, split: int) -> None:
     def new(name: str, seed: int) -> Driver:
-        return Driver(tmp_path / name, optuna.create_study(directions=["maximize", "minimize"]), finish, seed)
+        return Driver(tmp_path / name, optuna.create_study(directions=["maximize", "minimize"]), refine, seed)
 
     whole = new("a", 3).run(16)
     assert whole != new("b", 4).run(16)
     first = new("c", 3)
     begun = first.run(split)
     first.suggest()  # and the process is killed
-    later = Driver(first.run_dir, first.study, finish)
+    later = Driver(first.run_dir, first.study, refine)
     assert begun + later.run(16 - split) == whole
 
 
 # Finishing
 
 
-def ends_in_finishing(driver: Driver) -> dict[str, Any]:
+def until_refinement(driver: Driver) -> dict[str, Any]:
     """The first finishing trial, begun; all before it have ended."""
-    while (config := driver.suggest())["finishes"] is None:
+    while (config := driver.suggest())["refines"] is None:
         driver.end(config, measured(config))
     return config
 
 
 def test_finishing_has_another_s_ratios_and_prunes_little_by_little(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH)
+    driver = Driver(tmp_path, study, REFINE)
     configs = driver.run(40)
-    finishing = [config for config in configs if config["finishes"] is not None]
-    assert len(finishing) == 10
-    assert len({config["finishes"] for config in finishing}) == 10
-    for config in finishing:
-        other = configs[config["finishes"]]
-        assert config["params"] == refinement_params(FINISH, other["params"], {})
+    refinements = [config for config in configs if config["refines"] is not None]
+    assert len(refinements) == 10
+    assert len({config["refines"] for config in refinements}) == 10
+    for config in refinements:
+        other = configs[config["refines"]]
+        assert config["params"] == refinement_params(REFINE, other["params"], {})
         assert config["start"] is None  # nothing is inherited here
         assert config["seed"] != other["seed"]
-    assert driver.trials.finishing == {config["trial"]: config["finishes"] for config in finishing}
+    assert driver.trials.refinements == {config["trial"]: config["refines"] for config in refinements}
 
 
 def test_finishing_begins_where_several_times_the_weights_are_left(tmp_path: Path, study: optuna.Study) -> None:
     levels = [level(r) for r in (0.3, 0.6, 0.75, 0.8)]
-    driver = Driver(tmp_path, study, FINISH, levels=levels, economy=Features(stop=False), budget=Budget(12))
+    driver = Driver(tmp_path, study, REFINE, levels=levels, features=Features(early_stopping=False), budget=Budget(12))
     driver.run(4)  # 0.3, 0.75, 0.6 and 0.8
-    config = ends_in_finishing(driver)
-    goal = config["params"]["ratio/2"]
+    config = until_refinement(driver)
+    settings = config["params"]["ratio/2"]
     start = config["start"]
-    assert 1 - start.ratios["2"] >= MIN_WEIGHTS_RATIO * (1 - goal) - 1e-9
-    assert config["params"] == refinement_params(FINISH, driver.trials.records[config["finishes"]].params, start.ratios)
+    assert 1 - start.ratios["2"] >= MIN_WEIGHTS_RATIO * (1 - settings) - 1e-9
+    assert config["params"] == refinement_params(REFINE, driver.trials.records[config["refines"]].params, start.ratios)
     nearer = [p.ratios["2"] for r in driver.trials.records.values() for p in r.points]
-    assert max(r for r in nearer if 1 - r >= MIN_WEIGHTS_RATIO * (1 - goal)) == start.ratios["2"]
+    assert max(r for r in nearer if 1 - r >= MIN_WEIGHTS_RATIO * (1 - settings)) == start.ratios["2"]
 
 
 def test_nothing_is_finished_that_would_not_end_in_time(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH, finish_seconds=10.0, budget=Budget(40, seconds=1e6))
+    driver = Driver(tmp_path, study, REFINE, refinement_seconds=10.0, budget=Budget(40, seconds=1e6))
     driver.run(20)
-    done = len(driver.trials.finishing)
+    done = len(driver.trials.refinements)
     assert done > 0
     driver.budget.reserve = 1e6  # no time is left
     driver.run(20)
-    assert len(driver.trials.finishing) == done
+    assert len(driver.trials.refinements) == done
 
 
 def test_a_finishing_trial_that_was_cut_off_finishes_the_same_parent(tmp_path: Path, study: optuna.Study) -> None:
-    inherits = Features(stop=False)
-    driver = Driver(tmp_path, study, FINISH, economy=inherits)
-    config = ends_in_finishing(driver)
-    later = Driver(tmp_path, study, FINISH, economy=inherits)
-    assert later.trials.finishing == {config["trial"]: config["finishes"]}
+    inherits = Features(early_stopping=False)
+    driver = Driver(tmp_path, study, REFINE, features=inherits)
+    config = until_refinement(driver)
+    later = Driver(tmp_path, study, REFINE, features=inherits)
+    assert later.trials.refinements == {config["trial"]: config["refines"]}
     assert (tmp_path / config["start"].checkpoint).is_file()
     assert later.suggest() == config
 
 
 def test_a_failed_finish_keeps_its_parent(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH, economy=Features(stop=False))
-    config = ends_in_finishing(driver)
+    driver = Driver(tmp_path, study, REFINE, features=Features(early_stopping=False))
+    config = until_refinement(driver)
     driver.end(config, None, error=True)
     record, start = driver.trials.records[config["trial"]], config["start"]
-    assert (record.parent, record.parent_round, record.finishes) == (start.trial, start.round, config["finishes"])
+    assert (record.parent, record.parent_round, record.refines) == (start.trial, start.round, config["refines"])
 
 
 # Levels
 
 
 def test_levels_follow_the_guesses_until_one_is_too_much(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, guesses=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
+    driver = Driver(tmp_path, study, initial_points=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
     ratios = [config["params"]["ratio/2"] for config in driver.run(7)]
     # coarse first; without finishing the limit is what counts: 0.8 and 0.6 are beyond it, and so 0.7 is left out
     assert ratios[:5] == [0.95, 0.2, 0.8, 0.6, 0.5]
@@ -203,18 +203,20 @@ def test_coarse_to_fine(count: int) -> None:
 
 
 def test_a_trial_begins_at_the_nearest_round_that_it_contains(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, levels=[level(r) for r in (0.4, 0.45, 0.5, 0.56)], economy=Features(stop=False))
+    driver = Driver(
+        tmp_path, study, levels=[level(r) for r in (0.4, 0.45, 0.5, 0.56)], features=Features(early_stopping=False)
+    )
     starts = [config["start"] for config in driver.run(4)]  # of 0.4, 0.5, 0.45 and 0.56
     assert [start and (start.trial, start.round) for start in starts] == [None, (0, 2), (0, 2), (1, 2)]
     assert starts[3].ratios == {"2": 0.5}
 
 
 def test_what_begins_at_a_round_keeps_it_when_it_is_cut_off(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Features(stop=False))
+    driver = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], features=Features(early_stopping=False))
     driver.run(1)
     config = driver.suggest()
     assert config["start"].checkpoint == "rounds/0-2.safetensors"
-    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], economy=Features(stop=False))
+    later = Driver(tmp_path, study, levels=[level(0.4), level(0.5)], features=Features(early_stopping=False))
     assert later.suggest() == config
 
 
@@ -241,11 +243,11 @@ def test_a_process_killed_where_a_trial_enters_the_study(
 
 
 def test_a_finishing_trial_that_is_given_up_says_how_it_would_have_trained(tmp_path: Path, study: optuna.Study) -> None:
-    driver = Driver(tmp_path, study, FINISH)
-    config = ends_in_finishing(driver)
+    driver = Driver(tmp_path, study, REFINE)
+    config = until_refinement(driver)
     driver.end(config, None, error=True)
     record = driver.trials.records[config["trial"]]
-    assert (record.state, record.kind, record.params) == ("failed", "finish", config["params"])
+    assert (record.state, record.kind, record.params) == ("failed", "refine", config["params"])
 
 
 # Stopping
@@ -262,7 +264,7 @@ def test_what_was_interrupted_is_run_again_first(driver: Driver, written: bool) 
         driver.end(config, measured(config, "running") if written else None)
         assert driver.state(config["trial"]) == TrialState.RUNNING
     later = Driver(driver.run_dir, driver.study)
-    assert later.trials.missing == 38
+    assert later.trials.remaining == 38
     assert [later.suggest(), later.suggest()] == configs
     assert later.suggest()["trial"] == 4
     later.end(configs[0], measured(configs[0]))
@@ -277,7 +279,7 @@ def test_what_was_measured_is_never_run_again(driver: Driver) -> None:
     later = Driver(driver.run_dir, driver.study)
     assert [later.state(number) for number in range(3)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL]
     assert len(later.study.trials[1].constraints) == 1
-    assert (later.trials.missing, list(later.trials.records)) == (37, [0, 1, 2])
+    assert (later.trials.remaining, list(later.trials.records)) == (37, [0, 1, 2])
     assert later.suggest()["trial"] == 3
 
 
@@ -302,46 +304,46 @@ def test_what_is_cut_off_again_and_again_is_given_up(driver: Driver) -> None:
 
 def test_two_processes_run_what_is_missing_once(tmp_path: Path, study: optuna.Study) -> None:
     with join_run(tmp_path) as one, join_run(tmp_path) as other:
-        first, second = (Driver(tmp_path, study, FINISH, budget=Budget(9), company=company) for company in (one, other))
+        first, second = (Driver(tmp_path, study, REFINE, budget=Budget(9), lock=lock) for lock in (one, other))
         for _ in range(4):
             configs = [driver.suggest() for driver in (first, second)]  # both at once
             for driver, config in zip((second, first), reversed(configs), strict=True):
                 driver.end(config, measured(config))
         last = first.suggest()
         assert second.searcher.suggest("none is left") == "FINISHED"
-        assert (second.trials.missing, second.searcher.anything_to_do()) == (1, False)
+        assert (second.trials.remaining, second.searcher.has_work()) == (1, False)
         first.end(last, measured(last))
-        assert not second.searcher.anything_to_do()
+        assert not second.searcher.has_work()
     for driver in (first, second):
-        assert (driver.trials.missing, sorted(driver.trials.records)) == (0, [*range(9)])
+        assert (driver.trials.remaining, sorted(driver.trials.records)) == (0, [*range(9)])
     assert sorted([*first.ids, *second.ids]) == [*range(9)]
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 9
 
 
 def test_what_a_process_leaves_behind_that_dies_another_runs(tmp_path: Path, study: optuna.Study) -> None:
     with join_run(tmp_path) as one:
-        first = Driver(tmp_path, study, budget=Budget(3), company=one)
+        first = Driver(tmp_path, study, budget=Budget(3), lock=one)
         with join_run(tmp_path) as other:
-            second = Driver(tmp_path, study, budget=Budget(3), company=other)
+            second = Driver(tmp_path, study, budget=Budget(3), lock=other)
             ended_, cut_off = second.suggest(), second.suggest()
             records.write(tmp_path, measured(ended_))  # and the process dies before it tells the study
             last = first.suggest()
-            assert not first.searcher.anything_to_do()
-        assert first.searcher.anything_to_do()
+            assert not first.searcher.has_work()
+        assert first.searcher.has_work()
         again = first.suggest()
         assert {key: again[key] for key in ("trial", "seed", "params")} == {
             key: cut_off[key] for key in ("trial", "seed", "params")
         }
         for config in (again, last):
             first.end(config, measured(config))
-        assert (first.trials.missing, sorted(first.trials.records)) == (0, [0, 1, 2])
+        assert (first.trials.remaining, sorted(first.trials.records)) == (0, [0, 1, 2])
     assert study.trials[1].user_attrs["starts"] == 2
 
 
 def test_no_process_deletes_what_another_has_begun_at(tmp_path: Path, study: optuna.Study) -> None:
     with join_run(tmp_path) as one, join_run(tmp_path) as other:
-        inheriting = Features(stop=False)
-        first, second = (Driver(tmp_path, study, economy=inheriting, company=company) for company in (one, other))
+        inheriting = Features(early_stopping=False)
+        first, second = (Driver(tmp_path, study, features=inheriting, lock=lock) for lock in (one, other))
         for _ in range(12):
             config = second.suggest()
             first.run(2)
@@ -355,8 +357,8 @@ def test_locks_that_do_not_hold_are_found_out(
     tmp_path: Path, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with join_run(tmp_path) as one, join_run(tmp_path) as other:
-        first, second = (Driver(tmp_path, study, company=company) for company in (one, other))
+        first, second = (Driver(tmp_path, study, lock=lock) for lock in (one, other))
         first.suggest()
-        monkeypatch.setattr(second.trials._ledger, "look", lambda: None)
+        monkeypatch.setattr(second.trials._trial_store, "refresh", lambda: None)
         with pytest.raises(RuntimeError, match="another process began trial 0 at the same time"):
             second.suggest()

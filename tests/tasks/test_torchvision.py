@@ -82,12 +82,12 @@ def test_a_deep_network_needs_few_knobs() -> None:
         [space]
         exclude = ["conv1"]
         [space.ratio]
-        "layer1.*" = {{low = 0.3, high = 0.95, together = "erk"}}
-        "layer2.*" = {{low = 0.3, high = 0.95, together = "erk"}}
-        "layer3.*" = {{low = 0.3, high = 0.95, together = "sensitivity"}}
-        "layer4.*" = {{low = 0.3, high = 0.95, together = "sensitivity"}}
+        "layer1.*" = {{low = 0.3, high = 0.95, group = "erk"}}
+        "layer2.*" = {{low = 0.3, high = 0.95, group = "erk"}}
+        "layer3.*" = {{low = 0.3, high = 0.95, group = "sensitivity"}}
+        "layer4.*" = {{low = 0.3, high = 0.95, group = "sensitivity"}}
         "fc" = {{low = 0.3, high = 0.95}}
     """
-    params = space_reader.parse(text, "deep", "deep.toml").params(masks.shapes(build(resnet50)))
+    params = space_reader.parse(text, "deep", "deep.toml").parameters_for(masks.shapes(build(resnet50)))
     assert sum(name.startswith("ratio/") for name in params) == 53
-    assert sum(isinstance(knob, Range) for knob in params.values()) == 5
+    assert sum(isinstance(domain, Range) for domain in params.values()) == 5

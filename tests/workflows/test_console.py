@@ -19,7 +19,7 @@ STATUS = Status(
     best_factor=25.04,
     best_error=1.234,
     hypervolume=0.123456,
-    course=[0.0, 0.1, 0.123456],
+    history=[0.0, 0.1, 0.123456],
     seconds=75,
     seconds_left=3725,
 )

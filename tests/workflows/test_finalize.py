@@ -90,8 +90,8 @@ def told(
 ) -> tuple[int, str]:
     """The exit code, and what is on the screen."""
     shown = io.StringIO()
-    screen = SearchConsole(Console(file=shown, width=140))
-    code = write_results(run_dir, task, info, (test or TestImages()).load, screen, ending or Ending("", 10.0, 4.0))
+    console = SearchConsole(Console(file=shown, width=140))
+    code = write_results(run_dir, task, info, (test or TestImages()).load, console, ending or Ending("", 10.0, 4.0))
     return code, shown.getvalue()
 
 

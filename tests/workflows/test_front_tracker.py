@@ -16,19 +16,19 @@ trials = st.lists(
 
 @given(trials)
 def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple[float, float]], str]]) -> None:
-    standing, records = FrontTracker(LIMIT), []
+    tracker, records = FrontTracker(LIMIT), []
     for number, (rounds, state) in enumerate(measured):
         records.append(ended(number, *rounds, state=state, limit=LIMIT))
-        standing.add(records[-1])
+        tracker.add(records[-1])
         members = [(member.point.compression, member.point.val_error) for member in find_front(records)]
-        assert standing.front == members
-        assert standing.best == (members[-1] if members else None)
-        assert standing.hypervolume == pareto.hypervolume(members, LIMIT)
-    assert standing.ended == len(records)
-    assert standing.count("stopped") == [state for _, state in measured].count("stopped")
+        assert tracker.front == members
+        assert tracker.best == (members[-1] if members else None)
+        assert tracker.hypervolume == pareto.hypervolume(members, LIMIT)
+    assert tracker.ended == len(records)
+    assert tracker.count("stopped") == [state for _, state in measured].count("stopped")
 
 
 def test_a_limit_of_zero_leaves_no_room() -> None:
-    standing = FrontTracker(0.0)
-    standing.add(ended(0, (0.5, 0.0), limit=0.0))
-    assert standing.hypervolume == 0
+    tracker = FrontTracker(0.0)
+    tracker.add(ended(0, (0.5, 0.0), limit=0.0))
+    assert tracker.hypervolume == 0

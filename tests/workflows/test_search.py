@@ -79,7 +79,7 @@ def test_a_search(finished: Path) -> None:
     table, summary = pd.read_csv(finished / "trials.csv"), summary_of(finished)
     assert list(table["trial"]) == list(range(8))
     assert summary["trials"] == {"completed": 8, "stopped": 0, "failed": 0, "infeasible": 0}
-    assert (table["kind"] == "finish").sum() == 2
+    assert (table["kind"] == "refine").sum() == 2
     assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the guess
     for member in summary["front"]:
         _, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
@@ -162,7 +162,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
 
 
 def test_guesses_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:
-    toml.write_text(SPACE + "[[guess]]\nratio = 0.3\n[[guess]]\nratio = 0.4\n")
+    toml.write_text(SPACE + "[[initial.point]]\nratio = 0.3\n[[initial.point]]\nratio = 0.4\n")
     trials.after = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None
     assert searched(toml)[0] == 130
     trials.after = lambda count: None
@@ -342,7 +342,7 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
         of(sampler="random"),
         of(acc_tradeoff=1.0),
         of(dense_val_error=1.0),
-        of(replace(space, finish=replace(space.finish, share=0.1))),
+        of(replace(space, refine=replace(space.refine, share=0.1))),
         of(space.with_pruners(["mag"])),
         of(replace(space, ratios=[("2", 0.5)])),
     ]
@@ -355,10 +355,10 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []
-    screen = quiet()
-    monkeypatch.setattr(screen, "update", shown.append)
+    console = quiet()
+    monkeypatch.setattr(console, "update", shown.append)
     spent = Budget(8, began=90.0)
-    shower = progress.Progress(info, screen, spent, evaluation=2.0)
+    shower = progress.Progress(info, console, spent, evaluation=2.0)
 
     class Known:
         running = frozenset({2})
@@ -379,8 +379,8 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:
-    goal = "acc_tradeoff = 5\nat_most = {macs = 0.4, bytes = 3000}\nobjectives = ['macs']"
-    toml.write_text(SPACE.replace("acc_tradeoff = 5", goal))
+    settings = "acc_tradeoff = 5\nat_most = {macs = 0.4, bytes = 3000}\nobjectives = ['macs']"
+    toml.write_text(SPACE.replace("acc_tradeoff = 5", settings))
     code, run_dir = searched(toml)
     assert code == 0
     table, summary = points(run_dir), summary_of(run_dir)
@@ -421,8 +421,8 @@ RATIOS = '"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}'
 KINDS = {
     "each layer by itself": SPACE,
     "global": SPACE.replace("[space]", '[space]\nmode = "global"').replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'),
-    "erk": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "erk"}'),
-    "sensitivity": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, together = "sensitivity"}'),
+    "erk": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, group = "erk"}'),
+    "sensitivity": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, group = "sensitivity"}'),
     "of several granularities": SPACE.replace("[space]", '[space]\ngranularity = ["weight", "filter", "2:4"]'),
 }
 

@@ -21,7 +21,7 @@ EXAMPLES = """Examples:
 
 @grouped(
     {
-        "What is searched, and for how long": "space budget time_budget acc_tradeoff finish pruners sampler seed",
+        "What is searched, and for how long": "space budget time_budget acc_tradeoff refine pruners sampler seed",
         "Once the search has ended": "confirm refit",
         "Where and how it runs": (
             "device cpus_per_trial gpus_per_trial max_concurrent address storage trial_timeout max_failures no_code"
@@ -38,7 +38,7 @@ def search(
     acc_tradeoff: Annotated[
         float | None, typer.Option(help="Points of error to give up.  [default: the space's]")
     ] = None,
-    finish: Annotated[
+    refine: Annotated[
         float | None, typer.Option(help="Share of the trials that train what looks best on.  [default: the space's]")
     ] = None,
     confirm: Annotated[
@@ -84,7 +84,7 @@ def search(
         "budget": budget,
         "time_budget": None if time_budget is None else configs.parse_duration(time_budget),
         "acc_tradeoff": acc_tradeoff,
-        "finish": finish,
+        "refine": refine,
         "confirm": confirm,
         "refit": refit or None,
         "pruners": None if pruners is None else tuple(pruners.split(",")),
@@ -122,23 +122,23 @@ def search(
 
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The run directory of a search.")],
-    beside: Annotated[
+    compare: Annotated[
         list[Path] | None, typer.Option(help="Another run to compare with; may be given several times.")
     ] = None,
-    pick: Annotated[
+    select: Annotated[
         str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print what was picked as JSON.")] = False,
 ) -> None:
     """Write the report of a run again, or pick a member of its front."""
-    if pick is not None:
+    if select is not None:
         from json import dumps
 
         from tune_prune.results.report import select as picking
 
-        found = picking.select_member(run_dir, pick)
+        found = picking.select_member(run_dir, select)
         typer.echo(dumps(found, default=lambda number: number.item()) if json else picking.describe_member(found))
         return
     from tune_prune.results.report.html import write_report
 
-    typer.echo(write_report(run_dir.absolute(), [path.absolute() for path in beside or []]))
+    typer.echo(write_report(run_dir.absolute(), [path.absolute() for path in compare or []]))

@@ -53,9 +53,9 @@ def worker_pool(
         @cache
         def begun() -> tuple[Any, int]:
             threads = max(1, int(config.cpus_per_trial))
-            shared = WorkerData.of(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
-            concurrency = block.enter_context(ray_session(config, shared.nbytes, log))
-            return ray.put(shared), concurrency
+            worker_data = WorkerData.create(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
+            concurrency = block.enter_context(ray_session(config, worker_data.nbytes, log))
+            return ray.put(worker_data), concurrency
 
         def each(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
             if not jobs or stopped():
@@ -73,10 +73,10 @@ def worker_pool(
         yield each
 
 
-def _run_job(shared: WorkerData, work: Work[Job, Result], job: Job) -> Result:
+def _run_job(worker_data: WorkerData, work: Work[Job, Result], job: Job) -> Result:
     """What a worker does: shared memory back to a task, and one job of it."""
-    torch.set_num_threads(shared.threads)
-    return work(shared.task(), job, torch.device(shared.device), shared.statistics())
+    torch.set_num_threads(worker_data.threads)
+    return work(worker_data.task(), job, torch.device(worker_data.device), worker_data.statistics())
 
 
 def _result(done: Any) -> Any:

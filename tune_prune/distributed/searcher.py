@@ -27,9 +27,9 @@ class StudySearcher(Searcher):
         super().__init__()
         self.trials, self._on_change = trials, on_change
         self._numbers: dict[str, int] = {}
-        self.alone = True
-        self.crowded = False
-        self.broken: Exception | None = None
+        self.exclusive_device = True
+        self.out_of_memory = False
+        self.fatal_error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its searchers for snapshots, and the study is what a run resumes from."""
@@ -37,60 +37,66 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The configuration of a trial; `Searcher.FINISHED` where other processes run all that are missing."""
-        number = self.trials.next()
+        number = self.trials.start_next()
         if number is None:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = number
         self._on_change(self.trials)
-        return self.trials.config(number)
+        return self.trials.worker_config(number)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A round ended; what it measured is in the trial's record."""
-        with self._unbroken():
+        with self._recording_errors():
             self._on_change(self.trials)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial ended, or was only interrupted."""
-        if self.broken is None:  # else it stays as one that was interrupted
-            with self._unbroken():
-                self._over(trial_id, result or {}, error)
+        if self.fatal_error is None:  # else it stays as one that was interrupted
+            with self._recording_errors():
+                self._end(trial_id, result or {}, error)
 
-    def _over(self, trial_id: str, result: Mapping[str, Any], error: bool) -> None:
-        if "unwritten" in result:
-            raise OSError(result["unwritten"])
-        no_room = result.get("no_room", "")
-        ended = self.trials.over(self._numbers.pop(trial_id), DIED if error else no_room if self.alone else "")
-        self.crowded = self.crowded or (bool(no_room) and not ended)
+    def _end(self, trial_id: str, result: Mapping[str, Any], error: bool) -> None:
+        if "io_error" in result:
+            raise OSError(result["io_error"])
+        no_room = result.get("out_of_memory", "")
+        ended = self.trials.end(
+            self._numbers.pop(trial_id), DIED if error else no_room if self.exclusive_device else ""
+        )
+        self.out_of_memory = self.out_of_memory or (bool(no_room) and not ended)
         self._on_change(self.trials)
 
-    def judge(self, trial_id: str) -> bool:
+    def should_stop(self, trial_id: str) -> bool:
         """Whether to stop a trial after the round that it has just ended."""
-        with self._unbroken():
-            return self.trials.judge.stops(self._numbers[trial_id])
+        with self._recording_errors():
+            return self.trials.early_stopping.should_stop(self._numbers[trial_id])
         return False
 
     @contextmanager
-    def _unbroken(self) -> Iterator[None]:
+    def _recording_errors(self) -> Iterator[None]:
         """What is raised here breaks the search. Ray would take it for the trial's fault, and begin that again."""
         try:
             yield
         except Exception as error:
-            self.broken = self.broken or error
+            self.fatal_error = self.fatal_error or error
 
-    def fault(self) -> str:
+    def failure_reason(self) -> str:
         """Why to end the search before its budget, or nothing."""
-        return self.trials.judge.fault() if self.broken is None else f"{type(self.broken).__name__}: {self.broken}"
+        return (
+            self.trials.early_stopping.failure_reason()
+            if self.fatal_error is None
+            else f"{type(self.fatal_error).__name__}: {self.fatal_error}"
+        )
 
-    def anything_to_do(self) -> bool:
+    def has_work(self) -> bool:
         """Whether there is a trial to begin, once other processes have gone on."""
-        there = self.trials.anything_to_do
+        there = self.trials.has_work
         self._on_change(self.trials)
         return there
 
-    def begin_again(self) -> None:
+    def restart_interrupted(self) -> None:
         """The trials that ran beside one that found no room are to be run again."""
-        self.trials.begin_again()
-        self._numbers, self.crowded = {}, False
+        self.trials.restart_interrupted()
+        self._numbers, self.out_of_memory = {}, False
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: see `__getstate__`."""

@@ -59,10 +59,10 @@ def _one_line(error: Exception) -> str:
 class PruneTrainable(tune.Trainable):
     """One trial: the rounds of a plan, a record of them on disk, and the weights of the rounds that may be wanted."""
 
-    def setup(self, config: dict[str, Any], shared: WorkerData) -> None:
+    def setup(self, config: dict[str, Any], worker_data: WorkerData) -> None:
         """Called once a worker: what all its trials share."""
-        torch.set_num_threads(shared.threads)
-        self._shared, self._loaded = shared, False
+        torch.set_num_threads(worker_data.threads)
+        self._worker_data, self._loaded = worker_data, False
         self._going = list[Path]()
         self._begin(config)
         self._cpu_began = 0.0  # what the worker took to start is its first trial's
@@ -71,10 +71,10 @@ class PruneTrainable(tune.Trainable):
         """Bring what all trials share to the device: in a step, not in `setup`, for there may be no room for it."""
         if self._loaded:
             return
-        self._task, self._known = self._shared.task(), self._shared.statistics()
+        self._task, self._known = self._worker_data.task(), self._worker_data.statistics()
         self._latency: LatencyMeter | None = None
-        if self._shared.limits.latency:
-            dense = self._task.dense_model(torch.device(self._shared.device))
+        if self._worker_data.limits.latency:
+            dense = self._task.dense_model(torch.device(self._worker_data.device))
             self._latency = LatencyMeter(dense, as_float(self._task.validation.inputs[:8]))
         self._loaded = True
 
@@ -87,15 +87,15 @@ class PruneTrainable(tune.Trainable):
         self._drop(0)  # of a trial that was stopped
         self._trial: int = config["trial"]
         self._params: dict[str, Any] = config["params"]
-        self._finishes: int | None = config.get("finishes")
+        self._finishes: int | None = config.get("refines")
         self._start_from: WarmStart | None = config.get("start")
         self._plan: Plan = to_plan(self._params)
         self._points: list[PointRecord] = []
-        path = records.record_path(self._shared.run_dir, self._trial)
+        path = records.record_path(self._worker_data.run_dir, self._trial)
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
         # written by a process that gave it up, where Ray begins it again: it has ended
         self._ended = path.is_file() and records.read(path).state in records.FINAL_STATES
-        self._watchdog = Watchdog(self._shared.timeout, self._give_up)
+        self._watchdog = Watchdog(self._worker_data.timeout, self._give_up)
         self._seed: int = config["seed"]
         self._rounds: Iterator[Point] | None = None
 
@@ -110,12 +110,12 @@ class PruneTrainable(tune.Trainable):
 
         Rounds that are behind it are not run again.
         """
-        state = initial_state(self._task.dense_model(torch.device(self._shared.device)))
+        state = initial_state(self._task.dense_model(torch.device(self._worker_data.device)))
         saved = self._cut_off()
         if saved is not None:
             state.rounds_done = self._points[-1].round
         elif self._start_from is not None:
-            saved = checkpoint.read(self._shared.run_dir / self._start_from.checkpoint)
+            saved = checkpoint.read(self._worker_data.run_dir / self._start_from.checkpoint)
             state.rounds_done = self._plan.rounds_within(self._start_from.ratios)
         if saved is not None:
             checkpoint.load_weights(state.model, saved, f"trial {self._trial}")
@@ -125,13 +125,15 @@ class PruneTrainable(tune.Trainable):
 
     def _cut_off(self) -> Checkpoint | None:
         """The weights after the trial's last round, where it was cut off after one; its points are taken up."""
-        path = records.record_path(self._shared.run_dir, self._trial)
+        path = records.record_path(self._worker_data.run_dir, self._trial)
         record = records.read(path) if path.is_file() else None
         if record is None or record.state != "running" or not record.points or record.params != self._params:
             return None
         going = self._going_at(record.last.round)
         try:
-            saved = checkpoint.read(self._shared.run_dir / record.last.checkpoint if record.last.checkpoint else going)
+            saved = checkpoint.read(
+                self._worker_data.run_dir / record.last.checkpoint if record.last.checkpoint else going
+            )
         except UserError:  # gone or damaged: its rounds are measured again
             return None
         self._points, self._going = record.points, [going]
@@ -141,7 +143,7 @@ class PruneTrainable(tune.Trainable):
 
     def _going_at(self, round_: int) -> Path:
         """Where the weights of a round are that are wanted only until the next."""
-        return self._shared.run_dir / "rounds" / f"{self._trial}-{round_}.going"
+        return self._worker_data.run_dir / "rounds" / f"{self._trial}-{round_}.going"
 
     def _drop(self, most: int) -> None:
         """Delete such weights but for so many newest."""
@@ -151,14 +153,14 @@ class PruneTrainable(tune.Trainable):
     def _give_up(self) -> None:
         """End this process: what hangs cannot be asked to stop. The trial's record says why."""
         try:
-            self._report("failed", f"it took longer than --trial-timeout, {self._shared.timeout:g} s")
+            self._report("failed", f"it took longer than --trial-timeout, {self._worker_data.timeout:g} s")
         finally:
             os._exit(1)
 
     def step(self) -> dict[str, Any]:
         """One round. What a trial raises is its own failure, told in its record; the others go on.
 
-        A run directory that cannot be written is no trial's failure: the search is told, as "unwritten".
+        A run directory that cannot be written is no trial's failure: the search is told, as "io_error".
         """
         if self._ended:
             return {"trial": self._trial, "rounds": 0, "done": True}
@@ -166,7 +168,7 @@ class PruneTrainable(tune.Trainable):
             return self._round()
         except OSError as error:
             self._watchdog.stop()
-            return {"trial": self._trial, "rounds": len(self._points), "done": True, "unwritten": str(error)}
+            return {"trial": self._trial, "rounds": len(self._points), "done": True, "io_error": str(error)}
 
     def _round(self) -> dict[str, Any]:
         try:
@@ -174,7 +176,7 @@ class PruneTrainable(tune.Trainable):
             point = next(self._rounds)
         except torch.OutOfMemoryError as error:  # whether others had it, the search knows
             self._watchdog.stop()
-            return self._report("running", _one_line(error)) | {"done": True, "no_room": _one_line(error)}
+            return self._report("running", _one_line(error)) | {"done": True, "out_of_memory": _one_line(error)}
         except Exception as error:
             self._watchdog.stop()
             return self._report("failed", _one_line(error))
@@ -187,16 +189,16 @@ class PruneTrainable(tune.Trainable):
         return said
 
     def _record_point(self, point: Point, keep: bool) -> PointRecord:
-        limits, state = self._shared.limits, self._state
+        limits, state = self._worker_data.limits, self._state
         spent = {
-            "macs": costs.multiply_adds_share(state.masks, self._shared.uses),
+            "macs": costs.multiply_adds_share(state.masks, self._worker_data.uses),
             "bytes": len(sparse_format.dumps(self._task.model, state.model, state.masks)),
         }
         if self._latency:
             spent["latency"] = self._latency.share(state.model)
         feasible = limits.feasible(point.error, spent)
         saved = f"rounds/{self._trial}-{point.round}.safetensors" if keep or feasible else None
-        path = self._shared.run_dir / saved if saved else self._going_at(point.round)
+        path = self._worker_data.run_dir / saved if saved else self._going_at(point.round)
         checkpoint.write(path, self._task.model, state.model, state.masks)
         self._going += [] if saved else [path]
         return PointRecord(
@@ -209,11 +211,11 @@ class PruneTrainable(tune.Trainable):
             self._trial, state, self._params, dict(self._plan.pruners), self._points, reason,
             parent=self._start_from.trial if self._start_from else None,
             parent_round=self._start_from.round if self._start_from else None,
-            finishes=self._finishes,
+            refines=self._finishes,
             seconds=time.perf_counter() - self._began,
             cpu_seconds=time.process_time() - self._cpu_began,
         )  # fmt: skip
-        records.write(self._shared.run_dir, record)
+        records.write(self._worker_data.run_dir, record)
         said = {"trial": self._trial, "rounds": len(self._points), "done": state != "running"}
         if self._points:  # for who follows the trials elsewhere
             last = self._points[-1]

@@ -36,7 +36,7 @@ class SearchStopper(tune.Stopper):
         self.reason = ""
         self.judge: Callable[[str], bool] = _never
         self.fault: Callable[[], str] = str
-        self.crowded: Callable[[], bool] = bool
+        self.out_of_memory: Callable[[], bool] = bool
         self.signal: int | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -45,10 +45,10 @@ class SearchStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to end what runs now; Tune asks several times a second."""
-        if not self.reason and self._budget.left <= 0:
+        if not self.reason and self._budget.remaining <= 0:
             self.reason = "time budget"
         self.reason = self.reason or self.fault()
-        return bool(self.reason) or self.crowded()
+        return bool(self.reason) or self.out_of_memory()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -71,25 +71,25 @@ class SearchStopper(tune.Stopper):
 
 
 def run_trials(
-    shared: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
+    worker_data: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
 ) -> None:
     """Run the searcher's missing trials. Returns when they have ended, or soon after `stop` says so."""
     trials = searcher.trials
     resources = {"cpu": config.cpus_per_trial, "gpu": config.gpu_share}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PruneTrainable, shared=shared), resources),
+        tune.with_resources(tune.with_parameters(PruneTrainable, worker_data=worker_data), resources),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=-1 if trials.process or math.isinf(trials.missing) else int(trials.missing),
+            num_samples=-1 if trials.process or math.isinf(trials.remaining) else int(trials.remaining),
             max_concurrent_trials=concurrency,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(shared.run_dir / "ray" / (trials.process or "")),
+            storage_path=str(worker_data.run_dir / "ray" / (trials.process or "")),
             verbose=0,
             stop=stop,
-            callbacks=loggers.make_callbacks(config.logger, shared.run_dir),
+            callbacks=loggers.make_callbacks(config.logger, worker_data.run_dir),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=2),
         ),

@@ -35,7 +35,7 @@ class WorkerData:
     models: Mapping[str, in_memory.Model]
 
     @classmethod
-    def of(
+    def create(
         cls,
         task: Task,
         run_dir: Path,

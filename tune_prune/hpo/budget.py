@@ -18,26 +18,26 @@ class Budget:
     reserve: float = 0.0
 
     @property
-    def gone(self) -> float:
+    def elapsed(self) -> float:
         """Seconds since it began."""
         return time.monotonic() - self.began
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Seconds until the trials have to end; infinite where time is no limit."""
-        return math.inf if self.seconds is None else self.seconds - self.reserve - self.gone
+        return math.inf if self.seconds is None else self.seconds - self.reserve - self.elapsed
 
-    def missing(self, done: int) -> float:
+    def trials_left(self, done: int) -> float:
         """Trials that are still to be run; infinite where their number is no limit."""
         return math.inf if self.trials is None else max(0, self.trials - done)
 
-    def expected(self, started: int, before: int = 0) -> float:
+    def expected_trials(self, started: int, before: int = 0) -> float:
         """How many trials the run will come to, by number or at this pace; `before` were run by earlier processes.
 
         Of time alone, at least one more than there are.
         """
         most = math.inf if self.trials is None else self.trials
-        if self.seconds is None or self.gone <= 0:
+        if self.seconds is None or self.elapsed <= 0:
             return most
-        share = min(1.0, self.gone / max(self.seconds - self.reserve, 1e-9))
+        share = min(1.0, self.elapsed / max(self.seconds - self.reserve, 1e-9))
         return min(most, max(started + 1, before + (started - before) / share))

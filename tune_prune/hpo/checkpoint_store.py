@@ -35,7 +35,7 @@ class CheckpointStore:
                 self._path(point).unlink(missing_ok=True)
         self.points = [(trial, point) for trial, point in self.points if point.checkpoint in keep]
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Forget what another process has deleted."""
         self.points = [(trial, point) for trial, point in self.points if self._path(point).is_file()]
 

@@ -36,7 +36,7 @@ class Config:
 
     budget: int | None
     acc_tradeoff: float
-    finish: float | None = None
+    refine: float | None = None
     confirm: int = 0
     refit: bool = False
     pruners: tuple[str, ...] | None = None
@@ -59,7 +59,7 @@ class Config:
         if self.budget is None and self.time_budget is None:
             raise UserError("give --budget or --time-budget: nothing else says when this search ends")
         _require(self.budget is None or self.budget >= 1, "--budget", "at least 1 trial", self.budget)
-        _require(0 <= (self.finish or 0) <= 0.9, "--finish", "between 0 and 0.9 of the trials", self.finish)
+        _require(0 <= (self.refine or 0) <= 0.9, "--refine", "between 0 and 0.9 of the trials", self.refine)
         _require(self.confirm == 0 or self.confirm >= 2, "--confirm", "at least 2: one has no spread", self.confirm)
         _require(0 <= self.acc_tradeoff <= 100, "--acc-tradeoff", "between 0 and 100 points", self.acc_tradeoff)
         _require(self.sampler in SAMPLERS, "--sampler", f"one of {format_names(SAMPLERS)}", self.sampler)
@@ -133,7 +133,7 @@ def parse_duration(text: str, flag: str = "--time-budget") -> float:
 
 FIXED_ON_RESUME = {
     "acc_tradeoff": "--acc-tradeoff",
-    "finish": "--finish",
+    "refine": "--refine",
     "pruners": "--pruners",
     "sampler": "--sampler",
     "seed": "--seed",
@@ -207,6 +207,6 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
 
 def _fitted(space: Space, config: Config) -> Space:
     """A space with what the settings say instead: its pruners, and how much finishes."""
-    if config.finish is not None:
-        space = replace(space, finish=replace(space.finish, share=config.finish))
+    if config.refine is not None:
+        space = replace(space, refine=replace(space.refine, share=config.refine))
     return space.with_pruners(config.pruners) if config.pruners else space

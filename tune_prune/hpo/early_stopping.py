@@ -35,7 +35,7 @@ def reason_to_stop(
     ended: Sequence[TrialRecord],
     dense_error: float,
     limit: float,
-    finishing: bool = False,
+    refining: bool = False,
 ) -> str:
     """Why a trial should be stopped after its last round so far, or nothing.
 
@@ -45,10 +45,10 @@ def reason_to_stop(
     now = record.last
     onward = _error_ratios(record, ended, dense_error)
     finished = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in refined_pairs(ended)]
-    if len(onward) < MIN_COMPARED or record.kind == "finish":
+    if len(onward) < MIN_COMPARED or record.kind == "refine":
         return ""
     best = _excess(now.val_error, dense_error) * _quantile(onward)
-    if finished or finishing:
+    if finished or refining:
         best *= min(1.0, _quantile(finished or [ASSUMED_RECOVERY]))
     hoped = dense_error + best
     said = f"{now.val_error:.2f} % after round {now.round} promises {hoped:.2f} % at best"
@@ -87,36 +87,36 @@ MIN_ENDED = 6
 class EarlyStopping:
     """Judges trials after each of their rounds, and writes into the records of those that end what it judged."""
 
-    def __init__(self, ledger: TrialStore, run_dir: Path, goal: SearchSettings, seed: int) -> None:
-        self._ledger, self._run_dir, self._goal, self._seed = ledger, run_dir, goal, seed
+    def __init__(self, trial_store: TrialStore, run_dir: Path, settings: SearchSettings, seed: int) -> None:
+        self._trial_store, self._run_dir, self._settings, self._seed = trial_store, run_dir, settings, seed
         self._stopped: dict[int, str] = {}
 
-    def stops(self, number: int) -> bool:
+    def should_stop(self, number: int) -> bool:
         """Whether to stop a trial after the round that it has just ended."""
-        goal = self._goal
-        if not goal.economy.stop or self._ledger.attrs(number).keys() & {"let_through", "queued"}:
+        settings = self._settings
+        if not settings.features.early_stopping or self._trial_store.attrs(number).keys() & {"exempt", "queued"}:
             return False  # what was asked for by name is seen through; levels are ended by `Turns`
-        record = self._ledger.saved(number)
+        record = self._trial_store.read_record(number)
         assert record is not None
-        finishes = goal.finish.share > 0
-        ended = list(self._ledger.records.values())
-        going = goal.compression(ratios_of(record.params))
-        said = reason_to_stop(record, going, ended, goal.dense_error, goal.limit, finishes)
+        refines = settings.refine.share > 0
+        ended = list(self._trial_store.records.values())
+        going = settings.compression(ratios_of(record.params))
+        said = reason_to_stop(record, going, ended, settings.dense_error, settings.limit, refines)
         if said and derive_seed(self._seed, number, 2) % EXEMPT_ONE_IN == 0:
-            self._ledger.note(number, "let_through", said)
+            self._trial_store.set_attr(number, "exempt", said)
         elif said:
             self._stopped[number] = said
         return number in self._stopped
 
-    def stopped(self, record: TrialRecord) -> TrialRecord:
+    def mark_stopped(self, record: TrialRecord) -> TrialRecord:
         """The record of a trial that is over, which says so if the trial was stopped."""
         if record.trial not in self._stopped:
             return record
         return self._written(replace(record, state="stopped", reason=self._stopped.pop(record.trial)))
 
-    def marked(self, record: TrialRecord) -> TrialRecord:
+    def mark_exempt(self, record: TrialRecord) -> TrialRecord:
         """The record of a trial that has ended, which says so if the trial was to be stopped and was let through."""
-        said = self._ledger.attrs(record.trial).get("let_through")
+        said = self._trial_store.attrs(record.trial).get("exempt")
         if said is None or record.state != "complete" or record.reason:
             return record
         return self._written(replace(record, reason=f"{records.EXEMPT_PREFIX}{said}"))
@@ -125,10 +125,10 @@ class EarlyStopping:
         records.write(self._run_dir, record)
         return record
 
-    def fault(self) -> str:
+    def failure_reason(self) -> str:
         """Why to end the search before its budget, or nothing: more trials have failed than may."""
-        ended, most = len(self._ledger.records), self._goal.max_failures
-        failed = [record for record in self._ledger.records.values() if record.state == "failed"]
+        ended, most = len(self._trial_store.records), self._settings.max_failures
+        failed = [record for record in self._trial_store.records.values() if record.state == "failed"]
         if ended < MIN_ENDED or len(failed) <= most * ended:
             return ""
         return (

@@ -27,12 +27,12 @@ class Observations:
     Errors in percent; an observation that does not keep the `limits` is infeasible.
     """
 
-    def __init__(self, sampler: str, knobs: Mapping[str, Parameter], limits: Constraints) -> None:
+    def __init__(self, sampler: str, parameters: Mapping[str, Parameter], limits: Constraints) -> None:
         self._study = optuna.create_study(directions=directions(limits))
-        self._sampler, self._knobs, self._limits = sampler, knobs, limits
-        self._distributions = distributions(knobs)
+        self._sampler, self._parameters, self._limits = sampler, parameters, limits
+        self._distributions = distributions(parameters)
         self._groups = {
-            knob.group.name: knob.group for knob in knobs.values() if isinstance(knob, GroupedRatio)
+            domain.group.name: domain.group for domain in parameters.values() if isinstance(domain, GroupedRatio)
         }.values()
         self._mirrored: dict[int, Trial] = {}
 
@@ -81,8 +81,10 @@ class Observations:
         """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""
         params = record.params | {f"ratio/{label}": ratio for label, ratio in point.reached.items()}
         params |= {group.name: group.ratio(point.reached) for group in self._groups}
-        params = {name: params.get(name) for name, knob in self._knobs.items() if isinstance(knob, Choice | Range)}
-        if math.isfinite(point.val_error) and all(value in self._knobs[name] for name, value in params.items()):  # type: ignore[operator]
+        params = {
+            name: params.get(name) for name, domain in self._parameters.items() if isinstance(domain, Choice | Range)
+        }
+        if math.isfinite(point.val_error) and all(value in self._parameters[name] for name, value in params.items()):  # type: ignore[operator]
             self._study.add_trial(
                 create_trial(
                     params=to_study_params(params),

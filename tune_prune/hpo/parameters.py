@@ -58,16 +58,16 @@ Domain = Scalar | Choice | Range
 Parameter = Domain | GroupedRatio
 
 
-def midpoint(knob: Domain) -> Scalar:
+def midpoint(domain: Domain) -> Scalar:
     """What to take where there is no reason for another value: a range's middle, the first choice, what is fixed."""
-    if isinstance(knob, Choice):
-        return knob.options[0]
-    if not isinstance(knob, Range):
-        return knob
-    value = math.sqrt(knob.low * knob.high) if knob.log else (knob.low + knob.high) / 2
-    if knob.step is not None:
-        value = knob.low + round((value - knob.low) / knob.step) * knob.step
-    return round(value) if knob.whole else value
+    if isinstance(domain, Choice):
+        return domain.options[0]
+    if not isinstance(domain, Range):
+        return domain
+    value = math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2
+    if domain.step is not None:
+        value = domain.low + round((value - domain.low) / domain.step) * domain.step
+    return round(value) if domain.whole else value
 
 
 Check = Callable[[object], str | None]

@@ -39,7 +39,7 @@ class RefinedPair:
 def refined_pairs(records: Sequence[TrialRecord]) -> list[RefinedPair]:
     """Every trial that was finished, in the order of those that finished them."""
     by_trial = {record.trial: record for record in records}
-    both = [(by_trial.get(r.finishes), r) for r in records if r.finishes is not None and r.state == "complete"]
+    both = [(by_trial.get(r.refines), r) for r in records if r.refines is not None and r.state == "complete"]
     whole = [(before.last, after.last) for before, after in both if before is not None and before.points]
     return [RefinedPair(before.compression, before.val_error, after.val_error) for before, after in whole]
 
@@ -74,7 +74,7 @@ class Recovery:
             return error
         return self.dense_error + self.at(compression) * (error - self.dense_error)
 
-    def hopeful(self, limit: float, compression: float) -> float:
+    def max_recoverable_error(self, limit: float, compression: float) -> float:
         """The highest error, in percent, that finishing is expected to bring down to the `limit`."""
         return self.dense_error + (limit - self.dense_error) / max(self.at(compression), 0.05)
 
@@ -83,7 +83,7 @@ MIN_WEIGHTS_RATIO = 3.0
 """A finishing trial begins where at least so many times the weights are left that it ends with."""
 
 
-def should_refine(started: int, finishing: int, budget: float, share: float, wait: float = 0.2) -> bool:
+def should_refine(started: int, refinements: int, budget: float, share: float, wait: float = 0.2) -> bool:
     """Whether the next trial should finish another one.
 
     `started` trials so far, `finishing` of them finish another. The `share` of the budget that is kept for finishing
@@ -92,14 +92,14 @@ def should_refine(started: int, finishing: int, budget: float, share: float, wai
     if math.isinf(budget):
         return False
     begin = wait * budget
-    return finishing < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
+    return refinements < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 
 
-def refinement_params(finish: Refinement, params: Mapping[str, Any], begun: Mapping[str, float]) -> dict[str, Any]:
+def refinement_params(refine: Refinement, params: Mapping[str, Any], begun: Mapping[str, float]) -> dict[str, Any]:
     """The parameters of a trial that finishes one with these; `begun` are the ratios at which it begins, if any."""
-    own = {"schedule": "geometric", "rounds": finish.rounds, "lr": finish.lr}
-    left = finish.rounds - to_plan({**params, **own}).rounds_within(begun)
-    steps = math.ceil(finish.steps / left)
+    own = {"schedule": "geometric", "rounds": refine.rounds, "lr": refine.lr}
+    left = refine.rounds - to_plan({**params, **own}).rounds_within(begun)
+    steps = math.ceil(refine.steps / left)
     return {**params, **own, "steps": steps, "final_steps": steps}
 
 
@@ -124,7 +124,7 @@ def choose_trial(
 
     reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
     # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
-    now = set(taken) - {r.finishes for r in records}
+    now = set(taken) - {r.refines for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
     reached = [reached[i] for i in front(reached)]
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in taken]
@@ -140,7 +140,7 @@ def choose_trial(
 
     if farthest:
         far = [r for r in candidates if expected(r) <= limit]
-        failed = [r.last.compression for r in records if r.kind == "finish" and r.points and not r.last.feasible]
+        failed = [r.last.compression for r in records if r.kind == "refine" and r.points and not r.last.feasible]
         candidates = _farthest(far, max((c for c, _ in reached), default=0.0), failed) or candidates
     return max(candidates, key=promise, default=None)
 

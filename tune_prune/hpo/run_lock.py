@@ -20,11 +20,11 @@ class RunLock:
     def __init__(self, run_dir: Path, name: str | None = None) -> None:
         self._run_dir, self.name = run_dir, name
 
-    def turn(self) -> AbstractContextManager[object]:
+    def exclusive(self) -> AbstractContextManager[object]:
         """What no other process does at the same time: to begin trials, to take up ended ones, to delete weights."""
         return nullcontext() if self.name is None else FileLock(self._run_dir / ".turn")
 
-    def alive(self, name: str | None) -> bool:
+    def is_alive(self, name: str | None) -> bool:
         """Whether another process, or this one, still runs."""
         if self.name is None or name is None:
             return False

@@ -33,9 +33,9 @@ class Refinement:
 class InitialTrials:
     """How many levels of compression the layers' curves are asked for at first, and between which factors."""
 
-    levels: int = 16
-    first: float = 3.0
-    farthest: float = 100.0
+    trials: int = 16
+    min_factor: float = 3.0
+    max_factor: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Features:
     stopped. `inherit`: trials begin at recorded rounds that they contain, not all at the dense model.
     """
 
-    rounds: bool = True
-    stop: bool = True
-    inherit: bool = True
+    learn_from_rounds: bool = True
+    early_stopping: bool = True
+    warm_start: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,21 @@ class Space:
     model: str
     data: str
     weights: str | None
-    knobs: Mapping[str, Domain]
+    parameters: Mapping[str, Domain]
     ratios: Sequence[tuple[str, Domain]]
     acc_tradeoff: float
     budget: int
-    finish: Refinement
-    guesses: Sequence[Mapping[str, object]]
+    refine: Refinement
+    initial_points: Sequence[Mapping[str, object]]
     pruner_scope: str = "model"
-    prior: InitialTrials = field(default_factory=InitialTrials)
-    economy: Features = field(default_factory=Features)
+    initial: InitialTrials = field(default_factory=InitialTrials)
+    features: Features = field(default_factory=Features)
     exclude: Sequence[str] = ()
-    together: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: Sequence[str] = ()
 
-    def params(
+    def parameters_for(
         self, shapes: Mapping[str, Shape], curves: Mapping[str, LossCurve] | None = None
     ) -> dict[str, Parameter]:
         """Every parameter of a trial in a model whose layers have weights of these shapes.
@@ -90,30 +90,30 @@ class Space:
         """
         self._check_patterns(shapes)
         found: dict[str, Parameter] = {}
-        for (pattern, knob), layers in self._matched(shapes):
-            if pattern in self.together:
+        for (pattern, domain), layers in self._matched(shapes):
+            if pattern in self.groups:
                 known_curves = {layer: curve for layer, curve in (curves or {}).items() if layer in layers}
-                group = Group(f"group/{pattern}", self.together[pattern], layers, known_curves)
-                found[group.name] = knob
+                group = Group(f"group/{pattern}", self.groups[pattern], layers, known_curves)
+                found[group.name] = domain
             for layer in layers:
-                found[f"ratio/{layer}"] = GroupedRatio(group, layer) if pattern in self.together else knob
+                found[f"ratio/{layer}"] = GroupedRatio(group, layer) if pattern in self.groups else domain
         # in the model's order, each group before its first layer
         order = {f"ratio/{layer}": at for at, layer in enumerate(shapes)}
         first = {k.group.name: order[name] for name, k in reversed(found.items()) if isinstance(k, GroupedRatio)}
         found = dict(sorted(found.items(), key=lambda item: first.get(item[0], order.get(item[0], 0))))
         if self.pruner_scope == "model":
-            return found | dict(self.knobs)
-        pruners = {name.replace("ratio/", "pruner/", 1): self.knobs["pruner"] for name in found if name in order}
-        return found | pruners | {name: knob for name, knob in self.knobs.items() if name != "pruner"}
+            return found | dict(self.parameters)
+        pruners = {name.replace("ratio/", "pruner/", 1): self.parameters["pruner"] for name in found if name in order}
+        return found | pruners | {name: domain for name, domain in self.parameters.items() if name != "pruner"}
 
     def _matched(self, shapes: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, Domain], dict[str, Shape]]]:
         """The patterns, and the layers for which each is the first that matches, where there are any."""
         rest = {k: v for k, v in shapes.items() if not any(fnmatchcase(k, pattern) for pattern in self.exclude)}
-        for pattern, knob in self.ratios:
+        for pattern, domain in self.ratios:
             layers = {label: shape for label, shape in rest.items() if fnmatchcase(label, pattern)}
             rest = {label: shape for label, shape in rest.items() if label not in layers}
             if layers:
-                yield (pattern, knob), layers
+                yield (pattern, domain), layers
 
     def _check_patterns(self, layers: Mapping[str, Shape]) -> None:
         patterns = [(f"space.ratio.{pattern!r}", pattern) for pattern, _ in self.ratios]
@@ -125,38 +125,39 @@ class Space:
     @property
     def pruners(self) -> tuple[str, ...]:
         """Every pruner that a trial may take."""
-        knob = self.knobs["pruner"]
-        return tuple(str(name) for name in (knob.options if isinstance(knob, Choice) else (knob,)))
+        domain = self.parameters["pruner"]
+        return tuple(str(name) for name in (domain.options if isinstance(domain, Choice) else (domain,)))
 
     def with_pruners(self, names: Sequence[str]) -> "Space":
         """The same space with another choice of pruners."""
         return replace(
-            self, knobs={**self.knobs, "pruner": parameters.parse_domain(list(names), check_pruner, "--pruners")}
+            self,
+            parameters={**self.parameters, "pruner": parameters.parse_domain(list(names), check_pruner, "--pruners")},
         )
 
-    def queue(self, shapes: Mapping[str, Shape]) -> list[dict[str, object]]:
+    def initial_params(self, shapes: Mapping[str, Shape]) -> list[dict[str, object]]:
         """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range.
 
         A `UserError` where a guess names a layer that the model does not have.
         """
-        params = self.params(shapes)
-        for number, guess in enumerate(self.guesses, start=1):
+        params = self.parameters_for(shapes)
+        for number, guess in enumerate(self.initial_points, start=1):
             named = guess["ratio"] if isinstance(guess["ratio"], Mapping) else {}
             for label in set(named) - set(shapes):
-                where = f"{self.source}: guess {number}: ratio.{label} names no layer of {self.model}"
+                where = f"{self.source}: initial.point {number}: ratio.{label} names no layer of {self.model}"
                 raise UserError(f"{where}; layers that can be pruned: {format_names(shapes)}")
-        return [self._guess(guess, params) for guess in self.guesses]
+        return [self._guess(guess, params) for guess in self.initial_points]
 
-    def level(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:
+    def level_params(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:
         """A guess with these ratios by layer and this pruner; of all else the middle."""
-        others = {name: parameters.midpoint(knob) for name, knob in self.knobs.items()}
-        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.params(shapes))
+        others = {name: parameters.midpoint(domain) for name, domain in self.parameters.items()}
+        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.parameters_for(shapes))
 
-    def middle(self, shapes: Mapping[str, Shape]) -> dict[str, object]:
+    def midpoint(self, shapes: Mapping[str, Shape]) -> dict[str, object]:
         """Every parameter in the middle of its range, or its first option; layers in a group all have its ratio."""
         found: dict[str, object] = {}
-        for name, knob in self.params(shapes).items():
-            found[name] = found[knob.group.name] if isinstance(knob, GroupedRatio) else parameters.midpoint(knob)
+        for name, domain in self.parameters_for(shapes).items():
+            found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else parameters.midpoint(domain)
         return found
 
     def _guess(self, guess: Mapping[str, object], params: Mapping[str, Parameter]) -> dict[str, object]:
@@ -166,14 +167,14 @@ class Space:
             wanted |= {name: wanted["pruner"] for name in params if name.startswith("pruner/")}
         given = {name: ratio.get(name.removeprefix("ratio/")) if isinstance(ratio, Mapping) else ratio
                  for name in params if name.startswith("ratio/")}  # fmt: skip
-        groups = {knob.group.name: knob.group for knob in params.values() if isinstance(knob, GroupedRatio)}
+        groups = {domain.group.name: domain.group for domain in params.values() if isinstance(domain, GroupedRatio)}
         given |= {name: _group_ratio(group, given) for name, group in groups.items()}
         for key, value in given.items():
-            knob = params[key]
-            if value is not None and isinstance(knob, Range):
-                wanted[key] = min(max(float(value), knob.low), knob.high)
+            domain = params[key]
+            if value is not None and isinstance(domain, Range):
+                wanted[key] = min(max(float(value), domain.low), domain.high)
         # a value that its knob does not hold is left to be drawn, for `--pruners` may have taken it away
-        drawn = {k: knob for k, knob in params.items() if isinstance(knob, Range | Choice)}
+        drawn = {k: domain for k, domain in params.items() if isinstance(domain, Range | Choice)}
         return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}
 
 

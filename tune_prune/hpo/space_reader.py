@@ -58,65 +58,65 @@ class _Reader:
         self._source = source
 
     def space(self, name: str, raw: dict[str, Any]) -> Space:
-        self._only(raw, "", ["task", "space", "goal", "finish", "prior", "economy", "guess"])
+        self._only(raw, "", ["task", "space", "goal", "refine", "initial", "features"])
         task, space = self._table(raw, "task", required=True), self._table(raw, "space", required=True)
-        goal, finish, prior, economy = (self._table(raw, key) for key in ("goal", "finish", "prior", "economy"))
+        goal, refine, initial, features = (self._table(raw, key) for key in ("goal", "refine", "initial", "features"))
         self._only(task, "task.", ["model", "data", "weights"])
         self._only(space, "space.", ["ratio", "pruner_scope", "exclude", *PARAMETERS])
         self._only(goal, "goal.", ["acc_tradeoff", "budget", "at_most", "objectives"])
-        self._only(finish, "finish.", ["share", "rounds", "steps", "lr"])
-        self._only(prior, "prior.", ["levels", "first", "farthest"])
-        self._only(economy, "economy.", ["rounds", "stop", "inherit"])
+        self._only(refine, "refine.", ["share", "rounds", "steps", "lr"])
+        self._only(initial, "initial.", ["trials", "min_factor", "max_factor", "point"])
+        self._only(features, "features.", ["learn_from_rounds", "early_stopping", "warm_start"])
         ratios = self._table(space, "ratio", prefix="space.", required=True)
         chosen = {
             key: self._domain(f"space.{key}", value, PARAMETERS[key])
             for key, value in space.items()
             if key in PARAMETERS
         }
-        together = {pattern: _scale_of(v) for pattern, v in ratios.items() if _scale_of(v)}
+        groups = {pattern: _scale_of(v) for pattern, v in ratios.items() if _scale_of(v)}
         return Space(
             name=name,
             source=self._source,
             model=self._value(task, "task.model", _text),
             data=self._value(task, "task.data", _text),
             weights=self._value(task, "task.weights", _text, None),
-            knobs={"pruner": "mag"} | chosen,
+            parameters={"pruner": "mag"} | chosen,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", v)) for pattern, v in ratios.items()],
-            together=self._as_one(space, ratios, together) if chosen.get("mode", "layer") != "layer" else together,
+            groups=self._as_one(space, ratios, groups) if chosen.get("mode", "layer") != "layer" else groups,
             exclude=self._value(space, "space.exclude", _patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             at_most=self._at_most(goal),
             objectives=self._value(goal, "goal.objectives", _objectives, []),
-            finish=Refinement(
-                share=self._value(finish, "finish.share", Number(0, 0.9), 0.0),
-                rounds=self._value(finish, "finish.rounds", Number(1, whole=True), Refinement.rounds),
-                steps=self._value(finish, "finish.steps", Number(1, whole=True), Refinement.steps),
-                lr=self._value(finish, "finish.lr", Number(0), Refinement.lr),
+            refine=Refinement(
+                share=self._value(refine, "refine.share", Number(0, 0.9), 0.0),
+                rounds=self._value(refine, "refine.rounds", Number(1, whole=True), Refinement.rounds),
+                steps=self._value(refine, "refine.steps", Number(1, whole=True), Refinement.steps),
+                lr=self._value(refine, "refine.lr", Number(0), Refinement.lr),
             ),
-            prior=InitialTrials(
-                levels=self._value(prior, "prior.levels", Number(0, whole=True), InitialTrials.levels),
-                first=self._value(prior, "prior.first", Number(1.01), InitialTrials.first),
-                farthest=self._value(prior, "prior.farthest", Number(1.01), InitialTrials.farthest),
+            initial=InitialTrials(
+                trials=self._value(initial, "initial.trials", Number(0, whole=True), InitialTrials.trials),
+                min_factor=self._value(initial, "initial.min_factor", Number(1.01), InitialTrials.min_factor),
+                max_factor=self._value(initial, "initial.max_factor", Number(1.01), InitialTrials.max_factor),
             ),
-            economy=Features(
-                rounds=self._value(economy, "economy.rounds", _switch, True),
-                stop=self._value(economy, "economy.stop", _switch, True),
-                inherit=self._value(economy, "economy.inherit", _switch, True),
+            features=Features(
+                learn_from_rounds=self._value(features, "features.learn_from_rounds", _switch, True),
+                early_stopping=self._value(features, "features.early_stopping", _switch, True),
+                warm_start=self._value(features, "features.warm_start", _switch, True),
             ),
             pruner_scope=self._value(space, "space.pruner_scope", _scope, "model"),
-            guesses=self._guesses(raw.get("guess", [])),
+            initial_points=self._guesses(initial.get("point", [])),
         )
 
-    def _as_one(self, space: dict[str, Any], ratios: dict[str, Any], together: dict[str, str]) -> dict[str, str]:
+    def _as_one(self, space: dict[str, Any], ratios: dict[str, Any], groups: dict[str, str]) -> dict[str, str]:
         """All layers together, as mode "global" has them; a `UserError` where the space says otherwise beside."""
         rule = 'mode = "global" searches one ratio for all layers'
         if not isinstance(space["mode"], str):
             raise UserError(f"{self._source}: space.mode takes one value, not a choice: {format_names(MODES)}")
         if len(ratios) != 1:
             raise UserError(f"{self._source}: {rule}; give [space.ratio] one pattern, and leave layers out by exclude")
-        if together:
-            raise UserError(f"{self._source}: {rule}; leave out together")
+        if groups:
+            raise UserError(f"{self._source}: {rule}; leave out group")
         if space.get("pruner_scope") == "layer":
             raise UserError(f'{self._source}: {rule}, by scores of one pruner; leave out pruner_scope = "layer"')
         return dict.fromkeys(ratios, SCALES[0])
@@ -157,9 +157,9 @@ class _Reader:
             raise UserError(f"{self._source}: {where}: {rule}")
         if isinstance(raw, dict) and any(isinstance(value, dict) for value in raw.values()):
             raise UserError(f"{self._source}: {where}: a name with dots must stand in quotes")
-        if isinstance(raw, dict) and "together" in raw:
-            self._value(raw, f"{where}.together", _scale)
-            raw = {key: value for key, value in raw.items() if key != "together"}
+        if isinstance(raw, dict) and "group" in raw:
+            self._value(raw, f"{where}.group", _scale)
+            raw = {key: value for key, value in raw.items() if key != "group"}
         return self._domain(where, raw, RATIO)
 
     def _domain(
@@ -174,11 +174,11 @@ class _Reader:
 
     def _guesses(self, raw: object) -> list[Mapping[str, object]]:
         if not isinstance(raw, list):
-            raise UserError(f"{self._source}: guess must be a list of tables; head each one [[guess]]")
+            raise UserError(f"{self._source}: initial.point must be a list of tables; head each one [[initial.point]]")
         return [self._guess(index, guess) for index, guess in enumerate(raw, start=1)]
 
     def _guess(self, index: int, raw: object) -> Mapping[str, object]:
-        where = f"guess {index}"
+        where = f"initial.point {index}"
         if not isinstance(raw, dict) or "ratio" not in raw:
             raise UserError(f"{self._source}: {where} must hold `ratio`, a number or a table of layers")
         self._only(raw, f"{where}.", ["ratio", *PARAMETERS])
@@ -213,7 +213,7 @@ def _scale(value: object) -> str | None:
 
 def _scale_of(ratio: object) -> str:
     """How a pattern's ratio is spread over its layers; "" where each has its own."""
-    said = ratio.get("together", False) if isinstance(ratio, dict) else False
+    said = ratio.get("group", False) if isinstance(ratio, dict) else False
     return SCALES[0] if said is True else said or ""
 
 

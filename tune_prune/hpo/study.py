@@ -33,18 +33,18 @@ RATIO_DIGITS = 5
 Params = Mapping[str, object]
 
 
-def distributions(knobs: Mapping[str, Parameter]) -> dict[str, BaseDistribution]:
+def distributions(parameters: Mapping[str, Parameter]) -> dict[str, BaseDistribution]:
     """Optuna's distribution of every knob that is not fixed."""
     found: dict[str, BaseDistribution] = {}
-    for name, knob in knobs.items():
-        if isinstance(knob, Choice):
-            found[name] = CategoricalDistribution(knob.options)
-        elif isinstance(knob, Range) and name.startswith(RATIOS):
-            found[_keep(name)] = FloatDistribution(1 - knob.high, 1 - knob.low, log=True)
-        elif isinstance(knob, Range) and knob.whole:
-            found[name] = IntDistribution(int(knob.low), int(knob.high), knob.log, int(knob.step or 1))
-        elif isinstance(knob, Range):
-            found[name] = FloatDistribution(knob.low, knob.high, knob.log, knob.step)
+    for name, domain in parameters.items():
+        if isinstance(domain, Choice):
+            found[name] = CategoricalDistribution(domain.options)
+        elif isinstance(domain, Range) and name.startswith(RATIOS):
+            found[_keep(name)] = FloatDistribution(1 - domain.high, 1 - domain.low, log=True)
+        elif isinstance(domain, Range) and domain.whole:
+            found[name] = IntDistribution(int(domain.low), int(domain.high), domain.log, int(domain.step or 1))
+        elif isinstance(domain, Range):
+            found[name] = FloatDistribution(domain.low, domain.high, domain.log, domain.step)
     return found
 
 
@@ -58,21 +58,21 @@ def to_study_params(params: Params) -> dict[str, object]:
             for k, v in params.items()}  # fmt: skip
 
 
-def from_study_params(drawn: Params, knobs: Mapping[str, Parameter]) -> dict[str, object]:
+def from_study_params(drawn: Params, parameters: Mapping[str, Parameter]) -> dict[str, object]:
     """What the study drew, and what is fixed, under our names and in the space's order."""
     params: dict[str, object] = {}
     parts: dict[str, dict[str, float]] = {}
-    for name, knob in knobs.items():
-        if name.startswith(RATIOS) and isinstance(knob, Range):
+    for name, domain in parameters.items():
+        if name.startswith(RATIOS) and isinstance(domain, Range):
             ratio = round(1 - float(drawn[_keep(name)]), RATIO_DIGITS)  # type: ignore[arg-type]
-            params[name] = min(max(ratio, knob.low), knob.high)
-        elif isinstance(knob, GroupedRatio):
-            group = knob.group
+            params[name] = min(max(ratio, domain.low), domain.high)
+        elif isinstance(domain, GroupedRatio):
+            group = domain.group
             if group.name not in parts:  # once for all its layers
                 parts[group.name] = group.ratios(float(params[group.name]))  # type: ignore[arg-type]
-            params[name] = round(parts[group.name][knob.layer], RATIO_DIGITS)
+            params[name] = round(parts[group.name][domain.layer], RATIO_DIGITS)
         else:
-            params[name] = drawn[name] if isinstance(knob, Choice | Range) else knob
+            params[name] = drawn[name] if isinstance(domain, Choice | Range) else domain
     return params
 
 

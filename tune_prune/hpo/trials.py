@@ -38,107 +38,107 @@ class Trials:
         self,
         study: optuna.Study,
         run_dir: Path,
-        knobs: Mapping[str, Parameter],
-        goal: SearchSettings,
+        parameters: Mapping[str, Parameter],
+        settings: SearchSettings,
         sampler: str,
         seed: int,
-        company: RunLock | None = None,
+        lock: RunLock | None = None,
     ) -> None:
-        self._company = company or sole_process(run_dir)
-        self._run_dir, self._goal, self._seed = run_dir, goal, seed
-        self._ledger = TrialStore(study, run_dir, knobs, goal.limits)
-        self._store = CheckpointStore(run_dir, goal.limits)
-        self._turns = TrialScheduler(self._ledger, self._store, knobs, goal)
-        self.judge = EarlyStopping(self._ledger, run_dir, goal, seed)
-        self._observations = Observations(sampler, knobs, goal.limits)
+        self._lock = lock or sole_process(run_dir)
+        self._run_dir, self._settings, self._seed = run_dir, settings, seed
+        self._trial_store = TrialStore(study, run_dir, parameters, settings.limits)
+        self._checkpoints = CheckpointStore(run_dir, settings.limits)
+        self._scheduler = TrialScheduler(self._trial_store, self._checkpoints, parameters, settings)
+        self.early_stopping = EarlyStopping(self._trial_store, run_dir, settings, seed)
+        self._observations = Observations(sampler, parameters, settings.limits)
         self.running: set[int] = set()
-        self._again: list[int] = []
-        self._cut: list[int] = []
+        self._to_restart: list[int] = []
+        self._interrupted: list[int] = []
         self._swept = 0
-        with self._company.turn():
-            self._take_up()
+        with self._lock.exclusive():
+            self._recover()
 
     @property
     def records(self) -> dict[int, TrialRecord]:
         """The records of trials that have ended, by number."""
-        return self._ledger.records
+        return self._trial_store.records
 
     @property
     def started(self) -> int:
         """Trials begun, finished ones included."""
-        return len(self._ledger.numbers)
+        return len(self._trial_store.numbers)
 
     @property
     def process(self) -> str | None:
         """What this process is called among those that may run trials of the study; None where it is the only one."""
-        return self._company.name
+        return self._lock.name
 
     @property
-    def missing(self) -> float:
+    def remaining(self) -> float:
         """Trials that are still to be run to meet the budget; infinite where time alone ends it."""
-        return self._goal.budget.missing(len(self.records))
+        return self._settings.budget.trials_left(len(self.records))
 
     @property
-    def finishing(self) -> dict[int, int]:
+    def refinements(self) -> dict[int, int]:
         """Trials that finish another, begun or ended, and which."""
-        return self._ledger.finishing
+        return self._trial_store.refinements
 
     @property
-    def anything_to_do(self) -> bool:
+    def has_work(self) -> bool:
         """Whether this process has a trial to begin, once others have gone on; never where it is the only one."""
-        with self._turn():
-            return bool(self._again)
+        with self._exclusive():
+            return bool(self._to_restart)
 
     # Begun
 
-    def next(self) -> int | None:
+    def start_next(self) -> int | None:
         """Begin a trial, or one again that was cut off; None where other processes run all that are missing."""
-        with self._turn():
+        with self._exclusive():
             number = self._restart()
-            if number is None and self.process and not self._goal.budget.missing(self.started):
+            if number is None and self.process and not self._settings.budget.trials_left(self.started):
                 return None
             if number is None:
-                number = self._begin()
+                number = self._start()
         self.running.add(number)
         return number
 
-    def config(self, number: int) -> dict[str, Any]:
+    def worker_config(self, number: int) -> dict[str, Any]:
         """What its worker needs of a trial: number, seed and parameters, and the round that it begins at, if any."""
         return {
             "trial": number,
             "seed": derive_seed(self._seed, number),
             "params": self._params(number),
-            "finishes": self._ledger.attrs(number).get("finishes"),
-            "start": self._ledger.start_of(number),
+            "refines": self._trial_store.attrs(number).get("refines"),
+            "start": self._trial_store.start_of(number),
         }
 
     def _params(self, number: int) -> dict[str, Any]:
         """A trial's parameters; one that finishes another has the other's, but for how it trains."""
-        params = self._ledger.params(number)
-        if "finishes" not in self._ledger.attrs(number):
+        params = self._trial_store.params(number)
+        if "refines" not in self._trial_store.attrs(number):
             return params
-        start = self._ledger.start_of(number)
-        return refinement.refinement_params(self._goal.finish, params, start.ratios if start else {})
+        start = self._trial_store.start_of(number)
+        return refinement.refinement_params(self._settings.refine, params, start.ratios if start else {})
 
     def _restart(self) -> int | None:
         """A trial that was begun before, under its number and with its parameters."""
-        if not self._again:
+        if not self._to_restart:
             return None
-        number = self._again.pop(0)
-        self._ledger.note(number, "starts", self._ledger.attrs(number).get("starts", 1) + 1)
+        number = self._to_restart.pop(0)
+        self._trial_store.set_attr(number, "starts", self._trial_store.attrs(number).get("starts", 1) + 1)
         return number
 
-    def _begin(self) -> int:
+    def _start(self) -> int:
         """Begin a trial: draw or take its parameters, choose where it begins, and put it into the study."""
         number = self.started
-        given, attrs = self._turns.next()
+        given, attrs = self._scheduler.choose_next()
         # it follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
-        if "finishes" not in attrs:
-            attrs |= self._turns.inherited(drawn)
+        if "refines" not in attrs:
+            attrs |= self._scheduler.choose_warm_start(drawn)
         if self.process:
             attrs["by"] = self.process
-        begun = self._ledger.begin(drawn, attrs)
+        begun = self._trial_store.start(drawn, attrs)
         if begun != number:
             told = f"another process began trial {number} at the same time: locks on its files do not hold there"
             raise RuntimeError(f"{self._run_dir}: {told}")
@@ -146,52 +146,52 @@ class Trials:
 
     # Ended
 
-    def over(self, number: int, failure: str = "") -> bool:
+    def end(self, number: int, failure: str = "") -> bool:
         """A trial is over: its record goes into the study, but of one that was only cut off. Whether it has ended.
 
         `failure` says why it has failed, where its record does not say that it has ended.
         """
         self.running.discard(number)
-        record = self._ledger.saved(number)
+        record = self._trial_store.read_record(number)
         if record is not None:
-            record = self.judge.stopped(record)
-        with self._turn():
+            record = self.early_stopping.mark_stopped(record)
+        with self._exclusive():
             if record is not None and record.state in records.FINAL_STATES:
-                self._end(self.judge.marked(record))
+                self._finish(self.early_stopping.mark_exempt(record))
             elif failure:
-                self._end(self._failed(number, record, failure))
+                self._finish(self._failed(number, record, failure))
             else:
-                self._cut.append(number)
+                self._interrupted.append(number)
             self._sweep()
         return number in self.records
 
-    def begin_again(self) -> None:
+    def restart_interrupted(self) -> None:
         """Run again the trials that were cut off since one found no room beside others; it is no fault of theirs."""
-        cut = {*self._cut, *self.running}  # of some that have not begun Ray does not say that they are over
+        cut = {*self._interrupted, *self.running}  # of some that have not begun Ray does not say that they are over
         for number in cut:
-            self._ledger.note(number, "starts", self._ledger.attrs(number).get("starts", 1) - 1)
-        self._again = sorted({*self._again, *cut})
-        self.running, self._cut = set(), []
+            self._trial_store.set_attr(number, "starts", self._trial_store.attrs(number).get("starts", 1) - 1)
+        self._to_restart = sorted({*self._to_restart, *cut})
+        self.running, self._interrupted = set(), []
 
-    def _end(self, record: TrialRecord) -> None:
+    def _finish(self, record: TrialRecord) -> None:
         """Take up a record that has ended."""
-        self._ledger.end(record)
-        if not self._goal.economy.rounds:
+        self._trial_store.finish(record)
+        if not self._settings.features.learn_from_rounds:
             record = replace(record, points=record.points[-1:])
-        self._observations.observe(record, self._turns.expected(record))
+        self._observations.observe(record, self._scheduler.expected(record))
 
     def _sweep(self) -> None:
         """Delete the weights that nothing needs any more; not before all that has ended is known."""
         new = itertools.islice(self.records.values(), self._swept, None)
-        self._store.sweep(new, self._ledger.in_use)
+        self._checkpoints.sweep(new, self._trial_store.checkpoints_in_use)
         self._swept = len(self.records)
 
     def _failed(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
         """The record of a trial that could not write one to its end."""
-        attrs = self._ledger.attrs(number)
+        attrs = self._trial_store.attrs(number)
         failed = TrialRecord(
             number, "failed", self._params(number), {}, record.points if record else [], reason,
-            attrs.get("parent"), attrs.get("parent_round"), attrs.get("finishes"),
+            attrs.get("parent"), attrs.get("parent_round"), attrs.get("refines"),
         )  # fmt: skip
         records.write(self._run_dir, failed)
         return failed
@@ -199,38 +199,38 @@ class Trials:
     # Taken up
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """This process's turn, with what others have done since its last one taken up."""
-        with self._company.turn():
+        with self._lock.exclusive():
             if self.process is not None:
-                self._ledger.look()
-                self._store.look()
-                self._take_up()
+                self._trial_store.refresh()
+                self._checkpoints.refresh()
+                self._recover()
             yield
 
-    def _take_up(self) -> None:
+    def _recover(self) -> None:
         """Take up what has ended; go on where a process stopped: tell what it had measured, run again what it had not.
 
         What a process does that is alive is its own.
         """
-        mine = {*self._again, *self.running}
-        for number in self._ledger.numbers:
-            if number in self._ledger.records or number in mine:
+        mine = {*self._to_restart, *self.running}
+        for number in self._trial_store.numbers:
+            if number in self._trial_store.records or number in mine:
                 continue
-            attrs = self._ledger.attrs(number)
+            attrs = self._trial_store.attrs(number)
             if number not in self._observations:
-                given = bool(attrs.keys() & {"queued", "finishes"})
-                self._observations.mirror(number, self._ledger.drawn(number), drawn=not given)
-            told = number in self._ledger.told
-            if not told and self._company.alive(attrs.get("by")):
+                given = bool(attrs.keys() & {"queued", "refines"})
+                self._observations.mirror(number, self._trial_store.study_params(number), drawn=not given)
+            told = number in self._trial_store.written
+            if not told and self._lock.is_alive(attrs.get("by")):
                 continue
-            record = self._ledger.saved(number)
+            record = self._trial_store.read_record(number)
             if record is not None and record.state in records.FINAL_STATES:
-                self._end(self.judge.marked(record))
+                self._finish(self.early_stopping.mark_exempt(record))
             elif not told and attrs.get("starts", 1) >= MAX_STARTS:
-                self._end(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
+                self._finish(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
             else:  # cut off, or its record is lost
                 if self.process:
-                    self._ledger.note(number, "by", self.process)
-                self._again.append(number)
+                    self._trial_store.set_attr(number, "by", self.process)
+                self._to_restart.append(number)
         self._sweep()

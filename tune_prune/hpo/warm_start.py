@@ -28,7 +28,7 @@ class WarmStart:
     ratios: Mapping[str, float]
 
     @classmethod
-    def at(cls, trial: int, point: PointRecord) -> "WarmStart":
+    def from_point(cls, trial: int, point: PointRecord) -> "WarmStart":
         """A round of a trial, whose weights were kept."""
         assert point.checkpoint is not None
         return cls(trial, point.round, point.checkpoint, point.reached)
@@ -49,7 +49,7 @@ def find_warm_start(
     good = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
     within = [(trial, point) for trial, point in good if _nested(point.reached, ratios)]
     rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in within]
-    return WarmStart.at(*within[rank.index(max(rank))]) if within else None
+    return WarmStart.from_point(*within[rank.index(max(rank))]) if within else None
 
 
 def _nested(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:

@@ -62,14 +62,14 @@ class TrialRecord:
     reason: str = ""
     parent: int | None = None
     parent_round: int | None = None
-    finishes: int | None = None
+    refines: int | None = None
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     @property
     def kind(self) -> str:
         """ "finish" where it finishes another trial, else "explore"."""
-        return "explore" if self.finishes is None else "finish"
+        return "explore" if self.refines is None else "refine"
 
     @property
     def last(self) -> PointRecord:

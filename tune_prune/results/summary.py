@@ -67,8 +67,8 @@ def summarize(
         },
         "stopping": {
             "stopped": states.count("stopped"),
-            "let_through": sum(record.reason.startswith(EXEMPT_PREFIX) for record in records),
-            "let_through_on_front": len({m.record.trial for m in members if m.record.reason.startswith(EXEMPT_PREFIX)}),
+            "exempt": sum(record.reason.startswith(EXEMPT_PREFIX) for record in records),
+            "exempt_on_front": len({m.record.trial for m in members if m.record.reason.startswith(EXEMPT_PREFIX)}),
         },
         "points": sum(len(record.points) for record in records),
         "hypervolume": hypervolume_of(records, info),

@@ -50,7 +50,7 @@ def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
             **{name: getattr(record.last, name) if record.points else None for name in measured},
             "reason": record.reason,
             "kind": record.kind,
-            "finishes": record.finishes,
+            "refines": record.refines,
             "parent": record.parent,
             "parent_round": record.parent_round,
             "rounds_done": record.last.round if record.points else 0,
@@ -60,7 +60,7 @@ def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
         for record in records
     ]
     head = ["trial", "state"]
-    tail = [*measured, "reason", "kind", "finishes", "parent", "parent_round", "rounds_done", "seconds", "cpu_seconds"]
+    tail = [*measured, "reason", "kind", "refines", "parent", "parent_round", "rounds_done", "seconds", "cpu_seconds"]
     params = dict.fromkeys(name for record in records for name in record.params)
     return _table(rows, [*head, *(name for name in params if name not in {*head, *tail}), *tail])
 

@@ -36,7 +36,7 @@ class Status:
     best_factor: float | None
     best_error: float | None
     hypervolume: float
-    course: Sequence[float]
+    history: Sequence[float]
     seconds: float
     seconds_left: float | None
 
@@ -126,7 +126,7 @@ class SearchConsole:
             str(status.stopped),
             str(status.failed),
             _best(status),
-            f"{status.hypervolume:.4f} {sparkline(status.course)}",
+            f"{status.hypervolume:.4f} {sparkline(status.history)}",
             format_clock(status.seconds + since),
             format_clock(left),
         )

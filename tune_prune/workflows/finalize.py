@@ -59,7 +59,7 @@ def select_front(run_dir: Path, reason: str, limits: Constraints) -> tuple[list[
 
 
 def write_results(
-    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], screen: SearchConsole, ending: Ending
+    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], console: SearchConsole, ending: Ending
 ) -> int:
     """Write every file of a run directory; returns 0, or 3 where no point keeps the tradeoff.
 
@@ -92,8 +92,8 @@ def write_results(
     pareto_plot.draw_pareto(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
     html.write_report(run_dir)
     if tested and dense:
-        screen.front(members, tested, dense, info.dense_val_error, ending.confirmed)
-    _print_outcome(screen, run_dir, found, members, info, summary)
+        console.front(members, tested, dense, info.dense_val_error, ending.confirmed)
+    _print_outcome(console, run_dir, found, members, info, summary)
     return 0 if members else 3
 
 
@@ -156,7 +156,7 @@ def _test_result(error: float, n: int) -> TestResult:
 
 
 def _print_outcome(
-    screen: SearchConsole,
+    console: SearchConsole,
     run_dir: Path,
     found: Sequence[TrialRecord],
     members: Sequence[Member],
@@ -165,24 +165,24 @@ def _print_outcome(
 ) -> None:
     best, nearest = most_compressed(members), find_closest(found, info.limits)
     if best:
-        screen.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
+        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
     elif nearest and not nearest.point.within:
         limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
         costs = " and ".join(f"{name} of {nearest.point.costs[name]:.4g}" for name in info.at_most)
-        screen.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
+        console.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
     elif nearest:
         found_best = f"{nearest.point.factor:.1f}x at {nearest.point.val_error:.2f} %"
-        screen.say(
+        console.say(
             f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; "
             f"the best found, {found_best}, would keep one of {summary['smallest_tradeoff']:g}"
         )
         hardest = summary["hardest_layer"]
         if isinstance(hardest, dict):
             alone = f"by {hardest['ratio']:g}, and not retrained, it makes {hardest['val_error']:.2f} %"
-            screen.say(f"layer {hardest['layer']} stands most in the way: pruned alone {alone}")
+            console.say(f"layer {hardest['layer']} stands most in the way: pruned alone {alone}")
     else:
-        screen.say("no round ended")
-    screen.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")
+        console.say("no round ended")
+    console.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")
 
 
 def confirm_and_refit(
@@ -217,9 +217,9 @@ def confirm_and_refit(
                 say(line)
         if config.refit and not stopped():
             say(f"refitting {len(members)} members of the front on training and validation images together")
-            finish = space.finish
+            refine = space.refine
             refitted, failures = refit_front(
-                run_dir, members, seed=info.seed, steps=finish.steps, lr=finish.lr, each=each
+                run_dir, members, seed=info.seed, steps=refine.steps, lr=refine.lr, each=each
             )
             for line in failures:
                 say(line)

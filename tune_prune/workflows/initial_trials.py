@@ -72,7 +72,7 @@ def measure_curves(
     for sensed in sensitivity.measure_without_retraining(on, cells, device, known):
         weights[sensed.cell.layer] = sensed.total
         found[sensed.cell.layer].append((sensed.kept / sensed.total, sensed.val_loss - dense))
-    return {layer: LossCurve(weights[layer], *_fit(found[layer]), *_bounds(knob)) for layer, knob in ratios.items()}
+    return {layer: LossCurve(weights[layer], *_fit(found[layer]), *_bounds(domain)) for layer, domain in ratios.items()}
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -89,10 +89,10 @@ def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return math.exp(height + power * middle), power
 
 
-def _bounds(knob: Domain) -> tuple[float, float]:
-    if isinstance(knob, Range):
-        return 1 - knob.high, 1 - knob.low
-    ratios = [float(ratio) for ratio in (knob.options if isinstance(knob, Choice) else [knob])]
+def _bounds(domain: Domain) -> tuple[float, float]:
+    if isinstance(domain, Range):
+        return 1 - domain.high, 1 - domain.low
+    ratios = [float(ratio) for ratio in (domain.options if isinstance(domain, Choice) else [domain])]
     return 1 - max(ratios), 1 - min(ratios)
 
 
@@ -127,7 +127,7 @@ ANY_RATIO = Range(0.0, 0.9999)
 def plan_initial_trials(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
     """`curves` by layer where a group goes by them, and the `levels` that a search begins with; plain values."""
     found = _layer_curves(space, prepared, config, say)
-    by_sensitivity = "sensitivity" in space.together.values()
+    by_sensitivity = "sensitivity" in space.groups.values()
     return {
         "curves": {layer: asdict(curve) for layer, curve in found.items()} if by_sensitivity else {},
         "levels": _initial_levels(space, prepared, found, config),
@@ -145,11 +145,11 @@ def _layer_curves(space: Space, prepared: Prepared, config: Config, say: Callabl
     None where nothing goes by them, or where measuring them would take long beside what the search itself will train
     and no group asks for them by name.
     """
-    asked = "sensitivity" in space.together.values()
-    if space.knobs.get("mode") == "global":
+    asked = "sensitivity" in space.groups.values()
+    if space.parameters.get("mode") == "global":
         return {}
-    open_ratios = any(isinstance(knob, Range) for _, knob in space.ratios)
-    if not asked and not (space.prior.levels and open_ratios):
+    open_ratios = any(isinstance(domain, Range) for _, domain in space.ratios)
+    if not asked and not (space.initial.trials and open_ratios):
         return {}
     made, ratios = prepared.task, _ratio_domains(space, prepared)
     images = count_images(_images_trained_on(space, prepared, config.budget), len(ratios))
@@ -158,7 +158,7 @@ def _layer_curves(space: Space, prepared: Prepared, config: Config, say: Callabl
         return {}
     known = cached_statistics(space.with_pruners([_pruner(space)]), made, config, say)
     device = torch.device(config.own_device)
-    as_one = to_plan(space.middle(prepared.info.shapes)).granularity
+    as_one = to_plan(space.midpoint(prepared.info.shapes)).granularity
     try:
         return measure_curves(made, ratios, _pruner(space), device, known, images or LEAST_IMAGES, as_one)
     except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
@@ -173,18 +173,18 @@ def _initial_levels(
     space: Space, prepared: Prepared, curves: Mapping[str, LossCurve], config: Config
 ) -> list[dict[str, object]]:
     """The guesses that the curves make: level by level more compressed, as many as the budget has room for."""
-    pooled = space.knobs.get("mode") == "global"
-    if not space.prior.levels or not (curves or pooled):
+    pooled = space.parameters.get("mode") == "global"
+    if not space.initial.trials or not (curves or pooled):
         return []
-    count = space.prior.levels if config.budget is None else min(space.prior.levels, max(3, config.budget // 5))
-    factors = space_factors(count, space.prior.first, space.prior.farthest)
+    count = space.initial.trials if config.budget is None else min(space.initial.trials, max(3, config.budget // 5))
+    factors = space_factors(count, space.initial.min_factor, space.initial.max_factor)
     totals, pruned = prepared.info.totals, _ratio_domains(space, prepared).keys()
     others = sum(total for label, total in totals.items() if label not in pruned)
     levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors)
     if pooled:  # the scores say what goes from where; only how much is left to guess
         inside, total = sum(totals.values()) - others, sum(totals.values())
         levels = [dict.fromkeys(pruned, 1 - max(total / factor - others, 0.0) / inside) for factor in factors]
-    found = [space.level(one, _pruner(space), prepared.info.shapes) for one in levels]
+    found = [space.level_params(one, _pruner(space), prepared.info.shapes) for one in levels]
     return [one for at, one in enumerate(found) if one not in found[:at]]  # a group's bounds can make two the same
 
 
@@ -195,20 +195,20 @@ def _pruner(space: Space) -> str:
 
 def _ratio_domains(space: Space, prepared: Prepared) -> dict[str, Domain]:
     """What each layer's ratio is drawn from, by layer."""
-    params = space.params(prepared.info.shapes)
+    params = space.parameters_for(prepared.info.shapes)
     own: dict[str, Domain] = {}
-    for name, knob in params.items():
-        if name.startswith("ratio/") and isinstance(knob, GroupedRatio):
-            drawn = params[knob.group.name]
+    for name, domain in params.items():
+        if name.startswith("ratio/") and isinstance(domain, GroupedRatio):
+            drawn = params[domain.group.name]
             assert not isinstance(drawn, GroupedRatio)
-            own[name.removeprefix("ratio/")] = drawn if knob.group.scale == "same" else ANY_RATIO
+            own[name.removeprefix("ratio/")] = drawn if domain.group.scale == "same" else ANY_RATIO
         elif name.startswith("ratio/"):
-            own[name.removeprefix("ratio/")] = knob  # type: ignore[assignment]
+            own[name.removeprefix("ratio/")] = domain  # type: ignore[assignment]
     return own
 
 
 def _images_trained_on(space: Space, prepared: Prepared, budget: int | None) -> float:
     """How many images so many trials train on, repeats counted, without those that finish others."""
-    plan = to_plan(space.middle(prepared.info.shapes))
+    plan = to_plan(space.midpoint(prepared.info.shapes))
     steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
     return sys.maxsize if budget is None else budget * steps * plan.batch_size

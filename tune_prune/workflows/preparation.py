@@ -46,10 +46,10 @@ def describe_search(config: Config, space: Space) -> str:
     _check_searchable(space, shapes)
     _check_traceable(space, model)
     task.check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
-    rows = [f"  {name} = {knob}" for name, knob in space.params(shapes).items()]
+    rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
-    return "\n".join([head, *rows, f"  first guesses: {len(space.queue(shapes))}"])
+    return "\n".join([head, *rows, f"  first guesses: {len(space.initial_params(shapes))}"])
 
 
 def format_budget(config: Config) -> str:
@@ -95,7 +95,7 @@ def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
     if not shapes:
         kinds = "linear layers, convolutions and attention's projections can"
         raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
-    if not any(isinstance(knob, Range | Choice) for knob in space.params(shapes).values()):
+    if not any(isinstance(domain, Range | Choice) for domain in space.parameters_for(shapes).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
 
@@ -119,10 +119,10 @@ def _command_line(storage: str | None) -> str:
 
 def fingerprint(space: Space, info: RunInfo) -> str:
     """What must stay the same when a run is resumed; the budget may grow."""
-    searched = (space.model, space.data, sorted(space.params(info.shapes).items(), key=str))
-    goal = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
-    strategy = (space.finish, space.prior, space.economy)
-    return hashlib.sha256(repr((searched, goal, strategy)).encode()).hexdigest()
+    searched = (space.model, space.data, sorted(space.parameters_for(info.shapes).items(), key=str))
+    settings = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
+    strategy = (space.refine, space.initial, space.features)
+    return hashlib.sha256(repr((searched, settings, strategy)).encode()).hexdigest()
 
 
 def cached_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:

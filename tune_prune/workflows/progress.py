@@ -30,7 +30,7 @@ class FrontTracker:
         self._states = Counter[str]()
         self.front: list[pareto.Point] = []
         self.hypervolume = 0.0
-        self.course: list[float] = []
+        self.history: list[float] = []
 
     @property
     def ended(self) -> int:
@@ -53,7 +53,7 @@ class FrontTracker:
         if len(points) > len(self.front):
             self.front = [points[i] for i in pareto.front(points)]
             self.hypervolume = pareto.hypervolume(self.front, self._limit) if self._limit > 0 else 0.0
-        self.course.append(self.hypervolume)
+        self.history.append(self.hypervolume)
 
 
 FILES = 3.0
@@ -66,50 +66,50 @@ class Progress:
     `evaluation` are the seconds of one reading of the test images: what each member of the front will take at the end.
     """
 
-    def __init__(self, info: RunInfo, screen: SearchConsole, budget: Budget, evaluation: float) -> None:
-        self._screen, self._budget = screen, budget
+    def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, evaluation: float) -> None:
+        self._screen, self._budget = console, budget
         self._evaluation = evaluation
         self._first: tuple[float, int] | None = None
-        self._standing = FrontTracker(info.limit)
+        self._tracker = FrontTracker(info.limit)
 
     def update(self, trials: Trials) -> None:
         """Called whenever a trial starts, ends a round, or ends."""
-        standing, now = self._standing, time.monotonic()
-        new = [*itertools.islice(trials.records.values(), standing.ended, None)]
+        tracker, now = self._tracker, time.monotonic()
+        new = [*itertools.islice(trials.records.values(), tracker.ended, None)]
         if self._first is None:
             self._first = now, len(new)
         if new:
             self._take_up(new)
-        factor = masks.factor(standing.best[0]) if standing.best else None
+        factor = masks.factor(tracker.best[0]) if tracker.best else None
         self._screen.update(
             Status(
                 budget=self._budget.trials,
-                share=self._share(standing.ended),
-                done=standing.ended,
+                share=self._share(tracker.ended),
+                done=tracker.ended,
                 running=len(trials.running),
-                stopped=standing.count("stopped"),
-                failed=standing.count("failed"),
+                stopped=tracker.count("stopped"),
+                failed=tracker.count("failed"),
                 best_factor=factor,
-                best_error=standing.best[1] if standing.best else None,
-                hypervolume=standing.hypervolume,
-                course=standing.course,
-                seconds=self._budget.gone,
-                seconds_left=self._left(now, standing.ended),
+                best_error=tracker.best[1] if tracker.best else None,
+                hypervolume=tracker.hypervolume,
+                history=tracker.history,
+                seconds=self._budget.elapsed,
+                seconds_left=self._left(now, tracker.ended),
             )
         )
 
     def _take_up(self, new: Sequence[TrialRecord]) -> None:
         """Trials have ended since the last time."""
         for record in new:
-            self._standing.add(record)
-        members = len(self._standing.front) + 1  # and the dense model
+            self._tracker.add(record)
+        members = len(self._tracker.front) + 1  # and the dense model
         self._budget.reserve = FILES + members * self._evaluation
 
     def _left(self, now: float, done: int) -> float | None:
         """Seconds left, at the pace since the first trial of this process began, within the time budget."""
         assert self._first is not None
         since, before = self._first
-        left, missing = self._budget.left, self._budget.missing(done)
+        left, missing = self._budget.remaining, self._budget.trials_left(done)
         if done > before and math.isfinite(missing):
             left = min(left, (now - since) / (done - before) * missing)
         return left if math.isfinite(left) else None
@@ -117,4 +117,4 @@ class Progress:
     def _share(self, done: int) -> float:
         """How much of the budget is gone: of its trials or of its time, whichever is the more."""
         trials, seconds = self._budget.trials, self._budget.seconds
-        return min(1.0, max(done / trials if trials else 0.0, self._budget.gone / seconds if seconds else 0.0))
+        return min(1.0, max(done / trials if trials else 0.0, self._budget.elapsed / seconds if seconds else 0.0))

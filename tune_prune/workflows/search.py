@@ -49,7 +49,7 @@ def search(
     config: Config,
     space: Space,
     run_dir: Path,
-    screen: SearchConsole,
+    console: SearchConsole,
     text: str | None = None,
     began: float | None = None,
 ) -> int:
@@ -62,7 +62,7 @@ def search(
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
     stop = SearchStopper(budget)
     with stop.on_signals():
-        screen.say(f"{space.name}: {space.model} on {space.data}, {format_budget(config)}, into {run_dir}")
+        console.say(f"{space.name}: {space.model} on {space.data}, {format_budget(config)}, into {run_dir}")
         # before the directory is made: a task that is wrong leaves none behind
         if config.address:
             check_cluster(config, run_dir)
@@ -71,21 +71,21 @@ def search(
         loggers.check_loggers(config.logger)
         if config.dashboard:
             dashboard.check_dashboard()
-        prepared = prepare(config, space, screen.say)
-        screen.say(
+        prepared = prepare(config, space, console.say)
+        console.say(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
-        shared = _with_gpu_share(config, space, prepared, screen)
-        pace = _measure_timings(config, space, prepared, budget)
-        with _locked(config, run_dir) as company:
+        worker_data = _with_gpu_share(config, space, prepared, console)
+        timings = _measure_timings(config, space, prepared, budget)
+        with _locked(config, run_dir) as lock:
             if text is not None:
                 save_run(run_dir, config, space, text)
-            run = _Run(shared, space, run_dir, screen, prepared, budget, stop, pace, company)
+            run = _Run(worker_data, space, run_dir, console, prepared, budget, stop, timings, lock)
             info, missing = run.trials()
             code = run.ending(info)
     if stop.signal is not None:
-        screen.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
+        console.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if stop.signal == signal.SIGINT else 143
     if stop.reason and stop.reason == stop.fault():
         raise RuntimeError(f"{stop.reason}; what was measured is in {run_dir}")
@@ -94,15 +94,15 @@ def search(
     return code
 
 
-def _with_gpu_share(config: Config, space: Space, prepared: Prepared, screen: SearchConsole) -> Config:
+def _with_gpu_share(config: Config, space: Space, prepared: Prepared, console: SearchConsole) -> Config:
     """The settings with the share of a GPU that a trial needs here, where the user named none."""
     if config.torch_device == "cpu" or config.gpus_per_trial is not None:
         return config
     device = torch.device(config.torch_device)
-    need = profiling.measure_memory(prepared.task, to_plan(space.middle(prepared.info.shapes)), device)
+    need = profiling.measure_memory(prepared.task, to_plan(space.midpoint(prepared.info.shapes)), device)
     total = torch.cuda.get_device_properties(device).total_memory
     share = profiling.gpu_share(need, total, (os.cpu_count() or 1) / config.cpus_per_trial / torch.cuda.device_count())
-    screen.say(f"a trial needs {need / 2**20:.0f} MB on a GPU: {round(1 / share)} at a time on each")
+    console.say(f"a trial needs {need / 2**20:.0f} MB on a GPU: {round(1 / share)} at a time on each")
     return replace(config, gpus_per_trial=share)
 
 
@@ -110,15 +110,15 @@ def _measure_timings(config: Config, space: Space, prepared: Prepared, budget: B
     """How long things take, where time is short; a `UserError` where it does not hold a single round."""
     if budget.seconds is None:
         return Timings(0.0, 0.0)
-    plan = to_plan(space.middle(prepared.info.shapes))
-    pace = measure_timings(prepared.task, plan, torch.device(config.own_device), max(1, int(config.cpus_per_trial)))
-    round_ = pace.round_of(plan)
-    others = budget.gone + RAY_START + FILES + 2 * pace.evaluation  # of the test images, at least
+    plan = to_plan(space.midpoint(prepared.info.shapes))
+    timings = measure_timings(prepared.task, plan, torch.device(config.own_device), max(1, int(config.cpus_per_trial)))
+    round_ = timings.round_of(plan)
+    others = budget.elapsed + RAY_START + FILES + 2 * timings.evaluation  # of the test images, at least
     if budget.seconds < others + round_:
         takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
         least = math.ceil(others + round_)
         raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
-    return pace
+    return timings
 
 
 @contextmanager
@@ -126,14 +126,14 @@ def _locked(config: Config, run_dir: Path) -> Iterator[RunLock]:
     """A run directory to work in: held where its study is in a file, with others where it is on a server."""
     run_dir.mkdir(parents=True, exist_ok=True)
     if config.storage:
-        with join_run(run_dir) as company:
-            yield company
+        with join_run(run_dir) as lock:
+            yield lock
         return
     try:
-        lock = FileLock(run_dir / ".lock").acquire(timeout=0)
+        held = FileLock(run_dir / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
-    with lock:
+    with held:
         yield sole_process(run_dir)
 
 
@@ -144,12 +144,12 @@ class _Run:
     config: Config
     space: Space
     run_dir: Path
-    screen: SearchConsole
+    console: SearchConsole
     prepared: Prepared
     budget: Budget
     stop: SearchStopper
-    pace: Timings
-    company: RunLock
+    timings: Timings
+    lock: RunLock
 
     def trials(self) -> tuple[RunInfo, float]:
         """Run what is missing: the run's facts with the concurrency it had, and the trials that are missing still."""
@@ -157,37 +157,39 @@ class _Run:
         searcher = self._searcher()
         trials = searcher.trials
         threads = max(1, int(config.cpus_per_trial))
-        statistics = cached_statistics(self.space, made, config, self.screen.say) if trials.missing else {}
-        shared = WorkerData.of(
+        statistics = cached_statistics(self.space, made, config, self.console.say) if trials.remaining else {}
+        worker_data = WorkerData.create(
             made, self.run_dir, info.limits, config.torch_device, threads, statistics, config.trial_timeout
         )
-        if trials.missing and not self.stop.reason:
-            with ray_session(config, shared.nbytes, self.run_dir / "ray.log") as concurrency, self.screen:
-                self.stop.judge, self.stop.fault = searcher.judge, searcher.fault
-                self.stop.crowded = lambda: searcher.crowded
-                with dashboard.serve_dashboard(self._storage(), self.screen.say) if config.dashboard else nullcontext():
-                    info = replace(info, concurrency=self._until_done(shared, searcher, concurrency))
+        if trials.remaining and not self.stop.reason:
+            with ray_session(config, worker_data.nbytes, self.run_dir / "ray.log") as concurrency, self.console:
+                self.stop.judge, self.stop.fault = searcher.should_stop, searcher.failure_reason
+                self.stop.out_of_memory = lambda: searcher.out_of_memory
+                with (
+                    dashboard.serve_dashboard(self._storage(), self.console.say) if config.dashboard else nullcontext()
+                ):
+                    info = replace(info, concurrency=self._until_done(worker_data, searcher, concurrency))
             # Ray's scratch, nothing is read from it
-            shutil.rmtree(self.run_dir / "ray" / (self.company.name or ""), ignore_errors=True)
-        return info, trials.missing
+            shutil.rmtree(self.run_dir / "ray" / (self.lock.name or ""), ignore_errors=True)
+        return info, trials.remaining
 
-    def _until_done(self, shared: WorkerData, searcher: StudySearcher, concurrency: int) -> int:
+    def _until_done(self, worker_data: WorkerData, searcher: StudySearcher, concurrency: int) -> int:
         """Run trials while any are missing and nothing ends the search; returns how many ran at a time at last."""
         config, trials = self.config, searcher.trials
         while True:
-            searcher.alone = has_exclusive_device(config, concurrency)
-            run_trials(shared, searcher, config, concurrency, self.stop)
-            if searcher.broken is not None:
-                raise searcher.broken
-            if searcher.crowded and not self.stop.reason:
+            searcher.exclusive_device = has_exclusive_device(config, concurrency)
+            run_trials(worker_data, searcher, config, concurrency, self.stop)
+            if searcher.fatal_error is not None:
+                raise searcher.fatal_error
+            if searcher.out_of_memory and not self.stop.reason:
                 config, concurrency = reduce_concurrency(config, concurrency)
-                searcher.begin_again()
-                self.screen.say(f"a trial ran out of memory beside others: {concurrency} at a time from here on")
+                searcher.restart_interrupted()
+                self.console.say(f"a trial ran out of memory beside others: {concurrency} at a time from here on")
                 continue
             # what a process left behind that died
-            while trials.process and trials.missing and not self.stop.stop_all() and not searcher.anything_to_do():
+            while trials.process and trials.remaining and not self.stop.stop_all() and not searcher.has_work():
                 time.sleep(POLL)
-            if not trials.process or not trials.missing or self.stop.stop_all():
+            if not trials.process or not trials.remaining or self.stop.stop_all():
                 return concurrency
 
     def _storage(self) -> storage.Storage:
@@ -197,38 +199,38 @@ class _Run:
         """The searcher of the run's study, which is begun or gone on with."""
         config, space, info = self.config, self.space, self.prepared.info
         storage = self._storage()
-        with self.company.turn():
+        with self.lock.exclusive():
             study = open_study(storage, config.study or STUDY_NAME, self.run_dir, fingerprint(space, info), info.limits)
             first = load_or_store_initial(
-                study, lambda: initial_trials.plan_initial_trials(space, self.prepared, config, self.screen.say)
+                study, lambda: initial_trials.plan_initial_trials(space, self.prepared, config, self.console.say)
             )
-        goal = SearchSettings(
+        settings = SearchSettings(
             budget=self.budget,
             dense_error=info.dense_val_error,
             limits=info.limits,
-            finish=space.finish,
-            guesses=space.queue(info.shapes),
+            refine=space.refine,
+            initial_points=space.initial_params(info.shapes),
             levels=first["levels"],
-            economy=space.economy,
+            features=space.features,
             totals=info.totals,
-            finish_seconds=space.finish.rounds * self.pace.of(space.finish.steps // space.finish.rounds),
+            refinement_seconds=space.refine.rounds * self.timings.of(space.refine.steps // space.refine.rounds),
             max_failures=config.max_failures,
             noise=standard_error(info.dense_val_error, len(self.prepared.task.validation.labels)),
         )
-        progress = Progress(info, self.screen, self.budget, self.pace.evaluation)
-        knobs = space.params(info.shapes, initial_trials.stored_curves(first))
-        trials = Trials(study, self.run_dir, knobs, goal, config.sampler, config.seed, self.company)
+        progress = Progress(info, self.console, self.budget, self.timings.evaluation)
+        parameters = space.parameters_for(info.shapes, initial_trials.stored_curves(first))
+        trials = Trials(study, self.run_dir, parameters, settings, config.sampler, config.seed, self.lock)
         return StudySearcher(trials, progress.update)
 
     def ending(self, info: RunInfo) -> int:
         """Do with the front what was asked for, and tell, one process at a time; returns the exit code."""
-        if self.company.name is None:
+        if self.lock.name is None:
             return self._ending(info)
         with FileLock(self.run_dir / ".lock"):
             summary = read_final_summary(self.run_dir)
             if summary is None:
                 return self._ending(info)
-            self.screen.say(f"another process has written the front: {self.run_dir}")
+            self.console.say(f"another process has written the front: {self.run_dir}")
             return 0 if summary["front"] else 3
 
     def _ending(self, info: RunInfo) -> int:
@@ -237,12 +239,19 @@ class _Run:
         if not self._interrupted():
             found, members = select_front(self.run_dir, self.stop.reason, self.prepared.info.limits)
             confirmed, refitted = confirm_and_refit(
-                self.run_dir, self.config, self.space, self.prepared, found, members, self._interrupted, self.screen.say
+                self.run_dir,
+                self.config,
+                self.space,
+                self.prepared,
+                found,
+                members,
+                self._interrupted,
+                self.console.say,
             )
         own = resource.getrusage(resource.RUSAGE_SELF)
         reason = "interrupted" if self._interrupted() else self.stop.reason
-        ending = Ending(reason, self.budget.gone, own.ru_utime + own.ru_stime, confirmed, refitted)
-        return write_results(self.run_dir, self.prepared.task, info, self.prepared.load_test, self.screen, ending)
+        ending = Ending(reason, self.budget.elapsed, own.ru_utime + own.ru_stime, confirmed, refitted)
+        return write_results(self.run_dir, self.prepared.task, info, self.prepared.load_test, self.console, ending)
 
     def _interrupted(self) -> bool:
         return self.stop.signal is not None

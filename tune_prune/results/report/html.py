@@ -26,7 +26,7 @@ HEADINGS = {
 MOST_LAYERS = 8  # the ratios of more would make the table wider than any page; the .conf files have them
 
 
-def write_report(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
+def write_report(run_dir: Path, compare: Sequence[Path] = ()) -> Path:
     """Write report.html from what a run directory holds; returns its path.
 
     Of a search that has not ended it shows what there is. The charts can be looked into where plotly is installed; else
@@ -34,7 +34,7 @@ def write_report(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     left out and named on the page; without a readable summary.json, here or beside, it is a `UserError`.
     """
     others = {}
-    for name, path in interactive.name_runs(beside).items():
+    for name, path in interactive.name_runs(compare).items():
         read_run(path)
         others[name] = run_results.read_tables(path)
     if (run_dir / "summary.json").exists() or not (run_dir / "results").is_dir():

@@ -99,10 +99,10 @@ def _scripts(figures: "Mapping[str, Figure]", data: Mapping[str, object]) -> str
     )
 
 
-def name_runs(beside: Sequence[Path]) -> dict[str, Path]:
+def name_runs(compare: Sequence[Path]) -> dict[str, Path]:
     """What to call other runs: the ends of their paths that tell them apart."""
     found: dict[str, Path] = {}
-    for path in beside:
+    for path in compare:
         name = path.name if path.name not in found else str(path)
         found[name] = path
     return found

@@ -39,11 +39,11 @@ def _index(members: pd.DataFrame, how: str) -> int:
     except ValueError:
         wanted = math.nan
     if name not in ("factor", "error") or not math.isfinite(wanted):
-        raise UserError(f"--pick {how}: give {CHOICES}")
+        raise UserError(f"--select {how}: give {CHOICES}")
     chosen = members.factor >= wanted if name == "factor" else members.val_error <= wanted
     if not chosen.any():
         far = f"{members.factor.max():.1f}x" if name == "factor" else f"{members.val_error.min():.2f} %"
-        raise UserError(f"--pick {how}: the front has none; it goes to {far}")
+        raise UserError(f"--select {how}: the front has none; it goes to {far}")
     # of what was not chosen, the worst there can be
     if name == "factor":
         return int(members.val_error.where(chosen, math.inf).to_numpy().argmin())
