@@ -21,6 +21,7 @@ from tune_prune.hpo.trials import Trials
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 PARAMETERS: dict[str, Parameter] = {
     "ratio/2": Range(0.1, 0.99),
@@ -98,13 +99,14 @@ class Driver:
 
 
 def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
-    """What a trial measures: the more is removed the more errors, by a third fewer if it finishes another."""
+    """What a trial measures: the more is removed the more errors, by a third fewer if it refines another."""
     ratio = config["params"]["ratio/2"]
     error = DENSE + 3 * ratio**2 * (1 if config["refines"] is None else 0.33)
     record = ended(config["trial"], (ratio / 2, 1.1), (ratio, error), limit=LIMIT, state=state)
     start = config["start"]
     parent, round_ = (start.trial, start.round) if start else (None, None)
-    return replace(record, params=config["params"], parent=parent, parent_round=round_, refines=config["refines"])
+    params = TrialParams.from_columns(config["params"])
+    return replace(record, params=params, parent=parent, parent_round=round_, refines=config["refines"])
 
 
 def level(ratio: float) -> InitialPoint:

@@ -15,7 +15,7 @@ from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.distributed.tuner import SearchStopper
 from tune_prune.distributed.worker_data import WorkerData
-from tune_prune.hpo import config
+from tune_prune.hpo import run_files
 from tune_prune.hpo.config import Config
 from tune_prune.workflows import search
 from tune_prune.workflows.console import SearchConsole
@@ -89,13 +89,13 @@ def without_ray() -> Iterator[Trials]:
 
 def searched(toml: Path, name: str = "run", **given: Any) -> tuple[int, Path]:
     """The exit code of a new search, and its run directory."""
-    settings, space, text = config.start_run(str(toml), given)
+    settings, space, text = run_files.start_run(str(toml), given)
     return search.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
 
 
 def resumed(run_dir: Path, **given: Any) -> int:
     """The exit code of a search that goes on."""
-    return search.search(*config.resume_run(run_dir, given, {}), run_dir, quiet())
+    return search.search(*run_files.resume_run(run_dir, given, {}), run_dir, quiet())
 
 
 def quiet() -> SearchConsole:

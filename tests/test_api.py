@@ -23,29 +23,6 @@ from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 class Local(nn.Sequential):  # of this process alone: no worker could import it
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
@@ -114,8 +91,8 @@ def test_a_model_that_is_kept_stays_as_it_was() -> None:
     one, other = (in_memory.model(str(in_memory.parse_arguments(name)["key"])) for _ in range(2))
     assert one is not other
     assert one is not model
-    assert in_memory.models_behind(name) == {in_memory.parse_arguments(name)["key"]: model}
-    assert in_memory.models_behind("lenet5") == {}
+    assert in_memory.find_models(name) == {in_memory.parse_arguments(name)["key"]: model}
+    assert in_memory.find_models("lenet5") == {}
     assert isinstance(in_memory.model(str(in_memory.parse_arguments(in_memory.keep_model(Conv))["key"])), Conv)
 
 

@@ -1,6 +1,7 @@
 """Packages import only packages before them; Ray stays in `distributed`, Optuna in `hpo`."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -71,3 +72,18 @@ def test_every_module_has_a_package() -> None:
 def test_search_stays_a_function() -> None:
     assert callable(tune_prune.search)
     assert not (ROOT / "search").exists()
+
+
+def test_optunas_private_attributes_are_used_in_one_module() -> None:
+    private = re.compile(r"\._(storage|study_id|trial_id)\b")
+    users = {name for name, path in FILES.items() if private.search(path.read_text()) and name.startswith("hpo.")}
+    assert users == {"hpo.study"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_are_short(name: str) -> None:
+    text = FILES[name].read_text()
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and not name.startswith("cli."):  # whose functions list options
+            assert node.end_lineno - node.lineno < 60, f"{node.name} has {node.end_lineno - node.lineno + 1} lines"

@@ -79,7 +79,7 @@ def spoilt_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
     return bytes(found)
 
 
-def alone(folder: Path, file: Path) -> None:
+def assert_nothing_written(folder: Path, file: Path) -> None:
     """Nothing else was written there."""
     assert [path.name for path in folder.iterdir()] == [file.name]
 
@@ -100,7 +100,7 @@ def test_confs(tmp_path: Path, text: str) -> None:
         one_line(error)
     else:
         assert all(0 <= ratio < 1 for ratio in read.ratios.values())
-    alone(tmp_path, path)
+    assert_nothing_written(tmp_path, path)
 
 
 @given(text=st.one_of(spoilt(SPACES), st.text(max_size=200)))
@@ -112,7 +112,7 @@ def test_spaces(tmp_path: Path, text: str) -> None:
         space_reader.read(path)
     except UserError as error:
         one_line(error)
-    alone(tmp_path, path)
+    assert_nothing_written(tmp_path, path)
 
 
 @pytest.mark.parametrize("kind", BYTES)
@@ -127,7 +127,7 @@ def test_checkpoints(tmp_path: Path, kind: str, data: st.DataObject) -> None:
         checkpoint.restore(saved, str(path))
     except UserError as error:
         one_line(error)
-    alone(tmp_path, path)
+    assert_nothing_written(tmp_path, path)
 
 
 FLAGS = [flag for one in main.typer.main.get_command(main.app).commands["search"].params for flag in one.opts]

@@ -48,7 +48,7 @@ POD = {
         },
     },
 }
-RAYJOB = {  # what KubeRay's definition of ray.io/v1 asks for, as far as this file goes
+RAYJOB = {  # the part of KubeRay's definition of ray.io/v1 that this file uses
     "type": "object",
     "required": ["apiVersion", "kind", "metadata", "spec"],
     "additionalProperties": False,
@@ -83,7 +83,7 @@ def read(name: str) -> dict:
     return yaml.safe_load((HERE / name).read_text())
 
 
-def test_a_clouds_file_keeps_rays_schema() -> None:
+def test_the_file_for_a_cloud_keeps_rays_schema() -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     jsonschema.validate(read("aws.yaml"), schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -102,13 +102,13 @@ def test_the_rayjob_has_its_shape_and_every_pod_the_shared_volume() -> None:
 
 
 @pytest.mark.parametrize("name", ["rayjob.yaml", "slurm.sh", "README.md"])
-def test_flags_are_those_that_there_are(name: str) -> None:
-    known = {flag for one in get_command(main.app).commands["search"].params for flag in one.opts}  # type: ignore[attr-defined]
+def test_flags_exist(name: str) -> None:
+    flags = {flag for one in get_command(main.app).commands["search"].params for flag in one.opts}  # type: ignore[attr-defined]
     text = (HERE / name).read_text()
     lines = [line.partition("tune-prune search")[2] for line in text.splitlines() if "tune-prune search" in line]
     assert lines
     words = " ".join(lines).replace("'", " ").split()
-    assert {word for word in words if word.startswith("--")} <= known
+    assert {word for word in words if word.startswith("--")} <= flags
 
 
 def test_bash_reads_the_scripts() -> None:
@@ -134,9 +134,9 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
     scratch = tempfile.mkdtemp(dir="/tmp")  # Ray's sockets have short names
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "here", "SLURM_CPUS_PER_TASK": "1"}
-    # what Ray wrote into this process's environment is not the job's
-    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment = own | slurm | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": scratch}
+    # without the variables that Ray wrote into this process's environment
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment = inherited | slurm | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": scratch}
     command = ["bash", HERE / "slurm.sh", "--space", "toy.toml", "--budget", "3", "--quiet"]
     log = tmp_path / "log"
     with (

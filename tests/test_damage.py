@@ -58,7 +58,7 @@ def content(run_dir: Path) -> dict[str, bytes]:
 def test_every_file(kind: str, finished: Path, trials: Trials, tmp_path: Path) -> None:
     names = sorted(str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file())
     assert len(names) > 20
-    told: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for number, name in enumerate(names):
         run_dir = tmp_path / str(number)
         shutil.copytree(finished, run_dir)
@@ -72,7 +72,7 @@ def test_every_file(kind: str, finished: Path, trials: Trials, tmp_path: Path) -
             said = str(error)
             assert Path(name).name in said, (name, said)
             assert "\n" not in said
-            told[name] = said
+            messages[name] = said
             left = content(run_dir)
             assert {key: left.get(key) for key in before if f"results/{key}" != name} == {
                 key: value for key, value in before.items() if f"results/{key}" != name
@@ -87,6 +87,6 @@ def test_every_file(kind: str, finished: Path, trials: Trials, tmp_path: Path) -
         assert sum(summary_of(run_dir)["trials"][state] for state in ("completed", "stopped", "failed")) == 8
         for member in summary_of(run_dir)["front"]:
             assert (run_dir / member["checkpoint"]).is_file()
-    print(f"{kind}: {len(names)} files, {len(told)} named in one line")
-    for name, said in told.items():
+    print(f"{kind}: {len(names)} files, {len(messages)} named in one line")
+    for name, said in messages.items():
         print(f"  {name}: {said}")

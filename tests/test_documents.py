@@ -1,17 +1,24 @@
-"""What the documents say holds: links lead somewhere, spaces and commands are those that there are."""
+"""What the documents say holds: links lead somewhere, and spaces, commands, names, files and columns exist."""
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import searches
 from typer.main import get_command
 
 from tune_prune.cli import main
 from tune_prune.hpo import space_reader
+from tune_prune.pruning.plan import Plan
+from tune_prune.results import sensitivity_table
+from tune_prune.workflows.prune_outputs import points_csv
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -24,6 +31,11 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert dead == []
+
+
+def test_the_list_of_documents_is_complete() -> None:
+    listed = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -69,6 +81,15 @@ def test_the_documented_space_is_right() -> None:
         space_reader.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
 
 
+def test_every_key_of_a_space_is_documented() -> None:
+    text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`|^(?:# )?(\w+) = |\.(\w+)\]", text, re.MULTILINE))
+    words = {word for groups in named for word in groups}
+    for table, keys in space_reader.KEYS.items():
+        assert f"## [{table}]" in text
+        assert set(keys) - words == set()
+
+
 def test_the_documented_pruner_prunes(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "pruners.md").read_text(encoding="utf-8")
     code, command = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
@@ -91,3 +112,98 @@ def test_ci_runs_the_readmes_test_line() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_space_that_comes_along_is_right(path: Path) -> None:
     assert space_reader.read(path).name == path.stem
+
+
+PACKAGES = "common|tasks|training|pruning|export|results|hpo|distributed|workflows|cli"
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "extending.md"])
+def test_names_of_the_code_exist(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    dotted = set(re.findall(rf"`((?:{PACKAGES})\.[\w.]+)`", text))
+    files = set(re.findall(r"`((?:tune_prune|tests|search_spaces)/[\w./]+\.\w+)`", text))
+    assert files
+    assert [file for file in sorted(files) if not (ROOT / file).is_file()] == []
+    assert [one for one in sorted(dotted) if not exists(f"tune_prune.{one}")] == []
+
+
+def exists(name: str) -> bool:
+    """Whether there is a module, or a function, class or value in one, or in a class, of this dotted name."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[end:]:
+            if not hasattr(found, attribute):
+                return False
+            found = getattr(found, attribute)
+        return True
+    return False
+
+
+# The run directory
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search of a toy."""
+    toml = tmp_path_factory.mktemp("documented") / "space.toml"
+    toml.write_text(searches.SPACE)
+    with searches.without_ray():
+        code, found = searches.searched(toml, seed=1)
+    assert code == 0
+    return found
+
+
+def documented(section: str) -> set[str]:
+    """The names in the first column of the tables of a section of docs/run-directory.md."""
+    text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return {name for cell in re.findall(r"^\| (`.*?) \|", part, re.MULTILINE) for name in re.findall(r"`(.+?)`", cell)}
+
+
+def keys_of(value: object) -> Iterator[str]:
+    """The keys of nested objects, but for labels of layers."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            if key not in ("layers", "params", "pruners", "ratios", "costs", "front", "points"):
+                yield from keys_of(item)
+
+
+def test_every_file_of_a_run_is_documented(run_dir: Path) -> None:
+    patterns = [re.sub(r"<\w+>", "*", name) + ("*" if name.endswith("/") else "") for name in documented("Files")]
+    there = [str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()]
+    assert len(there) > 20
+    assert [name for name in there if not any(fnmatchcase(name, pattern) for pattern in patterns)] == []
+
+
+@pytest.mark.parametrize("name", ["points.csv", "trials.csv", "pareto.csv"])
+def test_every_column_is_documented(run_dir: Path, name: str) -> None:
+    columns = (run_dir / name).read_text(encoding="utf-8").splitlines()[0].split(",")
+    general = {re.sub(r"^(ratio|pruner)/.+", r"\1/<layer>", column) for column in columns}
+    assert general - documented(name) == set()
+
+
+def test_every_column_of_other_commands_is_documented() -> None:
+    assert {*sensitivity_table.KEY, *sensitivity_table.MEASURED} - documented("sensitivity.csv") == set()
+    header = points_csv(Plan({"2": 0.5}, {"2": "mag"}), []).strip().replace("ratio/2", "ratio/<layer>")
+    assert set(header.split(",")) - documented("The folder of `tune-prune prune`") == set()
+
+
+def test_every_key_is_documented(run_dir: Path) -> None:
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "run-directory.md").read_text(encoding="utf-8")
+    section = text.partition("\n## summary.json\n")[2].partition("\n## ")[0]
+    assert summary.keys() - documented("summary.json") == set()
+    assert {key for key in keys_of(summary) if f"`{key}`" not in section} == set()
+    assert {key for member in summary["front"] for key in member} - documented("pareto.csv") == set()
+    record = json.loads((run_dir / "results" / "0.json").read_text(encoding="utf-8"))
+    inside = {key for point in record["points"] for key in keys_of(point)}
+    assert ({*keys_of(record)} | inside) - documented("results/N.json") == set()
+    assert {cost for point in record["points"] for cost in point["costs"]} <= documented("points.csv")
+    settings = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    section = text.partition("\n## run.json\n")[2].partition("\n## ")[0]
+    assert {key for key in settings if f"`{key}`" not in section} == set()

@@ -19,7 +19,7 @@ import optuna
 import pandas as pd
 import pytest
 from searches import SPACE, summary_of
-from test_cluster import ECONOMY, TRACE, two_nodes
+from test_cluster import FEATURES_OFF, TRACE, two_nodes
 from test_launch import DEADLINE, MODULE, Lab, ended, final, until
 
 from tune_prune.results import records
@@ -53,22 +53,22 @@ def hungry_once(weight):
 
 
 def dies(weight):
-    """Takes its process with it, in each trial that is asked for, the first time that it is begun."""
+    """Takes its process with it, in each trial that is asked for, at its first start."""
     if not in_driver() and random.random() < 0.1:
         os.kill(os.getpid(), 9)
     return weight.abs()
 
 
-def crowded(weight):
+def needs_a_device(weight):
     """Finds no memory on the device where another trial has its own; the first ones wait for each other."""
     if in_driver():
         return weight.abs()
     import torch
-    mine, met, end = HERE / f"{os.getpid()}.beside", HERE / "met", time.monotonic() + 60
+    mine, met, end = HERE / f"{os.getpid()}.running", HERE / "met", time.monotonic() + 60
     mine.touch()
     try:
         while True:
-            others = [path for path in HERE.glob("*.beside") if os.path.exists(f"/proc/{path.stem}") and path != mine]
+            others = [path for path in HERE.glob("*.running") if os.path.exists(f"/proc/{path.stem}") and path != mine]
             if others:
                 met.touch()
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -188,7 +188,7 @@ def test_a_trial_without_memory_fails_alone(lab: Lab) -> None:
 
 
 def test_a_device_without_memory_for_two(lab: Lab) -> None:
-    space(lab, "crowded")
+    space(lab, "needs_a_device")
     code, _, err = ended(search(lab, "--budget", 6, "--max-concurrent", 2, "--quiet"))
     assert (code, err) == (0, "")
     assert {record.state for record in check(lab.folder / "run", 6)} <= {"complete", "stopped"}
@@ -276,7 +276,7 @@ def test_a_study_that_another_program_locks_for_a_while(lab: Lab) -> None:
 
 def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab) -> None:
     (lab.folder / "my_lab.py").write_text((lab.folder / "my_lab.py").read_text() + TRACE)
-    space(lab, "traced", ECONOMY)
+    space(lab, "traced", FEATURES_OFF)
     traces, run_dir = lab.folder / "traces", lab.folder / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRACES": str(traces), "NODES": "2"}
     with two_nodes(environment) as (address, remove):

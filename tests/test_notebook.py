@@ -23,8 +23,8 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     cells = [cell for cell in json.loads((tmp_path / "run.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
-    told = ["".join(part.get("data", {}).get("text/plain", "")) for cell in cells for part in cell["outputs"]]
-    assert any("compression" in one and "test_error" in one for one in told)
-    assert any("weights are zero" in one for one in told)
-    assert any("without retraining" in one for one in told)
+    printed = ["".join(part.get("data", {}).get("text/plain", "")) for cell in cells for part in cell["outputs"]]
+    assert any("compression" in one and "test_error" in one for one in printed)
+    assert any("weights are zero" in one for one in printed)
+    assert any("without retraining" in one for one in printed)
     assert (tmp_path / "runs").is_dir()  # beside the notebook's working directory, where a new run goes

@@ -72,6 +72,6 @@ def test_a_residual_network_by_names_in_groups(tmp_path: Path) -> None:
     assert (points[["ratio/conv1", "ratio/fc"]] == 0).all(axis=None)
     for layer in ("layer1", "layer2", "layer3"):
         group = ratios[[column for column in ratios if column.startswith(f"ratio/{layer}.")]]
-        # what a round had inherited is told as a count of whole weights, which layers of two sizes round apart
+        # a warm-started round states counts of whole weights, which layers of two sizes round differently
         assert (group.max(axis=1) - group.min(axis=1) < 1e-3).all()
     assert (points["compression"] > 0.1).all()

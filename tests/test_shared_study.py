@@ -23,8 +23,8 @@ PASSWORD = "a-secret-word"
 
 def programs() -> Path | None:
     """The folder of PostgreSQL's programs; Debian keeps them off the PATH."""
-    known = shutil.which("initdb")
-    folders = [Path(known).parent] if known else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    initdb = shutil.which("initdb")
+    folders = [Path(initdb).parent] if initdb else sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 
 
@@ -79,15 +79,17 @@ def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     while not (run / "run.json").is_file():
         assert first.poll() is None, first.communicate()
     second = begin("--resume", "run")
-    told = [process.communicate(timeout=200) for process in (first, second)]
-    assert [(process.returncode, err) for process, (_, err) in zip((first, second), told, strict=True)] == [(0, "")] * 2
+    outputs = [process.communicate(timeout=200) for process in (first, second)]
+    assert [(process.returncode, err) for process, (_, err) in zip((first, second), outputs, strict=True)] == [
+        (0, "")
+    ] * 2
     opened = storage.open_url(server)
     [name] = optuna.get_all_study_names(opened)
     trials = optuna.load_study(study_name=name, storage=opened).trials
     opened.remove_session()
     opened.engine.dispose()
     assert [trial.number for trial in trials] == list(range(14))
-    assert len({trial.user_attrs["by"] for trial in trials}) == 2  # both did work
+    assert len({trial.user_attrs["process"] for trial in trials}) == 2  # both did work
     assert {trial.user_attrs.get("starts", 1) for trial in trials} == {1}  # and none was run twice
     ended = records.read_all(run)
     assert [record.trial for record in ended] == list(range(14))
@@ -95,8 +97,8 @@ def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     counted = summary_of(run)["trials"]
     assert counted["completed"] + counted["stopped"] == 14
     # one of them wrote the front, the other saw it written
-    assert sum("another process has written the front" in out for out, _ in told) == 1
+    assert sum("another process has written the front" in out for out, _ in outputs) == 1
     assert list((run / "processes").iterdir()) == []
     written = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
     assert PASSWORD.encode() not in written
-    assert not any(PASSWORD in out + err for out, err in told)
+    assert not any(PASSWORD in out + err for out, err in outputs)

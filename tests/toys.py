@@ -8,6 +8,7 @@ from torch import nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task
@@ -125,5 +126,5 @@ def ended(
         )
         for number, (compression, error) in enumerate(points, start=1)
     ]
-    params = {"ratio/2": points[-1][0] if points else 0.0, "pruner": "mag"}
+    params = TrialParams({"2": points[-1][0] if points else 0.0}, "mag")
     return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, refines=parent)

@@ -1,5 +1,6 @@
 """The command line: what is wrong ends with exit code 2 and one line, before anything is written."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tune_prune.cli import main
-from tune_prune.hpo import config
+from tune_prune.hpo import run_files
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import train
@@ -125,8 +126,8 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
 def test_bad_spaces(refused, files: Path, old: str, new: str, said: str, dry: bool) -> None:
     assert SPACE.count(old) == 1
     (files / "toy.toml").write_text(SPACE.replace(old, new))
-    told = refused("search", "--space", str(files / "toy.toml"), *(["--dry-run"] if dry else []))
-    assert told.removeprefix(f"{files / 'toy.toml'}: ").startswith(said)
+    line = refused("search", "--space", str(files / "toy.toml"), *(["--dry-run"] if dry else []))
+    assert line.removeprefix(f"{files / 'toy.toml'}: ").startswith(said)
 
 
 def test_a_space_that_is_no_text(refused, files: Path) -> None:
@@ -167,20 +168,33 @@ def test_a_run_directory_in_use(refused, files: Path) -> None:
 )
 def test_what_cannot_change_on_resume(refused, files: Path, flags: list[str], named: str) -> None:
     (files / "toy.toml").write_text(SPACE)
-    config.save_run(files / "run", *config.start_run(str(files / "toy.toml"), {}))
+    run_files.save_run(files / "run", *run_files.start_run(str(files / "toy.toml"), {}))
     before = sorted(files.rglob("*"))
     said = refused("search", "--resume", str(files / "run"), *flags)
     assert said == f"--resume goes on with the search as it was begun; leave out {named}"
     assert sorted(files.rglob("*")) == before
 
 
+def test_a_run_that_an_earlier_version_began(refused, files: Path) -> None:
+    (files / "toy.toml").write_text(SPACE)
+    run_files.save_run(files / "run", *run_files.start_run(str(files / "toy.toml"), {}))
+    old = json.loads((files / "run" / "run.json").read_text())
+    del old["format"]
+    (files / "run" / "run.json").write_text(json.dumps(old | {"finish": None}))
+    before = {path: path.read_bytes() for path in (files / "run").iterdir()}
+    said = refused("search", "--resume", str(files / "run"), "--budget", "9")
+    assert said.startswith(f"--resume {files / 'run'}: another version of tune-prune began this run (run.json names no")
+    assert said.endswith("; go on with the version that began it, or begin again with a new --run-dir")
+    assert {path: path.read_bytes() for path in (files / "run").iterdir()} == before
+
+
 def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "toy.toml").write_text(SPACE)
     assert command("--space", files / "toy.toml", "--dry-run", "--budget", 9, name="search") == 0
-    told = capsys.readouterr().out
-    assert told.startswith("toy: toys:mlp on toys:images, 9 trials, tradeoff 0.5 points\n")
-    assert "ratio/2" in told
-    assert "ratio/4 = 0.5" in told
+    out = capsys.readouterr().out
+    assert out.startswith("toy: toys:mlp on toys:images, 9 trials, tradeoff 0.5 points\n")
+    assert "ratio/2" in out
+    assert "ratio/4 = 0.5" in out
     assert not list(cwd.iterdir())
 
 
@@ -297,7 +311,7 @@ def test_exit_codes(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(config, "start_run", fail)
+    monkeypatch.setattr(run_files, "start_run", fail)
     assert command("search") == code
     out, err = capsys.readouterr()
     assert out == ""
@@ -309,7 +323,7 @@ def test_interrupted(cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(config, "start_run", interrupt)
+    monkeypatch.setattr(run_files, "start_run", interrupt)
     assert command("search") == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -318,7 +332,7 @@ def test_the_traceback_is_there_for_who_asks(cwd: Path, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(config, "start_run", fail)
+    monkeypatch.setattr(run_files, "start_run", fail)
     monkeypatch.setenv("TUNE_PRUNE_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search"])
     with pytest.raises(RuntimeError, match="no room"):

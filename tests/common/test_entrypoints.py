@@ -29,7 +29,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def message(address: str) -> str:
-    """What load says about a wrong address."""
+    """The message of `load` for a wrong address."""
     with pytest.raises(UserError) as caught:
         load(address)
     assert "\n" not in str(caught.value)

@@ -13,6 +13,6 @@ def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
     assert str(error) == "a b"
 
 
-def test_known_lists_in_the_order_given() -> None:
+def test_names_are_listed_in_their_order() -> None:
     assert format_names(["mag", "random", "l1"]) == "mag, random, l1"
     assert format_names(iter(())) == "none"

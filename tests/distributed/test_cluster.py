@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine: the same search as on one, and what is said of addresses that are none."""
+"""A cluster of two nodes on this machine finds what one node finds; errors for addresses without a cluster."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ def traced(weight):
         time.sleep(0.02)
     return weight.abs()
 """
-ECONOMY = """
+FEATURES_OFF = """
 [features]
 early_stopping = false
 warm_start = false
@@ -53,12 +53,12 @@ warm_start = false
 
 
 @pytest.mark.parametrize("port", ["closed", "1000000", "here"])
-def test_an_address_where_nothing_listens_is_found_out_at_once(port: str) -> None:
+def test_an_address_where_nothing_listens_is_refused_at_once(port: str) -> None:
     with socket.socket() as bound:  # taken and not listening: nobody else can answer there
         bound.bind(("127.0.0.1", 0))
         number = str(bound.getsockname()[1]) if port == "closed" else port
-        said = fault(lambda: cluster.check_answers(f"127.0.0.1:{number}"))
-        assert said.startswith(f"--address 127.0.0.1:{number}: no Ray cluster answers there")
+        message = fault(lambda: cluster.check_answers(f"127.0.0.1:{number}"))
+        assert message.startswith(f"--address 127.0.0.1:{number}: no Ray cluster answers there")
 
 
 def test_a_port_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +72,8 @@ def test_a_port_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_cluster_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "RPC error: InvalidAuthToken: Authentication token is missing or incorrect"
-    done = subprocess.CompletedProcess([], 1, "", said)
+    message = "RPC error: InvalidAuthToken: Authentication token is missing or incorrect"
+    done = subprocess.CompletedProcess([], 1, "", message)
     monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: done)
     advice = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the one that it was started with"
     assert (
@@ -94,7 +94,7 @@ def test_a_node_that_does_not_share_the_directory_is_named(tmp_path: Path, monke
     ]
 
     class Far:
-        """A remote function that the second node calls where there are no such files."""
+        """A remote function; on the second node it sees no file and writes none."""
 
         def options(self, scheduling_strategy: object) -> SimpleNamespace:
             far = scheduling_strategy.node_id == nodes[1]["NodeID"]  # type: ignore[attr-defined]
@@ -106,15 +106,15 @@ def test_a_node_that_does_not_share_the_directory_is_named(tmp_path: Path, monke
     monkeypatch.setattr(cluster, "FILE_SYSTEM_LAG", 0.1)
     fake = SimpleNamespace(nodes=lambda: nodes, remote=remote, wait=lambda *_, **__: None)
     monkeypatch.setattr(cluster, "ray", fake)
-    told = "far does not share this directory with the machine that this runs on"
+    reason = "far does not share this directory with the machine that this runs on"
     advice = "name one on a file system that all nodes mount"
-    assert fault(lambda: cluster.check_shared_directory(tmp_path)) == f"--run-dir {tmp_path}: {told}; {advice}"
+    assert fault(lambda: cluster.check_shared_directory(tmp_path)) == f"--run-dir {tmp_path}: {reason}; {advice}"
     assert list(tmp_path.iterdir()) == []
 
 
 @contextmanager
 def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Two nodes of one processor each that were not started where the search is: their address; what ends one."""
+    """Starts two nodes of one CPU each, outside the search's directory; yields their address and how to end one."""
 
     def remove() -> None:
         process.stdin.write("remove\n")
@@ -141,7 +141,7 @@ def search(folder: Path, environment: dict[str, str], run: str, *flags: str) -> 
 def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     (tmp_path / "my_lab.py").write_text(MODULE + TRACE)
     space = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:traced"')
-    (tmp_path / "toy.toml").write_text(space + ECONOMY)
+    (tmp_path / "toy.toml").write_text(space + FEATURES_OFF)
     traces = tmp_path / "traces"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces), "NODES": "1"}
     with two_nodes(environment | {"NODES": "2"}) as (address, _):
@@ -151,7 +151,7 @@ def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
         search(tmp_path, environment | {"NODES": "2"}, "two", "--address", address)
     nodes, modules = zip(*(line.split() for line in traces.read_text().splitlines()), strict=True)
     assert len(set(nodes)) == 2
-    assert not [path for path in modules if path.startswith(str(tmp_path))]  # it was sent there
+    assert not [path for path in modules if path.startswith(str(tmp_path))]  # the module was sent to the node
     one, two = (pd.read_csv(tmp_path / run / "points.csv") for run in ("one", "two"))
     assert_frame_equal(one.drop(columns="seconds").sort_values(["trial", "round"], ignore_index=True),
                        two.drop(columns="seconds").sort_values(["trial", "round"], ignore_index=True))  # fmt: skip

@@ -44,7 +44,7 @@ def test_mlflow_s_callback_is_ray_s(tmp_path: Path) -> None:
     assert made.experiment_name == "lenet5-20260101-120000"
 
 
-def test_what_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_that_are_unknown_or_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     check_loggers(("tensorboard", "mlflow"))
     assert fault(lambda: check_loggers(("csv",))) == "unknown logger 'csv'; known: tensorboard, mlflow, wandb"
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)

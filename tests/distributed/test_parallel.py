@@ -1,4 +1,4 @@
-"""Jobs on a stand-in for Ray; with Ray itself: test_sensitivity.py."""
+"""Jobs on a stand-in for Ray; test_sensitivity_command.py runs them on Ray itself."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,27 +12,28 @@ import torch
 from toys import ended
 
 from tune_prune.distributed import parallel
-from tune_prune.hpo.config import Config
 from tune_prune.results.front import Member
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.task import Task
+from tune_prune.training.resources import Resources
 from tune_prune.workflows.confirm import confirm_front, list_repetitions, run_repetition
 
 CPU = torch.device("cpu")
 HALF = 512 / 1088
-PARAMS: Mapping[str, Any] = {
-    "ratio/2": 0.5, "ratio/4": 0.0, "pruner": "mag", "rounds": 1, "final_steps": 150, "lr": 0.1, "batch_size": 16
-}  # fmt: skip
+PARAMS = TrialParams(
+    {"2": 0.5, "4": 0.0}, "mag", training={"rounds": 1, "final_steps": 150, "lr": 0.1, "batch_size": 16}
+)
 
 
-def double(task: Task, job: int, device: torch.device, known: Mapping[str, Any]) -> int:
+def double(task: Task, job: int, device: torch.device, cached: Mapping[str, Any]) -> int:
     if job == 0:
         raise ZeroDivisionError("in a job")
-    assert (task.model, device.type, known) == ("toys:mlp", "cpu", {})
+    assert (task.model, device.type, cached) == ("toys:mlp", "cpu", {})
     return 2 * job
 
 
 class Ray:
-    """What `fanout` asks of Ray, done here: a job runs when it is waited for, the newest first."""
+    """A stand-in for Ray: a job runs in this process when it is waited for, the newest first."""
 
     class RayError(Exception):
         """As Ray has it: `cause` is what the job raised."""
@@ -42,7 +43,7 @@ class Ray:
         self.started, self.ended, self.stored, self.most = 0, 0, 0, 0
 
     @contextmanager
-    def started_ray(self, config: Config, nbytes: int, log: Path) -> Iterator[int]:
+    def started_ray(self, resources: Resources, nbytes: int, log: Path) -> Iterator[int]:
         self.started += 1
         yield 2
         self.ended += 1
@@ -81,45 +82,45 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     return made
 
 
-def workers(task: Task, tmp_path: Path, stopped: Callable[[], bool] = lambda: False) -> Any:
-    return parallel.worker_pool(task, Config(1, 0.0, device="cpu"), {}, tmp_path / "ray.log", stopped)
+def workers(task: Task, tmp_path: Path, is_stopped: Callable[[], bool] = lambda: False) -> Any:
+    return parallel.worker_pool(task, Resources(device="cpu"), {}, tmp_path / "ray.log", is_stopped)
 
 
 def test_ray_is_started_once_and_only_for_jobs(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
-    with workers(toy_task, tmp_path) as each:
-        assert list(each(double, [])) == []
+    with workers(toy_task, tmp_path) as parallel_map:
+        assert list(parallel_map(double, [])) == []
         assert ray.started == 0
-        assert sorted(each(double, [1, 2, 3, 4])) == [(1, 2), (2, 4), (3, 6), (4, 8)]
-        assert list(each(double, [5])) == [(5, 10)]
+        assert sorted(parallel_map(double, [1, 2, 3, 4])) == [(1, 2), (2, 4), (3, 6), (4, 8)]
+        assert list(parallel_map(double, [5])) == [(5, 10)]
         assert (ray.started, ray.stored, ray.ended, ray.most) == (1, 1, 0, 2)
     assert ray.ended == 1
 
 
 def test_a_job_that_raises_is_yielded_with_what_it_raised(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
-    with workers(toy_task, tmp_path) as each:
-        found = dict(each(double, [1, 0, 2]))
+    with workers(toy_task, tmp_path) as parallel_map:
+        found = dict(parallel_map(double, [1, 0, 2]))
         assert isinstance(found.pop(0), ZeroDivisionError)
         assert found == {1: 2, 2: 4}
-        rest = parallel.collect_results(each(double, [1, 0, 2]))
+        rest = parallel.collect_results(parallel_map(double, [1, 0, 2]))
         assert {next(rest), next(rest)} == {2, 4}
         with pytest.raises(RuntimeError, match="1 failed; 0: ZeroDivisionError: in a job"):
             next(rest)
 
 
-def test_it_ends_early_when_told_to(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
+def test_it_ends_early_when_stopped(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
     seen: list[int] = []
-    with workers(toy_task, tmp_path, lambda: len(seen) >= 2) as each:
-        for job, _ in each(double, [1, 2, 3, 4, 5]):
+    with workers(toy_task, tmp_path, lambda: len(seen) >= 2) as parallel_map:
+        for job, _ in parallel_map(double, [1, 2, 3, 4, 5]):
             seen.append(job)
         assert len(seen) == 2
-        assert list(each(double, [6])) == []
+        assert list(parallel_map(double, [6])) == []
 
 
 def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ray) -> None:
     record = ended(0, (HALF, 1.0))
     member = Member("001", replace(record, params=PARAMS), record.last)
-    with workers(toy_task, tmp_path) as each:
-        found, failures = confirm_front(tmp_path, [member], {}, seed=0, limit=20.0, count=3, each=each)
+    with workers(toy_task, tmp_path) as parallel_map:
+        found, failures = confirm_front(tmp_path, [member], {}, seed=0, limit=20.0, count=3, parallel_map=parallel_map)
     assert failures == []
     jobs = list_repetitions(member, {}, 0, 3)
     assert found["001"].errors == tuple(run_repetition(toy_task, job, CPU, {}) for job in jobs)

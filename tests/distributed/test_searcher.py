@@ -43,7 +43,7 @@ def test_a_worker_that_died(driver: Driver, before: list[tuple[float, float]]) -
     assert driver.state(0) == TrialState.FAIL
     written = records.read(records.record_path(driver.run_dir, 0))
     assert written == driver.trials.records[0]
-    assert (written.state, written.params) == ("failed", config["params"])
+    assert (written.state, written.params.to_columns()) == ("failed", config["params"])
     assert "died" in written.reason
     assert [point.compression for point in written.points] == [0.5 for _ in before]
 
@@ -53,26 +53,26 @@ def test_a_worker_that_died_after_its_last_word(driver: Driver) -> None:
     assert driver.state(0) == TrialState.COMPLETE
 
 
-def no_room(config: Mapping[str, Any]) -> TrialRecord:
+def out_of_memory(config: Mapping[str, Any]) -> TrialRecord:
     """What a trial writes that found no room."""
     return replace(measured(config, "running"), reason="OutOfMemoryError: CUDA out of memory")
 
 
-def test_who_finds_no_room_beside_others_is_run_again_as_are_the_others(driver: Driver) -> None:
+def test_trials_out_of_memory_beside_others_are_run_again(driver: Driver) -> None:
     driver.searcher.exclusive_device = False
     for _ in range(MAX_STARTS + 1):  # it is no fault of theirs
         one, other = driver.suggest(), driver.suggest()
         assert (one["trial"], other["trial"]) == (0, 1)
-        driver.end(other, no_room(other), out_of_memory="OutOfMemoryError: CUDA out of memory")
+        driver.end(other, out_of_memory(other), out_of_memory="OutOfMemoryError: CUDA out of memory")
         assert driver.searcher.out_of_memory
         driver.end(one, measured(one, "running"))
-        driver.searcher.restart_interrupted()
+        driver.searcher.restart_cut_off()
         assert not driver.searcher.out_of_memory
         assert driver.trials.remaining == 40
     assert not Driver(driver.run_dir, driver.study).trials.records
     driver.searcher.exclusive_device = True
     config = driver.suggest()
-    driver.end(config, no_room(config), out_of_memory="OutOfMemoryError: CUDA out of memory")
+    driver.end(config, out_of_memory(config), out_of_memory="OutOfMemoryError: CUDA out of memory")
     assert not driver.searcher.out_of_memory
     record = driver.trials.records[0]
     assert (record.state, record.reason) == ("failed", "OutOfMemoryError: CUDA out of memory")

@@ -1,4 +1,4 @@
-"""What of a session needs no Ray; the rest is in test_launch.py and test_cluster.py."""
+"""The parts of a session that need no Ray; test_launch.py and test_cluster.py test the others."""
 
 import logging
 from contextlib import redirect_stdout
@@ -9,35 +9,35 @@ import pytest
 from toys import fault
 
 from tune_prune.distributed import session
-from tune_prune.hpo.config import Config
+from tune_prune.training.resources import Resources
 
 HERE = {"CPU": 8.0, "GPU": 2.0}
 
 
-class Elsewhere(Config):
-    """Settings that ask nothing of this machine, for trials that take a share of a GPU."""
+class Elsewhere(Resources):
+    """Resources that are not checked on this machine, for trials that take a share of a GPU."""
 
     @property
     def gpu_share(self) -> float:
         return self.gpus_per_trial or 0.0
 
-    def _check_cpus(self, there: int) -> None:
+    def _check_cpus(self, count: int) -> None:
         pass
 
-    def _check_gpus(self, there: int) -> None:
+    def _check_gpus(self, count: int) -> None:
         pass
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """What Ray has."""
+def has(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The processors and GPUs that Ray has."""
     has = HERE.copy()
     monkeypatch.setattr(session.ray, "cluster_resources", lambda: has)
     return has
 
 
 def concurrency(**given: Any) -> int:
-    return session._concurrency(Elsewhere(10, 0.5, **given))
+    return session._count_concurrent(Elsewhere(**given))
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def concurrency(**given: Any) -> int:
         ({"gpus_per_trial": 2.0}, 1),
     ],
 )
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("has")
 def test_as_many_trials_as_fit(given: dict[str, Any], fits: int) -> None:
     assert concurrency(**given) == fits
 
 
-def test_a_trial_that_fits_nowhere(there: dict[str, float]) -> None:
+def test_a_trial_that_fits_nowhere(has: dict[str, float]) -> None:
     assert fault(lambda: concurrency(cpus_per_trial=9.0)) == (
         "a trial asks for 9 CPUs and there are 8 CPUs and 2 GPUs; ask for less"
     )
-    there |= {"CPU": 4.0, "GPU": 0.0}
+    has |= {"CPU": 4.0, "GPU": 0.0}
     assert fault(lambda: concurrency(gpus_per_trial=0.5)) == (
         "a trial asks for 1 CPUs and 0.5 GPUs and there are 4 CPUs and 0 GPUs; ask for less"
     )
 
 
-def test_a_cluster_may_grow_to_what_is_asked_for(there: dict[str, float]) -> None:
-    there["CPU"] = 0.0
+def test_a_cluster_may_grow_to_what_is_asked_for(has: dict[str, float]) -> None:
+    has["CPU"] = 0.0
     assert concurrency(max_concurrent=64, address="auto") == 64
 
 
@@ -82,19 +82,17 @@ def test_a_cluster_may_grow_to_what_is_asked_for(there: dict[str, float]) -> Non
         ({}, [(8, 0.0), (4, 0.0), (2, 0.0), (1, 0.0)]),
     ],
 )
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("has")
 def test_half_as_many_on_a_device_until_none_shares_it(given: dict[str, Any], steps: list[tuple[int, float]]) -> None:
-    config, at_a_time, found = Elsewhere(10, 0.5, **given), concurrency(**given), list[tuple[int, float]]()
-    found.append((at_a_time, config.gpu_share))
-    while not session.has_exclusive_device(config, at_a_time):
-        config, at_a_time = session.reduce_concurrency(config, at_a_time)  # type: ignore[assignment]
-        found.append((at_a_time, config.gpu_share))
+    resources, at_a_time, found = Elsewhere(**given), concurrency(**given), list[tuple[int, float]]()
+    found.append((at_a_time, resources.gpu_share))
+    while not session.has_exclusive_device(resources, at_a_time):
+        resources, at_a_time = session.reduce_concurrency(resources, at_a_time)  # type: ignore[assignment]
+        found.append((at_a_time, resources.gpu_share))
     assert found == steps
 
 
-def test_ray_talks_to_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_ray_logs_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("ray")
     monkeypatch.setattr(logger, "handlers", logger.handlers)
     monkeypatch.setattr(logger, "propagate", logger.propagate)
@@ -109,7 +107,7 @@ def test_ray_talks_to_a_file(
     logger.handlers[0].close()
 
 
-def test_a_disk_that_is_full_is_not_ray_s_to_tell(
+def test_a_full_disk_is_not_reported_by_rays_log(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     logger = logging.getLogger("ray")
@@ -126,7 +124,7 @@ def test_a_disk_that_is_full_is_not_ray_s_to_tell(
 
 
 def test_a_cluster_that_is_not_there_leaves_no_directory(tmp_path: Path) -> None:
-    config = Config(budget=1, acc_tradeoff=1, address="127.0.0.1:here")
-    said = fault(lambda: session.check_cluster(config, tmp_path / "run"))
+    resources = Resources(address="127.0.0.1:here")
+    said = fault(lambda: session.check_cluster(resources, tmp_path / "run"))
     assert said.startswith("--address 127.0.0.1:here: no Ray cluster answers there")
     assert list(tmp_path.iterdir()) == []

@@ -1,44 +1,67 @@
-"""When a search ends; the rest of tuning is in test_launch.py."""
+"""When a search ends; the rest of the tuner is in test_launch.py."""
 
 import os
 import signal
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
 from tune_prune.distributed import tuner
-from tune_prune.distributed.tuner import SearchStopper
+from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.tuner import SearchStopper, SignalHandler
 from tune_prune.hpo import budget
-from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.budget import Budget, SearchEnd
+
+
+@dataclass
+class Answers:
+    """A searcher that answers what a stopper asks."""
+
+    should_stop: Callable[[str], bool] = lambda trial_id: False
+    failure_reason: Callable[[], str] = str
+    out_of_memory: bool = False
+
+
+def stopper(budget: Budget, signals: SignalHandler | None = None, **answers: Any) -> SearchStopper:
+    return SearchStopper(budget, signals or SignalHandler(), cast(StudySearcher, Answers(**answers)))
 
 
 def test_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
-    stop = SearchStopper(Budget(seconds=30, began=100.0))
-    assert (stop.stop_all(), stop.reason) == (False, "")
+    stop = stopper(Budget(seconds=30, began=100.0))
+    assert (stop.stop_all(), stop.end) == (False, SearchEnd.BUDGET)
     now = 129.9
     assert not stop.stop_all()
     now = 130.0
-    assert (stop.stop_all(), stop.reason) == (True, "time budget")
+    assert (stop.stop_all(), stop.end) == (True, SearchEnd.TIME_BUDGET)
     assert not stop("a trial", {"done": False})
-    endless = SearchStopper(Budget(3))
+    endless = stopper(Budget(3))
     now = 1e9
     assert not endless.stop_all()
 
 
-def test_a_trial_is_stopped_where_the_judge_says_so_and_it_goes_on() -> None:
-    stop = SearchStopper(Budget(3))
-    stop.judge = lambda name: name == "bad"
+def test_the_first_reason_to_end_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = ["", "4 of 6 trials failed", "5 of 7 trials failed"]
+    stop = stopper(Budget(3), failure_reason=lambda: reasons.pop(0))
+    assert (stop.stop_all(), stop.end, stop.failure) == (False, SearchEnd.BUDGET, "")
+    for _ in range(2):
+        assert (stop.stop_all(), stop.end, stop.failure) == (True, SearchEnd.FAILED, "4 of 6 trials failed")
+
+
+def test_a_trial_is_stopped_where_the_searcher_says_so_and_the_search_goes_on() -> None:
+    stop = stopper(Budget(3), should_stop=lambda name: name == "bad")
     answers = [stop(name, {"done": done}) for name, done in (("bad", False), ("bad", True), ("good", False))]
     assert answers == [True, False, False]
     assert not stop.stop_all()
 
 
-def test_a_crowd_is_sent_away_and_the_search_is_not_over() -> None:
-    stop = SearchStopper(Budget(3))
-    stop.out_of_memory = lambda: True
-    assert (stop.stop_all(), stop.reason) == (True, "")
+def test_trials_without_memory_are_ended_and_the_search_is_not() -> None:
+    stop = stopper(Budget(3), out_of_memory=True)
+    assert (stop.stop_all(), stop.end) == (True, SearchEnd.BUDGET)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -48,21 +71,21 @@ def test_a_first_signal_stops_in_order_and_a_second_at_once(
     codes: list[int] = []
     monkeypatch.setattr(tuner.os, "_exit", codes.append)
     before = signal.getsignal(number)
-    stop = SearchStopper(Budget(3))
-    with stop.on_signals():
+    with SignalHandler() as signals:
+        stop = stopper(Budget(3), signals)
         os.kill(os.getpid(), number)
-        assert (stop.signal, stop.reason, stop.stop_all(), codes) == (number, "interrupted", True, [])
+        assert (signals.number, stop.end, stop.stop_all(), codes) == (number, SearchEnd.INTERRUPTED, True, [])
         os.kill(os.getpid(), number)
         assert codes == [128 + number]
     assert signal.getsignal(number) == before
 
 
-def test_signals_of_a_main_thread_that_is_not_ours() -> None:
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGINT)
     found: list[object] = []
 
     def elsewhere() -> None:
-        with SearchStopper(Budget(3)).on_signals():
+        with SignalHandler():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=elsewhere)

@@ -1,6 +1,6 @@
 import threading
 
-from tune_prune.distributed.trainable import Watchdog
+from tune_prune.distributed.trial_runner import Watchdog
 
 
 def test_what_takes_too_long_is_noticed() -> None:
@@ -18,7 +18,7 @@ def test_what_is_in_time_is_left_alone() -> None:
     watchdog.stop()
     timer.join(20)
     assert not timer.is_alive()
-    watchdog._late()  # it had begun just before
+    watchdog._call()  # it had begun just before
     assert not bitten.is_set()
 
 

@@ -1,4 +1,4 @@
-"""Outputs that nothing computes or reads are gone, and the network computes the same."""
+"""Channels without weights or consumers are removed, and the outputs stay the same."""
 
 from collections.abc import Callable
 
@@ -20,11 +20,11 @@ def inputs(*shape: int) -> torch.Tensor:
     return torch.randn(4, *shape, generator=seeded(1))
 
 
-def same(model: nn.Module, given_: torch.Tensor) -> nn.Module:
-    """The compacted model, whose outputs are the model's."""
-    smaller = compact(model, given_)
-    torch.testing.assert_close(smaller(given_), model.eval()(given_), rtol=1e-5, atol=1e-5)
-    return smaller
+def compacted(model: nn.Module, samples: torch.Tensor) -> nn.Module:
+    """The compacted model, checked to have the model's outputs."""
+    made = compact(model, samples)
+    torch.testing.assert_close(made(samples), model.eval()(samples), rtol=1e-5, atol=1e-5)
+    return made
 
 
 def sizes(model: nn.Module) -> list[tuple[int, ...]]:
@@ -41,28 +41,28 @@ def test_a_neuron_that_nothing_computes_is_a_bias_of_the_next_layer() -> None:
     zero(model[1].weight, [0, 3])
     with torch.no_grad():
         model[1].bias[:] = 0.7
-    smaller = same(model, inputs(1, 8, 8))
-    assert sizes(smaller) == [(14, 64), (4, 14)]
+    made = compacted(model, inputs(1, 8, 8))
+    assert sizes(made) == [(14, 64), (4, 14)]
     expected = model[3].bias + model[3].weight[:, [0, 3]].sum(1) * 0.7
-    torch.testing.assert_close(smaller[3].bias, expected)
+    torch.testing.assert_close(made[3].bias, expected)
 
 
 def test_a_neuron_that_nothing_reads_is_gone_and_what_only_it_read() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-    zero(model[4].weight, slice(None), 2)  # 2 of the second layer is not read
-    zero(model[2].weight, [0, 1, 3], 4)  # and 4 of the first by it alone
-    assert sizes(same(model, inputs(6))) == [(4, 6), (3, 4), (3, 3)]
+    zero(model[4].weight, slice(None), 2)  # nothing reads output 2 of the second layer
+    zero(model[2].weight, [0, 1, 3], 4)  # and only that output reads output 4 of the first
+    assert sizes(compacted(model, inputs(6))) == [(4, 6), (3, 4), (3, 3)]
 
 
 def test_filters_go_through_batch_norm_pooling_and_flattening() -> None:
     model = Conv().eval()
     torch.nn.init.normal_(model.features[1].running_mean)
-    zero(model.features[4].weight, slice(None), 1)  # the first convolution's second filter is not read
-    zero(model.head.weight, slice(None), slice(4, 8))  # nor is the second's second: four places of it
-    smaller = same(model, inputs(1, 8, 8))
-    assert sizes(smaller) == [(3, 1, 3, 3), (7, 3, 3, 3), (4, 28)]
-    assert smaller.features[1].num_features == 3
-    assert (smaller.features[0].out_channels, smaller.features[4].in_channels) == (3, 3)
+    zero(model.features[4].weight, slice(None), 1)  # nothing reads the first convolution's second filter
+    zero(model.head.weight, slice(None), slice(4, 8))  # nor the second filter of the other: four positions of it
+    made = compacted(model, inputs(1, 8, 8))
+    assert sizes(made) == [(3, 1, 3, 3), (7, 3, 3, 3), (4, 28)]
+    assert made.features[1].num_features == 3
+    assert (made.features[0].out_channels, made.features[4].in_channels) == (3, 3)
 
 
 def test_a_constant_that_padding_interrupts_stays_unless_it_is_zero() -> None:
@@ -73,21 +73,21 @@ def test_a_constant_that_padding_interrupts_stays_unless_it_is_zero() -> None:
             model[0].bias[1] = bias
         return model
 
-    assert sizes(same(convolutions(0.5, 1), inputs(1, 8, 8)))[0] == (3, 1, 3, 3)
-    assert sizes(same(convolutions(-0.5, 1), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)  # after the ReLU
-    assert sizes(same(convolutions(0.5, 0), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)
+    assert sizes(compacted(convolutions(0.5, 1), inputs(1, 8, 8)))[0] == (3, 1, 3, 3)
+    assert sizes(compacted(convolutions(-0.5, 1), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)  # after the ReLU
+    assert sizes(compacted(convolutions(0.5, 0), inputs(1, 8, 8)))[0] == (2, 1, 3, 3)
 
 
 def test_a_bias_is_made_where_there_was_none() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3, bias=False))
     zero(model[0].weight, 2)
-    assert sizes(same(model, inputs(6))) == [(4, 6), (3, 4)]
+    assert sizes(compacted(model, inputs(6))) == [(4, 6), (3, 4)]
 
 
 def test_a_layer_that_lost_everything_keeps_one_output() -> None:
     model = mlp()
     zero(model[1].weight)
-    assert sizes(same(model, inputs(1, 8, 8))) == [(1, 64), (4, 1)]
+    assert sizes(compacted(model, inputs(1, 8, 8))) == [(1, 64), (4, 1)]
 
 
 class Residual(nn.Module):
@@ -117,14 +117,14 @@ def test_what_is_added_stays_and_what_lies_within_goes() -> None:
     for layer in (model.first, model.inner, model.back):
         zero(layer.weight, [0, 1])
         torch.nn.init.zeros_(layer.bias)
-    assert sizes(same(model, inputs(1, 8, 8))) == [(4, 1, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3), (2, 4)]
+    assert sizes(compacted(model, inputs(1, 8, 8))) == [(4, 1, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3), (2, 4)]
 
 
 def test_what_one_of_two_readers_reads_stays() -> None:
     model = Branches()
     zero(model.one.weight, slice(None), [1, 2])
     zero(model.other.weight, slice(None), [2, 3])
-    assert sizes(same(model, inputs(8))) == [(5, 8), (3, 5), (3, 5)]
+    assert sizes(compacted(model, inputs(8))) == [(5, 8), (3, 5), (3, 5)]
 
 
 def grouped() -> nn.Module:
@@ -157,21 +157,21 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 @given(seed=st.integers(0, 10_000), share=st.floats(0.3, 0.99))
 @settings(max_examples=15)
 def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> None:
-    made, shape = KINDS[kind]
+    factory, shape = KINDS[kind]
     torch.manual_seed(seed)
-    model = made().eval()
+    model = factory().eval()
     with torch.no_grad():
         for weight in masks.prunable(model).values():
             rows = torch.rand(len(weight)) < share  # whole outputs, and single weights
             weight[rows] = 0
             weight[torch.rand_like(weight) < share] = 0
-    smaller = same(model, inputs(*shape))
+    made = compacted(model, inputs(*shape))
     count = sum(weight.numel() for weight in masks.prunable(model).values())
-    assert sum(weight.numel() for weight in masks.prunable(smaller).values()) <= count
-    # and its weights fit into the model again
-    again = made().eval()
-    load_resized(again, smaller.state_dict(), "x")
-    assert torch.equal(again(inputs(*shape)), smaller(inputs(*shape)))
+    assert sum(weight.numel() for weight in masks.prunable(made).values()) <= count
+    # and its weights can be loaded into the model's code
+    again = factory().eval()
+    load_resized(again, made.state_dict(), "x")
+    assert torch.equal(again(inputs(*shape)), made(inputs(*shape)))
 
 
 def test_a_model_that_cannot_be_traced_says_where() -> None:

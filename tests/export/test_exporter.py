@@ -14,7 +14,7 @@ from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
 pytestmark = [
-    # of PyTorch's exporters, about their own insides
+    # PyTorch's exporters warn about their own internals
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -22,7 +22,7 @@ TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
 
 def made(path: Path, name: str = "toys:mlp", model: nn.Module | None = None) -> nn.Module:
-    """A checkpoint of a trained toy without 12 of its 16 neurons."""
+    """Writes a checkpoint of a trained toy without 12 of its 16 neurons."""
     torch.manual_seed(0)
     model = model or mlp()
     fit(model, images().train, Recipe(40, 0.1, batch_size=32), seeded(0))
@@ -40,31 +40,31 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("to", formats.formats)
-def test_the_account(command, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_as_json(command, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = made(Path("a.safetensors"))
     assert command("export", "a.safetensors", "--to", to, *TOY, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     ending = formats.formats[to].ending
-    assert told["file"] == f"a{ending}"
-    assert Path(told["file"]).stat().st_size == told["bytes_file"]
+    assert report["file"] == f"a{ending}"
+    assert Path(report["file"]).stat().st_size == report["bytes_file"]
     assert sorted(path.name for path in Path().iterdir()) == sorted(["a.safetensors", f"a{ending}"])
-    assert (told["total"], told["kept"]) == (1088, 1088 - 768)
-    assert told["bytes_dense"] == 4 * (1088 + 16 + 4)
-    assert (told["macs_dense"], told["macs_kept"]) == (1088, 1088 - 768)
-    smaller = 4 * 64 + 4 * 4
-    assert told["macs_file"] == (smaller if formats.formats[to].smaller else 1088)
-    assert (told["images"], told["same"]) == (120, 120)
-    assert told["test_error"] == pytest.approx(evaluate(model, images().load_test()).error)
-    assert [t["batch"] for t in told["timed"]] == ([] if formats.formats[to].exact else [1])  # of 120 images
+    assert (report["total"], report["kept"]) == (1088, 1088 - 768)
+    assert report["bytes_dense"] == 4 * (1088 + 16 + 4)
+    assert (report["macs_dense"], report["macs_kept"]) == (1088, 1088 - 768)
+    compacted = 4 * 64 + 4 * 4
+    assert report["macs_file"] == (compacted if formats.formats[to].compaction else 1088)
+    assert (report["images"], report["agree"]) == (120, 120)
+    assert report["test_error"] == pytest.approx(evaluate(model, images().load_test()).error)
+    assert [t["batch"] for t in report["latencies"]] == ([] if formats.formats[to].exact else [1])  # of 120 images
 
 
-def test_it_is_told_in_words(command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_in_words(command, capsys: pytest.CaptureFixture[str]) -> None:
     made(Path("a.safetensors"))
     assert command("export", "a.safetensors", "--to", "dense", *TOY, "--out", "b.safetensors") == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == "320 of 1,088 weights (3.4x fewer)"
-    assert "120 of 120 test images get the same class" in told[3]
-    assert told[-1] == "file: b.safetensors"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "320 of 1,088 weights (3.4x fewer)"
+    assert "120 of 120 test images get the same class" in lines[3]
+    assert lines[-1] == "file: b.safetensors"
     assert [p.shape for p in tune_prune.load("b.safetensors").parameters()] == [(4, 64), (4,), (4, 4), (4,)]
     Path("folder").mkdir()
     assert command("export", "a.safetensors", "--to", "sparse", *TOY, "--out", "folder") == 0
@@ -72,7 +72,7 @@ def test_it_is_told_in_words(command, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 class Deciding(nn.Module):
-    """What it does depends on what it sees: its graph cannot be read."""
+    """Its operations depend on its inputs, so that it cannot be traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,13 +89,13 @@ def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[st
     flags = ("--model", name, "--data", "toys:images")
     for to, code in (("safetensors", 0), ("sparse", 0), ("dense", 2), ("pt2", 2)):
         assert command("export", "a.safetensors", "--to", to, *flags) == code
-        told = capsys.readouterr()
+        printed = capsys.readouterr()
         if code:
-            assert told.err.count("\n") == 1
+            assert printed.err.count("\n") == 1
         if to == "dense":
-            assert "cannot be traced, in first" in told.err
+            assert "cannot be traced, in first" in printed.err
         if to == "pt2":
-            assert "not made smaller: the model cannot be traced, in first" in told.out
+            assert "not compacted: the model cannot be traced, in first" in printed.out
     assert sorted(path.name for path in Path().iterdir()) == [
         *("a-sparse.safetensors", "a-weights.safetensors", "a.safetensors"),
     ]
@@ -124,14 +124,16 @@ def test_what_cannot_be_exported(command, capsys: pytest.CaptureFixture[str]) ->
 def test_a_file_that_computes_something_else_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     made(Path("a.safetensors"))
 
-    def spoiled(subject: formats.ExportInput) -> bytes:
+    def spoiled(export_input: formats.ExportInput) -> bytes:
         with torch.no_grad():
-            next(subject.model.parameters())[13, 0] += 1
-        return formats._plain(subject)
+            next(export_input.model.parameters())[13, 0] += 1
+        return formats._write_plain(export_input)
 
     bad = formats.Format("-bad.safetensors", True, spoiled, formats._load_plain)
     monkeypatch.setitem(formats.formats._entries, "bad", bad)
-    with pytest.raises(RuntimeError, match=r"its scores are .* away from the model's; nothing was written"):
+    with pytest.raises(
+        RuntimeError, match=r"its scores differ from the model's by .* of the largest; nothing was written"
+    ):
         exporter.export(Path("a.safetensors"), "bad", images().load_test(), None, print)
     assert [path.name for path in Path().iterdir()] == ["a.safetensors"]
 

@@ -1,4 +1,4 @@
-"""What every format must do, and what is particular to some."""
+"""A contract that every format keeps, and details of some formats."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from tune_prune.pruning import checkpoint, masks
 
 TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
 pytestmark = [
-    # of PyTorch's exporters, about their own insides
+    # PyTorch's exporters warn about their own internals
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
 
 def pruned(address: str, ratio: float) -> ExportInput:
-    """A toy without so many of its weights, by magnitude."""
+    """A toy of which this ratio of weights is removed, by magnitude."""
     torch.manual_seed(1)
     model = TOYS[address]().eval()
     found = masks.dense_masks(model)
@@ -42,14 +42,14 @@ def images(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("address", TOYS)
 @pytest.mark.parametrize("ratio", [0.0, 0.9])
 def test_what_is_loaded_computes_what_was_written(name: str, address: str, ratio: float, tmp_path: Path) -> None:
-    subject, one = pruned(address, ratio), formats.formats[name]
+    export_input, one = pruned(address, ratio), formats.formats[name]
     path = tmp_path / f"a{one.ending}"
-    path.write_bytes(one.write(subject))
+    path.write_bytes(one.write(export_input))
     loaded = one.load(path)
     for count in (1, 3, 70):  # batches of any size
         inputs = images(count)
         with torch.no_grad():
-            ours, theirs = subject.model(inputs), loaded(inputs)
+            ours, theirs = export_input.model(inputs), loaded(inputs)
         if one.exact:
             assert torch.equal(ours, theirs)
         else:
@@ -57,28 +57,28 @@ def test_what_is_loaded_computes_what_was_written(name: str, address: str, ratio
 
 
 def test_plain_weights_need_nothing_of_this_package(tmp_path: Path) -> None:
-    subject = pruned("toys:Conv", 0.8)
-    (tmp_path / "a").write_bytes(formats.formats["safetensors"].write(subject))
+    export_input = pruned("toys:Conv", 0.8)
+    (tmp_path / "a").write_bytes(formats.formats["safetensors"].write(export_input))
     model = Conv().eval()
     model.load_state_dict(load_file(tmp_path / "a"))
-    assert torch.equal(model(images(5)), subject.model(images(5)))
+    assert torch.equal(model(images(5)), export_input.model(images(5)))
 
 
 @pytest.mark.parametrize("name", ["sparse", "dense"])
 def test_an_ordinary_module_comes_back(name: str, tmp_path: Path) -> None:
-    subject = pruned("toys:Conv", 0.9)
-    (tmp_path / "a").write_bytes(formats.formats[name].write(subject))
+    export_input = pruned("toys:Conv", 0.9)
+    (tmp_path / "a").write_bytes(formats.formats[name].write(export_input))
     loaded = tune_prune.load(tmp_path / "a")
     assert type(loaded) is Conv
     assert not loaded.training
-    wanted = subject.model if name == "sparse" else subject.smaller
-    assert [tuple(p.shape) for p in loaded.parameters()] == [tuple(p.shape) for p in wanted.parameters()]
+    expected = export_input.model if name == "sparse" else export_input.compacted
+    assert [tuple(p.shape) for p in loaded.parameters()] == [tuple(p.shape) for p in expected.parameters()]
 
 
 def test_a_checkpoint_is_loaded_too(tmp_path: Path) -> None:
-    subject = pruned("toys:mlp", 0.9)
-    checkpoint.write(tmp_path / "a", subject.name, subject.model, subject.masks)
-    assert torch.equal(tune_prune.load(str(tmp_path / "a"))(images(3)), subject.model(images(3)))
+    export_input = pruned("toys:mlp", 0.9)
+    checkpoint.write(tmp_path / "a", export_input.name, export_input.model, export_input.masks)
+    assert torch.equal(tune_prune.load(str(tmp_path / "a"))(images(3)), export_input.model(images(3)))
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_onnx_names_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Odd(nn.Module):
-    """Takes batches of two alone."""
+    """Takes only batches of two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Odd(nn.Module):
 @pytest.mark.parametrize("name", ["pt2", "onnx"])
 def test_a_model_that_pytorch_cannot_export(name: str) -> None:
     model = Odd().eval()
-    subject = ExportInput("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
-    said = fault(lambda: formats.formats[name].write(subject))
+    export_input = ExportInput("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
+    said = fault(lambda: formats.formats[name].write(export_input))
     assert said.startswith("test_formats:Odd cannot be exported by PyTorch with batches of any size (")
     assert "\n" not in said

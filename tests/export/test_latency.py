@@ -1,4 +1,4 @@
-"""What a latency is measured of; how long anything takes is not asserted."""
+"""Which models and inputs a latency is measured on; no duration is asserted."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ SAMPLES = torch.randn(8, 1, 8, 8, generator=seeded(0))
 
 
 class Clock:
-    """A clock that a call of a layer moves on by a second for each of its outputs."""
+    """A clock that moves on by a second for each output of a watched model's last layer."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,12 +42,12 @@ def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: p
         pruned[1].weight[:12] = 0
     measured: list[list[tuple[int, ...]]] = []
 
-    def noted(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> tuple[float, float, float]:
+    def record_shapes(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> tuple[float, float, float]:
         measured.extend([[tuple(p.shape) for p in model.parameters()] for model in (first, second)])
         assert inputs.shape == (1, 1, 8, 8)
         return 2.0, 1.0, 0.5
 
-    monkeypatch.setattr(costs, "compare_latency", noted)
+    monkeypatch.setattr(costs, "compare_latency", record_shapes)
     assert LatencyMeter(dense, SAMPLES).share(pruned) == 0.5
     assert measured == [[(16, 64), (16,), (4, 16), (4,)], [(4, 64), (4,), (4, 4), (4,)]]
     assert pruned[1].weight.shape == (16, 64)  # the model itself stays as it is

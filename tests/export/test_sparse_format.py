@@ -9,7 +9,7 @@ from torch import nn
 from toys import Conv, Tied, fault, mlp
 
 from tune_prune.export import sparse_format
-from tune_prune.export.sparse_format import FORMS, dumps, read
+from tune_prune.export.sparse_format import ENCODINGS, dumps, read
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.models import build
 
@@ -23,41 +23,41 @@ def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:
 
 
 @given(st.lists(st.booleans(), max_size=2000), st.sampled_from([1, 300]))
-def test_both_forms_hold_every_mask(drawn: list[bool], stretch: int) -> None:
+def test_both_encodings_hold_every_mask(drawn: list[bool], stretch: int) -> None:
     kept = np.zeros(len(drawn) * stretch, dtype=bool)
-    kept[::stretch] = drawn  # far apart, too
-    encoded = {"bits": np.packbits(kept), "gaps": sparse_format._gaps(np.flatnonzero(kept))}
-    assert set(encoded) == set(FORMS)
-    for form, index in encoded.items():
-        assert np.array_equal(sparse_format._kept(form, index, len(kept)), kept)
-    form, index = sparse_format._smaller(np.flatnonzero(kept), len(kept))
+    kept[::stretch] = drawn  # long gaps, too
+    encoded = {"bits": np.packbits(kept), "gaps": sparse_format._encode_gaps(np.flatnonzero(kept))}
+    assert set(encoded) == set(ENCODINGS)
+    for encoding, index in encoded.items():
+        assert np.array_equal(sparse_format._decode(encoding, index, len(kept)), kept)
+    encoding, index = sparse_format._encode(np.flatnonzero(kept), len(kept))
     assert len(index) == min(len(one) for one in encoded.values())
 
 
 def test_gaps_by_hand() -> None:
-    assert sparse_format._gaps(np.array([0, 1, 4, 260, 999])).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
+    assert sparse_format._encode_gaps(np.array([0, 1, 4, 260, 999])).tolist() == [0, 0, 2, 255, 0, 255, 255, 228]
 
 
 @pytest.mark.parametrize(("address", "model"), [("toys:mlp", mlp), ("toys:Conv", Conv), ("toys:Tied", Tied)])
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.95])
 def test_back_bit_for_bit(address: str, model: type[nn.Module], ratio: float, tmp_path: Path) -> None:
     made = model()
-    found = pruned(made, ratio)
-    (tmp_path / "a.safetensors").write_bytes(dumps(address, made, found))
+    kept_masks = pruned(made, ratio)
+    (tmp_path / "a.safetensors").write_bytes(dumps(address, made, kept_masks))
     again, mask = checkpoint.restore(read(tmp_path / "a.safetensors"), "a")
     assert made.state_dict().keys() == again.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in made.state_dict().items())
-    assert all(torch.equal(kept, mask[label]) for label, kept in found.items())
+    assert all(torch.equal(kept, mask[label]) for label, kept in kept_masks.items())
 
 
 def test_fewer_bytes_the_more_is_removed() -> None:
     model = build("lenet5")
     sizes = [len(dumps("lenet5", model, pruned(model, ratio))) for ratio in (0.0, 0.5, 0.9, 0.98)]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] < 0.035 * sizes[0]  # a weight of fifty, and a byte for where it is
+    assert sizes[-1] < 0.035 * sizes[0]  # one weight of fifty, and a byte for its position
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b[:-50], lambda b: b.replace(b".kept", b".gone")])
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b[:-50], lambda b: b.replace(b".kept", b".lost")])
 def test_damaged_files(damage, tmp_path: Path) -> None:
     model = mlp()
     path = tmp_path / "a.safetensors"
@@ -67,4 +67,4 @@ def test_damaged_files(damage, tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_no_sparse_file(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "a.safetensors", "toys:mlp", mlp(), {})
-    assert "no sparse file" in fault(lambda: read(tmp_path / "a.safetensors"))
+    assert "not a sparse file" in fault(lambda: read(tmp_path / "a.safetensors"))

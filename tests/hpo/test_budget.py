@@ -10,7 +10,7 @@ from tune_prune.hpo.budget import Budget
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which passes when it is told to."""
+    """The time in seconds, which passes when a test sets it."""
     clock = [100.0]
     monkeypatch.setattr(budget.time, "monotonic", lambda: clock[0])
     return clock
@@ -25,14 +25,14 @@ def test_trials_alone(now: list[float]) -> None:
 def test_time_alone(now: list[float]) -> None:
     made = Budget(seconds=60, began=90.0, reserve=10.0)
     assert (made.elapsed, made.remaining, made.trials_left(1000)) == (10, 40, math.inf)
-    assert made.expected_trials(20) == pytest.approx(100)  # a fifth of the time for trials is gone
+    assert made.expected_trials(20) == pytest.approx(100)  # a fifth of the time for trials has elapsed
     assert made.expected_trials(60, before=40) == pytest.approx(140)  # and 20 of them were run in it
     assert (made.expected_trials(0), made.expected_trials(40, before=40)) == (1, 41)
     now[0] = 140.0
     assert made.remaining == 0
 
 
-def test_at_the_beginning_nothing_is_known_of_the_pace(now: list[float]) -> None:
+def test_at_the_beginning_any_number_of_trials_is_expected(now: list[float]) -> None:
     assert Budget(seconds=60, began=now[0]).expected_trials(0) == math.inf
 
 

@@ -26,20 +26,20 @@ def files(run_dir: Path, record: TrialRecord) -> list[Path]:
 
 
 def written(run_dir: Path, *records: TrialRecord) -> None:
-    """Put the trials' files there."""
+    """Writes the trials' files."""
     for path in [path for record in records for path in files(run_dir, record)]:
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
 
 def left(run_dir: Path) -> list[str]:
-    """The files that are there."""
+    """The files that are left, without their suffix."""
     return sorted(path.stem for path in (run_dir / "rounds").iterdir())
 
 
 @pytest.fixture(autouse=True)
-def _no_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept to begin at is looked at by itself."""
+def _keep_none_for_warm_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps no rounds for warm starts, but in the test of them."""
     monkeypatch.setattr(checkpoint_store, "MIN_KEPT", 0)
 
 
@@ -54,7 +54,7 @@ def test_only_the_front_stays(tmp_path: Path) -> None:
     assert left(tmp_path) == ["0-1", "0-2", "2-1"]
 
 
-def test_what_trials_begin_at_stays(tmp_path: Path) -> None:
+def test_checkpoints_in_use_stay(tmp_path: Path) -> None:
     # the further in the list, the worse in both
     records = [ended(number, (0.9 - number / 100, 1.1 + number / 10)) for number in range(4)]
     written(tmp_path, *records)
@@ -62,10 +62,10 @@ def test_what_trials_begin_at_stays(tmp_path: Path) -> None:
     assert left(tmp_path) == ["0-1", "2-1"]
 
 
-def test_rounds_to_begin_at_are_kept_front_by_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_for_warm_starts_are_kept_front_by_front(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_store, "MIN_KEPT", 3)
-    one, other, behind = ended(0, (0.5, 1.0), (0.9, 1.5)), ended(1, (0.4, 1.1), (0.8, 1.6)), ended(2, (0.3, 1.9))
-    records = [replace(record, state="stopped") for record in (one, other, behind)]
+    one, other, dominated = ended(0, (0.5, 1.0), (0.9, 1.5)), ended(1, (0.4, 1.1), (0.8, 1.6)), ended(2, (0.3, 1.9))
+    records = [replace(record, state="stopped") for record in (one, other, dominated)]
     written(tmp_path, *records)
     CheckpointStore(tmp_path).sweep(records, [])
     assert left(tmp_path) == ["0-1", "0-2", "1-1", "1-2"]  # a front is kept whole
@@ -80,11 +80,11 @@ def test_files_of_running_trials_and_of_others_are_left_alone(tmp_path: Path) ->
     assert left(tmp_path) == ["0-1", "1-1", "1-2", "mine"]
 
 
-def test_a_file_that_is_gone_already(tmp_path: Path) -> None:
-    gone, there = ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2))
-    written(tmp_path, there)
-    CheckpointStore(tmp_path).sweep([gone, there], [])
-    assert left(tmp_path) == ["1-1"]  # what is gone takes nobody's place
+def test_a_file_that_is_missing_already(tmp_path: Path) -> None:
+    missing, present = ended(0, (0.9, 0.1)), ended(1, (0.8, 0.2))
+    written(tmp_path, present)
+    CheckpointStore(tmp_path).sweep([missing, present], [])
+    assert left(tmp_path) == ["1-1"]  # the missing one, which dominates it, does not displace it
 
 
 @settings(max_examples=60)
@@ -97,17 +97,17 @@ def test_whatever_order_trials_end_in_no_file_is_missed(
         run_dir = Path(folder)
         store = CheckpointStore(run_dir)
         found: list[TrialRecord] = []
-        running, waiting, begun = every[:workers], every[workers:], set[str]()
+        running, waiting, in_use = every[:workers], every[workers:], set[str]()
         written(run_dir, *running)
         while running:
             found.append(running.pop(order.randrange(len(running))))
-            store.sweep(found[-1:], begun)
+            store.sweep(found[-1:], in_use)
             for member in find_front([*found, *running]):
                 assert (run_dir / str(member.point.checkpoint)).is_file()
-            there = [path for record in found for path in files(run_dir, record) if path.is_file()]
-            if there and order.random() < 0.3:
-                begun.add(f"rounds/{order.choice(there).name}")
-            assert all((run_dir / name).is_file() for name in begun)
+            present = [path for record in found for path in files(run_dir, record) if path.is_file()]
+            if present and order.random() < 0.3:
+                in_use.add(f"rounds/{order.choice(present).name}")
+            assert all((run_dir / name).is_file() for name in in_use)
             running += waiting[:1]
             written(run_dir, *waiting[:1])
             waiting = waiting[1:]

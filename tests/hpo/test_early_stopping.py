@@ -35,14 +35,14 @@ def test_it_says_why() -> None:
     assert said(5.0, halved()) == "5.00 % after round 1 promises 3.00 % at best, above the limit of 2.00 %"
 
 
-def test_finishing_is_counted_on_once_it_was_seen() -> None:
-    finished = [ended(50, (0.3, 5.0)), ended(51, (0.3, 2.0), parent=50)]  # to a quarter
+def test_refinement_is_counted_on_once_it_was_seen() -> None:
+    refined = [ended(50, (0.3, 5.0)), ended(51, (0.3, 2.0), parent=50)]  # to a quarter
     assert said(6.0, halved())
-    assert not said(6.0, halved() + finished)
-    assert said(9.5, halved() + finished)
+    assert not said(6.0, halved() + refined)
+    assert said(9.5, halved() + refined)
 
 
-def test_finishing_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
+def test_refinement_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
     # halved, and then the assumed share of that: 1 + 6.5 / 2 * 0.3
     assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT, refining=True) == ""
     assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMIT, refining=True)
@@ -64,7 +64,7 @@ def test_nothing_is_stopped_before_enough_was_seen() -> None:
     assert not said(90.0, [ended(number, (0.3, 5.0)) for number in range(20)])
 
 
-def test_a_finishing_trial_is_never_stopped() -> None:
+def test_a_refining_trial_is_never_stopped() -> None:
     assert reason_to_stop(replace(running(90.0), refines=1), 0.9, halved(), DENSE, LIMIT) == ""
 
 

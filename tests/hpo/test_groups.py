@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.hpo.groups import MAX_RATIO, SCALES, Group, GroupedRatio, LossCurve
+from tune_prune.hpo.groups import MAX_RATIO, SCALES, Group, GroupedRatio, LossCurve, allocate_weights
 
 shapes = st.dictionaries(
     st.sampled_from("abcdef"), st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple), min_size=1
@@ -21,7 +21,7 @@ def group(scale: str, found: dict[str, tuple[int, ...]]) -> Group:
 
 @pytest.mark.parametrize("scale", SCALES)
 @given(found=shapes, ratio=st.floats(0, MAX_RATIO))
-def test_what_layers_get_makes_the_groups_ratio_again(
+def test_the_layers_ratios_make_the_groups_ratio_again(
     scale: str, found: dict[str, tuple[int, ...]], ratio: float
 ) -> None:
     made = group(scale, found)
@@ -34,7 +34,7 @@ def test_what_layers_get_makes_the_groups_ratio_again(
 
 @pytest.mark.parametrize("scale", SCALES)
 @given(found=shapes, first=st.floats(0, MAX_RATIO), second=st.floats(0, MAX_RATIO))
-def test_more_of_the_group_is_more_of_every_layer(
+def test_a_higher_ratio_of_the_group_is_a_higher_ratio_of_every_layer(
     scale: str, found: dict[str, tuple[int, ...]], first: float, second: float
 ) -> None:
     less, more = (group(scale, found).ratios(ratio) for ratio in sorted((first, second)))
@@ -60,12 +60,44 @@ def test_erk_of_a_convolution_counts_its_kernel() -> None:
     assert keeps["fc"] / keeps["conv"] == pytest.approx((26 / 160) / (30 / 1152))
 
 
-def test_sensitivity_spares_the_layer_that_suffers() -> None:
+def test_sensitivity_keeps_more_of_the_sensitive_layer() -> None:
     curves = {"a": LossCurve(1000, 1e-4, 2.0, 1e-9, 1.0), "b": LossCurve(1000, 1e-2, 2.0, 1e-9, 1.0)}
     ratios = Group("", "sensitivity", {"a": (10, 100), "b": (10, 100)}, curves).ratios(0.9)
     # the same price: the shares kept differ by the third root of the scales
     assert (1 - ratios["b"]) / (1 - ratios["a"]) == pytest.approx(100 ** (1 / 3), rel=1e-6)
 
 
-def test_a_part_says_how_it_comes_about() -> None:
+def test_a_grouped_ratio_as_text() -> None:
     assert str(GroupedRatio(Group("group/layer1.*", "erk", {}), "layer1.0")) == "with group/layer1.*, by erk"
+
+
+# Loss curves
+
+curves = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.builds(
+        LossCurve,
+        weights=st.integers(10, 10**6),
+        scale=st.floats(1e-6, 1e-1),
+        power=st.floats(0.5, 6),
+        low=st.floats(0.001, 0.2),
+        high=st.floats(0.2, 1.0),
+    ),
+    min_size=1,
+)
+
+
+@given(curves, st.floats(0, 1))
+def test_as_many_weights_are_kept_as_asked_for_within_the_bounds(found: dict[str, LossCurve], share: float) -> None:
+    asked = share * sum(curve.weights for curve in found.values())
+    shares = allocate_weights(found, asked)
+    least, most = (sum(c.weights * getattr(c, end) for c in found.values()) for end in ("low", "high"))
+    kept = sum(curve.weights * shares[layer] for layer, curve in found.items())
+    assert kept == pytest.approx(min(max(asked, least), most), rel=1e-6)
+
+
+def test_the_slope_of_the_curve_is_the_price() -> None:
+    curve, step = LossCurve(1000, 1e-3, 2.0, 1e-6, 1.0), 1e-6
+    keep = curve.share_at(1e-5)
+    fall = curve.scale * ((keep - step) ** -curve.power - (keep + step) ** -curve.power) / (2 * step)
+    assert fall / curve.weights == pytest.approx(1e-5, rel=1e-6)

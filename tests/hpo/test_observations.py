@@ -36,7 +36,7 @@ def test_every_round_is_an_observation_of_the_ratios_it_reached() -> None:
 @pytest.mark.parametrize("state", ["stopped", "failed"])
 def test_what_a_stopped_trial_measured_is_not_a_result_of_the_ratios_it_did_not_reach(state: str) -> None:
     record = ended(0, (0.5, 1.4), (0.7, 3.0), state=state)
-    record = replace(record, params=record.params | {"ratio/2": 0.9})
+    record = replace(record, params=replace(record.params, ratios={"2": 0.9}))
     assert observed(record, [1.2, 2.5]) == [(0.5, 1.2, -0.8), (0.7, 2.5, 0.5)]
 
 

@@ -1,5 +1,6 @@
 import datetime
 import math
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -7,20 +8,23 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune.common.errors import UserError
-from tune_prune.hpo.parameters import Choice, Number, Parameter, Range, midpoint, parse_domain
+from tune_prune.hpo.parameters import PARAMETERS, Choice, Number, Parameter, Range, midpoint, parse_domain
+from tune_prune.pruning.criteria import criteria
+from tune_prune.pruning.plan import Plan
+from tune_prune.results.trial_params import TrialParams
 
 WHERE = "a.toml: space.lr"
 anything = Number(-math.inf)
 
 
 def refused(raw: object, check=anything) -> str:
-    """What parse says, after the file and the key."""
-    said = fault(lambda: parse_domain(raw, check, WHERE))
-    assert said.startswith(WHERE)
-    return said.removeprefix(WHERE)
+    """The error of `parse_domain`, after the file and the key."""
+    message = fault(lambda: parse_domain(raw, check, WHERE))
+    assert message.startswith(WHERE)
+    return message.removeprefix(WHERE)
 
 
-def test_the_three_kinds() -> None:
+def test_the_three_kinds_of_domains() -> None:
     assert parse_domain(0.1, anything, WHERE) == 0.1
     assert parse_domain([0.1, 0.2], anything, WHERE) == Choice((0.1, 0.2))
     assert parse_domain({"low": 1, "high": 4}, anything, WHERE) == Range(1, 4)
@@ -28,13 +32,13 @@ def test_the_three_kinds() -> None:
     assert parse_domain({"low": 0.0, "high": 1.0, "step": 0.25}, anything, WHERE) == Range(0.0, 1.0, step=0.25)
 
 
-def test_what_leaves_nothing_to_choose_is_fixed() -> None:
+def test_a_domain_with_one_value_is_fixed() -> None:
     assert parse_domain([3], anything, WHERE) == 3
     assert parse_domain({"low": 2, "high": 2}, anything, WHERE) == 2
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         ([], ": the list of choices is empty; give at least one value"),
         ({}, ": a range needs both low and high"),
@@ -58,11 +62,11 @@ def test_what_leaves_nothing_to_choose_is_fixed() -> None:
         ({"low": 1, "high": "fast"}, ".high: must be a number in [-inf, inf), got 'fast'"),
     ],
 )
-def test_faults(raw: object, said: str) -> None:
-    assert refused(raw) == said
+def test_faults(raw: object, message: str) -> None:
+    assert refused(raw) == message
 
 
-def test_the_rule_decides_whether_numbers_are_whole() -> None:
+def test_the_check_decides_whether_numbers_are_whole() -> None:
     raw = {"low": 0, "high": 1}
     drawn, counted = parse_domain(raw, Number(0, 1), WHERE), parse_domain(raw, Number(0, 1, whole=True), WHERE)
     assert isinstance(drawn, Range)
@@ -87,14 +91,14 @@ def test_numbers_in_bounds(value: object) -> None:
     assert (Number(1, whole=True)(value) is None) == (real and isinstance(value, int) and value >= 1)
 
 
-def test_the_rule_is_told() -> None:
+def test_the_message_states_the_interval() -> None:
     assert Number(0, 1, open_high=True)(1.3) == "must be a number in [0, 1), got 1.3"
     assert Number(0, 1)(1.3) == "must be a number in [0, 1], got 1.3"
     assert Number(1, whole=True)(0.5) == "must be a whole number in [1, inf), got 0.5"
     assert Number(1)(math.inf) == "must be a number in [1, inf), got inf"
 
 
-def test_what_a_knob_holds() -> None:
+def test_which_values_a_domain_contains() -> None:
     assert [value in Range(1, 4) for value in (0, 1, 4, 5, "2")] == [False, True, True, False, False]
     assert [value in Choice(("a", 2)) for value in ("a", 2, "b")] == [True, True, False]
 
@@ -111,13 +115,13 @@ ends = st.fixed_dictionaries(
 
 
 @given(st.recursive(values, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5) | ends)
-def test_a_knob_or_a_user_error(raw: object) -> None:
+def test_a_domain_or_a_user_error(raw: object) -> None:
     domain: object = 0
     try:
-        domain, said = parse_domain(raw, anything, WHERE), WHERE
+        domain, message = parse_domain(raw, anything, WHERE), WHERE
     except UserError as error:
-        said = str(error)
-    assert said.startswith(WHERE)
+        message = str(error)
+    assert message.startswith(WHERE)
     if isinstance(domain, Range):
         assert domain.low < domain.high < math.inf
         assert not (domain.log and (domain.low <= 0 or domain.step))
@@ -139,6 +143,28 @@ def test_a_knob_or_a_user_error(raw: object) -> None:
         (Range(0.0, 1.0, step=0.3), 0.6),
     ],
 )
-def test_the_middle(domain: Parameter, expected: object) -> None:
+def test_midpoint(domain: Parameter, expected: object) -> None:
     assert midpoint(domain) == expected
     assert not isinstance(domain, Range) or midpoint(domain) in domain
+
+
+# The table of parameters
+
+
+def test_every_parameter_is_a_field_of_the_plan_and_reaches_it() -> None:
+    names = {f.name for f in fields(Plan)}
+    for_prune_alone = {"reload", "scale_dropout"}  # options of `tune-prune prune`
+    assert set(PARAMETERS) - {"pruner"} == names - {"ratios", "pruners"} - for_prune_alone
+    training = {name: f"a {name}" for name in PARAMETERS if name != "pruner"}
+    plan = TrialParams.from_columns({"ratio/1": 0.5, "pruner": "mag", **training}).to_plan()
+    assert {name: getattr(plan, name) for name in training} == training
+
+
+@pytest.mark.parametrize("f", [f for f in fields(Plan) if f.name in PARAMETERS])
+def test_the_defaults_of_the_plan_pass_the_checks(f) -> None:
+    assert PARAMETERS[f.name](f.default) is None
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_pruner_may_be_named(name: str) -> None:
+    assert PARAMETERS["pruner"](name) is None

@@ -15,9 +15,9 @@ def of(*errors: tuple[float, float], compression: float = 0.9) -> Recovery:
 
 
 def test_pairs_are_of_trials_that_were_finished() -> None:
-    finished = [ended(0, (0.5, 4.0), (0.9, 3.0)), ended(1, (0.6, 1.5), (0.9, 2.0), parent=0)]
-    assert refined_pairs(finished) == [RefinedPair(0.9, 3.0, 2.0)]
-    # one that measured nothing, one that finishes what measured nothing, or what is not there, or was cut off
+    refined = [ended(0, (0.5, 4.0), (0.9, 3.0)), ended(1, (0.6, 1.5), (0.9, 2.0), parent=0)]
+    assert refined_pairs(refined) == [RefinedPair(0.9, 3.0, 2.0)]
+    # one that measured nothing, one that refines what measured nothing, or what is not there, or was cut off
     nothing = [
         ended(0),
         ended(1, (0.9, 2.0), parent=0),
@@ -25,7 +25,7 @@ def test_pairs_are_of_trials_that_were_finished() -> None:
         ended(3, (0.9, 2.0), parent=9),
     ]
     assert refined_pairs(nothing) == []
-    assert refined_pairs([finished[0], ended(1, (0.6, 1.5), parent=0, state="running")]) == []
+    assert refined_pairs([refined[0], ended(1, (0.6, 1.5), parent=0, state="running")]) == []
 
 
 @pytest.mark.parametrize(
@@ -38,30 +38,30 @@ def test_pairs_are_of_trials_that_were_finished() -> None:
         ([(3.0, 0.5)], 0.0),  # below the dense model's: nothing is left
         ([(0.9, 0.8), (3.0, 2.0)], 0.5),  # nothing to win back says nothing
         ([(1.0, 1.0)], ASSUMED_RECOVERY),
-        ([(2.0, 3.0)], 1.0),  # what finishing made worse is there as it was
+        ([(2.0, 3.0)], 1.0),  # what refinement made worse is there as it was
     ],
 )
 def test_it_is_a_median(errors: list[tuple[float, float]], expected: float) -> None:
-    assert of(*errors).at(0.5) == pytest.approx(expected)
+    assert of(*errors).share_left(0.5) == pytest.approx(expected)
 
 
 def test_only_the_nearest_are_asked() -> None:
     low, high = of(*[(1.1, 1.1)] * NEAREST, compression=0.7), of(*[(3.0, 2.0)] * NEAREST, compression=0.99)
-    both = Recovery([*low.seen, *high.seen], DENSE)
-    assert both.at(0.75) == pytest.approx(1.0)
-    assert both.at(0.97) == pytest.approx(0.5)
+    both = Recovery([*low.pairs, *high.pairs], DENSE)
+    assert both.share_left(0.75) == pytest.approx(1.0)
+    assert both.share_left(0.97) == pytest.approx(0.5)
 
 
 def test_expected() -> None:
     quarter = of((5.0, 2.0))
-    assert quarter.expected(3.0, 0.9) == 1.5
-    assert quarter.expected(0.8, 0.9) == 0.8  # below the dense model's already
+    assert quarter.expected_error(3.0, 0.9) == 1.5
+    assert quarter.expected_error(0.8, 0.9) == 0.8  # below the dense model's already
 
 
 def test_noise_has_nothing_to_win_back_and_says_nothing() -> None:
-    noisy = Recovery([RefinedPair(0.9, 1.1, 1.0), RefinedPair(0.9, 3.0, 2.0)], DENSE, noise=0.1)
-    assert noisy.expected(1.1, 0.9) == 1.1
-    assert noisy.expected(3.0, 0.9) == 2.0
+    noisy = Recovery([RefinedPair(0.9, 1.1, 1.0), RefinedPair(0.9, 3.0, 2.0)], DENSE, standard_error=0.1)
+    assert noisy.expected_error(1.1, 0.9) == 1.1
+    assert noisy.expected_error(3.0, 0.9) == 2.0
 
 
 def test_the_standard_error_is_that_of_a_proportion() -> None:
@@ -77,8 +77,8 @@ def test_the_hopeful_error_is_expected_to_keep_the_limit(
     found: list[tuple[float, float, float]], compression: float, error: float
 ) -> None:
     recovery = Recovery([RefinedPair(*row) for row in found], DENSE)
-    hopeful = recovery.max_recoverable_error(LIMIT, compression)
-    assert hopeful >= LIMIT - 1e-9
-    assert recovery.expected(hopeful, compression) <= LIMIT + 1e-9
-    if error <= hopeful:
-        assert recovery.expected(error, compression) <= LIMIT + 1e-9
+    highest = recovery.max_recoverable_error(LIMIT, compression)
+    assert highest >= LIMIT - 1e-9
+    assert recovery.expected_error(highest, compression) <= LIMIT + 1e-9
+    if error <= highest:
+        assert recovery.expected_error(error, compression) <= LIMIT + 1e-9

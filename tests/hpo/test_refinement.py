@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -6,8 +7,9 @@ from hypothesis import strategies as st
 from toys import ended
 
 from tune_prune.hpo.refinement import Recovery, choose_trial, refined_pairs, refinement_params, should_refine
-from tune_prune.hpo.space import Refinement, to_plan
+from tune_prune.hpo.space import Refinement
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 DENSE, LIMIT = 1.0, 2.0
 
@@ -15,11 +17,11 @@ DENSE, LIMIT = 1.0, 2.0
 
 
 def refinements(budget: int, share: float, **more: float) -> list[bool]:
-    """Of every trial of a run, whether it finishes another."""
-    scheduler: list[bool] = []
+    """Of every trial of a run, whether it refines another."""
+    schedule: list[bool] = []
     for started in range(budget):
-        scheduler.append(should_refine(started, sum(scheduler), budget, share, **more))
-    return scheduler
+        schedule.append(should_refine(started, sum(schedule), budget, share, **more))
+    return schedule
 
 
 @given(st.integers(1, 200), st.floats(0, 0.5))
@@ -28,63 +30,64 @@ def test_the_share_of_the_budget_is_spent_exactly(budget: int, share: float) -> 
 
 
 @given(st.integers(20, 200), st.floats(0.05, 0.5), st.floats(0, 0.4))
-def test_finishing_is_spread_over_what_follows_the_wait(budget: int, share: float, wait: float) -> None:
-    scheduler = refinements(budget, share, wait=wait)
-    waited, rest = scheduler[: int(wait * budget)], scheduler[int(wait * budget) :]
+def test_refinements_are_spread_over_what_follows_the_wait(budget: int, share: float, wait: float) -> None:
+    schedule = refinements(budget, share, wait=wait)
+    waited, rest = schedule[: int(wait * budget)], schedule[int(wait * budget) :]
     assert not any(waited)
     for upto in range(len(rest)):
-        assert abs(sum(rest[:upto]) - sum(scheduler) * upto / len(rest)) <= 1.5
+        assert abs(sum(rest[:upto]) - sum(schedule) * upto / len(rest)) <= 1.5
 
 
 @given(st.integers(1, 200))
-def test_no_share_no_finishing(budget: int) -> None:
+def test_no_share_no_refinement(budget: int) -> None:
     assert not any(refinements(budget, 0))
 
 
-def test_trials_that_could_not_finish_another_are_made_up_for() -> None:
+def test_refinements_that_were_not_possible_are_made_up_for() -> None:
     done = 0
     for started in range(100):
-        done += started >= 60 and should_refine(started, done, 100, 0.2)  # nothing to finish before
+        done += started >= 60 and should_refine(started, done, 100, 0.2)  # nothing to refine before
     assert done == 20
 
 
 # How
 
 
-def test_a_way_is_geometric_from_where_it_begins_and_spends_its_steps_evenly() -> None:
+def test_a_refinement_is_geometric_from_its_start_and_spreads_its_steps_evenly() -> None:
     refine = Refinement(share=0.2, rounds=4, steps=90, lr=0.3)
-    params = {"ratio/2": 0.9999, "pruner": "mag", "rounds": 2, "steps": 5, "final_steps": 6, "lr": 0.1, "distill": 0.7}
-    dense, begun = refinement_params(refine, params, {}), refinement_params(refine, params, {"2": 0.991})
-    for made, steps in ((dense, 23), (begun, 45)):  # a round keeps a tenth: two of the four are behind the second
+    training = {"rounds": 2, "steps": 5, "final_steps": 6, "lr": 0.1, "distill": 0.7}
+    params = TrialParams({"2": 0.9999}, "mag", training=training)
+    dense, started = refinement_params(refine, params, {}), refinement_params(refine, params, {"2": 0.991})
+    for made, steps in ((dense, 23), (started, 45)):  # a round keeps a tenth: the second starts after two of the four
         own = {"schedule": "geometric", "rounds": 4, "steps": steps, "final_steps": steps, "lr": 0.3}
-        assert made == params | own
-    kept = [1 - to_plan(begun).ratios_at(number)["2"] for number in (1, 2, 3, 4)]
+        assert made == replace(params, training=training | own)
+    kept = [1 - started.to_plan().ratios_at(number)["2"] for number in (1, 2, 3, 4)]
     assert kept == pytest.approx([0.1, 0.01, 0.001, 0.0001])
 
 
 @given(st.integers(1, 20), st.integers(1, 5000), st.floats(0, 0.99), st.floats(0, 0.99))
-def test_a_way_has_the_steps_that_were_asked_for(rounds: int, steps: int, ratio: float, begun: float) -> None:
-    made = refinement_params(Refinement(rounds=rounds, steps=steps), {"ratio/2": ratio, "pruner": "mag"}, {"2": begun})
-    left = rounds - to_plan(made).rounds_within({"2": begun})
+def test_a_refinement_has_the_steps_that_were_asked_for(rounds: int, steps: int, ratio: float, started: float) -> None:
+    made = refinement_params(Refinement(rounds=rounds, steps=steps), TrialParams({"2": ratio}, "mag"), {"2": started})
+    left = rounds - made.to_plan().rounds_within({"2": started})
     assert left >= 1
-    assert steps <= left * made["steps"] < steps + left
+    assert steps <= left * int(made.training["steps"]) < steps + left
 
 
 # Which
 
 
 def learned(records: Sequence[TrialRecord]) -> Recovery:
-    """What these trials have shown of finishing."""
+    """What these trials have shown of refinement."""
     return Recovery(refined_pairs(records), DENSE)
 
 
 def farthest(records: Sequence[TrialRecord], taken: Sequence[int]) -> TrialRecord | None:
-    """The trial to finish for the far end."""
+    """The trial to refine for the far end."""
     return choose_trial(records, taken, learned(records), LIMIT, farthest=True)
 
 
 def chosen(records: Sequence[TrialRecord], taken: Sequence[int] = ()) -> int | None:
-    """The number of the trial to finish."""
+    """The number of the trial to refine."""
     found = choose_trial(records, taken, learned(records), LIMIT)
     return None if found is None else found.trial
 
@@ -95,7 +98,7 @@ def half() -> list[TrialRecord]:
 
 
 HALF = [90]
-"""This one is finished."""
+"""This one is refined."""
 
 
 def test_what_adds_most_to_the_hypervolume() -> None:
@@ -116,7 +119,7 @@ def test_the_farthest_that_is_expected_to_keep_the_limit() -> None:
     records = [*half(), ended(0, (0.9, 2.0)), ended(1, (0.99, 2.98)), ended(2, (0.999, 3.1))]
     assert chosen(records, HALF) == 0
     assert farthest(records, HALF) == records[3]
-    # where all that is expected to keep it lies behind what is reached, the hypervolume decides
+    # where all that is expected to keep it is reached already, the hypervolume decides
     reached = [*records, ended(3, (0.995, 1.9), parent=4)]
     assert farthest(reached, HALF) == records[2]
 
@@ -128,7 +131,7 @@ def test_a_far_end_that_failed_is_not_counted_as_reached_and_is_halved_in_on() -
     records, taken = [*half(), *reached, *far, *tried], [90, 80, 70]
     assert farthest(records, taken) == far[1]
     assert farthest([r for r in records if r != far[1]], taken) == far[2]
-    # while it is being finished it counts as reached, and only what lies beyond is beyond
+    # while it is being refined it counts as reached, and only what lies beyond is beyond
     assert farthest(records[:-1], taken) == far[3]
 
 
@@ -154,7 +157,7 @@ def test_the_nearest_to_the_limit_where_none_is_expected_below() -> None:
 def test_what_has_nothing_to_win_back_is_left_for_what_goes_far() -> None:
     # within the noise of the dense model's error nothing is expected; at 10x something is, and 20x adds nothing
     records = [ended(0, (0.5, 1.09)), ended(1, (0.9, 1.5)), ended(2, (0.3, 1.0))]
-    noisy = Recovery([], DENSE, noise=0.1)
+    noisy = Recovery([], DENSE, standard_error=0.1)
     assert choose_trial(records, [], noisy, LIMIT) == records[1]
     assert choose_trial(records, [1], noisy, LIMIT) == records[0]  # most compressed of what is left
 

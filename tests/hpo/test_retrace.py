@@ -8,8 +8,9 @@ import torch
 from toys import Conv, ended, task_of
 
 from tune_prune.common.seeding import derive_seed
-from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.trial_runner import TrialRunner
 from tune_prune.distributed.worker_data import WorkerData
+from tune_prune.hpo.trials import TrialConfig
 from tune_prune.hpo.warm_start import Stage, WarmStart, list_stages, retrace
 from tune_prune.pruning import checkpoint, masks, statistics_cache
 from tune_prune.pruning.iterative import State
@@ -17,6 +18,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.task import Task
 
 SEED = 3
@@ -34,27 +36,27 @@ def task() -> Task:
 
 
 @pytest.fixture
-def known(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CachedStatistics:
+def cached(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CachedStatistics:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return statistics_cache.measure_dense(["gradient", "hessian"], task.dense_model(CPU), task.train, 1024)
 
 
-def run(shared: WorkerData, trial: int, params: Mapping[str, Any], start: WarmStart | None = None) -> TrialRecord:
+def run(data: WorkerData, trial: int, params: Mapping[str, Any], start: WarmStart | None = None) -> TrialRecord:
     """A trial as the search runs it."""
-    made = PruneTrainable.__new__(PruneTrainable)
-    made.setup({"trial": trial, "seed": derive_seed(SEED, trial), "params": dict(params), "start": start}, shared)
-    while not made.step()["done"]:
+    config = TrialConfig(trial, derive_seed(SEED, trial), TrialParams.from_columns(params), start=start)
+    runner = TrialRunner(data, config)
+    while not runner.run_round().done:
         pass
-    return records.read(records.record_path(shared.run_dir, trial))
+    return records.read(records.record_path(data.run_dir, trial))
 
 
 @pytest.fixture
-def searched(task: Task, known: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
-    """A trial, one that goes on from its second round, and one that finishes that."""
-    shared = WorkerData.create(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, known=known)
-    first = run(shared, 0, PARAMS)
-    second = run(shared, 4, FARTHER, WarmStart.from_point(first.trial, first.points[1]))
-    third = run(shared, 5, LONGER, WarmStart.from_point(second.trial, second.last))
+def searched(task: Task, cached: CachedStatistics, tmp_path: Path) -> dict[int, TrialRecord]:
+    """A trial, one that starts from its second round, and one that starts from the end of that."""
+    data = WorkerData.create(task, tmp_path, limits=Constraints(100.0), device="cpu", threads=1, cached=cached)
+    first = run(data, 0, PARAMS)
+    second = run(data, 4, FARTHER, WarmStart.from_point(first.trial, first.points[1]))
+    third = run(data, 5, LONGER, WarmStart.from_point(second.trial, second.last))
     return {0: first, 4: second, 5: third}
 
 
@@ -76,12 +78,12 @@ def test_the_stages_of_a_trial() -> None:
 
 
 def test_the_search_s_seed_gives_every_file_of_the_search_again(
-    task: Task, known: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
+    task: Task, cached: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
 ) -> None:
     tried = 0
     for record in searched.values():
         for point in record.points:
-            state = retrace(task, list_stages(record, point.round, searched), SEED, CPU, known)
+            state = retrace(task, list_stages(record, point.round, searched), SEED, CPU, cached)
             assert same(state, tmp_path / str(point.checkpoint))
             tried += 1
     assert [len(list_stages(record, 1, searched)) for record in searched.values()] == [1, 2, 3]
@@ -89,11 +91,11 @@ def test_the_search_s_seed_gives_every_file_of_the_search_again(
 
 
 def test_another_seed_is_another_repetition_of_the_same_compression(
-    task: Task, known: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
+    task: Task, cached: CachedStatistics, searched: dict[int, TrialRecord], tmp_path: Path
 ) -> None:
     record = searched[5]
     stages = list_stages(record, record.last.round, searched)
-    found = [retrace(task, stages, seed, CPU, known) for seed in (SEED + 1, SEED + 2, SEED + 1)]
+    found = [retrace(task, stages, seed, CPU, cached) for seed in (SEED + 1, SEED + 2, SEED + 1)]
     assert not any(same(state, tmp_path / str(record.last.checkpoint)) for state in found)
     one, other, again = (state.model.state_dict()["head.weight"] for state in found)
     assert torch.equal(one, again)
@@ -102,9 +104,9 @@ def test_another_seed_is_another_repetition_of_the_same_compression(
 
 
 def test_what_is_known_of_the_dense_model_is_used(
-    task: Task, searched: dict[int, TrialRecord], known: CachedStatistics
+    task: Task, searched: dict[int, TrialRecord], cached: CachedStatistics
 ) -> None:
     record = searched[4]
     stages = list_stages(record, record.last.round, searched)
     without = retrace(task, stages, SEED, CPU)
-    assert not torch.equal(without.masks["features.4"], retrace(task, stages, SEED, CPU, known).masks["features.4"])
+    assert not torch.equal(without.masks["features.4"], retrace(task, stages, SEED, CPU, cached).masks["features.4"])

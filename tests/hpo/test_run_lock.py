@@ -12,8 +12,8 @@ JOIN = """
 import sys
 from pathlib import Path
 from tune_prune.hpo.run_lock import join_run
-with join_run(Path(sys.argv[1])) as company:
-    print(company.name, flush=True)
+with join_run(Path(sys.argv[1])) as lock:
+    print(lock.name, flush=True)
     sys.stdin.read()
 """
 
@@ -25,7 +25,7 @@ def test_another_process_is_alive_until_it_is_killed(tmp_path: Path) -> None:
         name = other.stdout.readline().strip()
         with join_run(tmp_path) as lock:
             assert (lock.is_alive(name), lock.is_alive(lock.name), lock.is_alive("who")) == (True, True, False)
-            assert lock.is_alive(name)  # to ask does not end it
+            assert lock.is_alive(name)  # the question does not take its lock away
             other.kill()
             other.wait()
             assert not lock.is_alive(name)
@@ -33,7 +33,7 @@ def test_another_process_is_alive_until_it_is_killed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "processes").iterdir()] == [name]
 
 
-def test_one_has_its_turn_at_a_time(tmp_path: Path) -> None:
+def test_one_process_at_a_time_is_exclusive(tmp_path: Path) -> None:
     with join_run(tmp_path) as first, join_run(tmp_path) as second:
         with first.exclusive():
             lock = second.exclusive()
@@ -43,7 +43,7 @@ def test_one_has_its_turn_at_a_time(tmp_path: Path) -> None:
             except Timeout:
                 pass
             else:
-                raise AssertionError("both had their turn")
+                raise AssertionError("both were exclusive")
         with second.exclusive():
             pass
 

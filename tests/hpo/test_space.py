@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune.hpo.groups import GroupedRatio
-from tune_prune.hpo.parameters import PARAMETERS, Choice, Domain, Parameter, Range
-from tune_prune.hpo.space import Refinement, Space, to_plan
-from tune_prune.pruning.criteria import criteria
-from tune_prune.pruning.plan import Plan
+from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range
+from tune_prune.hpo.space import Refinement, Space
+from tune_prune.results.trial_params import TrialParams
 
 Shapes = Mapping[str, tuple[int, ...]]
 LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
@@ -38,7 +37,7 @@ def space(
     )
 
 
-def ratios_of(ratios: list[tuple[str, Parameter]], labels: Shapes) -> dict[str, Parameter]:
+def layer_domains(ratios: list[tuple[str, Parameter]], labels: Shapes) -> dict[str, Parameter]:
     params = space(ratios).parameters_for(labels)
     return {k.removeprefix("ratio/"): v for k, v in params.items() if k.startswith("ratio/")}
 
@@ -57,12 +56,12 @@ def ratios_of(ratios: list[tuple[str, Parameter]], labels: Shapes) -> dict[str, 
     ],
 )
 def test_the_first_match_counts(ratios: list[tuple[str, Parameter]], labels: Shapes, expected: list[tuple]) -> None:
-    assert list(ratios_of(ratios, labels).items()) == expected
+    assert list(layer_domains(ratios, labels).items()) == expected
 
 
 def test_a_pattern_that_matches_no_layer() -> None:
-    said = fault(lambda: space([("8", 0.5), ("conv*", 0.5)]).parameters_for(LENET))
-    assert said == (
+    message = fault(lambda: space([("8", 0.5), ("conv*", 0.5)]).parameters_for(LENET))
+    assert message == (
         "toy.toml: space.ratio.'conv*' matches no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12"
     )
     assert "space.ratio.'Conv1'" in fault(lambda: space([("Conv1", 0.5)]).parameters_for(RESNET))
@@ -91,42 +90,42 @@ GROUPS = replace(
 )
 
 
-def test_layers_together_have_one_ratio_and_others_are_left_out() -> None:
+def test_layers_of_a_group_have_one_ratio_and_excluded_ones_are_left_out() -> None:
     params = GROUPS.parameters_for(RESNET)
-    group, *parts = list(params)[1:4]
+    group, *grouped = list(params)[1:4]
     assert list(params) == ["ratio/conv1", group, "ratio/layer1.0.conv1", "ratio/layer2.0.conv1", "pruner"]
     assert (group, params[group]) == ("group/layer?.*.conv1", Range(0.1, 0.9))
-    for name in parts:
-        part = params[name]
-        assert isinstance(part, GroupedRatio)
-        assert part.group.ratios(0.7)[part.layer] == 0.7
-        assert str(part) == "with group/layer?.*.conv1"
-    middle = GROUPS.midpoint(RESNET)
-    assert middle["ratio/layer1.0.conv1"] == middle["ratio/layer2.0.conv1"] == 0.5
+    for name in grouped:
+        domain = params[name]
+        assert isinstance(domain, GroupedRatio)
+        assert domain.group.ratios(0.7)[domain.layer] == 0.7
+        assert str(domain) == "with group/layer?.*.conv1"
+    ratios = GROUPS.midpoint(RESNET).ratios
+    assert ratios["layer1.0.conv1"] == ratios["layer2.0.conv1"] == 0.5
 
 
-def test_a_guess_for_layers_together_is_the_share_of_their_weights() -> None:
+def test_an_initial_point_of_a_group_is_the_share_of_its_weights() -> None:
     ratios = {"conv1": 0.9, "layer1.0.conv1": 0.4, "layer2.0.conv1": 0.8}
     group = "group/layer?.*.conv1"  # of which three quarters of the weights are in layer2
     assert GROUPS.level_params(ratios, "mag", RESNET) == {group: pytest.approx(0.7)}
     assert GROUPS.level_params({"layer2.0.conv1": 0.95}, "mag", RESNET) == {group: 0.9}
 
 
-def test_what_is_excluded_must_be_there() -> None:
-    said = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).parameters_for(RESNET))
-    assert said.startswith(
+def test_an_excluded_pattern_that_matches_no_layer() -> None:
+    message = fault(lambda: replace(GROUPS, exclude=["layer3.*"]).parameters_for(RESNET))
+    assert message.startswith(
         "toy.toml: space.exclude: 'layer3.*' matches no layer of lenet5; layers that can be pruned: "
     )
 
 
-# First guesses
+# Initial points
 
 DRAWN = {"pruner": Choice(("mag", "taylor1")), "rounds": Range(2, 8), "lr": 0.05}
 RATIOS = [("1", Range(0.0, 0.6)), ("4", 0.7), ("10", Choice((0.5, 0.9))), ("*", Range(0.5, 0.999))]
 
 
 @pytest.mark.parametrize(
-    ("guess", "queued"),
+    ("point", "queued"),
     [
         ({"ratio": 0.55}, {"ratio/1": 0.55, "ratio/8": 0.55, "ratio/12": 0.55}),
         ({"ratio": 0.9}, {"ratio/1": 0.6, "ratio/8": 0.9, "ratio/12": 0.9}),
@@ -136,26 +135,23 @@ RATIOS = [("1", Range(0.0, 0.6)), ("4", 0.7), ("10", Choice((0.5, 0.9))), ("*", 
         ({"ratio": {}, "rounds": 9, "pruner": "random", "momentum": 0.5}, {}),
     ],
 )
-def test_guesses_stay_within_what_is_drawn(guess: dict[str, object], queued: dict[str, object]) -> None:
-    assert space(RATIOS, DRAWN, [guess]).initial_params(LENET) == [queued]
+def test_initial_points_stay_within_their_domains(point: dict[str, object], queued: dict[str, object]) -> None:
+    assert space(RATIOS, DRAWN, [point]).initial_params(LENET) == [queued]
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 20))
-def test_every_guess_is_in_its_knob(ratio: float, rounds: int) -> None:
+def test_every_initial_point_is_within_its_domains(ratio: float, rounds: int) -> None:
     made = space(RATIOS, DRAWN, [{"ratio": ratio, "rounds": rounds}, {"ratio": dict.fromkeys(LENET, ratio)}])
     params = made.parameters_for(LENET)
-    for guess in made.initial_params(LENET):
-        assert all(value in params[key] for key, value in guess.items())
-        assert {"ratio/1", "ratio/8", "ratio/12"} <= set(guess)
+    for point in made.initial_params(LENET):
+        assert all(value in params[key] for key, value in point.items())
+        assert {"ratio/1", "ratio/8", "ratio/12"} <= set(point)
 
 
-# Plans
-
-
-def test_a_guess_for_a_layer_that_is_not_there() -> None:
+def test_an_initial_point_for_a_layer_that_the_model_lacks() -> None:
     made = space([("*", Range(0.1, 0.9))], initial_points=[{"ratio": 0.5}, {"ratio": {"9": 0.5}}])
-    said = fault(lambda: made.initial_params(LENET))
-    assert said == (
+    message = fault(lambda: made.initial_params(LENET))
+    assert message == (
         "toy.toml: initial.point 2: ratio.9 names no layer of lenet5; layers that can be pruned: 1, 4, 8, 10, 12"
     )
 
@@ -173,36 +169,6 @@ def test_one_pruner_a_layer() -> None:
     ]
     assert all(params[name] == both for name in params if name.startswith("pruner/"))
     assert made.initial_params(LENET)[0]["pruner/8"] == "taylor1"
-    plan = to_plan({"ratio/1": 0.5, "ratio/8": 0.6, "pruner/1": "mag", "pruner/8": "taylor1", "lr": 0.1})
-    assert plan.pruners == {"1": "mag", "8": "taylor1"}
+    columns = {"ratio/1": 0.5, "ratio/8": 0.6, "pruner/1": "mag", "pruner/8": "taylor1", "lr": 0.1}
+    assert TrialParams.from_columns(columns).to_plan().pruners == {"1": "mag", "8": "taylor1"}
     assert made.pruners == ("mag", "taylor1")
-
-
-def test_to_plan() -> None:
-    params = {"ratio/1": 0.5, "ratio/layer1.0.conv1": 0, "pruner": "taylor1", "rounds": 3, "lr": 0.2, "distill": 1}
-    assert to_plan(params) == Plan(
-        ratios={"1": 0.5, "layer1.0.conv1": 0.0},
-        pruners={"1": "taylor1", "layer1.0.conv1": "taylor1"},
-        rounds=3,
-        lr=0.2,
-        distill=1,
-    )
-
-
-def test_every_knob_is_a_field_of_the_plan_and_reaches_it() -> None:
-    names = {f.name for f in fields(Plan)}
-    by_hand = {"reload", "scale_dropout"}  # for `tune-prune prune` alone
-    assert set(PARAMETERS) - {"pruner"} == names - {"ratios", "pruners"} - by_hand
-    given = {name: f"a {name}" for name in PARAMETERS if name != "pruner"}
-    plan = to_plan({"ratio/1": 0.5, "pruner": "mag", **given})
-    assert {name: getattr(plan, name) for name in given} == given
-
-
-@pytest.mark.parametrize("f", [f for f in fields(Plan) if f.name in PARAMETERS])
-def test_the_defaults_of_the_plan_pass_the_checks(f) -> None:
-    assert PARAMETERS[f.name](f.default) is None
-
-
-@pytest.mark.parametrize("name", criteria)
-def test_every_pruner_may_be_named(name: str) -> None:
-    assert PARAMETERS["pruner"](name) is None

@@ -1,4 +1,4 @@
-"""URLs of storages, and what is said of those that cannot be used."""
+"""URLs of storages, and the errors of those that cannot be used."""
 
 import socket
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_no_password_is_written_down(url: str, bare: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "me:secret@host", "nosuch://me:secret@host/db", "postgresql://me:secret@host:port/db"]
 )
-def test_what_is_no_url_of_a_database(url: str) -> None:
+def test_a_text_that_is_no_url_of_a_database(url: str) -> None:
     form = "write postgresql://user:password@host/database"
     assert fault(lambda: storage.open_url(url)) == (
         f"--storage: this is no URL of a database that SQLAlchemy knows; {form}"
@@ -40,14 +40,16 @@ def test_a_server_that_does_not_answer() -> None:
     with socket.socket() as bound:  # taken and not listening
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
-        said = fault(lambda: storage.open_url(f"{SERVER}:{port}/db"))
-    assert said.startswith(f"--storage postgresql://me@127.0.0.1:{port}/db: cannot be opened (")
-    assert "secret" not in said
+        message = fault(lambda: storage.open_url(f"{SERVER}:{port}/db"))
+    assert message.startswith(f"--storage postgresql://me@127.0.0.1:{port}/db: cannot be opened (")
+    assert "secret" not in message
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    said = fault(lambda: storage.open_url(f"sqlite:///{tmp_path}/no/such/place.db"))
-    assert said == f"--storage sqlite:///{tmp_path}/no/such/place.db: cannot be opened (unable to open database file)"
+    message = fault(lambda: storage.open_url(f"sqlite:///{tmp_path}/no/such/place.db"))
+    assert (
+        message == f"--storage sqlite:///{tmp_path}/no/such/place.db: cannot be opened (unable to open database file)"
+    )
 
 
 def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ from tune_prune.hpo.scheduler import coarse_to_fine
 from tune_prune.hpo.space import Features, Refinement
 from tune_prune.hpo.trials import MAX_STARTS
 from tune_prune.results import records
+from tune_prune.results.trial_params import TrialParams
 
-# What the study is told
+# What is written to the study
 
 
 @pytest.mark.parametrize(("error", "feasible"), [(1.5, True), (2.0, True), (2.1, False), (50.0, False)])
@@ -27,11 +28,11 @@ def test_the_constraint_is_there_before_the_values(
     driver: Driver, monkeypatch: pytest.MonkeyPatch, error: float, feasible: bool
 ) -> None:
     violations: list[float] = []
-    tell = driver.study.tell
+    original = driver.study.tell
 
     def spy(number: int, *values: Any, **more: Any) -> Any:
         violations.extend(driver.study.trials[number].constraints.values())
-        return tell(number, *values, **more)
+        return original(number, *values, **more)
 
     monkeypatch.setattr(driver.study, "tell", spy)
     driver.end(driver.suggest(), ended(0, (0.9, error)))
@@ -98,17 +99,17 @@ def test_the_seed_decides_also_where_another_process_goes_on(tmp_path: Path, ref
     whole = new("a", 3).run(16)
     assert whole != new("b", 4).run(16)
     first = new("c", 3)
-    begun = first.run(split)
+    started = first.run(split)
     first.suggest()  # and the process is killed
     later = Driver(first.run_dir, first.study, refine)
-    assert begun + later.run(16 - split) == whole
+    assert started + later.run(16 - split) == whole
 
 
 # Finishing
 
 
 def until_refinement(driver: Driver) -> dict[str, Any]:
-    """The first finishing trial, begun; all before it have ended."""
+    """The first refinement, started; all before it have ended."""
     while (config := driver.suggest())["refines"] is None:
         driver.end(config, measured(config))
     return config
@@ -122,7 +123,8 @@ def test_finishing_has_another_s_ratios_and_prunes_little_by_little(tmp_path: Pa
     assert len({config["refines"] for config in refinements}) == 10
     for config in refinements:
         other = configs[config["refines"]]
-        assert config["params"] == refinement_params(REFINE, other["params"], {})
+        expected = refinement_params(REFINE, TrialParams.from_columns(other["params"]), {})
+        assert config["params"] == expected.to_columns()
         assert config["start"] is None  # nothing is inherited here
         assert config["seed"] != other["seed"]
     assert driver.trials.refinements == {config["trial"]: config["refines"] for config in refinements}
@@ -136,7 +138,8 @@ def test_finishing_begins_where_several_times_the_weights_are_left(tmp_path: Pat
     settings = config["params"]["ratio/2"]
     start = config["start"]
     assert 1 - start.ratios["2"] >= MIN_WEIGHTS_RATIO * (1 - settings) - 1e-9
-    assert config["params"] == refinement_params(REFINE, driver.trials.records[config["refines"]].params, start.ratios)
+    refined = driver.trials.records[config["refines"]]
+    assert config["params"] == refinement_params(REFINE, refined.params, start.ratios).to_columns()
     nearer = [p.ratios["2"] for r in driver.trials.records.values() for p in r.points]
     assert max(r for r in nearer if 1 - r >= MIN_WEIGHTS_RATIO * (1 - settings)) == start.ratios["2"]
 
@@ -175,7 +178,7 @@ def test_a_failed_finish_keeps_its_parent(tmp_path: Path, study: optuna.Study) -
 def test_levels_follow_the_guesses_until_one_is_too_much(tmp_path: Path, study: optuna.Study) -> None:
     driver = Driver(tmp_path, study, initial_points=[level(0.95)], levels=[level(r) for r in (0.2, 0.5, 0.6, 0.7, 0.8)])
     ratios = [config["params"]["ratio/2"] for config in driver.run(7)]
-    # coarse first; without finishing the limit is what counts: 0.8 and 0.6 are beyond it, and so 0.7 is left out
+    # coarse first; without refinement the limit is what counts: 0.8 and 0.6 are beyond it, and so 0.7 is left out
     assert ratios[:5] == [0.95, 0.2, 0.8, 0.6, 0.5]
     assert 0.7 not in ratios
     assert [1 + 3 * r**2 <= LIMIT for r in (0.5, 0.6)] == [True, False]
@@ -247,7 +250,7 @@ def test_a_finishing_trial_that_is_given_up_says_how_it_would_have_trained(tmp_p
     config = until_refinement(driver)
     driver.end(config, None, error=True)
     record = driver.trials.records[config["trial"]]
-    assert (record.state, record.kind, record.params) == ("failed", "refine", config["params"])
+    assert (record.state, record.kind, record.params.to_columns()) == ("failed", "refine", config["params"])
 
 
 # Stopping
@@ -360,5 +363,5 @@ def test_locks_that_do_not_hold_are_found_out(
         first, second = (Driver(tmp_path, study, lock=lock) for lock in (one, other))
         first.suggest()
         monkeypatch.setattr(second.trials._trial_store, "refresh", lambda: None)
-        with pytest.raises(RuntimeError, match="another process began trial 0 at the same time"):
+        with pytest.raises(RuntimeError, match="another process started trial 0 at the same time"):
             second.suggest()

@@ -14,11 +14,11 @@ def kept(records: Sequence[TrialRecord]) -> list[tuple[int, PointRecord]]:
     return [(record.trial, point) for record in records for point in record.points if point.checkpoint]
 
 
-def begun(
-    records: Sequence[TrialRecord], ratio: float, max_error: float = 2.0, gone: str = ""
+def found_start(
+    records: Sequence[TrialRecord], ratio: float, max_error: float = 2.0, removed: str = ""
 ) -> tuple[int, int] | None:
     """Trial and round that a trial with this ratio begins at."""
-    rounds = [(trial, point) for trial, point in kept(records) if point.checkpoint != gone]
+    rounds = [(trial, point) for trial, point in kept(records) if point.checkpoint != removed]
     start = find_warm_start(rounds, {"2": ratio}, max_error)
     return None if start is None else (start.trial, start.round)
 
@@ -30,18 +30,18 @@ RECORDS = [ended(0, (0.5, 1.0), (0.9, 1.5)), ended(1, (0.6, 1.2), (0.95, 1.9))]
     ("ratio", "expected"), [(0.4, None), (0.5, (0, 1)), (0.7, (1, 1)), (0.9, (0, 2)), (0.94, (0, 2)), (0.99, (1, 2))]
 )
 def test_the_most_compressed_that_it_contains(ratio: float, expected: tuple[int, int] | None) -> None:
-    assert begun(RECORDS, ratio) == expected
-    assert begun(RECORDS[::-1], ratio) == expected
+    assert found_start(RECORDS, ratio) == expected
+    assert found_start(RECORDS[::-1], ratio) == expected
 
 
 def test_none_with_too_many_errors_and_none_without_weights() -> None:
-    assert begun(RECORDS, 0.99, max_error=1.4) == (1, 1)
-    assert begun(RECORDS, 0.99, gone="rounds/1-2.safetensors") == (0, 2)
-    assert begun(RECORDS, 0.99, max_error=0.9) is None
+    assert found_start(RECORDS, 0.99, max_error=1.4) == (1, 1)
+    assert found_start(RECORDS, 0.99, removed="rounds/1-2.safetensors") == (0, 2)
+    assert found_start(RECORDS, 0.99, max_error=0.9) is None
 
 
 def test_a_round_without_a_file_is_none() -> None:
-    assert begun([ended(0, (0.5, 9.0), (0.9, 9.0), limit=2.0)], 0.6, max_error=10) is None
+    assert found_start([ended(0, (0.5, 9.0), (0.9, 9.0), limit=2.0)], 0.6, max_error=10) is None
 
 
 def test_a_layer_that_is_not_pruned_must_be_whole() -> None:
@@ -49,7 +49,7 @@ def test_a_layer_that_is_not_pruned_must_be_whole() -> None:
 
 
 def test_equal_ratios_with_fewer_errors() -> None:
-    assert begun([ended(0, (0.9, 1.5)), ended(1, (0.9, 1.2)), ended(2, (0.9, 1.2))], 0.9) == (1, 1)
+    assert found_start([ended(0, (0.9, 1.5)), ended(1, (0.9, 1.2)), ended(2, (0.9, 1.2))], 0.9) == (1, 1)
 
 
 points = st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]) | st.floats(0, 0.99), st.floats(0, 5)), min_size=1)

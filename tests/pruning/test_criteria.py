@@ -48,7 +48,7 @@ def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
     found = masks.dense_masks(toy_model)
     for ratio in (0.3, 0.3, 0.8):
         before = copy.deepcopy(toy_model.state_dict())
-        scores, same = (
+        scores, again = (
             score_layers(everywhere(name, toy_model), Context(toy_model, toy_data.train, seeded(1))) for _ in range(2)
         )
         assert all(torch.equal(value, before[key]) for key, value in toy_model.state_dict().items())
@@ -56,10 +56,10 @@ def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
         for label, weight in layers.items():
             assert scores[label].shape == weight.shape
             assert torch.isfinite(scores[label]).all()
-            assert torch.equal(scores[label], same[label])
-            gone = found[label] == 0
+            assert torch.equal(scores[label], again[label])
+            removed = found[label] == 0
             found[label] = masks.shrink(found[label], scores[label], ratio)
-            assert (found[label][gone] == 0).all()
+            assert (found[label][removed] == 0).all()
             assert int((found[label] == 0).sum()) == round(ratio * weight.numel())
         masks.apply(toy_model, found)
 
@@ -116,20 +116,20 @@ def test_a_statistic_is_measured_once_and_only_where_asked_for(monkeypatch: pyte
     assert measured == ["gradient"]
 
 
-def test_a_statistic_is_wanted_for_the_layers_that_use_it(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
-    wanted: list[list[str]] = []
+def test_a_statistic_is_measured_for_the_layers_that_use_it(monkeypatch: pytest.MonkeyPatch, toy_data: Data) -> None:
+    measured: list[list[str]] = []
     original = statistics.statistics["loss_change"]
 
     def noting(context: Context) -> dict[str, Tensor]:
-        wanted.append(list(context.wanted()))
+        measured.append(list(context.select_weights()))
         return original(context)
 
     monkeypatch.setitem(statistics.statistics._entries, "loss_change", noting)
     context = Context(mlp(), toy_data.train, seeded(0))
-    alone = score_layers({"2": "mag", "4": "emp"}, context)["4"]
+    one = score_layers({"2": "mag", "4": "emp"}, context)["4"]
     both = score_layers({"2": "emp", "4": "emp"}, context)["4"]
-    assert wanted == [["4"], ["2", "4"]]
-    assert torch.equal(alone, both)
+    assert measured == [["4"], ["2", "4"]]
+    assert torch.equal(one, both)
 
 
 @pytest.mark.parametrize("name", ["not_a_number", "one_infinity"])
@@ -168,7 +168,7 @@ def test_a_pruner_under_a_name_that_is_taken() -> None:
         ("magg", "unknown pruner 'magg'; known: mag, "),
         (f"{__name__}:decayed", "asks for 'gamma'; known: weight, "),
         (f"{__name__}:no_such", f"{__name__} has no 'no_such'"),
-        ("torch:abs", "pruner 'torch:abs' tells no parameter names"),
+        ("torch:abs", "pruner 'torch:abs' has no readable signature"),
     ],
 )
 def test_pruners_that_cannot_be_used(name: str, said: str) -> None:

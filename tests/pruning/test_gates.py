@@ -19,7 +19,7 @@ def test_without_a_loss_the_penalty_draws_every_factor_alike() -> None:
     sample = Split(torch.rand(9, 1, 8, 8), torch.arange(9) % 4)
     l1 = gates.l1_gate(Context(model, sample, seeded(0)))["2"]
     l2 = gates.l2_gate(Context(model, sample, seeded(0)))["2"]
-    # Adam's first step is of the learning rate's size whatever the gradient's: an L1 penalty makes all steps alike
+    # Adam's first step has the size of the learning rate whatever the gradient; under an L1 penalty all steps have it
     assert torch.allclose(l1, torch.zeros_like(l1), atol=2 / gates.STEPS)
     assert torch.allclose(l2, l2.mean().expand_as(l2), atol=1e-5)
     assert float(l2.mean().abs()) < 0.1
@@ -38,11 +38,11 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
     validation = Split(data.validation.inputs[:500], data.validation.labels[:500])
     sample = draw_sample(data.train, 512, seeded(0))
     errors: dict[str, list[float]] = {}
-    gone: dict[str, set[int]] = {}
+    lowest: dict[str, set[int]] = {}
     for name in ("mag", "l1", "l2", "random"):
         dense = load_dense_model("lenet5", None, "test")
         scores = score_layers(dict.fromkeys(prunable(dense), name), Context(dense, sample, seeded(0)))
-        gone[name] = set(scores["8"].flatten().argsort()[:144_000].tolist())
+        lowest[name] = set(scores["8"].flatten().argsort()[:144_000].tolist())
         errors[name] = []
         for ratio in (0.4, 0.5, 0.6):
             model = load_dense_model("lenet5", None, "test")
@@ -52,4 +52,4 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
     for name in ("l1", "l2"):
         assert all(a < b for a, b in zip(errors[name], errors["random"], strict=True)), errors
     for one, other in (("l1", "l2"), ("l1", "mag"), ("l2", "mag")):
-        assert 0.5 < len(gone[one] & gone[other]) / 144_000 < 0.99, (one, other)
+        assert 0.5 < len(lowest[one] & lowest[other]) / 144_000 < 0.99, (one, other)

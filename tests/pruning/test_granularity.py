@@ -29,16 +29,16 @@ def test_masks_only_shrink_to_the_nearest_count(name: str, shape: tuple[int, ...
         size = granularities[name](scores, mask).size
         before, mask = mask, shrink(mask, scores, ratio, name)
         assert (mask <= before).all()
-        wanted = max(count(before), masks.count_removed(ratio, mask.numel()))
+        target = max(count(before), masks.count_removed(ratio, mask.numel()))
         within = size == 1 or count(mask) == mask.numel() - size  # each layer keeps one unit
-        assert abs(count(mask) - wanted) <= (0 if size == 1 else mask.numel() if within else size / 2)
+        assert abs(count(mask) - target) <= (0 if size == 1 else mask.numel() if within else size / 2)
 
 
 @given(st.sampled_from(SHAPES), ratios, st.integers(0, 2**32))
 def test_weights_of_one_layer_as_they_are_pruned_by_themselves(shape: tuple[int, ...], ratio: float, seed: int) -> None:
     scores, before = drawn(shape, seed), (drawn(shape, seed + 1) > 2).float()
-    alone = masks.shrink(before, scores, ratio)
-    assert torch.equal(remove({"a": before}, {"a": scores}, ratio)["a"], alone)
+    expected = masks.shrink(before, scores, ratio)
+    assert torch.equal(remove({"a": before}, {"a": scores}, ratio)["a"], expected)
 
 
 @given(ratios, st.integers(0, 2**32))
@@ -89,12 +89,12 @@ def test_beyond_a_half_every_four_still_holds_two_zeros(shape: tuple[int, ...], 
 @given(ratio=ratios, seed=st.integers(0, 2**32))
 def test_a_transposed_convolution_is_turned_around(name: str, ratio: float, seed: int) -> None:
     scores = drawn((5, 8, 3, 3), seed)  # [inputs, outputs, ...]
-    turned = shrink(torch.ones(8, 5, 3, 3), scores.transpose(0, 1).contiguous(), ratio, name).transpose(0, 1)
+    expected = shrink(torch.ones(8, 5, 3, 3), scores.transpose(0, 1).contiguous(), ratio, name).transpose(0, 1)
     found = shrink(torch.ones_like(scores), scores, ratio, name, transposed=True)
     if name == "weight":  # has no direction, but for the order of ties
-        assert count(found) == count(turned)
+        assert count(found) == count(expected)
     else:
-        assert torch.equal(found, turned)
+        assert torch.equal(found, expected)
 
 
 def test_a_filter_that_is_gone_in_part_counts_what_it_has_left() -> None:

@@ -41,24 +41,24 @@ def trained() -> Conv:
 
 
 def run(model: nn.Module, data: Data, plan: Plan = PLAN, seed: int = 7) -> tuple[State, list[Point]]:
-    """The state and points of a whole run on a copy of the model."""
+    """Runs all rounds on a copy of the model; returns its state and the points."""
     state = initial_state(copy.deepcopy(model))
     return state, list(prune(state, plan, data.train, data.validation, seed))
 
 
 def timeless(points: list[Point]) -> list[Point]:
-    """The points without the time they took."""
+    """The points with their times set to 0."""
     return [replace(point, seconds=0.0) for point in points]
 
 
 def test_every_round_is_exact_and_its_zeros_stay(trained: Conv, toy_data: Data) -> None:
-    state, gone = initial_state(copy.deepcopy(trained)), masks.dense_masks(trained)
+    state, before = initial_state(copy.deepcopy(trained)), masks.dense_masks(trained)
     for number, point in enumerate(prune(state, PLAN, toy_data.train, toy_data.validation, 7), start=1):
         removed = 0
         for label, weight in masks.prunable(state.model).items():
             assert (weight[state.masks[label] == 0] == 0).all()
-            assert (state.masks[label][gone[label] == 0] == 0).all()
-            gone[label] = state.masks[label]
+            assert (state.masks[label][before[label] == 0] == 0).all()
+            before[label] = state.masks[label]
             share = 1 - (1 - number / 4) ** 3
             count = int((state.masks[label] == 0).sum())
             assert count == round(PLAN.ratios[label] * share * TOTALS[label])
@@ -125,8 +125,8 @@ def test_nothing_is_left_to_do_after_the_last_round(trained: Conv, toy_data: Dat
 
 
 def test_the_seed_decides(trained: Conv, toy_data: Data) -> None:
-    one, same, other = (run(trained, toy_data, seed=seed)[1] for seed in (1, 1, 2))
-    assert timeless(one) == timeless(same)
+    one, again, other = (run(trained, toy_data, seed=seed)[1] for seed in (1, 1, 2))
+    assert timeless(one) == timeless(again)
     assert [point.loss for point in one] != [point.loss for point in other]
 
 
@@ -162,7 +162,7 @@ def test_retraining_wins_back_what_pruning_lost(trained: Conv, toy_data: Data) -
 def test_the_teacher_teaches(trained: Conv, toy_data: Data) -> None:
     teacher = logits(trained, toy_data.train.inputs)
     plan = replace(PLAN, distill=1.0, rounds=1, pruners=dict.fromkeys(TOTALS, "mag"))
-    wrong = toy_data.train._replace(labels=3 - toy_data.train.labels)  # a teacher's share of 1 leaves them unread
+    wrong = toy_data.train._replace(labels=3 - toy_data.train.labels)  # unused: the teacher has the whole loss
     one, two = (
         list(prune(initial_state(copy.deepcopy(trained)), plan, train, toy_data.validation, 1, teacher))
         for train in (toy_data.train, wrong)
@@ -186,7 +186,7 @@ def test_every_round_has_a_sample_of_its_own(monkeypatch: pytest.MonkeyPatch, to
     assert sorted(samples[4]) == sorted(toy_data.train.labels.tolist())
 
 
-# Layers as one, and several weights as one
+# Modes and granularities
 
 
 @pytest.mark.parametrize("granularity", granularities)
@@ -211,11 +211,11 @@ def test_every_mode_and_granularity_goes_on_from_a_round_as_if_it_had_not_stoppe
 
 
 def test_layers_as_one_have_one_ratio() -> None:
-    with pytest.raises(ValueError, match="have one ratio"):
+    with pytest.raises(ValueError, match="takes one ratio for all layers"):
         Plan({"2": 0.5, "4": 0.6}, {}, mode="global")
 
 
-def test_what_layers_as_one_reach_is_told_of_each_and_of_all(trained: Conv, toy_data: Data) -> None:
+def test_global_mode_reports_the_ratio_of_each_layer_and_of_all(trained: Conv, toy_data: Data) -> None:
     ratios = dict.fromkeys(masks.prunable(trained), 0.7)
     plan = replace(PLAN, ratios=ratios, pruners=dict.fromkeys(ratios, "mag"), mode="global", rounds=1)
     state, (point,) = run(trained, toy_data, plan)

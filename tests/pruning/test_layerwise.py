@@ -41,17 +41,17 @@ def test_with_room_every_layer_takes_every_step(trained: iterative.State, toy_da
 
 def test_a_step_that_costs_too_much_is_taken_back_bit_for_bit(trained: iterative.State, toy_data: Data) -> None:
     error = evaluate(trained.model, toy_data.validation).error
-    was = copy.deepcopy(trained)
-    # no retraining, and 80 % of the first layer in one step: it hurts; nothing may
+    before = copy.deepcopy(trained)
+    # 80 % of the first layer in one step without retraining costs accuracy, and the tradeoff allows none
     steps = list(prune_layerwise(trained, plan(1, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=-error))
     assert [(step.layer, step.reverted) for step in steps] == [("2", True), ("4", True)]
-    for key, value in was.model.state_dict().items():
+    for key, value in before.model.state_dict().items():
         assert torch.equal(trained.model.state_dict()[key], value)
-    assert all(torch.equal(trained.masks[label], was.masks[label]) for label in was.masks)
+    assert all(torch.equal(trained.masks[label], before.masks[label]) for label in before.masks)
 
 
 def test_the_others_go_on(trained: iterative.State, toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the first layer hurts whatever it does, the second never
+    # pruning the first layer always costs accuracy, pruning the second never
     plain = iterative.prune_once
 
     def harmful(state: iterative.State, one: Plan, *rest: object) -> None:

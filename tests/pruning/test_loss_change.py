@@ -13,7 +13,7 @@ from tune_prune.tasks.splits import Data, Split, as_float
 
 
 def convolutions() -> nn.Sequential:
-    """Padding, stride, dilation and a bias more or less, and a group of its own that has no short cut."""
+    """Padding, stride, dilation, with and without bias; the grouped one cannot be measured in stacks."""
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1),
         nn.Tanh(),
@@ -26,12 +26,12 @@ def convolutions() -> nn.Sequential:
 
 
 def image_rows() -> nn.Sequential:
-    """A linear layer that is used once a row: its output changes in more than one place a weight."""
+    """A linear layer that is applied to each row: a weight changes several places of its output."""
     return nn.Sequential(nn.Flatten(1, 2), nn.Linear(8, 3), nn.Flatten(), nn.Linear(24, 4))
 
 
 def one_by_one(model: nn.Module, split: Split) -> dict[str, Tensor]:
-    """The loop: set a weight to zero, run everything, set it back."""
+    """The reference: sets each weight to zero, runs the whole model, sets the weight back."""
     found = {}
     dense = F.cross_entropy(model.eval()(as_float(split.inputs)), split.labels)
     for label, weight in prunable(model.eval()).items():
@@ -71,26 +71,26 @@ def test_channels_last_makes_no_difference(toy_data: Data) -> None:
     assert all(torch.allclose(one[label], other[label], rtol=0, atol=1e-5) for label in one)
 
 
-def test_a_weight_that_is_gone_is_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_weight_that_is_zero_is_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     made = mlp()
     with torch.no_grad():
         for weight in prunable(made).values():
             weight[:, 1:] = 0
-    asked: list[int] = []
-    plain = loss_change._stacked
+    measured: list[int] = []
+    plain = loss_change._measure_stacked
 
     def counted(model: nn.Sequential, at: int, split: Split, todo: Tensor):
-        asked.append(len(todo))
+        measured.append(len(todo))
         return plain(model, at, split, todo)
 
-    monkeypatch.setattr(loss_change, "_stacked", counted)
+    monkeypatch.setattr(loss_change, "_measure_stacked", counted)
     found = loss_change.loss_change(Context(made, toy_data.validation, seeded(0)))
-    assert asked == [16, 4]
+    assert measured == [16, 4]
     assert not any(changes[:, 1:].any() for changes in found.values())
 
 
 def test_it_says_how_far_it_is(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_change, "SAY_EVERY", -1.0)
+    monkeypatch.setattr(loss_change, "REPORT_SECONDS", -1.0)
     said: list[str] = []
     loss_change.loss_change(Context(mlp(), toy_data.validation, seeded(0), said.append))
     assert said[0] == "emp: layer 2: 1,024 of 1,024 weights, about 0 s left"

@@ -143,25 +143,25 @@ def test_a_layer_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "gone"),
+    ("ratios", "removed"),
     [
         ({}, 0),
         ({"8": 0.7}, 201_600),
         ({"1": 0.5, "4": 0.7, "8": 0.95, "10": 0.7, "12": 0.5}, 291_231),
     ],
 )
-def test_compression_of_lenet5(ratios: dict[str, float], gone: int) -> None:
+def test_compression_of_lenet5(ratios: dict[str, float], removed: int) -> None:
     model = build("lenet5")
     found = masks.dense_masks(model)
     for label, ratio in ratios.items():
         found[label] = masks.shrink(found[label], masks.prunable(model)[label].detach().abs(), ratio)
     counts = masks.kept_counts(found)
-    assert sum(kept for kept, _ in counts.values()) == 313_470 - gone
+    assert sum(kept for kept, _ in counts.values()) == 313_470 - removed
     assert {label: n for label, (_, n) in counts.items()} == {"1": 150, "4": 14400, "8": 288000, "10": 10080, "12": 840}
-    assert masks.compression(found) == gone / 313_470
+    assert masks.compression(found) == removed / 313_470
     masks.apply(model, found)
     zeros = sum(int((weight == 0).sum()) for weight in masks.prunable(model).values())
-    assert zeros == gone
+    assert zeros == removed
 
 
 def test_the_compression_of_torch7_pruner() -> None:
@@ -170,13 +170,13 @@ def test_the_compression_of_torch7_pruner() -> None:
 
 
 @given(st.integers(1, 300), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
-def test_reached_is_what_was_asked_for_or_had_gone_before(n: int, before: float, asked: float) -> None:
+def test_the_actual_ratio_is_the_requested_or_an_earlier_one(n: int, before: float, requested: float) -> None:
     scores = torch.arange(n)
-    mask = masks.shrink(masks.shrink(torch.ones(n), scores, before), scores, asked)
-    found = masks.actual_ratios({"2": mask, "4": torch.zeros(3)}, {"2": asked})
+    mask = masks.shrink(masks.shrink(torch.ones(n), scores, before), scores, requested)
+    found = masks.actual_ratios({"2": mask, "4": torch.zeros(3)}, {"2": requested})
     assert masks.count_removed(found["2"], n) == int((mask == 0).sum()) if found["2"] < 1 else not mask.any()
-    if masks.count_removed(before, n) <= masks.count_removed(asked, n):
-        assert found == {"2": asked}
+    if masks.count_removed(before, n) <= masks.count_removed(requested, n):
+        assert found == {"2": requested}
 
 
 @pytest.mark.parametrize(("compression", "factor"), [(0.0, 1), (0.5, 2), (0.75, 4), (1.0, float("inf"))])
@@ -194,9 +194,9 @@ def test_apply_sets_plus_zero_and_nothing_else(toy_model: nn.Module) -> None:
     expected = {label: weight.detach().clone() for label, weight in layers.items()}
     masks.apply(toy_model, found)
     for label, weight in layers.items():
-        gone = found[label] == 0
-        assert torch.equal(weight[gone].view(torch.int32), torch.zeros_like(weight[gone]).view(torch.int32))
-        assert torch.equal(weight[~gone], expected[label][~gone])
+        zeros = found[label] == 0
+        assert torch.equal(weight[zeros].view(torch.int32), torch.zeros_like(weight[zeros]).view(torch.int32))
+        assert torch.equal(weight[~zeros], expected[label][~zeros])
     for key, value in toy_model.state_dict().items():
         assert key.endswith("weight") or torch.equal(value, before[key])
 

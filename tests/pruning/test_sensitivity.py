@@ -34,20 +34,19 @@ def parts() -> nn.Sequential:
 def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, pruner: str, toy_data: Data) -> None:
     model = factory()
     task = task_of(name, model, toy_data)
-    cells = make_jobs(model, [], [pruner], (0.0, 0.5, 0.9), steps=0, lr=0.0, seed=3)
-    found = list(measure_without_retraining(task, cells, CPU))
-    assert [sensed.cell for sensed in found] == cells
-    for sensed in found:
-        cell = sensed.cell
-        plan = Plan({cell.layer: cell.ratio}, {cell.layer: pruner})
+    jobs = make_jobs(model, [], [pruner], (0.0, 0.5, 0.9), steps=0, lr=0.0, seed=3)
+    results = list(measure_without_retraining(task, jobs, CPU))
+    assert [result.job for result in results] == jobs
+    for result in results:
+        job = result.job
+        plan = Plan({job.layer: job.ratio}, {job.layer: pruner})
         state = iterative.initial_state(task.dense_model(CPU))
         point = next(iterative.prune(state, plan, task.train, task.validation, 3))
-        assert (sensed.kept, sensed.total) == masks.kept_counts(state.masks)[cell.layer]
-        assert sensed.val_error == point.error
-        assert sensed.val_loss == pytest.approx(point.loss, abs=1e-5)
-        assert replace(measure_retrained(task, cell, CPU), seconds=0, val_loss=0) == replace(
-            sensed, seconds=0, val_loss=0
-        )
+        assert (result.kept, result.total) == masks.kept_counts(state.masks)[job.layer]
+        assert result.val_error == point.error
+        assert result.val_loss == pytest.approx(point.loss, abs=1e-5)
+        retrained = measure_retrained(task, job, CPU)
+        assert replace(retrained, seconds=0, val_loss=0) == replace(result, seconds=0, val_loss=0)
 
 
 def test_retraining_helps(toy_data: Data) -> None:
@@ -60,6 +59,6 @@ def test_retraining_helps(toy_data: Data) -> None:
 
 
 def test_all_layers_where_none_are_named() -> None:
-    cells = make_jobs(Conv(), [], ["mag", "random"], sensitivity.GRID, 0, 0.0, 0)
-    assert len(cells) == len(set(cells)) == 2 * len(prunable(Conv())) * 20
-    assert {cell.layer for cell in make_jobs(Conv(), ["head"], ["mag"], [0.5], 0, 0.0, 0)} == {"head"}
+    jobs = make_jobs(Conv(), [], ["mag", "random"], sensitivity.GRID, 0, 0.0, 0)
+    assert len(jobs) == len(set(jobs)) == 2 * len(prunable(Conv())) * 20
+    assert {job.layer for job in make_jobs(Conv(), ["head"], ["mag"], [0.5], 0, 0.0, 0)} == {"head"}

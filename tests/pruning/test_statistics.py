@@ -15,11 +15,11 @@ from tune_prune.tasks.splits import Data, as_float
 @pytest.mark.parametrize("name", statistics.statistics)
 def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
     before = copy.deepcopy(toy_model.state_dict())
-    one, same = (statistics.statistics[name](Context(toy_model, toy_data.validation, seeded(2))) for _ in range(2))
+    one, again = (statistics.statistics[name](Context(toy_model, toy_data.validation, seeded(2))) for _ in range(2))
     assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in prunable(toy_model).items()}
     assert all(torch.isfinite(value).all() for value in one.values())
     assert all(not value.requires_grad for value in one.values())
-    assert all(torch.equal(one[label], same[label]) for label in one)
+    assert all(torch.equal(one[label], again[label]) for label in one)
     assert all(torch.equal(value, before[key]) for key, value in toy_model.state_dict().items())
     assert all(parameter.grad is None for parameter in toy_model.parameters())
 
@@ -38,8 +38,8 @@ def test_the_gradient_whatever_the_batches(
 
 def test_the_gradient_is_not_of_a_model_in_training(toy_data: Data) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 4)).train()
-    one, same = (statistics.statistics["gradient"](Context(model, toy_data.validation, seeded(0))) for _ in range(2))
-    assert torch.equal(one["3"], same["3"])
+    one, again = (statistics.statistics["gradient"](Context(model, toy_data.validation, seeded(0))) for _ in range(2))
+    assert torch.equal(one["3"], again["3"])
 
 
 def test_noise_is_uniform_and_seeded() -> None:
@@ -86,7 +86,7 @@ def test_channels_last_has_the_same_gradient(toy_data: Data) -> None:
 
 
 def small() -> nn.Sequential:
-    """32 weights that a tanh bends: a Hessian with curvature of the model itself, which Gauss-Newton would miss."""
+    """32 weights and a tanh, so that the model itself is curved, which Gauss-Newton leaves out."""
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
 
 
@@ -119,10 +119,10 @@ def test_orthogonal_probes_give_the_exact_diagonal(monkeypatch: pytest.MonkeyPat
         signs = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), signs)
     probes = [[row[:16].reshape(4, 4), row[16:].reshape(4, 4)] for row in signs]
     weights = prunable(model)
-    found = statistics._curvature(Context(model, split, seeded(0)), list(weights.values()), probes)
-    for ours, (label, exact) in zip(found, exact_diagonal(model, split).items(), strict=True):
-        assert torch.allclose(ours, exact, atol=1e-6), label
-    assert found[0].min() < 0  # or the test would not tell the Hessian from Gauss-Newton
+    found = statistics._measure_curvature(Context(model, split, seeded(0)), list(weights.values()), probes)
+    for diagonal, (label, exact) in zip(found, exact_diagonal(model, split).items(), strict=True):
+        assert torch.allclose(diagonal, exact, atol=1e-6), label
+    assert found[0].min() < 0  # as Gauss-Newton never is
 
 
 def test_random_probes_come_near(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def files() -> list[str]:
 def test_measured_once_and_the_same_from_disk(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model, names = mlp(), ["gradient", "hessian", "loss_change"]
     first = statistics_cache.load_or_measure(names, context(model, toy_data))
-    assert list(first) == ["hessian", "loss_change"]  # the gradient is cheap, and measured anew
+    assert list(first) == ["hessian", "loss_change"]  # the gradient is cheap, and measured every time
     assert [name.partition("-")[0] for name in files()] == ["hessian", "loss_change", "loss_change"]  # two layers
     monkeypatch.setattr(statistics.Registry, "__getitem__", None)  # whatever is measured now fails
     again = statistics_cache.load_or_measure(names, context(model, toy_data))
@@ -42,8 +42,8 @@ def test_a_statistic_does_not_depend_on_others(toy_data: Data) -> None:
     both = statistics_cache.load_or_measure(["hessian", "l1_gate"], context(model, toy_data))
     for path in statistics_cache.cache_dir().iterdir():
         path.unlink()
-    alone = statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
-    assert all(torch.equal(value, both["l1_gate"][label]) for label, value in alone["l1_gate"].items())
+    single = statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
+    assert all(torch.equal(value, both["l1_gate"][label]) for label, value in single["l1_gate"].items())
 
 
 def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,18 +59,18 @@ def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.Mon
     assert len(files()) == 5
 
 
-def test_what_is_known_is_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_statistics_are_not_measured(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlp()
-    known = {"hessian": {label: torch.rand_like(weight) for label, weight in prunable(model).items()}}
+    cached = {"hessian": {label: torch.rand_like(weight) for label, weight in prunable(model).items()}}
     made = context(model, toy_data)
-    scores = score_layers({"2": "taylor2"}, Context(made.model, made.sample, made.generator, known=known))
-    expected = (known["hessian"]["2"] * prunable(model)["2"] ** 2 / 2).abs()
+    scores = score_layers({"2": "taylor2"}, Context(made.model, made.sample, made.generator, cached=cached))
+    expected = (cached["hessian"]["2"] * prunable(model)["2"] ** 2 / 2).abs()
     assert torch.equal(scores["2"], expected.detach())
 
 
 def test_a_layer_at_a_time(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     made = context(mlp(), toy_data)
-    one = statistics_cache.load_or_measure(["loss_change", "hessian"], replace(made, only=["4"]))
+    one = statistics_cache.load_or_measure(["loss_change", "hessian"], replace(made, layers=["4"]))
     assert list(one["loss_change"]) == ["4"]
     assert list(one["hessian"]) == ["2", "4"]
     before = files()

@@ -30,24 +30,24 @@ notes = st.dictionaries(texts, values, max_size=4)
 
 @st.composite
 def confs(draw: st.DrawFn) -> Conf:
-    by_layer = draw(st.dictionaries(names, ratios, min_size=1, max_size=6))
-    pruners = draw(st.none() | st.fixed_dictionaries(dict.fromkeys(by_layer, names)))
-    return Conf(by_layer, pruners, draw(notes))
+    drawn = draw(st.dictionaries(names, ratios, min_size=1, max_size=6))
+    pruners = draw(st.none() | st.fixed_dictionaries(dict.fromkeys(drawn, names)))
+    return Conf(drawn, pruners, draw(notes))
 
 
 def fault(text: str) -> str:
-    """What parse says about a wrong text."""
+    """The message of the error that `parse` raises for a wrong text."""
     with pytest.raises(UserError) as caught:
         conf.parse(text, "a.conf")
     return str(caught.value)
 
 
-def same(a: object, b: object) -> bool:
-    """Equality of values and of their types, NaN equal to itself."""
+def is_equal(a: object, b: object) -> bool:
+    """Whether values and their types are equal; NaN is equal to itself."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+        return list(a) == list(b) and all(is_equal(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(is_equal, a, b))
     if isinstance(a, float) and isinstance(b, float):
         return a.hex() == b.hex()
     return type(a) is type(b) and a == b
@@ -92,9 +92,9 @@ def test_remarks_are_not_notes() -> None:
 def test_what_is_dumped_is_parsed_again(written: Conf) -> None:
     text = conf.dump(written)
     read = conf.parse(text, "a.conf")
-    assert same(read.ratios, written.ratios)
+    assert is_equal(read.ratios, written.ratios)
     assert read.pruners == written.pruners
-    assert same(read.notes, written.notes)
+    assert is_equal(read.notes, written.notes)
     assert len(text.splitlines()) == 2 + (written.pruners is not None) + len(written.notes)
 
 
@@ -107,9 +107,9 @@ def test_any_text_is_a_conf_that_round_trips_or_a_user_error_of_one_line(text: s
         assert len(str(error).splitlines()) == 1
         return
     again = conf.parse(conf.dump(read), "a.conf")
-    assert same(again.ratios, read.ratios)
+    assert is_equal(again.ratios, read.ratios)
     assert again.pruners == read.pruners
-    assert same(again.notes, read.notes)
+    assert is_equal(again.notes, read.notes)
 
 
 def test_a_note_nested_too_deeply_is_a_remark() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tune_prune.results.front import TestResult, find_front
-from tune_prune.results.pareto_plot import _error_range, draw_pareto
+from tune_prune.results.outcome import SearchOutcome
+from tune_prune.results.pareto_plot import describe_outcome, draw_pareto
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
+from tune_prune.results.trial_params import TrialParams
 
 INFO = RunInfo(
     space="lenet5",
@@ -34,18 +36,26 @@ def records(worst: float = 2.0, missed_by: float = 0.0) -> list[TrialRecord]:
     errors = [0.8 + missed_by + 0.04 * i for i in range(20)] + [worst]
     compressions = [1 - 0.8 ** (i + 1) for i in range(21)]
     return [
-        TrialRecord(i, "complete", {}, {}, [PointRecord(1, c, 1 / (1 - c), e, 0.1, e <= INFO.limit, 1.0, {})])
+        TrialRecord(
+            i, "complete", TrialParams({}), {}, [PointRecord(1, c, 1 / (1 - c), e, 0.1, e <= INFO.limit, 1.0, {})]
+        )
         for i, (c, e) in enumerate(zip(compressions, errors, strict=True))
     ]
 
 
-def draw(path: Path, found: list[TrialRecord], info: RunInfo = INFO, test_errors: bool = True) -> bytes:
-    """The picture's bytes; a warning of matplotlib's is an error."""
+def outcome_of(found: list[TrialRecord], info: RunInfo = INFO, test_errors: bool = True) -> SearchOutcome:
     members = find_front(found)
     tested = {m.id: TestResult(m.point.val_error + 0.1, m.point.val_error, m.point.val_error + 0.2) for m in members}
+    return SearchOutcome(
+        info, found, members, tested if test_errors else {}, TestResult(0.95, 0.8, 1.1) if test_errors else None
+    )
+
+
+def draw(path: Path, found: list[TrialRecord], info: RunInfo = INFO, test_errors: bool = True) -> bytes:
+    """The picture's bytes; a warning of matplotlib's is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_pareto(path, found, members, info, tested if test_errors else {}, 0.95 if test_errors else None)
+        draw_pareto(path, outcome_of(found, info, test_errors))
     return path.read_bytes()
 
 
@@ -65,7 +75,7 @@ def test_without_test_errors_a_front_or_a_tradeoff(tmp_path: Path, missed_by: fl
 
 def test_nothing_measured(tmp_path: Path) -> None:
     assert draw(tmp_path / "a.png", [])
-    assert draw(tmp_path / "b.png", [TrialRecord(0, "failed", {}, {})])
+    assert draw(tmp_path / "b.png", [TrialRecord(0, "failed", TrialParams({}), {})])
 
 
 def test_points_that_have_no_place_are_left_out(tmp_path: Path) -> None:
@@ -73,16 +83,18 @@ def test_points_that_have_no_place_are_left_out(tmp_path: Path) -> None:
         PointRecord(1, 1.0, math.inf, 90.0, 3.0, False, 1.0, {}),
         PointRecord(2, 0.5, 2.0, math.nan, math.nan, False, 1.0, {}),
     ]
-    found = [*records(), TrialRecord(30, "complete", {}, {}, nowhere)]
+    found = [*records(), TrialRecord(30, "complete", TrialParams({}), {}, nowhere)]
     assert draw(tmp_path / "with.png", found) == draw(tmp_path / "without.png", records())
 
 
+def test_stopped_trials_are_drawn_in_their_own_way(tmp_path: Path) -> None:
+    found = [replace(record, state="stopped") if record.trial % 3 == 0 else record for record in records()]
+    assert draw(tmp_path / "stopped.png", found) != draw(tmp_path / "complete.png", records())
+    assert [series.kind for series in describe_outcome(outcome_of(found)).series] == ["within", "stopped", "above"]
+
+
 def test_a_collapsed_network_does_not_flatten_the_front() -> None:
-    ranges = []
-    for worst in (2.0, 90.0):
-        found = records(worst)
-        points = [point for record in found for point in record.points]
-        ranges.append(_error_range(points, find_front(found), INFO, {}))
+    ranges = [describe_outcome(outcome_of(records(worst), test_errors=False)).errors for worst in (2.0, 90.0)]
     assert ranges[0] == ranges[1]
     bottom, top = ranges[0]
     assert bottom < 0.8
@@ -90,8 +102,7 @@ def test_a_collapsed_network_does_not_flatten_the_front() -> None:
 
 
 def test_the_nearest_miss_is_in_sight() -> None:
-    points = [point for record in records(worst=90.0, missed_by=5.0) for point in record.points]
-    bottom, top = _error_range(points, [], INFO, {})
+    bottom, top = describe_outcome(outcome_of(records(worst=90.0, missed_by=5.0), test_errors=False)).errors
     assert bottom < INFO.dense_val_error < 5.8 < top
 
 

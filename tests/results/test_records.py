@@ -8,6 +8,7 @@ from toys import fault
 
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 numbers = st.floats(allow_nan=False)  # which equals nothing, itself included
 texts = st.text()
@@ -19,7 +20,14 @@ trials = st.builds(
     TrialRecord,
     st.integers(0, 10**6),
     st.sampled_from(["running", *records.FINAL_STATES]),
-    st.dictionaries(texts, texts | numbers | st.integers() | st.booleans(), max_size=4),
+    st.builds(
+        TrialParams,
+        ratios,
+        st.none() | texts,
+        st.dictionaries(texts, texts, max_size=3),
+        ratios,
+        st.dictionaries(texts, texts | numbers | st.integers() | st.booleans(), max_size=4),
+    ),
     st.dictionaries(texts, texts, max_size=3),
     st.lists(points, max_size=3),
     texts,
@@ -31,7 +39,7 @@ trials = st.builds(
 
 def trial(number: int, state: str = "complete") -> TrialRecord:
     found = [PointRecord(r, r / 10, 1 / (1 - r / 10), 1.0, 0.05, True, 2.5, {"8": r / 10}) for r in (1, 2)]
-    return TrialRecord(number, state, {"ratio/8": 0.2, "rounds": 2}, {"8": "mag"}, found)
+    return TrialRecord(number, state, TrialParams({"8": 0.2}, training={"rounds": 2}), {"8": "mag"}, found)
 
 
 @given(trials)
@@ -62,13 +70,13 @@ def test_the_last_point() -> None:
     assert trial(1).last.round == 2
 
 
-WHOLE = json.dumps({"trial": 1, "state": "complete", "params": {}, "pruners": {}, "points": []})
+WHOLE = json.dumps({"trial": 1, "state": "complete", "params": {"ratios": {}}, "pruners": {}, "points": []})
 
 
 def test_the_least_a_record_holds(tmp_path: Path) -> None:
     path = tmp_path / "1.json"
     path.write_text(WHOLE)
-    assert records.read(path) == TrialRecord(1, "complete", {}, {})
+    assert records.read(path) == TrialRecord(1, "complete", TrialParams({}), {})
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,8 @@ def test_the_least_a_record_holds(tmp_path: Path) -> None:
         WHOLE.replace('"points": []', '"points": ["a"]').encode(),
         WHOLE.replace('"points": []', '"points": 3').encode(),
         WHOLE.replace('"trial"', '"try"').encode(),
+        WHOLE.replace('{"ratios": {}}', "{}").encode(),
+        WHOLE.replace('{"ratios": {}}', '{"ratio/8": 0.5}').encode(),
     ],
 )
 def test_damaged_records(tmp_path: Path, content: bytes) -> None:

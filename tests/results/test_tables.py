@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from tune_prune.results import conf
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import Member, TestResult, find_closest, find_front, most_compressed
+from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo, round_up
-from tune_prune.results.summary import hypervolume_of, summarize
+from tune_prune.results.summary import summarize
 from tune_prune.results.tables import member_row, pareto_table, points_table, trials_table
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.results.writer import make_conf, write_front, write_summary, write_tables
 
 INFO = RunInfo(
@@ -48,7 +51,7 @@ def point(round_: int, compression: float, error: float, checkpoint: str | None 
 def trial(number: int, *points: PointRecord, state: str = "complete", **more: Any) -> TrialRecord:
     """A trial of layers 1 and 8 whose ratios at the last point are its parameters."""
     ratios = points[-1].ratios if points else {}
-    params = {f"ratio/{label}": ratio for label, ratio in ratios.items()} | {"pruner": "mag", "rounds": 2, "lr": 0.1}
+    params = TrialParams(ratios, "mag", training={"rounds": 2, "lr": 0.1})
     return TrialRecord(number, state, params, dict.fromkeys(ratios, "mag"), list(points), **more)
 
 
@@ -200,7 +203,9 @@ def test_trials_table_has_a_row_for_each_and_keeps_whole_numbers_whole() -> None
 
 
 def test_a_parameter_cannot_hide_a_column() -> None:
-    record = replace(RECORDS[0], params={"seconds": "mine", "trial": "mine", "lr": 0.1}, seconds=4.0)
+    record = replace(
+        RECORDS[0], params=TrialParams({}, training={"seconds": "mine", "trial": "mine", "lr": 0.1}), seconds=4.0
+    )
     table = parsed(trials_table([record]))
     assert list(table.columns).count("seconds") == 1
     assert (table["seconds"][0], table["trial"][0]) == (4.0, 0)
@@ -215,8 +220,8 @@ def test_pareto_table_leaves_untested_errors_empty() -> None:
 
 
 def test_empty_tables_have_their_header(tmp_path: Path) -> None:
-    write_tables(tmp_path, [], INFO)
-    write_front(tmp_path, [], [], {}, INFO)
+    write_tables(tmp_path, outcome([]))
+    write_front(tmp_path, outcome([]))
     assert (tmp_path / "points.csv").read_text().startswith("trial,round,compression,factor,val_error,feasible,ratio/1")
     assert (tmp_path / "trials.csv").read_text().startswith("trial,state,compression")
     assert (tmp_path / "pareto.csv").read_text().startswith("id,trial,round,")
@@ -234,16 +239,23 @@ def test_the_limit_is_free_of_noise_and_never_too_low() -> None:
 
 
 def test_hypervolume_counts_feasible_points_alone() -> None:
-    assert hypervolume_of([trial(0, point(1, 0.9, 0.68))], INFO) == pytest.approx(1 / 3 * 0.5)
-    assert hypervolume_of(MISSES, INFO) == 0
-    assert hypervolume_of(RECORDS, replace(INFO, acc_tradeoff=0.0, dense_val_error=0.0)) == 0
+    assert outcome([trial(0, point(1, 0.9, 0.68))], info=INFO).hypervolume == pytest.approx(1 / 3 * 0.5)
+    assert outcome(MISSES, info=INFO).hypervolume == 0
+    assert outcome(RECORDS, info=replace(INFO, acc_tradeoff=0.0, dense_val_error=0.0)).hypervolume == 0
 
 
-def summary_of(records: list[TrialRecord], tested: dict[str, TestResult]) -> Any:
-    """The summary, as JSON tells it."""
-    members = find_front(records)
-    spent: dict[str, Any] = {"dense_test_error": 0.95, "wall_seconds": 10.0, "cpu_seconds": 20.0}
-    return json.loads(json.dumps(summarize(records, members, tested, INFO, **spent), allow_nan=False))
+def outcome(
+    records: list[TrialRecord], tested: Mapping[str, TestResult] | None = None, info: RunInfo = INFO
+) -> SearchOutcome:
+    """The outcome of a search with these records."""
+    dense = TestResult(0.95, 0.8, 1.1)
+    members = find_front(records, info.limits)
+    return SearchOutcome(info, records, members, tested or {}, dense, wall_seconds=10.0, cpu_seconds=20.0)
+
+
+def summary_of(records: list[TrialRecord], tested: Mapping[str, TestResult], info: RunInfo = INFO) -> Any:
+    """The summary, as JSON has it."""
+    return json.loads(json.dumps(summarize(outcome(records, tested, info)), allow_nan=False))
 
 
 def test_summary_of_a_search() -> None:
@@ -285,9 +297,9 @@ def test_a_limit_on_a_cost_that_nothing_keeps() -> None:
     nearest = find_closest(records, info.limits)
     assert nearest is not None
     assert nearest.record.trial == 1
-    summary = summarize(records, [], {}, info, dense_test_error=None, wall_seconds=1.0, cpu_seconds=1.0)
+    summary = summary_of(records, {}, info)
     assert (summary["smallest_tradeoff"], summary["at_most"]) == (None, {"macs": 0.4})
-    assert summary["closest"]["macs"] == 0.5  # type: ignore[index]
+    assert summary["closest"]["macs"] == 0.5
 
 
 def test_the_front_has_a_side_for_each_objective() -> None:
@@ -337,12 +349,6 @@ def test_summary_of_nothing_and_of_nothing_left() -> None:
     assert summary_of([trial(0, point(1, 1.0, 90.2))], {})["closest"]["factor"] is None
 
 
-def test_failed_trials_without_a_record_are_counted() -> None:
-    spent: dict[str, Any] = {"dense_test_error": None, "wall_seconds": 1.0, "cpu_seconds": 1.0}
-    summary: Any = summarize(RECORDS, [], {}, INFO, **spent, lost=2)
-    assert summary["trials"]["failed"] == 3
-
-
 # files
 
 
@@ -361,7 +367,7 @@ def names(folder: Path) -> list[str]:
 
 def test_files_of_a_front(tmp_path: Path) -> None:
     members = find_front(RECORDS)
-    write_front(with_rounds(tmp_path), RECORDS, members, TESTED, INFO)
+    write_front(with_rounds(tmp_path), outcome(RECORDS, TESTED))
     write_summary(tmp_path, {"front": len(members)})
     assert names(tmp_path) == ["best.conf", "checkpoints", "confs", "pareto.csv", "rounds", "summary.json"]
     assert names(tmp_path / "confs") == ["001.conf", "002.conf", "003.conf"]
@@ -371,10 +377,10 @@ def test_files_of_a_front(tmp_path: Path) -> None:
 
 
 def test_a_shorter_front_removes_the_numbers_of_a_longer_one_and_nothing_else(tmp_path: Path) -> None:
-    write_front(with_rounds(tmp_path), RECORDS, find_front(RECORDS), {}, INFO)
+    write_front(with_rounds(tmp_path), outcome(RECORDS))
     (tmp_path / "confs" / "mine.conf").write_text("1\n0.5\n")
     better = [*RECORDS, trial(4, point(1, 0.96, 0.5, "rounds/2-1", r8=0.98))]
-    write_front(tmp_path, better, find_front(better), {}, INFO)
+    write_front(tmp_path, outcome(better))
     assert names(tmp_path / "confs") == ["001.conf", "mine.conf"]
     assert names(tmp_path / "checkpoints") == ["001.safetensors"]
     assert (tmp_path / "checkpoints" / "001.safetensors").read_bytes() == b"2-1"
@@ -382,15 +388,15 @@ def test_a_shorter_front_removes_the_numbers_of_a_longer_one_and_nothing_else(tm
 
 
 def test_a_lost_checkpoint_is_an_error_that_removes_nothing(tmp_path: Path) -> None:
-    write_front(with_rounds(tmp_path), RECORDS, find_front(RECORDS), {}, INFO)
+    write_front(with_rounds(tmp_path), outcome(RECORDS))
     better = [trial(4, point(1, 0.96, 0.5, "rounds/gone", r8=0.98))]
     with pytest.raises(FileNotFoundError, match="gone"):
-        write_front(tmp_path, better, find_front(better), {}, INFO)
+        write_front(tmp_path, outcome(better))
     assert len(names(tmp_path / "checkpoints")) == 3
 
 
 def test_where_nothing_is_feasible_best_conf_holds_the_closest(tmp_path: Path) -> None:
-    write_front(tmp_path, MISSES, find_front(MISSES), {}, INFO)
+    write_front(tmp_path, outcome(MISSES))
     assert names(tmp_path) == ["best.conf", "pareto.csv"]
     best = conf.read(tmp_path / "best.conf")
     assert best.ratios == {"8": 0.95}
@@ -413,8 +419,8 @@ def test_conf_of_a_last_round_says_nothing_twice() -> None:
         **{"model": "lenet5", "data": "mnist", "seed": 7, "trial": 6, "round": 2, "parent": 4},
         **{"compression": 0.9, "val_error": 1.0, "test_error": 0.9, "rounds": 2, "lr": 0.1},
         "history": [
-            {"trial": 0, "round": 1, **RECORDS[0].params},
-            {"trial": 4, "round": RECORDS[0].last.round, **RECORDS[0].params},
+            {"trial": 0, "round": 1, **RECORDS[0].params.to_columns()},
+            {"trial": 4, "round": RECORDS[0].last.round, **RECORDS[0].params.to_columns()},
         ],
     }
     assert conf.parse(conf.dump(made), "x") == made
@@ -442,7 +448,8 @@ def test_conf_of_a_dense_point_names_every_layer() -> None:
 
 
 def test_conf_notes_are_scalars_and_no_parameter_hides_a_fact() -> None:
-    record = replace(RECORDS[0], params={"trial": 99, "layers": [1, 2], "warmup": None, "nested": {"a": 1}, "on": True})
+    training: Any = {"trial": 99, "layers": [1, 2], "warmup": None, "nested": {"a": 1}, "on": True}
+    record = replace(RECORDS[0], params=TrialParams({}, training=training))
     notes = make_conf(Member("001", record, record.last), None, INFO, {}).notes
     assert notes["trial"] == 0
     assert notes["on"] is True

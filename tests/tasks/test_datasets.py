@@ -133,9 +133,9 @@ def test_data_sets_that_cannot_be_stacked(monkeypatch: pytest.MonkeyPatch, shape
 
 
 def test_a_users_own_data_object_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Data(Split(*pair()), Split(*pair()), lambda: Split(*pair()))
-    answers(monkeypatch, own)
-    assert load_data(ADDRESS) is own
+    data = Data(Split(*pair()), Split(*pair()), lambda: Split(*pair()))
+    answers(monkeypatch, data)
+    assert load_data(ADDRESS) is data
 
 
 @pytest.mark.parametrize("value", [None, pair(), (pair(), pair()), [pair()] * 3, {"train": pair()}])

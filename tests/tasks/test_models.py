@@ -9,6 +9,8 @@ from toys import Conv, fault, mlp
 
 from tune_prune.pruning.masks import prunable
 from tune_prune.tasks import models
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Data, as_float
 
 SIZES = {
     "lenet5": {"1": 150, "4": 14_400, "8": 288_000, "10": 10_080, "12": 840},
@@ -33,11 +35,11 @@ def test_tanh_after_the_pooling_is_tanh_before_it() -> None:
     layers = list(copy.deepcopy(ours))
     for pool, tanh in ((1, 2), (4, 5)):
         layers[pool], layers[tanh] = layers[tanh], layers[pool]
-    theirs, inputs, labels = nn.Sequential(*layers), torch.rand(64, 1, 28, 28), torch.arange(64) % 10
-    for model in (ours, theirs):
+    original, inputs, labels = nn.Sequential(*layers), torch.rand(64, 1, 28, 28), torch.arange(64) % 10
+    for model in (ours, original):
         F.cross_entropy(model(inputs), labels).backward()
-    assert torch.allclose(ours(inputs), theirs(inputs), atol=1e-6)
-    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+    assert torch.allclose(ours(inputs), original(inputs), atol=1e-6)
+    for one, other in zip(ours.parameters(), original.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-6)
 
 
@@ -52,8 +54,8 @@ def test_a_users_own_model() -> None:
 
 
 def test_unknown_name() -> None:
-    known = ", ".join(models.models)
-    assert fault(lambda: models.build("lenet6")) == f"unknown model 'lenet6'; known: {known}"
+    names = ", ".join(models.models)
+    assert fault(lambda: models.build("lenet6")) == f"unknown model 'lenet6'; known: {names}"
 
 
 @pytest.mark.parametrize(("address", "kind"), [("builtins:dict", "dict"), ("toys:images", "Data")])
@@ -77,14 +79,14 @@ def test_a_factory_that_is_not_there() -> None:
 
 
 class Own(nn.Sequential):
-    """A chain with a constructor of its own, which no slice of it could be made with."""
+    """A chain whose constructor takes no parts, so that no slice of it can be made."""
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(2, 2), nn.Tanh())
 
 
 class Other(Own):
-    """No chain: it does something else with its parts."""
+    """No chain: its forward pass is another."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs
@@ -105,3 +107,16 @@ def test_pretrained_weights_are_the_packages_and_for_built_in_models_only(
     assert models.pretrained_path("lenet_300_100") is None
     assert models.pretrained_path("mine") is None
     assert models.pretrained_path("toys:mlp") is None
+
+
+def test_to_device_gives_channels_last_and_the_same_model(toy_model: nn.Module, toy_data: Data) -> None:
+    before = toy_model.eval()(as_float(toy_data.validation.inputs))
+    model = to_device(toy_model, torch.device("cpu"))
+    for weight in prunable(model).values():
+        assert weight.is_contiguous(memory_format=torch.channels_last) or weight.dim() == 2
+    assert torch.allclose(model(as_float(toy_data.validation.inputs)), before, atol=1e-5)
+
+
+def test_to_device_takes_every_convolution() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv2d(1, 2, 3), nn.Conv3d(1, 2, 3))
+    assert to_device(model, torch.device("cpu")) is model

@@ -93,15 +93,15 @@ def test_weights_that_do_not_fit(weights: Path) -> None:
 
 
 class Odd(nn.Module):
-    """Returns something else than class scores."""
+    """Returns outputs of another shape than class scores."""
 
     def __init__(self, shape: tuple[int, ...] = (), outputs: int = 4) -> None:
         super().__init__()
         self.layer, self._shape = nn.Linear(64, outputs), shape
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found: Tensor = self.layer(inputs.flatten(1))
-        return found.reshape(self._shape) if self._shape else found
+        scores: Tensor = self.layer(inputs.flatten(1))
+        return scores.reshape(self._shape) if self._shape else scores
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_data_set_without_test_images_is_split_in_three() -> None:
 
 
 def test_one_with_test_images_of_its_own(tmp_path: Path) -> None:
-    """USPS's form, the smallest there is: a file of text for each part."""
+    """USPS has the smallest files: one of text for each part."""
     import bz2
 
     for file, n in (("usps.bz2", 30), ("usps.t.bz2", 7)):
@@ -75,7 +75,7 @@ def test_what_is_wrong(name: str, said: str) -> None:
     assert said in fault(lambda: load_data(name))
 
 
-def test_a_deep_network_needs_few_knobs() -> None:
+def test_a_deep_network_needs_few_parameters() -> None:
     resnet50 = "torchvision:resnet50()"
     text = f"""
         task = {{model = "{resnet50}", data = "{FAKE}"}}

@@ -20,14 +20,14 @@ def network() -> nn.Module:
 
 
 def on_the_cpu(run: Callable[[], None]) -> Callable[[], None]:
-    """What `cuda_graph` does, where there is none: what it runs while it records, and what replays it."""
+    """Stands in for `record_cuda_graph` on a CPU: runs as often before the recording, and returns a replay."""
     for _ in range(WARM_UP):
         run()
     return run
 
 
 def stepped(model: nn.Module, data: Data, recorded: bool) -> list[tuple[float, float]]:
-    """Six steps; the loss and the share misclassified of each."""
+    """Runs six steps; returns the loss and the share misclassified of each."""
     model.train()
     pairs = [(weight, (weight > -0.1).float()) for weight in masks.prunable(model).values()]
     teacher = torch.randn(len(data.train.labels), 4, generator=seeded(1))
@@ -35,17 +35,17 @@ def stepped(model: nn.Module, data: Data, recorded: bool) -> list[tuple[float, f
     eager = Step(model, data.train, RECIPE, sgd, seeded(2), pairs, teacher, count_wrong=True)
     step = RecordedStep(eager, 32, on_the_cpu) if recorded else eager
     batches = torch.arange(192).split(32)
-    took = [step(index, 0.1 / (number + 1)) for number, index in enumerate(batches)]
-    return [(float(loss), float(wrong)) for loss, wrong in took]
+    results = [step(index, 0.1 / (number + 1)) for number, index in enumerate(batches)]
+    return [(float(loss), float(wrong)) for loss, wrong in results]
 
 
 def test_recorded_steps_are_the_same_steps(toy_data: Data) -> None:
     ours = network()
     ours(toy_data.train.inputs[:2].float())  # so that the lazy layer knows its size
-    theirs = copy.deepcopy(ours)
-    ended = [torch.tensor(stepped(model, toy_data, recorded)) for model, recorded in ((ours, True), (theirs, False))]
-    assert torch.allclose(*ended, atol=1e-5)
-    for (name, one), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+    copied = copy.deepcopy(ours)
+    results = [torch.tensor(stepped(model, toy_data, recorded)) for model, recorded in ((ours, True), (copied, False))]
+    assert torch.allclose(*results, atol=1e-5)
+    for (name, one), other in zip(ours.state_dict().items(), copied.state_dict().values(), strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5), name
 
 
@@ -70,6 +70,6 @@ def test_what_can_be_recorded(model: nn.Module, recipe: Recipe, device: str, exp
 def test_what_is_not_counted_is_not_a_number(toy_data: Data) -> None:
     model = mlp()
     step = Step(model, toy_data.train, Recipe(1, 0.1), SGD(model.parameters(), 0.0, 0.0), seeded(0))
-    took = step(torch.arange(8), 0.1)
-    assert took.wrong.isnan()
-    assert not took.loss.requires_grad
+    result = step(torch.arange(8), 0.1)
+    assert result.wrong.isnan()
+    assert not result.loss.requires_grad

@@ -3,7 +3,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,13 +13,14 @@ from tune_prune.hpo.warm_start import Stage
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import find_front
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.confirm import Repetition, confirm_front, list_repetitions, run_repetition
 
 CPU = torch.device("cpu")
-PARAMS: Mapping[str, Any] = {
-    "ratio/2": 0.5, "ratio/4": 0.0, "pruner": "mag", "rounds": 1, "final_steps": 150, "lr": 0.1, "batch_size": 16
-}  # fmt: skip
+PARAMS = TrialParams(
+    {"2": 0.5, "4": 0.0}, "mag", training={"rounds": 1, "final_steps": 150, "lr": 0.1, "batch_size": 16}
+)
 HALF = 512 / 1088
 BY_TRIAL: Mapping[int, TrialRecord] = {
     0: replace(ended(0, (0.5, 1.0), (0.6, 1.2)), params=PARAMS),
@@ -42,19 +42,19 @@ def test_seeds_are_no_trial_s_and_no_two_alike() -> None:
     assert list_repetitions(second, BY_TRIAL, 9, 1)[0].stages == [Stage(0, 1, PARAMS), Stage(2, 1, PARAMS)]
 
 
-def repetition(params: Mapping[str, Any] = PARAMS, seed: int = 1, compression: float = HALF) -> Repetition:
+def repetition(params: TrialParams = PARAMS, seed: int = 1, compression: float = HALF) -> Repetition:
     return Repetition(0, 1, 1, seed, [Stage(0, 1, params)], compression)
 
 
 def test_seeds_spread_what_training_reaches(toy_task: Task) -> None:
-    found = [run_repetition(toy_task, repetition(seed=seed), CPU, {}) for seed in range(5)]
-    assert max(found) < 20 < toy_task.dense.error
-    assert len(set(found)) > 1
-    assert found[0] == run_repetition(toy_task, repetition(seed=0), CPU, {})
+    errors = [run_repetition(toy_task, repetition(seed=seed), CPU, {}) for seed in range(5)]
+    assert max(errors) < 20 < toy_task.dense.error
+    assert len(set(errors)) > 1
+    assert errors[0] == run_repetition(toy_task, repetition(seed=0), CPU, {})
 
 
 def test_one_that_diverges_leaves_no_network(toy_task: Task) -> None:
-    assert run_repetition(toy_task, repetition({**PARAMS, "lr": 1e30}), CPU, {}) == 100.0
+    assert run_repetition(toy_task, repetition(PARAMS.with_training(lr=1e30)), CPU, {}) == 100.0
 
 
 def test_another_compression_is_no_repetition(toy_task: Task) -> None:
@@ -66,8 +66,8 @@ def test_another_compression_is_no_repetition(toy_task: Task) -> None:
 
 
 @dataclass
-class Here:
-    """What spreads repetitions over workers: here, one after the other, and counted; it ends after `end` of them."""
+class SerialMap:
+    """A `ParallelMap` in this process: one repetition after the other, counted; it ends after `end` of them."""
 
     error: Callable[[Repetition], float | Exception] = lambda job: job.trial + job.number / 10
     end: float = math.inf
@@ -82,33 +82,35 @@ class Here:
             yield job, self.error(job)
 
 
-def confirmed(run_dir: Path, each: Here, count: int = 2, seed: int = 0) -> tuple[dict[str, Confirmation], list[str]]:
+def confirmed(
+    run_dir: Path, parallel_map: SerialMap, count: int = 2, seed: int = 0
+) -> tuple[dict[str, Confirmation], list[str]]:
     members = find_front(BY_TRIAL.values())
-    return confirm_front(run_dir, members, BY_TRIAL, seed=seed, limit=2.0, count=count, each=each)
+    return confirm_front(run_dir, members, BY_TRIAL, seed=seed, limit=2.0, count=count, parallel_map=parallel_map)
 
 
 ALL = {"001": Confirmation((0.1, 0.2), 2.0), "002": Confirmation((0.1, 0.2), 2.0), "003": Confirmation((2.1, 2.2), 2.0)}
 
 
 def test_every_member_from_every_seed(tmp_path: Path) -> None:
-    here = Here()
-    assert confirmed(tmp_path, here) == (ALL, [])
-    assert here.done == [f"confirm/{at}-{number}.json" for at in ("0-1", "0-2", "2-1") for number in (1, 2)]
-    assert sorted(here.done) == sorted(f"confirm/{path.name}" for path in (tmp_path / "confirm").iterdir())
+    serial = SerialMap()
+    assert confirmed(tmp_path, serial) == (ALL, [])
+    assert serial.done == [f"confirm/{at}-{number}.json" for at in ("0-1", "0-2", "2-1") for number in (1, 2)]
+    assert sorted(serial.done) == sorted(f"confirm/{path.name}" for path in (tmp_path / "confirm").iterdir())
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
-    confirmed(tmp_path, Here())
+    confirmed(tmp_path, SerialMap())
     for count, new in ((2, 0), (3, 3), (2, 0)):
-        here = Here()
-        found, _ = confirmed(tmp_path, here, count)
-        assert len(here.done) == new
-        assert {len(made.errors) for made in found.values()} == {count}
+        serial = SerialMap()
+        confirmations, _ = confirmed(tmp_path, serial, count)
+        assert len(serial.done) == new
+        assert {len(made.errors) for made in confirmations.values()} == {count}
 
 
 @pytest.mark.parametrize("end", range(7))
 def test_an_interruption_costs_nothing(tmp_path: Path, end: int) -> None:
-    first, second = Here(end=end), Here()
+    first, second = SerialMap(end=end), SerialMap()
     assert list(confirmed(tmp_path, first)[0]) == list(ALL)[: end // 2]
     assert confirmed(tmp_path, second) == (ALL, [])
     assert len(first.done + second.done) == len({*first.done, *second.done}) == 6
@@ -120,41 +122,41 @@ def test_an_interruption_costs_nothing(tmp_path: Path, end: int) -> None:
      '{"val_error": NaN, "seed": SEED, "compression": 0.5}', '{"val_error": 101, "seed": SEED, "compression": 0.5}'],
 )  # fmt: skip
 def test_a_damaged_file_is_measured_again(tmp_path: Path, text: str) -> None:
-    confirmed(tmp_path, Here())
+    confirmed(tmp_path, SerialMap())
     text = text.replace("SEED", str(derive_seed(0, -1, 1)))
     (tmp_path / "confirm/0-1-1.json").write_bytes(text.encode(errors="surrogateescape"))
-    here = Here()
-    assert confirmed(tmp_path, here) == (ALL, [])
-    assert here.done == ["confirm/0-1-1.json"]
+    serial = SerialMap()
+    assert confirmed(tmp_path, serial) == (ALL, [])
+    assert serial.done == ["confirm/0-1-1.json"]
 
 
 def test_a_file_of_another_seed_is_not_read(tmp_path: Path) -> None:
-    confirmed(tmp_path, Here())
-    here = Here()
-    confirmed(tmp_path, here, seed=1)
-    assert len(here.done) == 6
+    confirmed(tmp_path, SerialMap())
+    serial = SerialMap()
+    confirmed(tmp_path, serial, seed=1)
+    assert len(serial.done) == 6
 
 
-def test_a_failure_is_told_and_loses_no_other(tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_loses_no_other(tmp_path: Path) -> None:
     def one_fails(job: Repetition) -> float | Exception:
-        return ValueError("no\nluck") if job.file == "confirm/0-2-2.json" else Here.error(job)
+        return ValueError("no\nluck") if job.file == "confirm/0-2-2.json" else SerialMap.error(job)
 
-    found, failures = confirmed(tmp_path, Here(one_fails))
-    assert found == {id_: ALL[id_] for id_ in ("001", "003")}
+    confirmations, failures = confirmed(tmp_path, SerialMap(one_fails))
+    assert confirmations == {id_: ALL[id_] for id_ in ("001", "003")}
     assert failures == ["trial 0, round 2, repetition 2 failed: ValueError: no luck"]
-    here = Here()
-    assert confirmed(tmp_path, here) == (ALL, [])
-    assert here.done == ["confirm/0-2-2.json"]
+    serial = SerialMap()
+    assert confirmed(tmp_path, serial) == (ALL, [])
+    assert serial.done == ["confirm/0-2-2.json"]
 
 
 def test_one_repetition_is_refused_before_any_is_made(tmp_path: Path) -> None:
-    here = Here()
+    serial = SerialMap()
     with pytest.raises(ValueError, match="at least 2, got 1"):
-        confirmed(tmp_path, here, count=1)
-    assert here.done == []
+        confirmed(tmp_path, serial, count=1)
+    assert serial.done == []
 
 
 def test_what_is_kept_says_what_it_is(tmp_path: Path) -> None:
-    confirmed(tmp_path, Here())
+    confirmed(tmp_path, SerialMap())
     kept = json.loads((tmp_path / "confirm/2-1-2.json").read_text())
     assert kept == {"seed": derive_seed(0, -1, 2), "compression": 0.9, "val_error": 2.2}

@@ -26,7 +26,7 @@ STATUS = Status(
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -54,11 +54,11 @@ def printed(on: Console) -> str:
 def test_one_line() -> None:
     assert STATUS.line() == (
         "7/100 trials done, 2 running, 1 stopped, 3 failed; best 25.0x at 1.23 %; hypervolume 0.1235; "
-        "1:15 gone, 1:02:05 left"
+        "1:15 elapsed, 1:02:05 left"
     )
     early = Status(10, 0.0, 0, 1, 0, 0, None, None, 0.0, [], 0.4, None)
     assert early.line() == (
-        "0/10 trials done, 1 running, 0 stopped, 0 failed; best none yet; hypervolume 0.0000; 0:00 gone, - left"
+        "0/10 trials done, 1 running, 0 stopped, 0 failed; best none yet; hypervolume 0.0000; 0:00 elapsed, - left"
     )
     assert replace(early, budget=None).line().startswith("0 trials done, 1 running")
 
@@ -76,7 +76,7 @@ def test_without_a_terminal_a_line_now_and_then(passing: Clock) -> None:
     with SearchConsole(on) as shown:
         for _ in range(10):  # ten updates, two and a half times as long as a line lasts
             passing.now += LINE_EVERY / 4
-            shown.update(STATUS)
+            shown.show_status(STATUS)
     assert printed(on) == f"{STATUS.line()}\n" * 2
 
 
@@ -87,12 +87,12 @@ def test_quiet_is_quiet(passing: Clock, terminal: bool) -> None:
     with SearchConsole(on, quiet=True) as shown:
         shown.say("hello")
         passing.now += 2 * LINE_EVERY
-        shown.update(STATUS)
-        shown.front(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
+        shown.show_status(STATUS)
+        shown.show_front(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
     assert printed(on) == ""
 
 
-def test_what_is_said_is_plain(passing: Clock) -> None:
+def test_lines_are_printed_without_markup(passing: Clock) -> None:
     on = make_console()
     SearchConsole(on).say("/runs/[bold]mine: " + 200 * "x")
     assert printed(on) == "/runs/[bold]mine: " + 200 * "x" + "\n"
@@ -101,7 +101,7 @@ def test_what_is_said_is_plain(passing: Clock) -> None:
 def test_a_live_table_in_a_terminal(passing: Clock) -> None:
     on = make_console(terminal=True)
     with SearchConsole(on) as shown:
-        shown.update(STATUS)
+        shown.show_status(STATUS)
         passing.now += 60
         shown.say("in between")
     text = printed(on)
@@ -110,7 +110,7 @@ def test_a_live_table_in_a_terminal(passing: Clock) -> None:
         assert cell in text
     before = len(text)
     passing.now += 2 * LINE_EVERY
-    shown.update(STATUS)  # after its end it is plain lines again
+    shown.show_status(STATUS)  # after its end it is plain lines again
     assert printed(on)[before:].strip() == STATUS.line()
 
 
@@ -124,7 +124,7 @@ def test_nothing_to_show_yet() -> None:
 def test_time_left_never_falls_below_nothing(passing: Clock) -> None:
     on = make_console(terminal=True)
     with SearchConsole(on) as shown:
-        shown.update(STATUS)
+        shown.show_status(STATUS)
         passing.now += 10_000
     assert "-1" not in printed(on)
     assert "0:00" in printed(on)
@@ -134,7 +134,7 @@ def test_the_front() -> None:
     on = make_console()
     members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
     tested = {"001": TestResult(1.1, 0.91, 1.31), "002": TestResult(1.6, 1.37, 1.86)}
-    SearchConsole(on).front(members, tested, TestResult(0.95, 0.78, 1.16), 0.86, {})
+    SearchConsole(on).show_front(members, tested, TestResult(0.95, 0.78, 1.16), 0.86, {})
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert rows == [
         ["dense", "1.0x", "0", "0.86 %", "0.95 % (0.78-1.16)", ""],

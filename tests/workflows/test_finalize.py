@@ -11,16 +11,18 @@ import torch
 from rich.console import Console
 from toys import images
 
+from tune_prune.hpo.budget import SearchEnd
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf, records
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Split
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.finalize import Ending, write_results
+from tune_prune.workflows.finalize import Ending, select_front, write_results
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
 
@@ -65,7 +67,7 @@ def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRe
         feasible = error <= info.limit
         ratios = {"2": ratio}
         point = PointRecord(1, reached, masks.factor(reached), error, found.loss, feasible, 0.5, ratios, path)
-        record = TrialRecord(trial, state, {"ratio/2": ratio}, {"2": "mag"}, [point], cpu_seconds=2.0)
+        record = TrialRecord(trial, state, TrialParams({"2": ratio}), {"2": "mag"}, [point], cpu_seconds=2.0)
         records.write(tmp_path, record)
         return record
 
@@ -85,13 +87,15 @@ class TestImages:
         return images().load_test()
 
 
-def told(
+def finalized(
     run_dir: Path, task: Task, info: RunInfo, test: TestImages | None = None, ending: Ending | None = None
 ) -> tuple[int, str]:
     """The exit code, and what is on the screen."""
     shown = io.StringIO()
     console = SearchConsole(Console(file=shown, width=140))
-    code = write_results(run_dir, task, info, (test or TestImages()).load, console, ending or Ending("", 10.0, 4.0))
+    ending = ending or Ending(SearchEnd.BUDGET, 10.0, 4.0)
+    front = select_front(run_dir, info.limits, ending.end)
+    code = write_results(run_dir, task, info, (test or TestImages()).load, console, front, ending)
     return code, shown.getvalue()
 
 
@@ -104,7 +108,7 @@ def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: Ru
     for trial, ratio in enumerate((0.2, 0.5, 0.8)):
         measured(trial, ratio, error=60.0 + trial)  # so that all three are on the front
     test = TestImages()
-    code, shown = told(tmp_path, task, info, test)
+    code, shown = finalized(tmp_path, task, info, test)
     assert (code, test.read) == (0, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "trials.csv", "results", "rounds"])
     summary, split = summary_of(tmp_path), images().load_test()
@@ -136,8 +140,8 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
         masks.prunable(model)["2"].mul_(2)
     checkpoint.write(tmp_path / "refits/1-1.safetensors", "toys:mlp", model, mask)
     again = {"001": Confirmation((60.0, 61.0), info.limit)}
-    ending = Ending("", 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
-    code, shown = told(tmp_path, task, info, ending=ending)
+    ending = Ending(SearchEnd.BUDGET, 10.0, 4.0, again, {"002": "refits/1-1.safetensors"})
+    code, shown = finalized(tmp_path, task, info, ending=ending)
     assert code == 0
     first, second = summary_of(tmp_path)["front"]
     assert (first["refit"], second["refit"]) == (False, True)
@@ -158,7 +162,7 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
     for trial, error in enumerate((task.dense.error + 3, task.dense.error + 2)):
         record = measured(trial, 0.5, error)
         records.write(tmp_path, replace(record, points=[replace(record.last, feasible=False)]))
-    code, shown = told(tmp_path, task, strict)
+    code, shown = finalized(tmp_path, task, strict)
     assert code == 3
     summary = summary_of(tmp_path)
     assert (summary["front"], summary["best"], summary["smallest_tradeoff"]) == ([], None, 2.0)
@@ -173,22 +177,22 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
     assert {path.name for path in tmp_path.iterdir()} >= {*FILES, "trials.csv"} - {"confs", "checkpoints"}
 
 
-@pytest.mark.parametrize("ended", ["", "time budget", "interrupted"])
-def test_nothing_was_measured(tmp_path: Path, task: Task, info: RunInfo, ended: str) -> None:
-    assert told(tmp_path, task, info, ending=Ending(ended, 10.0, 4.0))[0] == 3
+@pytest.mark.parametrize("end", [SearchEnd.BUDGET, SearchEnd.TIME_BUDGET, SearchEnd.INTERRUPTED])
+def test_nothing_was_measured(tmp_path: Path, task: Task, info: RunInfo, end: SearchEnd) -> None:
+    assert finalized(tmp_path, task, info, ending=Ending(end, 10.0, 4.0))[0] == 3
     assert summary_of(tmp_path)["points"] == 0
 
 
 def test_an_interruption_leaves_the_test_images_unread(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     measured(0, 0.5)
     test = TestImages()
-    told(tmp_path, task, info, test, ending=Ending("interrupted", 10.0, 4.0))
+    finalized(tmp_path, task, info, test, ending=Ending(SearchEnd.INTERRUPTED, 10.0, 4.0))
     assert test.read == 0
     summary = summary_of(tmp_path)
     assert [member["test_error"] for member in summary["front"]] == [None]
     assert summary["dense"]["test_error"] is None
     assert (tmp_path / "report.html").is_file()
-    assert told(tmp_path, task, info, test)[0] == 0  # resumed, and done
+    assert finalized(tmp_path, task, info, test)[0] == 0  # resumed, and done
     assert test.read == 1
     assert summary_of(tmp_path)["front"][0]["test_error"] is not None
 
@@ -197,7 +201,7 @@ def test_trials_that_were_running_count_as_stopped(tmp_path: Path, task: Task, i
     measured(0, 0.5)
     measured(1, 0.8, state="running")
     before = records.record_path(tmp_path, 1).read_bytes()
-    told(tmp_path, task, info, ending=Ending("time budget", 10.0, 4.0))
+    finalized(tmp_path, task, info, ending=Ending(SearchEnd.TIME_BUDGET, 10.0, 4.0))
     assert records.record_path(tmp_path, 1).read_bytes() == before
     table = pd.read_csv(tmp_path / "trials.csv")
     assert list(table["state"]) == ["complete", "stopped"]
@@ -209,12 +213,12 @@ def test_a_checkpoint_of_another_compression(tmp_path: Path, task: Task, info: R
     record, other = measured(0, 0.5, error=60.0), measured(1, 0.8, error=61.0)
     (tmp_path / str(record.last.checkpoint)).write_bytes((tmp_path / str(other.last.checkpoint)).read_bytes())
     with pytest.raises(RuntimeError, match=r"0-1\.safetensors: holds another compression than its trial measured"):
-        told(tmp_path, task, info)
+        finalized(tmp_path, task, info)
     assert not (tmp_path / "summary.json").exists()
 
 
 def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     measured(0, 0.5)
     for seconds in (10, 20, 30):
-        told(tmp_path, task, info)
+        finalized(tmp_path, task, info)
         assert summary_of(tmp_path)["wall_seconds"] == seconds

@@ -6,7 +6,7 @@ from tune_prune.pruning import masks
 from tune_prune.results.front import Member
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.workflows.finalize import find_hardest_layer
+from tune_prune.workflows.sensitivity import find_hardest_layer
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def member(ratios: dict[str, float]) -> Member:
     return Member("001", record, record.last)
 
 
-def alone(task: Task, label: str, ratio: float) -> float:
+def loss_of(task: Task, label: str, ratio: float) -> float:
     model = task.dense_model(CPU)
     mask = masks.dense_masks(model)
     mask[label] = masks.shrink(mask[label], masks.prunable(model)[label].abs(), ratio)
@@ -31,8 +31,8 @@ def alone(task: Task, label: str, ratio: float) -> float:
 def test_the_layer_whose_loss_is_highest_alone(toy_task: Task, ratios: dict[str, float]) -> None:
     found = find_hardest_layer(toy_task, member(ratios), CPU)
     assert found is not None
-    losses = {label: alone(toy_task, label, ratio) for label, ratio in ratios.items()}
-    assert found.cell.layer == max(losses, key=losses.__getitem__)
+    losses = {label: loss_of(toy_task, label, ratio) for label, ratio in ratios.items()}
+    assert found.job.layer == max(losses, key=losses.__getitem__)
     assert found.val_loss == pytest.approx(max(losses.values()), rel=1e-5)
 
 

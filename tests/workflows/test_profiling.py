@@ -7,9 +7,9 @@ from tune_prune.workflows.profiling import Timings
 
 
 def test_a_round_is_its_steps_and_an_evaluation() -> None:
-    found = Timings(step=0.5, evaluation=2.0)
-    assert found.round_of(Plan({}, {}, rounds=3, steps=4, final_steps=10)) == 4.0
-    assert found.round_of(Plan({}, {}, rounds=1, steps=4, final_steps=10)) == 7.0
+    timings = Timings(step=0.5, evaluation=2.0)
+    assert timings.shortest_round(Plan({}, {}, rounds=3, steps=4, final_steps=10)) == 4.0
+    assert timings.shortest_round(Plan({}, {}, rounds=1, steps=4, final_steps=10)) == 7.0
 
 
 def test_timing_leaves_everything_as_it_was(toy_task: Task) -> None:

@@ -35,9 +35,9 @@ def loaded(path: Path) -> tuple[float, float, float]:
 
 def test_one_layer_of_lenet5(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("prune", "-l", 8, "-p", 0.7) == 0
-    told = capsys.readouterr().out
-    assert "layer 8: retained 86,400 of 288,000 (30.00 %)" in told
-    assert "total compression 0.64312374389894 " in told
+    shown = capsys.readouterr().out
+    assert "layer 8: retained 86,400 of 288,000 (30.00 %)" in shown
+    assert "total compression 0.64312374389894 " in shown
     assert 288_000 - 86_400 == 201_600
     assert checkpoint.read(Path("pruned/pruned.safetensors")).masks["8"].logical_not().sum() == 201_600
 
@@ -58,45 +58,45 @@ def test_lenet5s_own_conf(command, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_pruned_lenet5_that_comes_along(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("test") == 0
-    told = capsys.readouterr().out
-    assert "total compression 0.92905541200115 (14.1x)" in told
-    assert float(told.split("test error ")[1].split()[0]) <= 0.94  # torch7-pruner's
+    shown = capsys.readouterr().out
+    assert "total compression 0.92905541200115 (14.1x)" in shown
+    assert float(shown.split("test error ")[1].split()[0]) <= 0.94  # torch7-pruner's
 
 
 def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("prune", *TOY, "-l", 2, "-p", 0.9, "-l", 4, "-p", 0.5, "--json", "--pruner", "taylor1") == 0
-    told = json.loads(capsys.readouterr().out)
+    shown = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in Path("pruned").iterdir()) == [
         *("points.csv", "points.png", "pruned.conf", "pruned.safetensors", "summary.json"),
     ]
-    assert json.loads(Path("pruned/summary.json").read_text()) == told
-    assert told["layers"] == {"2": {"total": 1024, "kept": 102}, "4": {"total": 64, "kept": 32}}
-    measured = told["compression"], told["val_error"], told["test_error"]
-    assert loaded(Path("pruned") / told["checkpoint"]) == measured
-    written = conf.read(Path("pruned") / told["conf"])
+    assert json.loads(Path("pruned/summary.json").read_text()) == shown
+    assert shown["layers"] == {"2": {"total": 1024, "kept": 102}, "4": {"total": 64, "kept": 32}}
+    measured = shown["compression"], shown["val_error"], shown["test_error"]
+    assert loaded(Path("pruned") / shown["checkpoint"]) == measured
+    written = conf.read(Path("pruned") / shown["conf"])
     assert (written.ratios, written.pruners) == ({"2": 0.9, "4": 0.5}, {"2": "taylor1", "4": "taylor1"})
     assert (written.notes["compression"], written.notes["val_error"], written.notes["test_error"]) == measured
     last = pd.read_csv("pruned/points.csv").iloc[-1]
     assert (last["compression"], last["val_error"]) == measured[:2]
     # what it wrote is what it reads
     assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--out", "again", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == told
+    assert json.loads(capsys.readouterr().out) == shown
 
 
 def test_rounds_with_retraining(command, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("prune", *TOY, "-l", 2, "-p", 0.8, "--iterations", 4, "--lr", 0.1)
     assert command(*arguments, "--retrain", "--epochs", 30) == 0
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     points = pd.read_csv("pruned/points.csv")
     assert list(points["round"]) == [1, 2, 3, 4]
     removed = [round(0.8 * share * 1024) for share in (0.25, 0.5, 0.75, 1)]
     assert list(points["compression"]) == [count / 1088 for count in removed]
     for number, error in zip(points["round"], points["val_error"], strict=True):
-        assert f"round {number}/4: " in told
-        assert f"validation error {error:.2f} %" in told
+        assert f"round {number}/4: " in shown
+        assert f"validation error {error:.2f} %" in shown
     compression, error, test_error = loaded(Path("pruned/pruned.safetensors"))
     assert (compression, error) == (points["compression"].iloc[-1], points["val_error"].iloc[-1])
-    assert f"test error {test_error:.2f} %" in told
+    assert f"test error {test_error:.2f} %" in shown
     assert command(*arguments, "--out", "untrained", "--json") == 0
     assert error < json.loads(capsys.readouterr().out)["val_error"] - 20
 
@@ -106,9 +106,9 @@ def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixtur
     arguments = (*TOY, "--checkpoint", "dense.safetensors", "-l", 2, "-p", 0.999, "-l", 4, "-p", 0.3)
     capsys.readouterr()
     assert command("prune", *arguments, "--acc-tradeoff", 5) == 0
-    told = capsys.readouterr().out
-    assert "round 1/1, layer 2:" in told
-    assert "taken back" in told
+    shown = capsys.readouterr().out
+    assert "round 1/1, layer 2:" in shown
+    assert "taken back" in shown
     points = pd.read_csv("pruned/points.csv", dtype={"layer": str})
     assert list(points["layer"]) == ["2", "4"]
     assert list(points["reverted"]) == [True, False]
@@ -182,7 +182,7 @@ def test_the_whole_network_as_one(command, granularity: str, capsys: pytest.Capt
     assert sum(kept.values()) == exact if granularity != "filter" else abs(sum(kept.values()) - exact) <= 32
     assert kept["2"] / 1024 != kept["4"] / 64  # the scores have decided
     assert command("prune", *TOY, "--conf", "mine/pruned.conf", "--replay", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["same"]
+    assert json.loads(capsys.readouterr().out)["agrees"]
 
 
 FAULTS = [
@@ -206,26 +206,26 @@ def test_modes_that_do_not_go(command, flags: tuple, said: str, capsys: pytest.C
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.5, 5), (2.0, 20), (1e-6, 1)])
 def test_plans(epochs: float, steps: int) -> None:
-    settings = PruneOptions(iterations=3, epochs=epochs, pruner="random", schedule="cubic", lr=0.2, distill=0.5)
-    plan = prune.make_plan(Conf({"2": 0.5}), settings, 10)
+    options = PruneOptions(iterations=3, epochs=epochs, pruner="random", schedule="cubic", lr=0.2, distill=0.5)
+    plan = prune.make_plan(Conf({"2": 0.5}), options, 10)
     assert (plan.ratios, plan.pruners) == ({"2": 0.5}, {"2": "random"})
     assert (plan.rounds, plan.schedule, plan.lr, plan.distill) == (3, "cubic", 0.2, 0.5)
     assert (plan.steps, plan.final_steps) == (steps, steps)
-    assert prune.make_plan(Conf({"2": 0.5}, {"2": "mag"}), settings, 10).pruners == {"2": "mag"}
+    assert prune.make_plan(Conf({"2": 0.5}, {"2": "mag"}), options, 10).pruners == {"2": "mag"}
 
 
 def test_the_dense_model_teaches() -> None:
     data, found = images(), []
     for distill in (0.0, 1.0):
-        settings = PruneOptions(epochs=100, lr=0.1, distill=distill)
-        _, _, points = prune.prune("toys:mlp", None, data, Conf({"2": 0.5}), settings, CPU, "x")
-        found.append([replace(reached.point, seconds=0) for reached in points])
+        options = PruneOptions(epochs=100, lr=0.1, distill=distill)
+        _, _, steps = prune.prune("toys:mlp", None, data, Conf({"2": 0.5}), options, CPU, "x")
+        found.append([replace(step.point, seconds=0) for step in steps])
     untrained = evaluate(mlp(), data.validation).error
     assert found[0][0].error < untrained - 20  # an untrained teacher teaches nothing
     assert found[1][0].error > untrained - 20
 
 
-def test_a_checkpoint_that_names_code_is_vouched_for(tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_code_must_be_trusted(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     checkpoint.write(path, "toys:mlp", mlp(), {})
     said = f"{path}: its model is code, 'toys:mlp'; if you trust it, add --model toys:mlp"

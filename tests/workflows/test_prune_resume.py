@@ -16,8 +16,8 @@ from tune_prune.workflows.prune import PruneOptions
 from tune_prune.workflows.prune_resume import STATE_FILE, PruneRequest
 
 CPU = torch.device("cpu")
-WANTED = Conf({"features.4": 0.9, "head": 0.6}, {"features.4": "mag", "head": "random"})
-WAYS = {
+TARGET = Conf({"features.4": 0.9, "head": 0.6}, {"features.4": "mag", "head": "random"})
+OPTIONS = {
     "rounds": PruneOptions(iterations=4, epochs=1.0, distill=0.5),
     "reload": PruneOptions(iterations=4, epochs=0.5, reload=True),
     "layers": PruneOptions(iterations=3, epochs=0.5, acc_tradeoff=1.0),
@@ -26,39 +26,39 @@ WAYS = {
 
 
 class CutError(Exception):
-    """What cuts a pruning off."""
+    """Cuts a pruning off."""
 
 
-def prune(out: Path, settings: PruneOptions, resume: bool = False, cut: int = -1) -> tuple[State, list[PruneStep], int]:
-    """Prune, and be cut off after so many points; the state, all points, and how many were measured by this call."""
+def prune(out: Path, options: PruneOptions, resume: bool = False, cut: int = -1) -> tuple[State, list[PruneStep], int]:
+    """Prunes, cut off after so many steps; the state, all steps, and how many of them this call measured."""
     torch.manual_seed(0)
     measured: list[PruneStep] = []
 
-    def on_point(reached: PruneStep) -> None:
-        measured.append(reached)
+    def on_step(step: PruneStep) -> None:
+        measured.append(step)
         if len(measured) == cut:
             raise CutError
 
-    begun = PruneRequest("toys:Conv", "toys:images", None, WANTED, settings)
-    state, _, found = prune_resume.prune_resumable(out, begun, images(), CPU, "here", resume, on_point)
-    return state, found, len(measured)
+    request = PruneRequest("toys:Conv", "toys:images", None, TARGET, options)
+    state, _, steps = prune_resume.prune_resumable(out, request, images(), CPU, "here", resume, on_step)
+    return state, steps, len(measured)
 
 
-def timeless(found: list[PruneStep]) -> list[object]:
-    """Points without times."""
-    return [(each.layer, each.reverted, each.point.ratios, each.point.error, each.point.loss) for each in found]
+def timeless(steps: list[PruneStep]) -> list[object]:
+    """Steps without times."""
+    return [(step.layer, step.reverted, step.point.ratios, step.point.error, step.point.loss) for step in steps]
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("kind", list(OPTIONS))
 @pytest.mark.parametrize("cut", [1, 2])
-def test_it_goes_on_as_if_it_had_not_been_cut_off(tmp_path: Path, way: str, cut: int) -> None:
-    state, found, _ = prune(tmp_path / "whole", WAYS[way])
+def test_it_resumes_as_if_it_had_not_been_cut_off(tmp_path: Path, kind: str, cut: int) -> None:
+    state, steps, _ = prune(tmp_path / "whole", OPTIONS[kind])
     out = tmp_path / "cut"
     with pytest.raises(CutError):
-        prune(out, WAYS[way], cut=cut)
-    again, both, measured = prune(out, WAYS[way], resume=True)
-    assert timeless(both) == timeless(found)
-    assert measured == len(found) - cut  # what is measured is not measured again
+        prune(out, OPTIONS[kind], cut=cut)
+    again, both, measured = prune(out, OPTIONS[kind], resume=True)
+    assert timeless(both) == timeless(steps)
+    assert measured == len(steps) - cut  # what is measured is not measured again
     assert masks.compression(again.masks) == masks.compression(state.masks) > 0
     for key, value in state.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[key], value), key
@@ -66,36 +66,36 @@ def test_it_goes_on_as_if_it_had_not_been_cut_off(tmp_path: Path, way: str, cut:
 
 def test_a_step_that_was_taken_back_is_not_tried_again(tmp_path: Path) -> None:
     never = PruneOptions(iterations=2, acc_tradeoff=0.0, pruner="random")
-    wanted, start = Conf({"features.4": 0.99, "head": 0.98}, None), tmp_path / "start.safetensors"
+    target, start = Conf({"features.4": 0.99, "head": 0.98}, None), tmp_path / "start.safetensors"
     model = Conv()
     fit(model, images().train, Recipe(60, 0.1, batch_size=32), seeded(0))
     checkpoint.write(start, "toys:Conv", model, {})
-    begun = PruneRequest("toys:Conv", "toys:images", start, wanted, never)
+    request = PruneRequest("toys:Conv", "toys:images", start, target, never)
     measured: list[PruneStep] = []
 
-    def on_point(reached: PruneStep) -> None:
-        measured.append(reached)
-        if reached.reverted and not any(each.reverted for each in measured[:-1]):
+    def on_step(step: PruneStep) -> None:
+        measured.append(step)
+        if step.reverted and not any(earlier.reverted for earlier in measured[:-1]):
             raise CutError
 
     with pytest.raises(CutError):
-        prune_resume.prune_resumable(tmp_path, begun, images(), CPU, "here", False, on_point)
-    gone = measured[-1].layer
-    _, _, found = prune_resume.prune_resumable(tmp_path, begun, images(), CPU, "here", True, measured.append)
-    assert [each.layer for each in found].count(gone) == [each.layer for each in measured].count(gone)
+        prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", False, on_step)
+    layer = measured[-1].layer
+    _, _, steps = prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", True, measured.append)
+    assert [step.layer for step in steps].count(layer) == [step.layer for step in measured].count(layer)
 
 
-def test_what_cannot_be_gone_on_with(tmp_path: Path) -> None:
-    path, settings = tmp_path / STATE_FILE, WAYS["rounds"]
-    assert fault(lambda: prune(tmp_path, settings, resume=True)).startswith(f"--resume: {path} is not there")
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    path, options = tmp_path / STATE_FILE, OPTIONS["rounds"]
+    assert fault(lambda: prune(tmp_path, options, resume=True)).startswith(f"--resume: {path} is not there")
     with pytest.raises(CutError):
-        prune(tmp_path, settings, cut=1)
-    other = fault(lambda: prune(tmp_path, WAYS["reload"], resume=True))
+        prune(tmp_path, options, cut=1)
+    other = fault(lambda: prune(tmp_path, OPTIONS["reload"], resume=True))
     assert other == f"--resume: {path} was begun with another epochs; give the same flags as then"
     whole = path.read_bytes()
     for damaged in (b"", b"noise", whole[: len(whole) // 2], whole.replace(b"rounds_done", b"rounds_gone")):
         path.write_bytes(damaged)
-        assert str(path) in fault(lambda: prune(tmp_path, settings, resume=True))
+        assert str(path) in fault(lambda: prune(tmp_path, options, resume=True))
 
 
 def test_the_command(command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.front import Member
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task
@@ -24,7 +25,7 @@ from tune_prune.workflows import refit
 from tune_prune.workflows.refit import Refit, join_splits, refit_front, refit_plan
 
 CPU = torch.device("cpu")
-PARAMS = {"ratio/features.4": 0.8, "ratio/head": 0.5, "pruner": "mag", "rounds": 3, "batch_size": 16, "distill": 0.5}
+PARAMS = TrialParams({"features.4": 0.8, "head": 0.5}, "mag", training={"rounds": 3, "batch_size": 16, "distill": 0.5})
 PLAN = refit_plan(PARAMS, steps=60, lr=0.05)
 
 
@@ -81,13 +82,13 @@ def test_it_trains_on_all_but_the_test_images(task: Task) -> None:
 def test_the_dense_model_teaches_validation_images_too(
     task: Task, pruned: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(refit.iterative, "retrain", lambda *arguments: given.append(arguments))
+    calls: list[Any] = []
+    monkeypatch.setattr(refit.iterative, "retrain", lambda *arguments: calls.append(arguments))
     refit.refit(task, pruned, PLAN, seed=1)
     refit.refit(task, pruned, replace(PLAN, distill=0.0), seed=1)
-    split, teacher = given[0][3], given[0][5]
+    split, teacher = calls[0][3], calls[0][5]
     assert torch.allclose(teacher, logits(task.dense_model(CPU), split.inputs), atol=1e-5)
-    assert given[1][5] is None
+    assert calls[1][5] is None
 
 
 def test_the_seed_decides(task: Task, pruned: State) -> None:
@@ -110,8 +111,8 @@ def test_what_diverges_is_no_result(task: Task, pruned: State) -> None:
 
 
 @dataclass
-class Here:
-    """What spreads members over workers: here, one after the other; it ends after `end` of them."""
+class SerialMap:
+    """A `ParallelMap` in this process: one member after the other; it ends after `end` of them."""
 
     task: Task
     end: float = math.inf
@@ -139,7 +140,7 @@ def members(task: Task, pruned: State, tmp_path: Path) -> list[Member]:
         compression = masks.compression(pruned.masks)
         point = PointRecord(round_, compression, 1 / (1 - compression), 1.0, 0.1, True, 1.0, {}, file)
         checkpoint.write(tmp_path / file, task.model, pruned.model, pruned.masks)
-        found.append(Member(id_, TrialRecord(4, "complete", dict(PARAMS), {}, [point]), point))
+        found.append(Member(id_, TrialRecord(4, "complete", PARAMS, {}, [point]), point))
     return found
 
 
@@ -147,28 +148,28 @@ FILES = {"001": "refits/4-1.safetensors", "002": "refits/4-3.safetensors"}
 
 
 def refitted(
-    run_dir: Path, members: Sequence[Member], each: Here, steps: int = 60, lr: float = 0.05
+    run_dir: Path, members: Sequence[Member], parallel_map: SerialMap, steps: int = 60, lr: float = 0.05
 ) -> tuple[dict[str, str], list[str]]:
-    return refit_front(run_dir, members, seed=9, steps=steps, lr=lr, each=each)
+    return refit_front(run_dir, members, seed=9, steps=steps, lr=lr, parallel_map=parallel_map)
 
 
 def test_every_member_is_refitted_from_its_file(task: Task, members: list[Member], tmp_path: Path) -> None:
-    assert refitted(tmp_path, members, Here(task)) == (FILES, [])
+    assert refitted(tmp_path, members, SerialMap(task)) == (FILES, [])
     for member in members:
         path = tmp_path / FILES[member.id]
         saved = checkpoint.read(path)
         model, kept = checkpoint.restore(saved, str(path))
         assert masks.compression(kept) == member.point.compression
         source = tmp_path / str(member.point.checkpoint)
-        begun, _ = checkpoint.restore(checkpoint.read(source), str(source))
-        assert evaluate(model, join_splits(task)).loss < evaluate(begun, join_splits(task)).loss
-        again = State(to_device(begun, CPU), {label: mask.clone() for label, mask in kept.items()})
+        unfitted, _ = checkpoint.restore(checkpoint.read(source), str(source))
+        assert evaluate(model, join_splits(task)).loss < evaluate(unfitted, join_splits(task)).loss
+        again = State(to_device(unfitted, CPU), {label: mask.clone() for label, mask in kept.items()})
         refit.refit(task, again, PLAN, derive_seed(9, -2, 4, member.point.round))
         assert all(torch.equal(value, saved.weights[key]) for key, value in again.model.state_dict().items())
 
 
 def test_nothing_is_trained_twice(task: Task, members: list[Member], tmp_path: Path) -> None:
-    first, second, third = Here(task, end=1), Here(task), Here(task)
+    first, second, third = SerialMap(task, end=1), SerialMap(task), SerialMap(task)
     assert refitted(tmp_path, members, first) == ({"001": FILES["001"]}, [])
     assert refitted(tmp_path, members, second) == (FILES, [])
     assert refitted(tmp_path, members, third) == (FILES, [])
@@ -176,31 +177,31 @@ def test_nothing_is_trained_twice(task: Task, members: list[Member], tmp_path: P
 
 
 @pytest.mark.parametrize("changed", [{"steps": 61}, {"lr": 0.04}])
-def test_another_way_of_training_is_another_file(
+def test_another_recipe_is_another_file(
     task: Task, members: list[Member], tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    refitted(tmp_path, members, Here(task))
-    again = Here(task)
+    refitted(tmp_path, members, SerialMap(task))
+    again = SerialMap(task)
     assert refitted(tmp_path, members, again, **changed) == (FILES, [])
     assert again.done == ["4-1", "4-3"]
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])
 def test_a_damaged_file_is_written_again(task: Task, members: list[Member], tmp_path: Path, size: int) -> None:
-    refitted(tmp_path, members, Here(task))
+    refitted(tmp_path, members, SerialMap(task))
     path = tmp_path / FILES["002"]
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
-    again = Here(task)
+    again = SerialMap(task)
     assert refitted(tmp_path, members, again) == (FILES, [])
     assert again.done == ["4-3"]
     assert path.read_bytes() == whole
 
 
-def test_a_failure_is_told_and_loses_no_other(task: Task, members: list[Member], tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_loses_no_other(task: Task, members: list[Member], tmp_path: Path) -> None:
     (tmp_path / str(members[0].point.checkpoint)).unlink()
-    found, failures = refitted(tmp_path, members, Here(task))
-    assert found == {"002": FILES["002"]}
+    files, failures = refitted(tmp_path, members, SerialMap(task))
+    assert files == {"002": FILES["002"]}
     assert len(failures) == 1
     assert failures[0].startswith("trial 4, round 1 failed: UserError: ")
     assert not (tmp_path / FILES["001"]).exists()
@@ -208,6 +209,6 @@ def test_a_failure_is_told_and_loses_no_other(task: Task, members: list[Member],
 
 def test_a_file_of_another_compression_is_no_member(task: Task, members: list[Member], tmp_path: Path) -> None:
     other = replace(members[1], point=replace(members[1].point, compression=0.5))
-    found, failures = refitted(tmp_path, [other], Here(task))
-    assert found == {}
+    files, failures = refitted(tmp_path, [other], SerialMap(task))
+    assert files == {}
     assert "holds another compression than its trial measured" in failures[0]

@@ -24,7 +24,7 @@ def test_layers_that_were_taken_back_and_a_start(command, capsys: pytest.Capture
     assert conf.read(Path("pruned/pruned.conf")).ratios["2"] == 0
     capsys.readouterr()
     assert command("prune", "--conf", "pruned/pruned.conf", "--replay", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["same"]
+    assert json.loads(capsys.readouterr().out)["agrees"]
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_what_prune_did_comes_out_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert command("prune", *TOY, "-l", 2, "-p", 0.8, *how, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    pruned = json.loads(capsys.readouterr().out)
     assert command("prune", "--conf", "pruned/pruned.conf", "--replay", "--json") == 0
     again = json.loads(capsys.readouterr().out)
-    assert again.pop("same")
-    assert {name: both["replayed"] for name, both in again.items()} == {name: told[name] for name in again}
+    assert again.pop("agrees")
+    assert {name: both["replayed"] for name, both in again.items()} == {name: pruned[name] for name in again}
 
 
 def test_a_difference_is_shown(command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,9 +53,9 @@ def test_a_difference_is_shown(command, capsys: pytest.CaptureFixture[str]) -> N
     conf.write(path, Conf(found.ratios, found.pruners, found.notes | {"val_error": 0.125}))
     capsys.readouterr()
     assert command("prune", "--conf", path, "--replay") == 0
-    told = capsys.readouterr().out
-    assert "val_error: stated 0.125, replayed" in told
-    assert told.count("<- differs") == 1
+    shown = capsys.readouterr().out
+    assert "val_error: stated 0.125, replayed" in shown
+    assert shown.count("<- differs") == 1
 
 
 def test_a_conf_that_does_not_say_how_it_was_made(command, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +67,6 @@ def test_a_conf_that_does_not_say_how_it_was_made(command, capsys: pytest.Captur
     assert "--replay without --conf" in capsys.readouterr().err
 
 
-def test_what_is_not_stated_is_not_the_same() -> None:
-    assert not Comparison("val_error", None, 0.5).same
+def test_what_is_not_stated_does_not_agree() -> None:
+    assert not Comparison("val_error", None, 0.5).agrees
     assert Comparison("val_error", 0.5, 0.5).line() == "val_error: stated 0.5, replayed 0.5"

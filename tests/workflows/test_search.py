@@ -21,9 +21,8 @@ from searches import SPACE, Trials, points, quiet, results, resumed, searched, s
 from toys import ended, fault, images, mlp, seeded
 
 from tune_prune.common.errors import HeldError
-from tune_prune.hpo import budget, checkpoint_store, config
+from tune_prune.hpo import budget, checkpoint_store, run_files
 from tune_prune.hpo.budget import Budget
-from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
@@ -33,7 +32,8 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
-from tune_prune.workflows import confirm, finalize, preparation, progress, search
+from tune_prune.training.resources import Resources
+from tune_prune.workflows import confirm, finalize, preparation, profiling, progress, search
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import replay
 
@@ -80,7 +80,7 @@ def test_a_search(finished: Path) -> None:
     assert list(table["trial"]) == list(range(8))
     assert summary["trials"] == {"completed": 8, "stopped": 0, "failed": 0, "infeasible": 0}
     assert (table["kind"] == "refine").sum() == 2
-    assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the guess
+    assert list(table.loc[0, ["ratio/2", "ratio/4"]]) == [0.5, 0.5]  # the initial point
     for member in summary["front"]:
         _, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
         assert masks.compression(mask) == member["compression"]
@@ -161,16 +161,16 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
     assert points(run_dir).equals(points(finished))
 
 
-def test_guesses_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:
+def test_initial_points_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:
     toml.write_text(SPACE + "[[initial.point]]\nratio = 0.3\n[[initial.point]]\nratio = 0.4\n")
     trials.after = lambda count: os.kill(os.getpid(), signal.SIGINT) if count == 2 else None
     assert searched(toml)[0] == 130
     trials.after = lambda count: None
     assert resumed(toml.parent / "run") == 0
     table = pd.read_csv(toml.parent / "run" / "trials.csv")
-    guessed = table["ratio/4"][table["kind"] == "explore"]
-    assert list(guessed[:3]) == [0.5, 0.3, 0.4]
-    assert not guessed[3:].isin([0.3, 0.4]).any()
+    first = table["ratio/4"][table["kind"] == "explore"]
+    assert list(first[:3]) == [0.5, 0.3, 0.4]
+    assert not first[3:].isin([0.3, 0.4]).any()
 
 
 def test_a_time_that_holds_no_round(toml: Path, trials: Trials) -> None:
@@ -186,7 +186,7 @@ def test_a_time_that_holds_no_round(toml: Path, trials: Trials) -> None:
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray, which does not start here, takes no time, nor do files."""
-    for module, name in ((search, "RAY_START"), (search, "FILES"), (progress, "FILES")):
+    for module, name in ((profiling, "RAY_START"), (profiling, "FILES"), (progress, "FILES")):
         monkeypatch.setattr(module, name, 0.0)
 
 
@@ -232,7 +232,7 @@ def test_fixed_ratios_are_searched_over_the_rest(toml: Path, trials: Trials) -> 
 
 @contextmanager
 def here(
-    task: Task, settings: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool]
+    task: Task, resources: Resources, known: CachedStatistics, log: Path, stopped: Callable[[], bool]
 ) -> Iterator[Any]:
     """What Ray's workers do, done here."""
 
@@ -330,11 +330,11 @@ def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: T
 
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
-    settings, space, _ = config.start_run(str(toml), {})
+    settings, space, _ = run_files.start_run(str(toml), {})
     info = preparation.prepare(settings, space, print).info
 
     def of(space: Space = space, **changed: Any) -> str:
-        return preparation.fingerprint(space, replace(info, **changed))
+        return preparation.fingerprint_search(space, replace(info, **changed))
 
     assert of() == of(budget=99, concurrency=7, command="x", device="cuda")
     others = [
@@ -350,25 +350,25 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
 
 
 def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, space, _ = config.start_run(str(toml), {})
+    settings, space, _ = run_files.start_run(str(toml), {})
     info = preparation.prepare(settings, space, print).info
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []
     console = quiet()
-    monkeypatch.setattr(console, "update", shown.append)
+    monkeypatch.setattr(console, "show_status", shown.append)
     spent = Budget(8, began=90.0)
     shower = progress.Progress(info, console, spent, evaluation=2.0)
 
-    class Known:
+    class Ended:
         running = frozenset({2})
         records: dict[int, TrialRecord] = {}  # noqa: RUF012
 
-    shower.update(Known)  # type: ignore[arg-type]
+    shower.update(Ended)  # type: ignore[arg-type]
     assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
-    Known.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
+    Ended.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
     now = 120.0
-    shower.update(Known)  # type: ignore[arg-type]
+    shower.update(Ended)  # type: ignore[arg-type]
     last = shown[-1]
     assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
     assert last.best_factor == pytest.approx(10)
@@ -410,7 +410,7 @@ def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) ->
 
 def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
     toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
-    settings, space, text = config.start_run(str(toml), {"budget": 2})
+    settings, space, text = run_files.start_run(str(toml), {"budget": 2})
     said = io.StringIO()
     assert search.search(settings, space, toml.parent / "run", SearchConsole(Console(file=said, width=200)), text) == 3
     assert "no point keeps macs of 0.0001 at most; the nearest has macs of 0." in said.getvalue()
@@ -435,10 +435,10 @@ def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml:
     assert resumed(run_dir, budget=9) == 0  # what the study was begun with is what it goes on with
     assert trials.started == 9
     confs = sorted((run_dir / "confs").glob("*.conf"))
-    finished = 0
+    warm_started = 0
     for path in confs:
         found = conf.read(path)
         compared = replay(found, torch.device("cpu"), str(path))
-        assert [each.line() for each in compared if not each.same] == []
-        finished += "parent" in found.notes
-    assert finished, "no finished trial on the front, so its replay was not tried"
+        assert [each.line() for each in compared if not each.agrees] == []
+        warm_started += "parent" in found.notes
+    assert warm_started, "no refinement on the front, so its replay was not tried"

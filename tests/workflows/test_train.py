@@ -21,15 +21,15 @@ RECIPE = Recipe(steps=5 * 7, lr=0.1, batch_size=32)  # five epochs of the toy da
 
 def test_the_checkpoint_reproduces_the_lowest_error(toy_data: Data, tmp_path: Path) -> None:
     out = tmp_path / "mlp.safetensors"
-    told: list[Epoch] = []
-    history = train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=told.append)
+    reported: list[Epoch] = []
+    history = train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=reported.append)
     read = checkpoint.read(out)
     model, _ = checkpoint.restore(read, str(out))
     error, loss = evaluate(model, toy_data.validation)
     assert (error, loss) == min((e.val_error, e.val_loss) for e in history)
     assert (read.notes["val_error"], read.notes["val_loss"], read.notes["seed"]) == (error, loss, 1)
     assert read.notes["recipe"]["lr"] == 0.1
-    assert told == history
+    assert reported == history
     assert [e.epoch for e in history] == [1, 2, 3, 4, 5]
     assert history[-1].train_loss < history[0].train_loss
 
@@ -107,17 +107,17 @@ class StopError(Exception):
 
 def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Data, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    told = {"seed": 1, "device": CPU}
-    history = train.train("toys:Conv", toy_data, RECIPE, whole, **told)
+    settings = {"seed": 1, "device": CPU}
+    history = train.train("toys:Conv", toy_data, RECIPE, whole, **settings)
 
     def stop(epoch: Epoch) -> None:
         if epoch.epoch == 2:
             raise StopError
 
     with pytest.raises(StopError):
-        train.train("toys:Conv", toy_data, RECIPE, cut, **told, on_epoch=stop)
+        train.train("toys:Conv", toy_data, RECIPE, cut, **settings, on_epoch=stop)
     assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
-    assert train.train("toys:Conv", toy_data, RECIPE, cut, **told, resume=True) == history
+    assert train.train("toys:Conv", toy_data, RECIPE, cut, **settings, resume=True) == history
     assert cut.read_bytes() == whole.read_bytes()
     assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".safetensors", ".safetensors"]

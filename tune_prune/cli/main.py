@@ -1,4 +1,4 @@
-"""The command line: arguments in, one line for every error, exit codes out."""
+"""The program: runs a command, prints every error as one line, and ends with an exit code."""
 
 import os
 import sys
@@ -32,9 +32,9 @@ def root() -> None:
 
 
 def main(command: str | None = None) -> None:
-    """Run the program; with `command`, as if it stood before the arguments."""
+    """Runs the program, and ends the process; `command` goes before the arguments."""
     arguments = [*([command] if command else []), *(sys.argv[1:] or ([] if command else ["--help"]))]
-    # the console script lacks what `python launch.py` has: a user's own module in the working directory
+    # with `python launch.py`, Python itself makes modules in the working directory importable; here too
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -51,10 +51,10 @@ def main(command: str | None = None) -> None:
         if os.environ.get("TUNE_PRUNE_TRACEBACK"):
             raise
         cause = error
-        while isinstance(cause.__cause__, Exception):  # what a library makes of it says less: of a full disk, say
+        while isinstance(cause.__cause__, Exception):  # the first error says most: that the disk is full, for example
             cause = cause.__cause__
-        told = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
-        code = _fail(told, 1)
+        message = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
+        code = _fail(message, 1)
     sys.exit(code)
 
 

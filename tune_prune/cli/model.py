@@ -1,7 +1,4 @@
-"""The commands about one model: train, prune, test. Heavy modules are imported when a command runs.
-
-The command `tune-prune export`. Heavy modules are imported when it runs.
-"""
+"""The commands `tune-prune train`, `test` and `export`. Heavy modules are imported when a command runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,29 +26,22 @@ def train(
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune.tasks.datasets import load_data
-    from tune_prune.training.loop import steps_per_epoch
-    from tune_prune.training.optim import Recipe
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
 
     loaded = load_data(data, echo)
-    steps = epochs * steps_per_epoch(len(loaded.train.labels), batch_size)
-    recipe = Recipe(
-        steps=steps,
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        warmup=0.05,
-        augment=augment,
+    recipe = train.make_recipe(
+        loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
     )
 
     def show(epoch: train.Epoch) -> None:
         errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"
         typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
 
-    on = pick_device(device)
-    history = train.train(model, loaded, recipe, out.absolute(), seed=seed, device=on, resume=resume, on_epoch=show)
+    torch_device = pick_device(device)
+    history = train.train(
+        model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
+    )
     best = min(history, key=lambda epoch: epoch.rank)
     typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
 
@@ -106,7 +96,7 @@ def export(
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    account = exporter.export(checkpoint, to, load_data(data, say).load_test(), out, say)
-    for line in account.lines():
+    report = exporter.export(checkpoint, to, load_data(data, say).load_test(), out, say)
+    for line in report.describe():
         say(line)
-    echo(dumps(account.described()) if json else f"file: {account.file}")
+    echo(dumps(report.to_dict()) if json else f"file: {report.file}")

@@ -1,13 +1,15 @@
-"""Options of a command in groups, as its `--help` shows them."""
+"""Options that commands share, and decorators that group options and that make them from a dataclass's flags."""
 
 import copy
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
 from tune_prune.common import entrypoints
+from tune_prune.common.flags import Setting, declared_settings, parse_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,6 +35,43 @@ def grouped(panels: Mapping[str, str]) -> Callable[[Command], Command]:
     return decorate
 
 
+def takes_settings(kind: type, panels: Sequence[str]) -> Callable[[Command], Callable[..., Any]]:
+    """A decorator that replaces a command's parameter `settings` by the flags that a dataclass declares.
+
+    The command is called with the settings that the user gave, by name. `--help` shows the panels in this order; every
+    other parameter must have one of them.
+    """
+
+    def decorate(command: Command) -> Callable[..., Any]:
+        flags = [_make_parameter(setting) for setting in declared_settings(kind).values()]
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            parameters += flags if parameter.name == "settings" else [parameter]
+        parameters.sort(key=lambda parameter: panels.index(get_args(parameter.annotation)[1].rich_help_panel))
+
+        @functools.wraps(command)
+        def run(**options: Any) -> Any:
+            given = parse_settings(kind, {parameter.name: options.pop(parameter.name) for parameter in flags})
+            return command(settings=given, **options)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _make_parameter(setting: Setting) -> inspect.Parameter:
+    """Makes the parameter that typer makes an option from; the default is None, or False for a switch."""
+    switch = setting.type is bool
+    kind = bool if switch else (setting.type if setting.flag.parse is None else str) | None
+    option = typer.Option(setting.option, help=setting.flag.help, rich_help_panel=setting.flag.panel)
+    default = False if switch else None
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
 Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -46,9 +85,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 
 
 def echo(line: str) -> None:
-    """Say a line."""
+    """Prints a line."""
     typer.echo(line)
 
 
 def silent(line: str) -> None:
-    """What is said beside `--json`."""
+    """Prints nothing: what a command says otherwise, where `--json` is given."""

@@ -69,45 +69,32 @@ def prune(
     from json import dumps
     from math import inf
 
-    from tune_prune.tasks.datasets import load_data
-    from tune_prune.tasks.metrics import evaluate
     from tune_prune.training.resources import pick_device
-    from tune_prune.workflows import prune, prune_resume
-    from tune_prune.workflows.prune import choose_target
-    from tune_prune.workflows.prune_outputs import write_outputs
+    from tune_prune.workflows.prune import PruneOptions, choose_target
+    from tune_prune.workflows.prune_outputs import prune_and_write
+    from tune_prune.workflows.prune_resume import PruneRequest
 
-    say = silent if json else echo
     if epochs is not None and not retrain:
         raise UserError("--epochs without --retrain; add --retrain")
-    settings = prune.PruneOptions(
+    if reload and acc_tradeoff is not None:
+        raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
+    if retrain and epochs is not None and not 0 < epochs < inf:
+        raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
+    options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
         mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill,
         scale_dropout=scale_dropout, reload=reload,
         acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, seed=seed,
     )  # fmt: skip
-    if reload and acc_tradeoff is not None:
-        raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
-    if retrain and not 0 < settings.epochs < inf:
-        raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
-    wanted, source = choose_target(layer or [], ratio or [], conf, model, mode)
-    loaded, on = load_data(data, say), pick_device(device)
-    begun = prune_resume.PruneRequest(model, data, checkpoint, wanted, settings)
-    state, plan, found = prune_resume.prune_resumable(
-        out.absolute(), begun, loaded, on, source, resume, lambda reached: say(reached.line(iterations))
-    )
-    for line in prune.describe_layers(state.masks):
-        say(line)
-    splits = loaded.validation, loaded.load_test()
-    val_error, test_error = (evaluate(state.model, split.to(on)).error for split in splits)
-    say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
-    summary = write_outputs(
-        out.absolute(), model, data, state, plan, found, settings, (val_error, test_error), checkpoint
-    )
-    prune_resume.remove_state(out.absolute())
+    target, source = choose_target(layer or [], ratio or [], conf, model, mode)
+    request = PruneRequest(model, data, checkpoint, target, options)
+    say = silent if json else echo
+    summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
     typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
 
 
 def _replay(path: Path | None, device: str, json: bool) -> None:
+    """Replays a conf, and prints what it states beside what came out now."""
     from json import dumps
 
     from tune_prune.results import conf
@@ -119,7 +106,7 @@ def _replay(path: Path | None, device: str, json: bool) -> None:
     compared = replay(conf.read(path), pick_device(device), str(path))
     if json:
         numbers = {c.name: {"stated": c.stated, "replayed": c.replayed} for c in compared}
-        typer.echo(dumps({"same": all(c.same for c in compared)} | numbers))
+        typer.echo(dumps({"agrees": all(c.agrees for c in compared)} | numbers))
         return
-    for each in compared:
-        typer.echo(each.line())
+    for comparison in compared:
+        typer.echo(comparison.line())

@@ -1,4 +1,4 @@
-"""Errors, registries, entry points, atomic files and seeds: plain Python.
+"""Errors, registries, users' own code by address, atomic files and seeds: plain Python, without torch.
 
-Every other package may import it; it imports none of them, and not torch.
+Every other package may import it. It imports no other package.
 """

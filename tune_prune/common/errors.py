@@ -1,16 +1,16 @@
-"""Errors that end a command with one line, and their words."""
+"""Errors that end a command with one line, and how their messages list names."""
 
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What is wrong, where, and what would be right, on one line.
+    """An error that the user can correct: the message says on one line what is wrong, where, and what would be right.
 
-    The command line prints the message, no traceback, and exits with 2.
+    The command line prints the message without a traceback and exits with 2.
     """
 
     def __init__(self, message: str) -> None:
-        # a message quotes file names and other libraries' errors, and those may hold line breaks
+        # a message quotes file names and other libraries' errors, which may hold line breaks
         super().__init__(" ".join(message.splitlines()))
 
 
@@ -19,5 +19,5 @@ class HeldError(Exception):
 
 
 def format_names(names: Iterable[str]) -> str:
-    """What there is to choose from, as messages list it: "a, b, c"."""
+    """Lists names for a message: "a, b, c", or "none"."""
     return ", ".join(names) or "none"

@@ -1,4 +1,4 @@
-"""Names for things that a user picks by name."""
+"""Registries of what a user selects by name: pruners, schedules, models, data sets and others."""
 
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A dict, in the order of adding, that refuses a name twice and says what there is on a miss.
+    """Maps names to entries, in the order in which they were added.
 
-    `kind` is what messages call an entry; `Registry("pruner")["foo"]` raises a UserError,
-    "unknown pruner 'foo'; known: mag, random".
+    A name that is added twice raises a ValueError. `kind` is what messages call an entry: `Registry("pruner")["foo"]`
+    raises a UserError, "unknown pruner 'foo'; known: mag, random".
     """
 
     def __init__(self, kind: str) -> None:
@@ -20,13 +20,13 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def add(self, name: str, entry: T) -> None:
-        """Add an entry; raises ValueError where the name is taken."""
+        """Adds an entry; raises ValueError where the name is taken."""
         if name in self._entries:
             raise ValueError(f"{self._kind} {name!r} is registered already")
         self._entries[name] = entry
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that adds what it decorates and returns it unchanged."""
+        """Makes a decorator that adds the decorated object and returns it unchanged."""
 
         def decorate(entry: T) -> T:
             self.add(name, entry)
@@ -35,7 +35,7 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> tuple[str, ...]:
-        """Every name, in the order of adding."""
+        """All names, in the order in which they were added."""
         return tuple(self._entries)
 
     def __getitem__(self, name: str) -> T:

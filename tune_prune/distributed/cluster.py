@@ -1,4 +1,4 @@
-"""A Ray cluster that is there already: whether it answers, what workers need, whether they see a run's files."""
+"""Checks a running Ray cluster, and says what its workers need: code, variables, and a shared run directory."""
 
 import os
 import socket
@@ -17,31 +17,32 @@ from tune_prune.common.entrypoints import NO_CODE
 from tune_prune.common.errors import UserError, format_names
 
 ANSWER_TIMEOUT = 15.0
-"""Seconds that a cluster has to answer; Ray itself would try for ten minutes."""
+"""Seconds to wait for a cluster's answer; Ray itself would try for ten minutes."""
 
 START_TIMEOUT = 120.0
-"""Seconds that every node has to start one worker, which unpacks what `environment` names."""
+"""Seconds to wait until every node has started one worker, which first unpacks the runtime environment."""
 
 FILE_SYSTEM_LAG = 5.0
-"""Seconds until a network file system shows a new file everywhere, at most."""
+"""Seconds, at most, until a network file system shows a new file on every node."""
 
 MODULES = ["*.*", "!*.py", "!/."]
-"""As in a .gitignore: what has a dot in its name and is no Python module stays here, and so does .venv."""
+"""Patterns of files that are not sent to workers, as in a .gitignore: all names with a dot but Python modules, so that
+.venv is not sent either."""
 
 
 def check_answers(address: str) -> None:
-    """A `UserError` where no Ray cluster answers at `auto` or HOST:PORT, within twenty seconds."""
+    """Raises a `UserError` where no Ray cluster answers at `auto` or HOST:PORT within twenty seconds."""
     if "://" in address:
         raise UserError(f"--address {address}: give auto or HOST:PORT, and run this on one of the cluster's nodes")
     if address != "auto":
         _check_port(address)
-    # Ray's own question, in a process that can be ended: a port where something else listens keeps it waiting
-    asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    asked += [] if address == "auto" else ["--address", address]
+    # Ray's own check, in a process that can be ended: where something else listens at the port, it waits for ever
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command += [] if address == "auto" else ["--address", address]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=ANSWER_TIMEOUT, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        answer = subprocess.CompletedProcess(asked, 1, "", "")
+        answer = subprocess.CompletedProcess(command, 1, "", "")
     if "InvalidAuthToken" in answer.stderr:
         advice = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the one that it was started with"
         raise UserError(f"--address {address}: this Ray cluster asks for a token; {advice}")
@@ -51,7 +52,7 @@ def check_answers(address: str) -> None:
 
 
 def _check_port(address: str) -> None:
-    """A `UserError` where nothing at all listens: no need to wait."""
+    """Raises a `UserError` at once where nothing listens at the port."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -60,7 +61,7 @@ def _check_port(address: str) -> None:
 
 
 def runtime_environment(variables: Iterable[str]) -> dict[str, Any]:
-    """What workers on other machines need to run what runs here: these modules, a user's own, and `variables`.
+    """Ray's runtime environment for workers on other machines: Python modules and environment `variables`.
 
     The modules are those of this package and of the working directory. Weights and images travel with the task.
     """
@@ -73,41 +74,42 @@ def runtime_environment(variables: Iterable[str]) -> dict[str, Any]:
 
 
 def check_shared_directory(directory: Path) -> None:
-    """A `UserError` where a node of the joined cluster that may run trials does not see what is written here, or
-    where nothing that it writes is seen here.
+    """Raises a `UserError` where a node of the joined cluster does not share a directory with this machine.
+
+    Every node that may run trials looks for a file that was written here, and writes a reply that is looked for here.
     """
     token = uuid.uuid4().hex
-    asked = directory / f".seen-{token}"
-    asked.touch()
+    request = directory / f".seen-{token}"
+    request.touch()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     look = ray.remote(num_cpus=0, max_retries=0)(_reply_if_seen)
-    there = {node["NodeID"]: asked.with_name(f"{asked.name}-{node['NodeID']}") for node in nodes}
+    replies = {node["NodeID"]: request.with_name(f"{request.name}-{node['NodeID']}") for node in nodes}
     try:
         looks = [
-            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id_, soft=False)).remote(asked, path)
-            for id_, path in there.items()
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id_, soft=False)).remote(request, reply)
+            for id_, reply in replies.items()
         ]
         ray.wait(looks, num_returns=len(looks), timeout=START_TIMEOUT)
-        blind = [node["NodeManagerHostname"] for node in nodes if not _appears(there[node["NodeID"]])]
+        blind = [node["NodeManagerHostname"] for node in nodes if not _appears(replies[node["NodeID"]])]
     finally:
-        for path in [asked, *there.values()]:
+        for path in [request, *replies.values()]:
             path.unlink(missing_ok=True)
     if blind:
-        told = f"{format_names(blind)} does not share this directory with the machine that this runs on"
-        raise UserError(f"--run-dir {directory}: {told}; name one on a file system that all nodes mount")
+        fault = f"{format_names(blind)} does not share this directory with the machine that this runs on"
+        raise UserError(f"--run-dir {directory}: {fault}; name one on a file system that all nodes mount")
 
 
-def _reply_if_seen(asked: Path, reply: Path) -> None:
-    """On a node: answer what is asked, if it is seen."""
-    if _appears(asked):
+def _reply_if_seen(request: Path, reply: Path) -> None:
+    """Writes the reply where the request is seen; runs on a node."""
+    if _appears(request):
         reply.touch()
 
 
 def _appears(path: Path) -> bool:
-    """Whether a file that was just written, maybe elsewhere, is there."""
-    until = time.monotonic() + FILE_SYSTEM_LAG
+    """Whether a file, which another machine may just have written, is seen here within `FILE_SYSTEM_LAG`."""
+    deadline = time.monotonic() + FILE_SYSTEM_LAG
     while not path.is_file():
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
     return True

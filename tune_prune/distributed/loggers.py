@@ -1,4 +1,4 @@
-"""Where the course of every trial is written to beside the run's own files: callbacks of Ray Tune, by name."""
+"""Loggers of trials beside the run's own files: TensorBoard, MLflow, Weights & Biases, as callbacks of Ray Tune."""
 
 import os
 from collections.abc import Callable
@@ -12,13 +12,14 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 
 loggers = Registry[tuple[str, Callable[[Path], tune.Callback]]]("logger")
-"""By name: the module that it needs, and what makes it for a run directory."""
+"""By name, the module that a logger needs, and the function that makes its callback for a run directory."""
 
 METRICS = ("compression", "factor", "val_error", "val_loss")
+"""The measures of a round that TensorBoard shows."""
 
 
 class TensorBoard(tune.Callback):
-    """A folder of event files for each trial: what its rounds measured, and its parameters as text."""
+    """Writes a folder of event files for each trial: the measures of its rounds, and its parameters as text."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,11 +28,11 @@ class TensorBoard(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A round has ended."""
+        """Called when a round has ended; writes its measures."""
         from tensorboardX import SummaryWriter
 
         if "val_error" not in result:
-            return  # it ended without measuring anything
+            return  # the round ended without a measure
         if trial.trial_id not in self._writers:
             writer = SummaryWriter(str(self._folder / f"{result['trial']:05d}"))
             params = [f"    {name} = {value}" for name, value in trial.config["params"].items()]
@@ -43,11 +44,11 @@ class TensorBoard(tune.Callback):
             self._close(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has ended, or was stopped."""
+        """Called when a trial has ended or was stopped; closes its file."""
         self._close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's worker has died."""
+        """Called when a trial's worker has died; closes its file."""
         self._close(trial)
 
     def _close(self, trial: Any) -> None:
@@ -59,7 +60,7 @@ class TensorBoard(tune.Callback):
 def _mlflow(run_dir: Path) -> tune.Callback:
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-    # without a word of where, MLflow writes beside the working directory's other runs
+    # where the variable is not set, MLflow writes beside the working directory's other runs
     return MLflowLoggerCallback(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"), experiment_name=run_dir.name)
 
 
@@ -75,7 +76,7 @@ loggers.add("wandb", ("wandb", _wandb))
 
 
 def check_loggers(names: tuple[str, ...]) -> None:
-    """A `UserError` for a logger that there is not, or whose package is not installed."""
+    """Raises a `UserError` for an unknown logger, and for one whose package is not installed."""
     for name in names:
         module, _ = loggers[name]
         if find_spec(module) is None:
@@ -83,5 +84,5 @@ def check_loggers(names: tuple[str, ...]) -> None:
 
 
 def make_callbacks(names: tuple[str, ...], run_dir: Path) -> list[tune.Callback]:
-    """The callbacks of these names."""
+    """Makes the callbacks of these loggers for a run directory."""
     return [loggers[name][1](run_dir) for name in names]

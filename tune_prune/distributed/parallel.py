@@ -1,4 +1,4 @@
-"""Jobs that do not depend on each other, spread over Ray's workers."""
+"""Runs jobs that do not depend on each other on Ray's workers."""
 
 import logging
 from collections import deque
@@ -13,18 +13,19 @@ import torch
 
 from tune_prune.distributed.session import ray_session
 from tune_prune.distributed.worker_data import WorkerData
-from tune_prune.hpo.config import Config
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.results.constraints import Constraints
+from tune_prune.results.constraints import NO_CONSTRAINTS
 from tune_prune.tasks.task import Task
+from tune_prune.training.resources import Resources
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Work = Callable[[Task, Job, torch.device, CachedStatistics], Result]
-"""A function of a module, so that a worker finds it: the task on the worker's device, a job, and what `prune` takes."""
+"""What does a job: a function of a module, so that a worker finds it. It is given the task, on the worker's device, the
+job, the device, and statistics that were measured before."""
 
 POLL = 0.5
-"""Seconds between two looks at whether to stop."""
+"""Seconds after which `is_stopped` is asked again."""
 
 
 class ParallelMap(Protocol):
@@ -41,46 +42,53 @@ def _never() -> bool:
 
 @contextmanager
 def worker_pool(
-    task: Task, config: Config, known: CachedStatistics, log: Path, stopped: Callable[[], bool] = _never
+    task: Task,
+    resources: Resources,
+    cached: CachedStatistics,
+    log: Path,
+    is_stopped: Callable[[], bool] = _never,
 ) -> Iterator[ParallelMap]:
-    """What does jobs on Ray's workers, as many at a time as fit. Ray is there from the first job to the block's end.
+    """Yields a `ParallelMap` that runs jobs on Ray's workers, as many at a time as fit.
 
-    It talks to the file `log`, where a job that raises leaves its traceback. Soon after `stopped` says so nothing more
-    is yielded or begun; what runs then ends with the block.
+    Ray is started for the first job and stopped at the end of the block. It logs to the file `log`, also the traceback
+    of a job that raises. Soon after `is_stopped` returns True no job is yielded or begun any more; those that run then
+    end with the block.
     """
     with ExitStack() as block:
 
         @cache
-        def begun() -> tuple[Any, int]:
-            threads = max(1, int(config.cpus_per_trial))
-            worker_data = WorkerData.create(task, log.parent, Constraints(100.0), config.torch_device, threads, known)
-            concurrency = block.enter_context(ray_session(config, worker_data.nbytes, log))
+        def start() -> tuple[Any, int]:
+            worker_data = WorkerData.create(
+                task, log.parent, NO_CONSTRAINTS, resources.torch_device, resources.threads, cached
+            )
+            concurrency = block.enter_context(ray_session(resources, worker_data.nbytes, log))
             return ray.put(worker_data), concurrency
 
-        def each(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
-            if not jobs or stopped():
+        def parallel_map(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
+            if not jobs or is_stopped():
                 return
-            stored, concurrency = begun()
-            remote = ray.remote(num_cpus=config.cpus_per_trial, num_gpus=config.gpu_share, max_retries=2)(_run_job)
+            stored, concurrency = start()
+            cpus, gpus = resources.cpus_per_trial, resources.gpu_share
+            remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=2)(_run_job)
             todo, running = deque(jobs), dict[Any, Job]()
-            while (todo or running) and not stopped():
+            while (todo or running) and not is_stopped():
                 while todo and len(running) < concurrency:
                     job = todo.popleft()
                     running[remote.remote(stored, work, job)] = job
                 for done in ray.wait(list(running), timeout=POLL)[0]:
-                    yield running.pop(done), _result(done)
+                    yield running.pop(done), _get_result(done)
 
-        yield each
+        yield parallel_map
 
 
 def _run_job(worker_data: WorkerData, work: Work[Job, Result], job: Job) -> Result:
-    """What a worker does: shared memory back to a task, and one job of it."""
+    """Does one job on a worker, whose task lies in shared memory."""
     torch.set_num_threads(worker_data.threads)
-    return work(worker_data.task(), job, torch.device(worker_data.device), worker_data.statistics())
+    return work(worker_data.make_task(), job, torch.device(worker_data.device), worker_data.make_statistics())
 
 
-def _result(done: Any) -> Any:
-    """What a job came to, or what it raised; a worker that dies, again after each retry, raises too."""
+def _get_result(done: Any) -> Any:
+    """Reads the result of a job, or what it raised; a worker that dies again after each retry raises too."""
     try:
         return ray.get(done)
     except ray.exceptions.RayError as error:
@@ -88,10 +96,10 @@ def _result(done: Any) -> Any:
         return getattr(error, "cause", error)  # what the job raised, where it did, without Ray's words around it
 
 
-def collect_results(found: Iterable[tuple[Job, Result | Exception]]) -> Iterator[Result]:
-    """The results alone. Where jobs raised, all the others come first, and then a `RuntimeError` names the first."""
+def collect_results(outcomes: Iterable[tuple[Job, Result | Exception]]) -> Iterator[Result]:
+    """Yields the results of jobs. Where jobs raised, a `RuntimeError` names the first of them after all results."""
     raised = []
-    for job, result in found:
+    for job, result in outcomes:
         if isinstance(result, Exception):
             raised.append((job, result))
         else:

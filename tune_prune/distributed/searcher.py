@@ -1,6 +1,6 @@
-"""A run's trials under Ray Tune: what Ray asks a searcher.
+"""The searcher that Ray Tune asks for trials.
 
-Ray's own OptunaSearch drops constraints without a word, tells a stopped trial as complete and cannot resume a study;
+Ray's own OptunaSearch drops constraints without a word, reports a stopped trial as complete and cannot resume a study;
 hence this one. Ray's snapshots of its searchers are not used.
 """
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from tune_prune.distributed.trainable import to_ray
 from tune_prune.hpo.trials import Trials
 
 DIED = "its worker process died, again after each retry"
 
 
 class StudySearcher(Searcher):
-    """Knows Ray's names of the trials that run, and calls `on_change` whenever one begins, ends a round or ends.
+    """Maps Ray's ids to the numbers of trials, and calls `on_change` when a trial starts, ends a round or ends.
 
-    `alone` is to be set to whether no trial shares its device's memory with another: one that finds no room then has
-    failed; else the searcher is `crowded`, and trials are to be run again with fewer at a time. `broken` is what went
-    wrong with the search itself and ends it: a full disk, say.
+    With an `exclusive_device`, a trial that runs out of memory has failed. Without one, `out_of_memory` becomes true,
+    and the trials are to be run again with fewer at a time. `fatal_error` is an error of the search itself, such as a
+    full disk; it ends the search.
     """
 
     def __init__(self, trials: Trials, on_change: Callable[[Trials], None]) -> None:
@@ -36,70 +37,67 @@ class StudySearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The configuration of a trial; `Searcher.FINISHED` where other processes run all that are missing."""
+        """The configuration of the next trial; `Searcher.FINISHED` where other processes run all that remain."""
         number = self.trials.start_next()
         if number is None:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = number
         self._on_change(self.trials)
-        return self.trials.worker_config(number)
+        return to_ray(self.trials.worker_config(number))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A round ended; what it measured is in the trial's record."""
-        with self._recording_errors():
+        """Called when a round has ended; what it measured is in the trial's record."""
+        with self._keep_error():
             self._on_change(self.trials)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial ended, or was only interrupted."""
-        if self.fatal_error is None:  # else it stays as one that was interrupted
-            with self._recording_errors():
+        """Called when a trial has ended or was cut off; after a fatal error every trial counts as cut off."""
+        if self.fatal_error is None:
+            with self._keep_error():
                 self._end(trial_id, result or {}, error)
 
     def _end(self, trial_id: str, result: Mapping[str, Any], error: bool) -> None:
         if "io_error" in result:
             raise OSError(result["io_error"])
-        no_room = result.get("out_of_memory", "")
-        ended = self.trials.end(
-            self._numbers.pop(trial_id), DIED if error else no_room if self.exclusive_device else ""
-        )
-        self.out_of_memory = self.out_of_memory or (bool(no_room) and not ended)
+        reason = result.get("out_of_memory", "")
+        failure = DIED if error else reason if self.exclusive_device else ""
+        ended = self.trials.end(self._numbers.pop(trial_id), failure)
+        self.out_of_memory = self.out_of_memory or (bool(reason) and not ended)
         self._on_change(self.trials)
 
     def should_stop(self, trial_id: str) -> bool:
         """Whether to stop a trial after the round that it has just ended."""
-        with self._recording_errors():
+        with self._keep_error():
             return self.trials.early_stopping.should_stop(self._numbers[trial_id])
         return False
 
     @contextmanager
-    def _recording_errors(self) -> Iterator[None]:
-        """What is raised here breaks the search. Ray would take it for the trial's fault, and begin that again."""
+    def _keep_error(self) -> Iterator[None]:
+        """Keeps an error as the search's own: Ray would blame the trial and start it again."""
         try:
             yield
         except Exception as error:
             self.fatal_error = self.fatal_error or error
 
     def failure_reason(self) -> str:
-        """Why to end the search before its budget, or nothing."""
-        return (
-            self.trials.early_stopping.failure_reason()
-            if self.fatal_error is None
-            else f"{type(self.fatal_error).__name__}: {self.fatal_error}"
-        )
+        """Why to end the search before its budget, or ""."""
+        if self.fatal_error is not None:
+            return f"{type(self.fatal_error).__name__}: {self.fatal_error}"
+        return self.trials.early_stopping.failure_reason()
 
     def has_work(self) -> bool:
-        """Whether there is a trial to begin, once other processes have gone on."""
-        there = self.trials.has_work
+        """Whether there is a trial to restart that another process has left."""
+        has_work = self.trials.has_work
         self._on_change(self.trials)
-        return there
+        return has_work
 
-    def restart_interrupted(self) -> None:
-        """The trials that ran beside one that found no room are to be run again."""
-        self.trials.restart_interrupted()
+    def restart_cut_off(self) -> None:
+        """Restarts the trials that were cut off because one of them ran out of memory."""
+        self.trials.restart_cut_off()
         self._numbers, self.out_of_memory = {}, False
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: see `__getstate__`."""
+        """Saves nothing: see `__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: see `__getstate__`."""
+        """Restores nothing: see `__getstate__`."""

@@ -1,4 +1,4 @@
-"""Ray, started here or joined: how many trials fit, and where its talk goes."""
+"""Starts Ray or joins a cluster, counts how many trials fit, and sends what Ray logs to a file."""
 
 import io
 import logging
@@ -18,35 +18,38 @@ from ray.exceptions import RayError
 
 from tune_prune.common.errors import UserError
 from tune_prune.distributed import cluster
-from tune_prune.hpo.config import Config
+from tune_prune.training.resources import Resources
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the records are what a run is read from
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a run is read from its records
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are handled here
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the study is what a run resumes from
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a run resumes from its study
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-"""Ray's own talk and files that nothing here reads; a value that is in the environment already is left alone."""
+"""Turns off output and files of Ray that nothing here reads; a variable that is set already keeps its value."""
 
 
 @contextmanager
-def ray_session(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
-    """Ray, started here or joined at `--address`; yields how many trials it runs at a time. It talks to `log`."""
+def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[int]:
+    """Starts Ray, or joins it at `--address`, until the block ends; yields how many trials run at a time.
+
+    `shared_bytes` is the size of the data that all workers read. Ray logs to the file `log`.
+    """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     _log_to(log)
-    with redirect_stdout(_ToLog()):  # to the last: it keeps some of what nodes say until it is shut down
-        with _own_sigterm():
-            if config.address:
-                _join(config.address)
+    with redirect_stdout(_ToLog()):  # to the end: Ray prints some of what nodes print only when it is shut down
+        with _keep_sigterm():
+            if resources.address:
+                _join(resources.address)
             else:
                 _start(shared_bytes)
         try:
-            yield _concurrency(config)
+            yield _count_concurrent(resources)
         finally:
             ray.shutdown()
 
@@ -54,13 +57,13 @@ def ray_session(config: Config, shared_bytes: int, log: Path) -> Iterator[int]:
 def _start(shared_bytes: int) -> None:
     store = max(128 * 2**20, 2 * shared_bytes)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    # one's own, also where a cluster that was not asked for runs on this machine or RAY_ADDRESS names one
+    # a new one, even where another cluster runs on this machine or RAY_ADDRESS names one
     ray.init(address="local", object_store_memory=store, **quiet)
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """SIGTERM stays what it is: Ray, when it starts, takes it for a crash of its own."""
+def _keep_sigterm() -> Iterator[None]:
+    """Puts the handler of SIGTERM back, which Ray replaces when it starts."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -73,28 +76,28 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, TimeoutError, RuntimeError, RayError) as error:
-        # this machine is none of its nodes, or has another version of Ray or Python
+        # this machine is not a node of the cluster, or has another version of Ray or Python
         raise UserError(f"--address {address}: cannot join this Ray cluster ({error})") from error
 
 
-def check_cluster(config: Config, run_dir: Path) -> None:
-    """A `UserError` where the cluster at `--address` cannot be joined, or does not share the run's directory.
+def check_cluster(resources: Resources, run_dir: Path) -> None:
+    """Raises a `UserError` where the cluster at `--address` cannot be joined, or does not share the run's directory.
 
-    To be called before anything is written there; a new directory is gone again afterwards.
+    To be called before anything is written there; a new directory is removed again.
     """
     new = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with ray_session(config, 0, run_dir / "ray.log"):
+        with ray_session(resources, 0, run_dir / "ray.log"):
             cluster.check_shared_directory(run_dir)
     finally:
         if new:
-            _silence()  # what Ray still says has no file to go to
+            _silence()  # what Ray still logs has no file
             shutil.rmtree(run_dir)
 
 
 class _ToLog(io.TextIOBase):
-    """What Ray prints when a worker dies, whatever it was told: standard output may be meant for `--json`."""
+    """Standard output while Ray runs: logs what Ray prints when a worker dies, since `--json` may use the output."""
 
     def write(self, text: str) -> int:
         if text.strip():
@@ -103,21 +106,21 @@ class _ToLog(io.TextIOBase):
 
 
 class _Log(logging.FileHandler):
-    """The file that Ray talks to. A full disk ends the search by what it does to the records, in one line, not here."""
+    """The file that Ray logs to. On a full disk the search ends at its records, with one line, and not here."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Not a page on the screen where the file cannot be written; else what logging does."""
+        """Ignores that the file cannot be written; logging would print a page on the screen."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
     def close(self) -> None:
-        """What could not be written is lost."""
+        """Closes the file; what could not be written is lost."""
         with suppress(OSError):
             super().close()
 
 
 def _silence() -> logging.Logger:
-    """Ray's logger, which says nothing any more."""
+    """Closes the files of Ray's logger and removes them; returns the logger."""
     logger = logging.getLogger("ray")
     for handler in logger.handlers:
         handler.close()
@@ -126,33 +129,34 @@ def _silence() -> logging.Logger:
 
 
 def _log_to(path: Path) -> None:
-    """Send what Ray logs to a file instead of the screen."""
+    """Sends what Ray logs to a file instead of the screen."""
     logger = _silence()
     logger.handlers = [_Log(path, delay=True)]
 
 
-def has_exclusive_device(config: Config, concurrency: int) -> bool:
+def has_exclusive_device(resources: Resources, concurrency: int) -> bool:
     """Whether no trial shares the memory of its device with another."""
-    return concurrency == 1 or config.gpu_share >= 1
+    return concurrency == 1 or resources.gpu_share >= 1
 
 
-def reduce_concurrency(config: Config, concurrency: int) -> tuple[Config, int]:
-    """Half as many trials on a device as there are now, or at a time where they share none; Ray is there."""
-    if not config.gpu_share:
-        return config, max(1, concurrency // 2)
-    config = replace(config, gpus_per_trial=min(1.0, 2 * config.gpu_share))
-    return config, min(concurrency, _concurrency(config))
+def reduce_concurrency(resources: Resources, concurrency: int) -> tuple[Resources, int]:
+    """Halves the trials on a device, or the trials at a time where they share no device. Ray must be running."""
+    if not resources.gpu_share:
+        return resources, max(1, concurrency // 2)
+    resources = replace(resources, gpus_per_trial=min(1.0, 2 * resources.gpu_share))
+    return resources, min(concurrency, _count_concurrent(resources))
 
 
-def _concurrency(config: Config) -> int:
-    there: dict[str, float] = ray.cluster_resources()
-    if config.address and config.max_concurrent:
-        return config.max_concurrent  # a cluster may grow to what is asked for; until then, trials wait
-    fits = int(there.get("CPU", 1) // config.cpus_per_trial)
-    if config.gpu_share:
-        fits = min(fits, int(there.get("GPU", 0) / config.gpu_share))
+def _count_concurrent(resources: Resources) -> int:
+    """Counts how many trials run at a time on what Ray has; a `UserError` where not even one fits."""
+    has: dict[str, float] = ray.cluster_resources()
+    if resources.address and resources.max_concurrent:
+        return resources.max_concurrent  # a cluster may grow to what is asked for; until then, trials wait
+    fits = int(has.get("CPU", 1) // resources.cpus_per_trial)
+    if resources.gpu_share:
+        fits = min(fits, int(has.get("GPU", 0) / resources.gpu_share))
     if fits < 1:
-        gpus = f" and {config.gpu_share:g} GPUs" if config.gpu_share else ""
-        have = f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
-        raise UserError(f"a trial asks for {config.cpus_per_trial:g} CPUs{gpus} and there are {have}; ask for less")
-    return min(fits, config.max_concurrent or fits)
+        gpus = f" and {resources.gpu_share:g} GPUs" if resources.gpu_share else ""
+        have = f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+        raise UserError(f"a trial asks for {resources.cpus_per_trial:g} CPUs{gpus} and there are {have}; ask for less")
+    return min(fits, resources.max_concurrent or fits)

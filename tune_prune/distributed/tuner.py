@@ -1,13 +1,11 @@
-"""Ray Tune at work: trials side by side until the budget, the time or the user ends them."""
+"""Runs trials side by side with Ray Tune, until the budget, the time, a failure or the user ends the search."""
 
 import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from ray import tune
 
@@ -15,67 +13,79 @@ from tune_prune.distributed import loggers
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.distributed.worker_data import WorkerData
-from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.budget import Budget, SearchEnd
 from tune_prune.hpo.config import Config
 
 
-def _never(trial_id: str) -> bool:
-    return False
+class SignalHandler:
+    """Notes a first SIGINT or SIGTERM, so that the search ends in order; a second one ends the process at once.
+
+    Handles signals while it is entered. `number` is the signal's, None before one came. In any thread but the main one,
+    which alone may handle signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {one: signal.signal(one, self._handle) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for one, handler in self._previous.items():
+            signal.signal(one, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
 
 
 class SearchStopper(tune.Stopper):
-    """Ends a search: when its time is up, or on SIGINT or SIGTERM. `reason` is empty until then.
+    """Stops trials that early stopping ends, and the whole search when it has to end: `end` says why.
 
-    `judge` says of a trial, by Ray's name for it, whether to stop it after the round that it has just ended; `fault`
-    says why to end the whole search, or nothing; `crowded` whether to end the trials that run, and to go on with fewer
-    of them at a time.
+    `failure` is the searcher's reason where a failure ends the search, else "".
     """
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self.reason = ""
-        self.judge: Callable[[str], bool] = _never
-        self.fault: Callable[[], str] = str
-        self.out_of_memory: Callable[[], bool] = bool
-        self.signal: int | None = None
+    def __init__(self, budget: Budget, signals: SignalHandler, searcher: StudySearcher) -> None:
+        self._budget, self._signals, self._searcher = budget, signals, searcher
+        self._time_is_up = False
+        self.failure = ""
+
+    @property
+    def end(self) -> SearchEnd:
+        """Why the search ends; `SearchEnd.BUDGET` as long as nothing else ends it."""
+        if self._signals.number is not None:
+            return SearchEnd.INTERRUPTED
+        if self.failure:
+            return SearchEnd.FAILED
+        return SearchEnd.TIME_BUDGET if self._time_is_up else SearchEnd.BUDGET
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to stop this trial."""
-        return not result["done"] and self.judge(trial_id)
+        """Whether to stop a trial, by Ray's id, after the round that it has just ended."""
+        return not result["done"] and self._searcher.should_stop(trial_id)
 
     def stop_all(self) -> bool:
-        """Whether to end what runs now; Tune asks several times a second."""
-        if not self.reason and self._budget.remaining <= 0:
-            self.reason = "time budget"
-        self.reason = self.reason or self.fault()
-        return bool(self.reason) or self.out_of_memory()
+        """Whether to end the trials that run; Tune asks several times a second.
 
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Stop in order on a first SIGINT or SIGTERM; a second one ends the process at once."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.signal is not None:
-                os._exit(128 + number)
-            self.signal, self.reason = number, "interrupted"
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals can be handled in the main thread alone; in any other they are not ours
-            return
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        They end with the search, and where one of them ran out of memory beside others.
+        """
+        if self.end is SearchEnd.BUDGET:
+            self._time_is_up = self._budget.remaining <= 0
+            self.failure = "" if self._time_is_up else self._searcher.failure_reason()
+        return self.end is not SearchEnd.BUDGET or self._searcher.out_of_memory
 
 
 def run_trials(
     worker_data: WorkerData, searcher: StudySearcher, config: Config, concurrency: int, stop: SearchStopper
 ) -> None:
-    """Run the searcher's missing trials. Returns when they have ended, or soon after `stop` says so."""
+    """Runs the trials that remain. Returns when they have ended, or soon after `stop` ends them."""
     trials = searcher.trials
-    resources = {"cpu": config.cpus_per_trial, "gpu": config.gpu_share}
+    resources = {"cpu": config.resources.cpus_per_trial, "gpu": config.resources.gpu_share}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(PruneTrainable, worker_data=worker_data), resources),
         tune_config=tune.TuneConfig(

@@ -1,4 +1,4 @@
-"""What all workers of a search share: the task as arrays, limits, and what is measured once for all."""
+"""What all workers of a search share: the task as arrays, the constraints, and statistics measured once."""
 
 import warnings
 from collections.abc import Mapping
@@ -19,7 +19,12 @@ from tune_prune.tasks.task import Task
 
 @dataclass(frozen=True)
 class WorkerData:
-    """A task as NumPy arrays, which Ray's object store hands to every worker of a machine without copying them."""
+    """A task as NumPy arrays, which Ray's object store gives to every worker of a machine without a copy.
+
+    `uses` are the multiply-adds of a weight of each layer for a sample. A trial has `threads` and ends after `timeout`
+    seconds, None: never. `cached` are the expensive statistics of the dense model, by name and layer; `models` are
+    models that were passed as objects.
+    """
 
     model: str
     weights: dict[str, np.ndarray]
@@ -31,7 +36,7 @@ class WorkerData:
     device: str
     threads: int
     timeout: float | None
-    known: dict[str, dict[str, np.ndarray]]
+    cached: dict[str, dict[str, np.ndarray]]
     models: Mapping[str, in_memory.Model]
 
     @classmethod
@@ -42,10 +47,10 @@ class WorkerData:
         limits: Constraints,
         device: str,
         threads: int,
-        known: CachedStatistics | None = None,
+        cached: CachedStatistics | None = None,
         timeout: float | None = None,
     ) -> "WorkerData":
-        """Share a task; `limits` are what points must keep, `known` what `prune` takes, `timeout` a trial's seconds."""
+        """Shares a task: moves its tensors to arrays, and counts the uses of its weights."""
         arrays = {
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
             "validation": task.validation.inputs, "validation_labels": task.validation.labels,
@@ -53,9 +58,9 @@ class WorkerData:
         weights = {key: value.numpy() for key, value in task.weights.items()}
         numpy = {key: value.numpy() for key, value in arrays.items()}
         found = {
-            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (known or {}).items()
+            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (cached or {}).items()
         }
-        models = in_memory.models_behind(task.model)
+        models = in_memory.find_models(task.model)
         uses = costs.count_uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
         return cls(
             task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
@@ -63,12 +68,12 @@ class WorkerData:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        known = [array for values in self.known.values() for array in values.values()]
-        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values(), *known])
+        """The size of the arrays in bytes."""
+        cached = [array for values in self.cached.values() for array in values.values()]
+        return sum(array.nbytes for array in [*self.arrays.values(), *self.weights.values(), *cached])
 
-    def task(self) -> Task:
-        """The task again, on the workers' device; on a CPU its tensors are views of the shared memory."""
+    def make_task(self) -> Task:
+        """The task on the workers' device; on a CPU its tensors are views of the shared memory."""
         in_memory.keep_models(self.models)
         arrays = {key: _view(value) for key, value in self.arrays.items()}
         train = Split(arrays["train"], arrays["train_labels"])
@@ -77,11 +82,11 @@ class WorkerData:
         task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
         return task.to(torch.device(self.device))
 
-    def statistics(self) -> CachedStatistics:
-        """What was measured on the dense model, on the workers' device."""
+    def make_statistics(self) -> CachedStatistics:
+        """The cached statistics on the workers' device."""
         device = torch.device(self.device)
         return {
-            name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.known.items()
+            name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.cached.items()
         }
 
 

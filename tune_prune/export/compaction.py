@@ -1,7 +1,7 @@
-"""A smaller dense network from a sparse one: outputs that nothing computes or nothing reads are removed for good.
+"""Removes channels whose weights are all zero or that have no consumer: a smaller dense network from a sparse one.
 
-An output of a layer that has lost all its weights is a constant, and what it adds to its readers goes into their
-biases; one that no reader has a weight for is not missed. What is left computes the same, up to rounding.
+The output of a channel without weights is a constant; what it adds to its consumers moves into their biases. A channel
+for which no consumer has a weight is dropped. The smaller network computes the same outputs, up to rounding.
 """
 
 import copy
@@ -11,94 +11,100 @@ from torch import Tensor, nn
 
 from tune_prune.export import channels
 from tune_prune.export.channels import Channels
-from tune_prune.export.resizing import by_channel, keep_channels, set_tensor
+from tune_prune.export.resizing import flatten_by_channel, keep_channels, set_tensor
 from tune_prune.pruning.masks import TRANSPOSED
 
 ROUNDING = 1e-4
-"""How far outputs may lie apart, as a share of the greatest of them, that were added up in another order."""
+"""The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
 
 @torch.no_grad()
 def compact(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy, for inference alone, without what nothing computes or reads; `inputs` are a few samples, float [n, ...].
+    """Copies a model for inference alone, without the channels that can go; `inputs` are a few samples, float [n, ...].
 
-    Raises a `UserError` where the model cannot be traced.
+    Raises a `UserError` where the model cannot be traced, and a `RuntimeError` where the outputs of copy and model for
+    `inputs` differ by more than `ROUNDING`.
     """
-    smaller = copy.deepcopy(model).eval().requires_grad_(False)
-    chains = channels.find_channels(smaller)
-    while sum(_reduce(smaller, chain, inputs) for chain in chains):  # what goes may leave others unread
+    compacted = copy.deepcopy(model).eval().requires_grad_(False)
+    found = channels.find_channels(compacted)
+    while sum(
+        _remove_channels(compacted, one, inputs) for one in found
+    ):  # may leave further channels without a consumer
         pass
-    before, after = copy.deepcopy(model).eval()(inputs), smaller(inputs)
-    apart = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
-    if not apart <= ROUNDING:
-        raise RuntimeError(f"the smaller network's outputs are {apart:.2g} of the greatest away from the model's")
-    return smaller
+    before, after = copy.deepcopy(model).eval()(inputs), compacted(inputs)
+    difference = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
+    if not difference <= ROUNDING:
+        raise RuntimeError(f"the compacted model's outputs differ from the model's by {difference:.2g} of the largest")
+    return compacted
 
 
-def _reduce(model: nn.Module, chain: Channels, inputs: Tensor) -> bool:
-    """Remove what can go of a layer's outputs; whether anything did."""
-    layer, readers = model.get_submodule(chain.layer), [model.get_submodule(name) for name in chain.readers]
-    computed = by_channel(layer, reads=False).any(1)
-    weights = [by_channel(reader, reads=True).reshape(len(computed), -1) for reader in readers]
+def _remove_channels(model: nn.Module, found: Channels, inputs: Tensor) -> bool:
+    """Removes the output channels of a layer that can go; whether there were any. One always stays."""
+    layer, consumers = model.get_submodule(found.layer), [model.get_submodule(name) for name in found.consumers]
+    computed = flatten_by_channel(layer).any(1)
+    weights = [flatten_by_channel(one, of_inputs=True).reshape(len(computed), -1) for one in consumers]
     keep = torch.stack([weight.any(1) for weight in weights]).any(0)
     constant = (keep & ~computed).nonzero().flatten().tolist()
-    seen = _layer_inputs(model, readers, inputs) if constant else []
+    consumed = _capture_inputs(model, consumers, inputs) if constant else []
     for index in constant:
         if int(keep.sum()) == 1:
-            break  # a layer without outputs is none
-        values = [_channel_values(value, layer, index, len(computed)) for value in seen]
-        if all(_foldable(reader, value) for reader, value in zip(readers, values, strict=True)):
-            for reader, value in zip(readers, values, strict=True):
-                _fold(reader, value, index, len(computed))
+            break  # PyTorch has no layer without outputs
+        values = [_channel_values(value, layer, index, len(computed)) for value in consumed]
+        if all(_can_fold(consumer, value) for consumer, value in zip(consumers, values, strict=True)):
+            for consumer, value in zip(consumers, values, strict=True):
+                _fold_into_bias(consumer, value, index, len(computed))
             keep[index] = False
     if not keep.any():
-        keep[0] = True  # likewise; nobody reads it
+        keep[0] = True  # for the same reason; it has no consumer
     if keep.all():
         return False
-    for module in (layer, *map(model.get_submodule, chain.norms)):
+    for module in (layer, *map(model.get_submodule, found.norms)):
         keep_channels(module, keep)
-    for reader in readers:
-        keep_channels(reader, keep, reads=True)
+    for consumer in consumers:
+        keep_channels(consumer, keep, of_inputs=True)
     return True
 
 
-def _layer_inputs(model: nn.Module, readers: list[nn.Module], inputs: Tensor) -> list[Tensor]:
-    """What each of these layers is given for the first of the inputs."""
-    found: dict[int, Tensor] = {}
-    hooks = [r.register_forward_pre_hook(lambda module, args: found.update({id(module): args[0][0]})) for r in readers]
+def _capture_inputs(model: nn.Module, layers: list[nn.Module], inputs: Tensor) -> list[Tensor]:
+    """The input of each of these layers for the first of the samples."""
+    captured: dict[int, Tensor] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda module, args: captured.update({id(module): args[0][0]}))
+        for layer in layers
+    ]
     model(inputs[:2])
     for hook in hooks:
         hook.remove()
-    return [found[id(reader)] for reader in readers]
+    return [captured[id(layer)] for layer in layers]
 
 
 def _channel_values(value: Tensor, layer: nn.Module, index: int, count: int) -> Tensor:
-    """The values of one of the `count` channels of a layer at all places; where these are flattened, side by side."""
+    """The values of one of a layer's `count` output channels, [positions]; `value` may be flattened."""
     if isinstance(layer, nn.Linear):
         return value[..., index].flatten()
     return value.reshape(count, -1)[index]
 
 
-def _foldable(reader: nn.Module, values: Tensor) -> bool:
-    """Whether what a constant channel adds to a layer's output is the same everywhere."""
+def _can_fold(consumer: nn.Module, values: Tensor) -> bool:
+    """Whether a constant channel adds the same to a consumer's output at every position."""
     if not values.any():
         return True
-    if isinstance(reader, nn.Linear):
+    if isinstance(consumer, nn.Linear):
         return True
-    padding = reader.padding
+    padding = consumer.padding
     padded = padding != "valid" if isinstance(padding, str) else any(padding)  # type: ignore[arg-type]
-    return not padded and not isinstance(reader, TRANSPOSED) and bool((values == values[0]).all())
+    return not padded and not isinstance(consumer, TRANSPOSED) and bool((values == values[0]).all())
 
 
-def _fold(reader: nn.Module, values: Tensor, index: int, count: int) -> None:
-    """Add what a constant channel contributes to a layer's output to its bias."""
+def _fold_into_bias(consumer: nn.Module, values: Tensor, index: int, count: int) -> None:
+    """Adds the contribution of a constant channel to a consumer's bias; without one, the consumer gets one."""
     if not values.any():
         return
-    weight: Tensor = reader.weight  # type: ignore[assignment]
-    if isinstance(reader, nn.Linear):
-        own = weight.view(len(weight), count, -1)[:, index]
-        added = own @ values[: own.shape[1]]
+    weight: Tensor = consumer.weight  # type: ignore[assignment]
+    if isinstance(consumer, nn.Linear):
+        of_channel = weight.view(len(weight), count, -1)[:, index]
+        added = of_channel @ values[: of_channel.shape[1]]
     else:
         added = weight[:, index].flatten(1).sum(1) * values[0]
-    bias: Tensor | None = reader.bias  # type: ignore[assignment]
-    set_tensor(reader, "bias", added if bias is None else bias + added)
+    bias: Tensor | None = consumer.bias  # type: ignore[assignment]
+    set_tensor(consumer, "bias", added if bias is None else bias + added)

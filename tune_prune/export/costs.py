@@ -1,9 +1,11 @@
-"""How many multiply-adds a sample takes, of the dense model and of what masks leave.
+"""Costs of a model besides its weights: multiply-adds of one sample, and latency.
 
-A weight of a convolution is used once at every output position, one of a linear layer once for every token. What a
-layer takes is therefore its kept weights times its uses; nothing is saved for inputs that are zero because of others.
+Multiply-adds are counted. A weight of a convolution is used once at every output position, a weight of a linear layer
+once for every token. A layer therefore takes its kept weights times their uses; inputs that are zero because of other
+layers save nothing.
 
-How long a model takes for one sample, once what nothing computes or reads has been removed from it.
+Latency is measured on the compacted model (`compaction`), in turn with the dense model, since zeros in a dense tensor
+are multiplied like any other number.
 """
 
 import copy
@@ -20,30 +22,36 @@ from torch import Tensor, nn
 from tune_prune.export.compaction import compact
 from tune_prune.pruning import masks
 
+READING_SECONDS = 0.005
+"""The length of one reading of a latency: as many calls as take so long."""
+
+READINGS = 11
+"""Readings of each of two models, taken in turn: while a machine is busy, both are slowed down."""
+
 
 def count_uses(model: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """How often each weight of a layer is used for one sample, by label; `inputs` are a few samples [n, ...].
+    """Counts how often each weight of a layer is used for one sample, by label; `inputs` are a few samples [n, ...].
 
-    A weight that several layers share is used by each of them; a layer that the samples do not reach is used 0 times.
+    Each layer that shares a weight uses it; a layer that the samples do not reach is used 0 times.
     """
     model = copy.deepcopy(model).eval()
-    found: Counter[int] = Counter()
+    uses: Counter[int] = Counter()
 
     def count(weight: Tensor, times: float) -> None:
-        found[id(weight)] += times / len(inputs)  # type: ignore[assignment]
+        uses[id(weight)] += times / len(inputs)  # type: ignore[assignment]
 
-    hooks = [module.register_forward_hook(_hook(count), with_kwargs=True) for module in model.modules()]
+    hooks = [module.register_forward_hook(_counting_hook(count), with_kwargs=True) for module in model.modules()]
     with torch.no_grad():
         model(inputs)
     for hook in hooks:
         hook.remove()
-    return {label: float(found[id(weight)]) for label, weight in masks.prunable(model).items()}
+    return {label: float(uses[id(weight)]) for label, weight in masks.prunable(model).items()}
 
 
-def _hook(count: Callable[[Tensor, float], None]) -> Callable[..., None]:
-    """Counts how often a module's weights were used in one call."""
+def _counting_hook(count: Callable[[Tensor, float], None]) -> Callable[..., None]:
+    """A forward hook that counts how often one call uses a module's weights."""
 
-    def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if isinstance(module, nn.Linear):
             count(module.weight, output.numel() / module.out_features)
         elif isinstance(module, masks.TRANSPOSED):
@@ -51,47 +59,39 @@ def _hook(count: Callable[[Tensor, float], None]) -> Callable[..., None]:
         elif isinstance(module, masks.PRUNABLE):
             count(module.weight, output.numel() / module.out_channels)
         elif isinstance(module, nn.MultiheadAttention):
-            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            _attention(
-                module, {name: given[name].numel() / given[name].shape[-1] for name in ("query", "key", "value")}, count
-            )
+            inputs = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            tokens = {name: inputs[name].numel() / inputs[name].shape[-1] for name in ("query", "key", "value")}
+            _count_attention(module, tokens, count)
 
-    return called
+    return hook
 
 
-def _attention(
+def _count_attention(
     module: nn.MultiheadAttention, tokens: Mapping[str, float], count: Callable[[Tensor, float], None]
 ) -> None:
-    """An attention's projections; its own products of queries, keys and values have no weights."""
+    """Counts an attention's projections; its products of queries, keys and values use no weights."""
     if module.in_proj_weight is not None:  # a third each of queries, keys and values
         count(module.in_proj_weight, sum(tokens.values()) / 3)
     else:
         for name, times in tokens.items():
             count(getattr(module, f"{name[0]}_proj_weight"), times)
-    count(module.out_proj.weight, tokens["query"])  # which is not called as a module
+    count(module.out_proj.weight, tokens["query"])  # the attention uses its weight without calling it as a module
 
 
-def multiply_adds(kept: Mapping[str, Tensor], times: Mapping[str, float]) -> float:
-    """Multiply-adds of a sample with these masks, given how often the weights are used."""
-    return sum(count * times[label] for label, (count, _) in masks.kept_counts(kept).items())
+def multiply_adds(kept: Mapping[str, Tensor], uses: Mapping[str, float]) -> float:
+    """Multiply-adds of one sample under these masks; `uses` are from `count_uses`."""
+    return sum(count * uses[label] for label, (count, _) in masks.kept_counts(kept).items())
 
 
-def multiply_adds_share(kept: Mapping[str, Tensor], times: Mapping[str, float]) -> float:
-    """The share, in [0, 1], of the dense model's multiply-adds that is left; 1 where it takes none."""
+def multiply_adds_share(kept: Mapping[str, Tensor], uses: Mapping[str, float]) -> float:
+    """The share of the dense model's multiply-adds that masks leave, in [0, 1]; 1 where the dense model takes none."""
     counts = masks.kept_counts(kept)
-    whole = sum(total * times[label] for label, (_, total) in counts.items())
-    return multiply_adds(kept, times) / whole if whole else 1.0
-
-
-SPAN = 0.005
-"""Seconds of one reading: of as many calls as take so long."""
-
-PAIRS = 11
-"""Readings of each of two models, in turn: a machine that is busy for a while is so for both."""
+    dense = sum(total * uses[label] for label, (_, total) in counts.items())
+    return multiply_adds(kept, uses) / dense if dense else 1.0
 
 
 def seconds_per_call(model: Callable[[Tensor], Tensor], inputs: Tensor, calls: int) -> float:
-    """Seconds that a call takes, over so many."""
+    """Measures the seconds that a call takes, as the mean of this many calls."""
     began = time.perf_counter()
     for _ in range(calls):
         model(inputs)
@@ -104,29 +104,30 @@ def seconds_per_call(model: Callable[[Tensor], Tensor], inputs: Tensor, calls: i
 def compare_latency(
     first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], inputs: Tensor
 ) -> tuple[float, float, float]:
-    """Seconds a call of each, medians, and the median of what the second takes as a share of the first.
+    """Measures two models in turn: the median seconds per call of each, and the median of the second's share.
 
-    `inputs` are a batch, float [n, ...], on the models' device; modules are left in evaluation mode.
+    A pair of readings has as share the second's time divided by the first's. `inputs` are a batch, float [n, ...], on
+    the models' device; modules are left in evaluation mode.
     """
     for model in (first, second):
         if isinstance(model, nn.Module):
             model.eval()
-    calls = [max(1, round(SPAN / seconds_per_call(model, inputs, 2))) for model in (first, second)]
+    calls = [max(1, round(READING_SECONDS / seconds_per_call(model, inputs, 2))) for model in (first, second)]
     pairs = [
-        (seconds_per_call(first, inputs, calls[0]), seconds_per_call(second, inputs, calls[1])) for _ in range(PAIRS)
+        (seconds_per_call(first, inputs, calls[0]), seconds_per_call(second, inputs, calls[1])) for _ in range(READINGS)
     ]
-    one, other = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return one, other, statistics.median(b / a for a, b in pairs)
+    of_first, of_second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return of_first, of_second, statistics.median(b / a for a, b in pairs)
 
 
 @dataclass
 class LatencyMeter:
-    """Measures pruned forms of a dense model, with a few samples of its data, float [n, ...]."""
+    """Measures the latency of pruned forms of a dense model; `samples` are a few of its data, float [n, ...]."""
 
     dense: nn.Module
     samples: Tensor = field(repr=False)
 
     def share(self, model: nn.Module) -> float:
-        """The time for one sample as a share of the dense model's. A `UserError` where it cannot be traced."""
-        smaller = compact(model, self.samples)
-        return compare_latency(self.dense, smaller, self.samples[:1])[2]
+        """The time of one sample, as a share of the dense model's. Raises a `UserError` where `torch.fx` fails."""
+        compacted = compact(model, self.samples)
+        return compare_latency(self.dense, compacted, self.samples[:1])[2]

@@ -1,4 +1,7 @@
-"""Write a pruned model for other programs, load it as they do, and account for what became of it."""
+"""Exports a pruned model: writes it in a format, loads the file as other programs do, and compares the two.
+
+A file whose loaded model is not the model that was written is never put in its place.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,15 +21,18 @@ from tune_prune.tasks.splits import Split, as_float
 from tune_prune.training.resources import one_thread
 
 BATCHES = (1, 256)
-"""Samples at a time that latency is measured of."""
+"""Sizes of the batches whose latency is measured."""
 
 BATCH = 500
-"""Samples at a time otherwise."""
+"""Samples at a time when test images are scored."""
 
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Seconds that a batch takes the model and what was written, on one core: medians, and the share's median."""
+    """Median seconds that a batch takes before (the model) and after (the loaded file), on one core.
+
+    `share` is the median of after divided by before.
+    """
 
     batch: int
     before: float
@@ -36,13 +42,13 @@ class LatencyResult:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What a file holds, measured on it as it was loaded again; all of it agrees, or there is no file.
+    """The size, costs and test error of an exported file, measured on the file as loaded again.
 
-    Weights are those of weighted layers, no biases: `total` and `kept` by the masks. Bytes are those of all tensors as
-    they are in memory, and of the file. Multiply-adds are for one sample: of the dense model, of the kept weights, and
-    of those that the file's network has. `test_error` is in percent, of `images` test images; `same` are those that
-    model and file call the same class; `apart` is how far the scores are apart at most, as a share of the greatest.
-    `timed` is empty where the file's network is the model's own.
+    `total` and `kept` weights are those of weighted layers, without biases, by the masks. `bytes_dense` counts all
+    tensors in memory, `bytes_file` the file. Multiply-adds (`macs_...`) are for one sample: of the dense model, of the
+    kept weights, and of the file's network. `test_error` is in percent, of `images` test images; `agree` counts the
+    images for which model and file predict the same class; `max_difference` is the largest difference of two scores as
+    a share of the largest score. `latencies` is empty where the file's network is the model's own.
     """
 
     format: str
@@ -58,59 +64,60 @@ class ExportReport:
     macs_file: float
     test_error: float
     images: int
-    same: int
-    apart: float
-    timed: Sequence[LatencyResult]
+    agree: int
+    max_difference: float
+    latencies: Sequence[LatencyResult]
 
-    def described(self) -> dict[str, object]:
-        """As JSON has it."""
+    def to_dict(self) -> dict[str, object]:
+        """The report as `--json` prints it."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """What to say of it."""
-        exact = "bit for bit" if self.apart == 0 else f"to {self.apart:.1e} of the greatest"
+    def describe(self) -> list[str]:
+        """The report in words, line by line."""
+        difference = f"differ by at most {self.max_difference:.1e} of the largest"
+        scores = "are the same bit for bit" if self.max_difference == 0 else difference
         return [
             f"{self.kept:,} of {self.total:,} weights ({self.factor:.1f}x fewer)",
-            f"{self.bytes_file:,} bytes in the file, {self.bytes_dense:,} as they are in memory "
+            f"{self.bytes_file:,} bytes in the file, {self.bytes_dense:,} in memory "
             f"({self.bytes_dense / self.bytes_file:.1f}x)",
-            f"{self.macs_file:,.0f} of {self.macs_dense:,.0f} multiply-adds; {self.macs_kept:,.0f} by weights kept",
-            f"test error {self.test_error:.2f} %; loaded again, {self.same:,} of {self.images:,} test images get the "
-            f"same class, and scores are the same {exact}",
+            f"{self.macs_file:,.0f} of {self.macs_dense:,.0f} multiply-adds; kept weights take {self.macs_kept:,.0f}",
+            f"test error {self.test_error:.2f} %; loaded again, {self.agree:,} of {self.images:,} test images get the "
+            f"same class, and scores {scores}",
             *(
                 f"{t.batch} at a time on one core: {1000 * t.before:.3g} ms before, {1000 * t.after:.3g} ms after, "
                 f"{1 / t.share:.2f}x as fast"
-                for t in self.timed
+                for t in self.latencies
             ),
         ]
 
 
 def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[str], None]) -> ExportReport:
-    """Write a checkpoint's model in a format; `out` is a file or a folder, the working directory unless given.
+    """Writes a checkpoint's model in the format `to`; `out` is a file or a folder, None the working directory.
 
-    `test` are images to compare on. Raises `UserError` where the checkpoint, the images or the format do not fit the
-    model, and `RuntimeError`, with nothing written, where what is loaded again is not what was written.
+    `test` are the images on which model and file are compared. Raises `UserError` where the checkpoint, the images or
+    the format do not fit the model, and `RuntimeError`, with nothing written, where the loaded file is not the model.
     """
     chosen = formats[to]
     saved = checkpoint.read(path)
     model, mask = checkpoint.restore(saved, str(path))
     target = _target(path, out, chosen)
     inputs = as_float(test.inputs)
-    # what is timed is timed on one core, and an ONNX session takes as many threads as torch does
+    # latency is measured on one core, and an ONNX session takes as many threads as torch does
     with one_thread(), TemporaryDirectory() as folder:
         before = _scores(model.eval(), inputs, saved.model)
-        # a copy: what is exported keeps the samples, and a view of them all images
-        subject = _make_input(saved.model, model, mask, inputs[:2].clone(), chosen, say)
-        written, aside = chosen.write(subject), Path(folder, f"model{chosen.ending}")
-        aside.write_bytes(written)
-        loaded = chosen.load(aside)
-        account = _make_report(to, str(target), subject, len(written), loaded, inputs, test.labels, before)
-        _check_report(chosen, loaded, subject, account)
+        # a copy: an exported program keeps the samples, and a view of them would keep all images
+        export_input = _make_input(saved.model, model, mask, inputs[:2].clone(), chosen, say)
+        written, temporary = chosen.write(export_input), Path(folder, f"model{chosen.ending}")
+        temporary.write_bytes(written)
+        loaded = chosen.load(temporary)
+        report = _make_report(to, str(target), export_input, len(written), loaded, inputs, test.labels, before)
+        _check_report(chosen, loaded, export_input, report)
     files.write_bytes(target.absolute(), written)
-    return account
+    return report
 
 
 def _target(path: Path, out: Path | None, chosen: Format) -> Path:
-    """The file to write."""
+    """The path of the file to write."""
     name = f"{path.stem}{chosen.ending}"
     target = Path(name) if out is None else out / name if out.is_dir() else out
     if target.resolve() == path.resolve():
@@ -121,20 +128,21 @@ def _target(path: Path, out: Path | None, chosen: Format) -> Path:
 def _make_input(
     name: str, model: nn.Module, mask: dict[str, Tensor], samples: Tensor, chosen: Format, say: Callable[[str], None]
 ) -> ExportInput:
-    """The model, made smaller if the format is about that and it can be."""
-    smaller = model
-    if chosen.smaller:
+    """Compacts the model where the format stores compacted models, or may and it can be."""
+    compacted = model
+    if chosen.compaction:
         try:
-            smaller = compact(model, samples)
+            compacted = compact(model, samples)
         except UserError as error:
-            if chosen.smaller == "must":
+            if chosen.compaction == "must":
                 raise
-            say(f"not made smaller: {error}")
-    return ExportInput(name, model, mask, samples, smaller)
+            say(f"not compacted: {error}")
+    return ExportInput(name, model, mask, samples, compacted)
 
 
 @torch.no_grad()
 def _scores(model: Scores, inputs: Tensor, name: str) -> Tensor:
+    """The model's class scores, [n, classes], batch by batch."""
     try:
         return torch.cat([model(part) for part in inputs.split(BATCH)])
     except Exception as error:  # a user's model may raise anything
@@ -145,19 +153,20 @@ def _scores(model: Scores, inputs: Tensor, name: str) -> Tensor:
 def _make_report(
     to: str,
     name: str,
-    subject: ExportInput,
+    export_input: ExportInput,
     size: int,
     loaded: Scores,
     inputs: Tensor,
     labels: Tensor,
     before: Tensor,
 ) -> ExportReport:
-    after = _scores(loaded, inputs, subject.name)
+    """Measures the loaded file; `before` are the model's scores of the inputs, `size` is the file's in bytes."""
+    after = _scores(loaded, inputs, export_input.name)
     batches = () if formats[to].exact else BATCHES  # the same network takes the same time
-    counts = masks.kept_counts(subject.masks).values()
-    uses = costs.count_uses(subject.model, subject.samples)
-    small = costs.count_uses(subject.smaller, subject.samples)
-    compressed = masks.compression(subject.masks)
+    counts = masks.kept_counts(export_input.masks).values()
+    uses = costs.count_uses(export_input.model, export_input.samples)
+    compacted_uses = costs.count_uses(export_input.compacted, export_input.samples)
+    compressed = masks.compression(export_input.masks)
     return ExportReport(
         format=to,
         file=name,
@@ -165,37 +174,37 @@ def _make_report(
         kept=sum(kept for kept, _ in counts),
         compression=compressed,
         factor=masks.factor(compressed),
-        bytes_dense=sum(value.nbytes for value in subject.model.state_dict().values()),
+        bytes_dense=sum(value.nbytes for value in export_input.model.state_dict().values()),
         bytes_file=size,
-        macs_dense=costs.multiply_adds(masks.dense_masks(subject.model), uses),
-        macs_kept=costs.multiply_adds(subject.masks, uses),
-        macs_file=costs.multiply_adds(masks.dense_masks(subject.smaller), small),
+        macs_dense=costs.multiply_adds(masks.dense_masks(export_input.model), uses),
+        macs_kept=costs.multiply_adds(export_input.masks, uses),
+        macs_file=costs.multiply_adds(masks.dense_masks(export_input.compacted), compacted_uses),
         test_error=100 * float((after.argmax(1) != labels).float().mean()),
         images=len(labels),
-        same=int((after.argmax(1) == before.argmax(1)).sum()),
-        apart=float((after - before).abs().max() / before.abs().max().clamp_min(1e-12)),
-        timed=[
-            LatencyResult(n, *costs.compare_latency(subject.model, loaded, inputs[:n]))
+        agree=int((after.argmax(1) == before.argmax(1)).sum()),
+        max_difference=float((after - before).abs().max() / before.abs().max().clamp_min(1e-12)),
+        latencies=[
+            LatencyResult(n, *costs.compare_latency(export_input.model, loaded, inputs[:n]))
             for n in batches
             if n <= len(inputs)
         ],
     )
 
 
-def _check_report(chosen: Format, loaded: Scores, subject: ExportInput, account: ExportReport) -> None:
-    """Raise a `RuntimeError` where the numbers of an account do not go together."""
+def _check_report(chosen: Format, loaded: Scores, export_input: ExportInput, report: ExportReport) -> None:
+    """Raises a `RuntimeError` where the loaded file's scores, weights or zeros are not those of the model."""
     wrong = []
-    if account.apart > (0.0 if chosen.exact else ROUNDING):
-        wrong.append(f"its scores are {account.apart:.2g} of the greatest away from the model's")
-    left = sum(int(weight.count_nonzero()) for weight in masks.prunable(subject.smaller).values())
-    if left > account.kept:
-        wrong.append(f"it has {left:,} weights that are not zero, and {account.kept:,} are kept")
+    if report.max_difference > (0.0 if chosen.exact else ROUNDING):
+        wrong.append(f"its scores differ from the model's by {report.max_difference:.2g} of the largest")
+    left = sum(int(weight.count_nonzero()) for weight in masks.prunable(export_input.compacted).values())
+    if left > report.kept:
+        wrong.append(f"it has {left:,} weights that are not zero, and {report.kept:,} are kept")
     if isinstance(loaded, nn.Module) and chosen.exact:
-        here, there = (masks.prunable(model) for model in (subject.model, loaded))
+        here, there = (masks.prunable(model) for model in (export_input.model, loaded))
         if any(not torch.equal(weight, there[label]) for label, weight in here.items()):
             wrong.append("its weights are not those of the model")
         zeros = sum(int((weight == 0).sum()) for weight in there.values())
-        if zeros < account.total - account.kept:
-            wrong.append(f"it has {zeros:,} zeros for {account.total - account.kept:,} removed weights")
+        if zeros < report.total - report.kept:
+            wrong.append(f"it has {zeros:,} zeros for {report.total - report.kept:,} removed weights")
     if wrong:
-        raise RuntimeError(f"{account.file}: loaded again, {' and '.join(wrong)}; nothing was written")
+        raise RuntimeError(f"{report.file}: loaded again, {' and '.join(wrong)}; nothing was written")

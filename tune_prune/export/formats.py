@@ -1,7 +1,7 @@
-"""The forms in which a pruned model is handed to other programs: how each is written, and how it is loaded again.
+"""The formats in which a pruned model is exported: how each is written, and how it is loaded again.
 
-`tune_prune.load` is the loader of what no other program reads. Inputs are float32 as the model takes them; those of
-images in bytes are divided by 256 first.
+`tune_prune.load` loads the formats that no other program reads. Inputs are float32 as the model takes them; images in
+bytes are divided by 256 first.
 """
 
 import contextlib
@@ -25,85 +25,88 @@ from tune_prune.pruning import checkpoint
 from tune_prune.tasks.models import build
 
 Scores = Callable[[Tensor], Tensor]
-"""Samples, float32 [n, ...], to class scores, float32 [n, classes]."""
+"""From samples, float32 [n, ...], to class scores, float32 [n, classes]."""
 
 
 @dataclass(frozen=True)
 class ExportInput:
-    """A pruned model that is to be written: its name, itself, its masks, and a few samples, float32 [n, ...].
+    """A pruned model to be written: its name, the model, its masks, and a few samples, float32 [n, ...].
 
-    `smaller` computes the same without what nothing computes or reads; where that is not known, it is the model.
+    `compacted` is the model from `compaction.compact`, or the model itself where it is not compacted.
     """
 
     name: str
     model: nn.Module
     masks: Mapping[str, Tensor]
     samples: Tensor
-    smaller: nn.Module
+    compacted: nn.Module
 
 
 @dataclass(frozen=True)
 class Format:
-    """A form: how its files end, whether scores come back bit for bit, its bytes, and what its program makes of them.
+    """A format: the ending of its files, a function that makes their bytes, and one that loads a file as its users do.
 
-    `smaller` says whether the network is made smaller first: "must" where that is all there is to it, "may", or "".
+    `exact`: the loaded model's scores equal the written model's bit for bit, not just to rounding. `compaction`: "must"
+    where the format stores the compacted model, "may" where it stores the model if that cannot be compacted, "" where
+    it always stores the model.
     """
 
     ending: str
     exact: bool
     write: Callable[[ExportInput], bytes]
     load: Callable[[Path], Scores]
-    smaller: str = ""
+    compaction: str = ""
 
 
 formats = Registry[Format]("format")
 
 
 def load(path: str | Path) -> nn.Module:
-    """A model from a checkpoint, or from a file of `tune-prune export --to sparse` or `dense`, in evaluation mode.
+    """Loads a model from a checkpoint, or from a file of `tune-prune export --to sparse` or `dense`.
 
-    Raises a `UserError` for any other file, and for a damaged one.
+    The model is in evaluation mode. Raises a `UserError` for any other file, and for a damaged one.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; `tune-prune export` and a search write them")
-    facts, tensors = checkpoint.read_tensors(path, "tune_prune")
-    if isinstance(facts, dict) and "smaller" in facts:
-        model = build(str(facts.get("model")))
+    header, tensors = checkpoint.read_tensors(path, "tune_prune")
+    if isinstance(header, dict) and "compact" in header:
+        model = build(str(header.get("model")))
         resizing.load_resized(model, tensors, str(path))
-    elif isinstance(facts, dict) and "shapes" in facts:
+    elif isinstance(header, dict) and "shapes" in header:
         model = checkpoint.restore(sparse_format.read(path), str(path))[0]
     else:
         model = checkpoint.restore(checkpoint.read(path), str(path))[0]
     return model.eval()
 
 
-def _plain(subject: ExportInput) -> bytes:
-    """The state dict as it is, removed weights as zeros; what any program does that loads weights into the model."""
+def _write_plain(export_input: ExportInput) -> bytes:
+    """The model's state dict, removed weights as zeros."""
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
-    tensors = {key: value.detach().contiguous().clone() for key, value in subject.model.state_dict().items()}
-    return save(tensors, {"format": "pt", "model": subject.name})
+    tensors = {key: value.detach().contiguous().clone() for key, value in export_input.model.state_dict().items()}
+    return save(tensors, {"format": "pt", "model": export_input.name})
 
 
 def _load_plain(path: Path) -> Scores:
+    """Builds the model that the file names and loads the weights into it, without this package's readers."""
     with safe_open(path, framework="pt") as file:
         model = build(file.metadata()["model"])
     model.load_state_dict(load_file(path))
     return model.eval()
 
 
-def _sparse(subject: ExportInput) -> bytes:
-    return sparse_format.dumps(subject.name, subject.model, subject.masks)
+def _write_sparse(export_input: ExportInput) -> bytes:
+    return sparse_format.dumps(export_input.name, export_input.model, export_input.masks)
 
 
-def _dense(subject: ExportInput) -> bytes:
-    tensors = {key: value.detach().contiguous().clone() for key, value in subject.smaller.state_dict().items()}
-    return save(tensors, {"tune_prune": json.dumps({"model": subject.name, "smaller": True})})
+def _write_dense(export_input: ExportInput) -> bytes:
+    tensors = {key: value.detach().contiguous().clone() for key, value in export_input.compacted.state_dict().items()}
+    return save(tensors, {"tune_prune": json.dumps({"model": export_input.name, "compact": True})})
 
 
-def _pt2(subject: ExportInput) -> bytes:
+def _write_pt2(export_input: ExportInput) -> bytes:
     file = io.BytesIO()
-    torch.export.save(_program(subject), file)
+    torch.export.save(_trace_program(export_input), file)
     return file.getvalue()
 
 
@@ -112,13 +115,13 @@ def _load_pt2(path: Path) -> Scores:
     return lambda inputs: program(inputs)
 
 
-def _onnx(subject: ExportInput) -> bytes:
+def _write_onnx(export_input: ExportInput) -> bytes:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if absent:
         raise UserError(f"--to onnx needs {' and '.join(absent)}: pip install 'tune-prune[onnx]'")
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
+    with contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
         program = torch.onnx.export(
-            _program(subject), dynamo=True, verbose=False, input_names=["input"], output_names=["scores"]
+            _trace_program(export_input), dynamo=True, verbose=False, input_names=["input"], output_names=["scores"]
         )
     assert program is not None
     whole: bytes = program.model_proto.SerializeToString()
@@ -134,24 +137,24 @@ def _load_onnx(path: Path) -> Scores:
     return lambda inputs: torch.from_numpy(session.run(["scores"], {"input": inputs.numpy()})[0])
 
 
-def _program(subject: ExportInput) -> torch.export.ExportedProgram:
-    """The graph, for batches of any size; a `UserError` of one line where PyTorch has many to say."""
+def _trace_program(export_input: ExportInput) -> torch.export.ExportedProgram:
+    """Exports the compacted model's graph, for batches of any size. Raises a `UserError` with PyTorch's first line."""
     before = logging.root.manager.disable
-    logging.disable()  # it logs and prints what it raises
+    logging.disable()  # the exporter also logs and prints what it raises
     any_batch = ({0: torch.export.Dim("n")},)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return torch.export.export(subject.smaller, (subject.samples,), dynamic_shapes=any_batch)
+            return torch.export.export(export_input.compacted, (export_input.samples,), dynamic_shapes=any_batch)
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        told = f"{subject.name} cannot be exported by PyTorch with batches of any size ({first})"
-        raise UserError(told) from error
+        message = f"{export_input.name} cannot be exported by PyTorch with batches of any size ({first})"
+        raise UserError(message) from error
     finally:
         logging.disable(before)
 
 
-formats.add("safetensors", Format("-weights.safetensors", True, _plain, _load_plain))
-formats.add("sparse", Format("-sparse.safetensors", True, _sparse, load))
-formats.add("dense", Format("-dense.safetensors", False, _dense, load, smaller="must"))
-formats.add("pt2", Format(".pt2", False, _pt2, _load_pt2, smaller="may"))
-formats.add("onnx", Format(".onnx", False, _onnx, _load_onnx, smaller="may"))
+formats.add("safetensors", Format("-weights.safetensors", True, _write_plain, _load_plain))
+formats.add("sparse", Format("-sparse.safetensors", True, _write_sparse, load))
+formats.add("dense", Format("-dense.safetensors", False, _write_dense, load, compaction="must"))
+formats.add("pt2", Format(".pt2", False, _write_pt2, _load_pt2, compaction="may"))
+formats.add("onnx", Format(".onnx", False, _write_onnx, _load_onnx, compaction="may"))

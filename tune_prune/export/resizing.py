@@ -1,4 +1,4 @@
-"""Layers and batch norms of other sizes: which of their tensors have a place for each channel, and how to take some."""
+"""Changes the number of channels of layers and batch norms, with all tensors and attributes that depend on it."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,41 +10,41 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning.masks import TRANSPOSED
 
 
-def channel_axis(layer: nn.Module, *, reads: bool) -> int:
-    """The axis of a layer's weight along which the channels lie that it reads, or that it computes."""
-    return int(reads != isinstance(layer, TRANSPOSED))
+def channel_axis(layer: nn.Module, *, of_inputs: bool) -> int:
+    """The axis of a layer's weight that its input channels lie along, or else its output channels."""
+    return int(of_inputs != isinstance(layer, TRANSPOSED))
 
 
-def by_channel(layer: nn.Module, *, reads: bool) -> Tensor:
-    """A layer's weight, [channels, rest], by the channels that it reads or computes."""
+def flatten_by_channel(layer: nn.Module, *, of_inputs: bool = False) -> Tensor:
+    """A layer's weight as [channels, rest], by its output channels, or else by its input channels."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
-    return weight.movedim(channel_axis(layer, reads=reads), 0).flatten(1)
+    return weight.movedim(channel_axis(layer, of_inputs=of_inputs), 0).flatten(1)
 
 
-def _places(module: nn.Module, reads: bool) -> Iterator[tuple[str, int]]:
-    """The tensors that have a place for each channel, and along which axis."""
+def keep_channels(module: nn.Module, keep: Tensor, *, of_inputs: bool = False) -> None:
+    """Keeps these output (or input) channels of a layer, or these features of a batch norm; `keep` is bool [channels].
+
+    Where a module takes flattened channels, the positions of a channel lie together and are kept or removed as one.
+    """
+    for name, axis in _channel_tensors(module, of_inputs):
+        value = getattr(module, name)
+        if value is not None:
+            repeated = keep.repeat_interleave(value.shape[axis] // len(keep))
+            set_tensor(module, name, value.index_select(axis, repeated.nonzero().flatten()))
+
+
+def _channel_tensors(module: nn.Module, of_inputs: bool) -> Iterator[tuple[str, int]]:
+    """The names of the tensors that have entries for each channel, and the axis of the channels in each."""
     if isinstance(module, _BatchNorm):
         yield from ((name, 0) for name in ("weight", "bias", "running_mean", "running_var"))
         return
-    yield "weight", channel_axis(module, reads=reads)
-    if not reads:
+    yield "weight", channel_axis(module, of_inputs=of_inputs)
+    if not of_inputs:
         yield "bias", 0
 
 
-def keep_channels(module: nn.Module, keep: Tensor, *, reads: bool = False) -> None:
-    """Keep these of the channels, bool [channels], that a module computes, normalises or reads.
-
-    Where channels were flattened, a channel's places lie together.
-    """
-    for name, along in _places(module, reads):
-        value = getattr(module, name)
-        if value is not None:
-            repeated = keep.repeat_interleave(value.shape[along] // len(keep))
-            set_tensor(module, name, value.index_select(along, repeated.nonzero().flatten()))
-
-
 def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Give a module another tensor, and the sizes that go with its shape. A parameter is not trained any more."""
+    """Replaces a tensor of a module and sets the sizes that follow from its shape; a parameter is frozen."""
     if name in module._buffers:
         module._buffers[name] = value
     else:
@@ -54,17 +54,17 @@ def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
     elif name == "weight" and hasattr(module, "out_channels"):
-        computed, read = (value.shape[channel_axis(module, reads=reads)] for reads in (False, True))
-        groups = int(module.groups)  # type: ignore[arg-type]  # the second axis lists those of one group
+        outputs, inputs = (value.shape[channel_axis(module, of_inputs=of_inputs)] for of_inputs in (False, True))
+        groups = int(module.groups)  # type: ignore[arg-type]  # the second axis lists the channels of one group
         by_group = (groups, 1) if isinstance(module, TRANSPOSED) else (1, groups)
-        vars(module).update(out_channels=computed * by_group[0], in_channels=read * by_group[1])
+        vars(module).update(out_channels=outputs * by_group[0], in_channels=inputs * by_group[1])
 
 
 @torch.no_grad()
 def load_resized(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Give a model other weights, and its modules the sizes that these have.
+    """Gives a model other weights, and its modules the sizes of these weights.
 
-    Raises a `UserError` that names `source` where weights are missing, or have no place in the model.
+    Raises a `UserError` that names `source` where weights are missing, or the model has no tensor of their name.
     """
     placed = set()
     for name, module in model.named_modules():

@@ -1,15 +1,25 @@
-"""How much a search may spend: trials, seconds, or both."""
+"""The budget of a search in trials, seconds or both, and why a search ends."""
 
 import math
 import time
 from dataclasses import dataclass, field
+from enum import Enum
+
+
+class SearchEnd(Enum):
+    """Why a search ended: its trials were run, its time was up, a user interrupted it, or it failed."""
+
+    BUDGET = "budget"
+    TIME_BUDGET = "time budget"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
 
 
 @dataclass
 class Budget:
-    """What ends a search: so many finished trials, so many seconds since `began`, or whichever comes first.
+    """The budget of a search: finished `trials`, `seconds` since `began`, or whichever comes first; None: no limit.
 
-    `reserve` are the seconds of these that are kept for what follows the last trial: the test images, the files.
+    `reserve` are the seconds that are kept for the work after the last trial: testing and writing files.
     """
 
     trials: int | None = None
@@ -19,7 +29,7 @@ class Budget:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the search began."""
         return time.monotonic() - self.began
 
     @property
@@ -28,13 +38,13 @@ class Budget:
         return math.inf if self.seconds is None else self.seconds - self.reserve - self.elapsed
 
     def trials_left(self, done: int) -> float:
-        """Trials that are still to be run; infinite where their number is no limit."""
+        """How many trials are left after `done` ones; infinite where their number is not limited."""
         return math.inf if self.trials is None else max(0, self.trials - done)
 
     def expected_trials(self, started: int, before: int = 0) -> float:
-        """How many trials the run will come to, by number or at this pace; `before` were run by earlier processes.
+        """How many trials the run will have, by their number or at the speed so far; `before` are of earlier processes.
 
-        Of time alone, at least one more than there are.
+        With a time budget alone, it is at least one more than were started.
         """
         most = math.inf if self.trials is None else self.trials
         if self.seconds is None or self.elapsed <= 0:

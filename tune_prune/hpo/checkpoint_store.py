@@ -1,4 +1,4 @@
-"""The weights of rounds on disk: those that may still be wanted stay, the others go."""
+"""Keeps the checkpoints of rounds that the front or later trials may need, and deletes the others."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
 
 MIN_KEPT = 48
-"""How many rounds are kept, in fronts from the first on, for later trials to begin at; the last front is kept whole."""
+"""How many rounds are kept for warm starts, at least: front after front, the last one whole."""
 
 
 class CheckpointStore:
-    """The rounds of ended trials whose weights are on disk: `points` with their trials, in the order of trials.
+    """The rounds of ended trials whose checkpoints are on disk: `points` with their trials, in the order of trials.
 
-    What is deleted is never looked at again: a sweep costs no more after thousands of trials than after a hundred.
+    A deleted round is forgotten, so that a sweep costs no more after thousands of trials than after a hundred.
     """
 
     def __init__(self, run_dir: Path, limits: Constraints = NO_CONSTRAINTS) -> None:
@@ -22,43 +22,43 @@ class CheckpointStore:
         self.points: list[tuple[int, PointRecord]] = []
 
     def sweep(self, ended: Iterable[TrialRecord], in_use: Collection[str]) -> None:
-        """Take up trials that have `ended` since the last time, and delete the weights that nothing needs any more.
+        """Adds the rounds of trials that have `ended` since the last sweep, and deletes checkpoints no longer needed.
 
-        Those `in_use`, at which running trials have begun, stay; those of running trials are not known here.
+        Checkpoints `in_use`, from which running trials started, stay. Those that running trials wrote are not touched.
         """
         self.points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
-        # of equal points the same one must stay that is reported: the earliest trial's
+        # of equal points the front reports the earliest trial's, and that one has to stay
         self.points.sort(key=lambda point: point[0])
-        keep = _worth_keeping([point for _, point in self.points], self._limits) | set(in_use)
+        keep = _select_checkpoints([point for _, point in self.points], self._limits) | set(in_use)
         for _, point in self.points:
             if point.checkpoint not in keep:
                 self._path(point).unlink(missing_ok=True)
         self.points = [(trial, point) for trial, point in self.points if point.checkpoint in keep]
 
     def refresh(self) -> None:
-        """Forget what another process has deleted."""
+        """Forgets rounds whose checkpoints another process has deleted."""
         self.points = [(trial, point) for trial, point in self.points if self._path(point).is_file()]
 
     def _path(self, point: PointRecord) -> Path:
         return self._run_dir / str(point.checkpoint)
 
 
-def _worth_keeping(points: Sequence[PointRecord], limits: Constraints) -> set[str | None]:
-    """The checkpoints of the feasible front, and of what is worth beginning at."""
+def _select_checkpoints(points: Sequence[PointRecord], limits: Constraints) -> set[str | None]:
+    """The checkpoints to keep: those of the feasible front, and those for warm starts."""
     feasible = [point for point in points if point.feasible]
-    every = [limits.values(point.compression, point.val_error, point.costs) for point in feasible]
-    keep = [feasible[i] for i in pareto.front(every)] + _fronts(points, MIN_KEPT)
+    values = [limits.values(point.compression, point.val_error, point.costs) for point in feasible]
+    keep = [feasible[i] for i in pareto.front(values)] + _select_fronts(points, MIN_KEPT)
     return {point.checkpoint for point in keep}
 
 
-def _fronts(points: Sequence[PointRecord], at_least: int) -> list[PointRecord]:
-    """The front, the front of what is left, and so on, until there are so many points."""
-    found: list[PointRecord] = []
-    while len(found) < at_least and (layer := _front(points)):
-        gone = {id(point) for point in layer}
-        points = [point for point in points if id(point) not in gone]
-        found += layer
-    return found
+def _select_fronts(points: Sequence[PointRecord], min_count: int) -> list[PointRecord]:
+    """The front, the front of the rest, and so on, until `min_count` points are selected."""
+    selected: list[PointRecord] = []
+    while len(selected) < min_count and (front := _front(points)):
+        removed = {id(point) for point in front}
+        points = [point for point in points if id(point) not in removed]
+        selected += front
+    return selected
 
 
 def _front(points: Sequence[PointRecord]) -> list[PointRecord]:

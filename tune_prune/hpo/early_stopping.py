@@ -1,9 +1,7 @@
-"""When a trial is not worth going on with: two rules, both learned from the run's own trials.
+"""Ends trials that promise nothing, and a search of which too many trials fail.
 
-How errors go on after a round, and what finishing wins back, is taken from the trials that have ended: at its best in
-ten. A trial is stopped where even so it would end above the limit, or behind what the front has at its compression.
-
-Which trials are stopped, which of them are let through to learn from, and when too many have failed.
+Two rules stop a trial after a round, both learned from the run's own trials: even at the best tenth of what was seen of
+later rounds and of refinement, it would end above the limit, or behind what the front has at its compression.
 """
 
 import math
@@ -14,19 +12,72 @@ from pathlib import Path
 from tune_prune.common.seeding import derive_seed
 from tune_prune.hpo.refinement import ASSUMED_RECOVERY, refined_pairs
 from tune_prune.hpo.scheduler import SearchSettings
-from tune_prune.hpo.space import ratios_of
 from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
 
 MIN_COMPARED = 8
-"""Trials that must have gone on from a round before any is stopped there."""
+"""Trials that must have gone on from a round before any trial is stopped there."""
 
 BEST_SHARE = 0.1
-"""The share of trials whose course is taken for the best that can be hoped for."""
+"""The share of trials whose further rounds count as the best that can be expected."""
 
 EXEMPT_ONE_IN = 8
 """One in so many of the trials that would be stopped goes on, to measure what stopping costs."""
+
+MIN_ENDED = 6
+"""Trials that must have ended before failures end a search."""
+
+
+class EarlyStopping:
+    """Decides after each round whether to stop the trial, and writes the reason into the record of the ended trial."""
+
+    def __init__(self, trial_store: TrialStore, run_dir: Path, settings: SearchSettings, seed: int) -> None:
+        self._trial_store, self._run_dir, self._settings, self._seed = trial_store, run_dir, settings, seed
+        self._reasons: dict[int, str] = {}
+
+    def should_stop(self, number: int) -> bool:
+        """Whether to stop a trial after the round that it has just ended; queued and exempt trials are not stopped."""
+        settings, attrs = self._settings, self._trial_store.attrs(number)
+        if not settings.features.early_stopping or attrs.exempt is not None or attrs.queued is not None:
+            return False
+        record = self._trial_store.read_record(number)
+        assert record is not None
+        ended = list(self._trial_store.records.values())
+        target = settings.compression(record.params.ratios)
+        refining = settings.refine.share > 0
+        reason = reason_to_stop(record, target, ended, settings.dense_error, settings.limit, refining)
+        if reason and derive_seed(self._seed, number, 2) % EXEMPT_ONE_IN == 0:
+            self._trial_store.set_attrs(number, exempt=reason)
+        elif reason:
+            self._reasons[number] = reason
+        return number in self._reasons
+
+    def mark_stopped(self, record: TrialRecord) -> TrialRecord:
+        """The record of a trial that runs no more; where it was stopped, its record on disk says so from now on."""
+        if record.trial not in self._reasons:
+            return record
+        return self._write(replace(record, state="stopped", reason=self._reasons.pop(record.trial)))
+
+    def mark_exempt(self, record: TrialRecord) -> TrialRecord:
+        """The record of an ended trial; where it was exempt from stopping, its record on disk says so from now on."""
+        reason = self._trial_store.attrs(record.trial).exempt
+        if reason is None or record.state != "complete" or record.reason:
+            return record
+        return self._write(replace(record, reason=f"{records.EXEMPT_PREFIX}{reason}"))
+
+    def _write(self, record: TrialRecord) -> TrialRecord:
+        records.write(self._run_dir, record)
+        return record
+
+    def failure_reason(self) -> str:
+        """Why to end the search before its budget, or "": more trials have failed than may."""
+        ended, most = len(self._trial_store.records), self._settings.max_failures
+        failed = [record for record in self._trial_store.records.values() if record.state == "failed"]
+        if ended < MIN_ENDED or len(failed) <= most * ended:
+            return ""
+        share = f"{len(failed)} of {ended} trials failed, more than --max-failures {most:g}"
+        return f"{share}; the last: {failed[-1].reason}"
 
 
 def reason_to_stop(
@@ -37,31 +88,31 @@ def reason_to_stop(
     limit: float,
     refining: bool = False,
 ) -> str:
-    """Why a trial should be stopped after its last round so far, or nothing.
+    """Why to stop a trial after its last round so far, or "".
 
-    `compression` is where the trial is going, `ended` the others, errors in percent. `finishing` says that trials are
-    finished in this run: until one was, what it wins back is assumed.
+    `compression` is what the trial prunes to, `ended` the other trials; errors in percent. `refining` says that this
+    search refines trials: before one was refined, a recovery is assumed.
     """
-    now = record.last
-    onward = _error_ratios(record, ended, dense_error)
-    finished = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in refined_pairs(ended)]
-    if len(onward) < MIN_COMPARED or record.kind == "refine":
+    last = record.last
+    later = _excess_ratios(record, ended, dense_error)
+    refined = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in refined_pairs(ended)]
+    if len(later) < MIN_COMPARED or record.kind == "refine":
         return ""
-    best = _excess(now.val_error, dense_error) * _quantile(onward)
-    if finished or refining:
-        best *= min(1.0, _quantile(finished or [ASSUMED_RECOVERY]))
-    hoped = dense_error + best
-    said = f"{now.val_error:.2f} % after round {now.round} promises {hoped:.2f} % at best"
-    if hoped > limit:
-        return f"{said}, above the limit of {limit:.2f} %"
-    there = [p.val_error for r in ended for p in r.points if p.feasible and p.compression >= compression]
-    if there and hoped > min(there):
-        return f"{said}; {min(there):.2f} % is reached at its compression"
+    excess = _excess(last.val_error, dense_error) * _best(later)
+    if refined or refining:
+        excess *= min(1.0, _best(refined or [ASSUMED_RECOVERY]))
+    best = dense_error + excess
+    promise = f"{last.val_error:.2f} % after round {last.round} promises {best:.2f} % at best"
+    if best > limit:
+        return f"{promise}, above the limit of {limit:.2f} %"
+    reached = [p.val_error for r in ended for p in r.points if p.feasible and p.compression >= compression]
+    if reached and best > min(reached):
+        return f"{promise}; {min(reached):.2f} % is reached at its compression"
     return ""
 
 
-def _error_ratios(record: TrialRecord, ended: Sequence[TrialRecord], dense_error: float) -> list[float]:
-    """By how much the error above the dense model's was multiplied, from this round to the end of other trials."""
+def _excess_ratios(record: TrialRecord, ended: Sequence[TrialRecord], dense_error: float) -> list[float]:
+    """The factors by which the excess errors of other trials changed from this round to their last."""
     found = []
     for other in ended:
         here = next((point for point in other.points if point.round == record.last.round), None)
@@ -75,62 +126,6 @@ def _excess(error: float, dense_error: float) -> float:
     return max(error - dense_error, 0.01)
 
 
-def _quantile(values: Sequence[float]) -> float:
-    """The value that the `BEST` share of them does not exceed; of a few the least."""
-    return sorted(values)[math.floor(BEST_SHARE * (len(values) - 1))]
-
-
-MIN_ENDED = 6
-"""Trials that have to have ended before their failures end a search."""
-
-
-class EarlyStopping:
-    """Judges trials after each of their rounds, and writes into the records of those that end what it judged."""
-
-    def __init__(self, trial_store: TrialStore, run_dir: Path, settings: SearchSettings, seed: int) -> None:
-        self._trial_store, self._run_dir, self._settings, self._seed = trial_store, run_dir, settings, seed
-        self._stopped: dict[int, str] = {}
-
-    def should_stop(self, number: int) -> bool:
-        """Whether to stop a trial after the round that it has just ended."""
-        settings = self._settings
-        if not settings.features.early_stopping or self._trial_store.attrs(number).keys() & {"exempt", "queued"}:
-            return False  # what was asked for by name is seen through; levels are ended by `Turns`
-        record = self._trial_store.read_record(number)
-        assert record is not None
-        refines = settings.refine.share > 0
-        ended = list(self._trial_store.records.values())
-        going = settings.compression(ratios_of(record.params))
-        said = reason_to_stop(record, going, ended, settings.dense_error, settings.limit, refines)
-        if said and derive_seed(self._seed, number, 2) % EXEMPT_ONE_IN == 0:
-            self._trial_store.set_attr(number, "exempt", said)
-        elif said:
-            self._stopped[number] = said
-        return number in self._stopped
-
-    def mark_stopped(self, record: TrialRecord) -> TrialRecord:
-        """The record of a trial that is over, which says so if the trial was stopped."""
-        if record.trial not in self._stopped:
-            return record
-        return self._written(replace(record, state="stopped", reason=self._stopped.pop(record.trial)))
-
-    def mark_exempt(self, record: TrialRecord) -> TrialRecord:
-        """The record of a trial that has ended, which says so if the trial was to be stopped and was let through."""
-        said = self._trial_store.attrs(record.trial).get("exempt")
-        if said is None or record.state != "complete" or record.reason:
-            return record
-        return self._written(replace(record, reason=f"{records.EXEMPT_PREFIX}{said}"))
-
-    def _written(self, record: TrialRecord) -> TrialRecord:
-        records.write(self._run_dir, record)
-        return record
-
-    def failure_reason(self) -> str:
-        """Why to end the search before its budget, or nothing: more trials have failed than may."""
-        ended, most = len(self._trial_store.records), self._settings.max_failures
-        failed = [record for record in self._trial_store.records.values() if record.state == "failed"]
-        if ended < MIN_ENDED or len(failed) <= most * ended:
-            return ""
-        return (
-            f"{len(failed)} of {ended} trials failed, more than --max-failures {most:g}; the last: {failed[-1].reason}"
-        )
+def _best(ratios: Sequence[float]) -> float:
+    """The ratio that the `BEST_SHARE` of them does not exceed; of a few the least."""
+    return sorted(ratios)[math.floor(BEST_SHARE * (len(ratios) - 1))]

@@ -1,4 +1,4 @@
-"""Which of a search's parameters decide how well its trials do: Optuna's PED-ANOVA over what trials.csv says."""
+"""Measures which parameters decide how good the trials of a search are, by Optuna's PED-ANOVA over trials.csv."""
 
 import math
 import warnings
@@ -10,16 +10,18 @@ from optuna.trial import create_trial
 from pandas import DataFrame, api
 
 MIN_TRIALS = 20
-"""Complete trials below which nothing is said."""
+"""With fewer complete trials, no importance is computed."""
 
 MAX_NAMED = 12
-"""Parameters that are named; the rest matter less."""
+"""How many parameters are named, the most important ones."""
 
 
 def parameter_importance(trials: DataFrame, members: DataFrame) -> dict[str, float]:
-    """The share of each parameter that was drawn in how far a trial's last point lies above the front.
+    """The importance of each drawn parameter, most important first.
 
-    `trials` as trials.csv, `members` as pareto.csv. Empty where too few trials are complete, or nothing differs.
+    It is the parameter's share in how far above the front the last points of trials lie. `trials` has the columns of
+    trials.csv, `members` those of pareto.csv. Empty where too few trials are complete, or fewer than two parameters
+    vary.
     """
     names = list(map(str, trials.columns))
     columns = names[names.index("state") + 1 : names.index("compression")]
@@ -32,23 +34,27 @@ def parameter_importance(trials: DataFrame, members: DataFrame) -> dict[str, flo
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     for _, row in done.iterrows():
-        value = _above(float(row.compression), float(row.val_error), members)
+        value = _distance_to_front(float(row.compression), float(row.val_error), members)
         params = {name: _value(row[name], one) for name, one in drawn.items()}
         study.add_trial(create_trial(params=params, distributions=drawn, value=value))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the evaluator is experimental, and what it thinks of quantiles
-        found = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-    shares = dict(list(found.items())[:MAX_NAMED])
+        warnings.simplefilter("ignore")  # the evaluator is experimental, and warns of its quantiles
+        importances = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    shares = dict(list(importances.items())[:MAX_NAMED])
     return shares if all(map(math.isfinite, shares.values())) and sum(shares.values()) > 0 else {}
 
 
-def _above(compression: float, error: float, members: DataFrame) -> float:
-    """How far above the front a point is, in percent: above the lowest error of a member as compressed as it."""
-    there = members[members.compression >= compression].val_error
-    return error - float(there.min() if len(there) else members.val_error.max())
+def _distance_to_front(compression: float, error: float, members: DataFrame) -> float:
+    """How far an error lies above the front, in percent: above the lowest of members that are as compressed or more.
+
+    A point that is more compressed than every member is compared with the member of the highest error.
+    """
+    compressed = members[members.compression >= compression].val_error
+    return error - float(compressed.min() if len(compressed) else members.val_error.max())
 
 
 def _distribution(done: DataFrame, name: str) -> BaseDistribution:
+    """The distribution of a column: from its lowest to its highest number, or the texts that it holds."""
     column = done[name]
     if api.types.is_numeric_dtype(column) and not api.types.is_bool_dtype(column):
         return FloatDistribution(float(column.min()), float(column.max()))
@@ -56,4 +62,5 @@ def _distribution(done: DataFrame, name: str) -> BaseDistribution:
 
 
 def _value(value: object, distribution: BaseDistribution) -> object:
+    """A cell of trials.csv as its distribution takes it."""
     return str(value) if isinstance(distribution, CategoricalDistribution) else float(value)  # type: ignore[arg-type]

@@ -1,30 +1,31 @@
-"""What the sampler draws from: every round of every trial, in a study of its own that is kept in memory.
+"""What the sampler draws from: every round of every trial, in a study in memory.
 
-The run's study holds trials, as what they are. A sampler learns more from their rounds: each is an observation of the
-ratios that it had reached. And it learns the wrong thing from errors after different lengths of retraining, so that an
-error enters as what finishing is expected to make of it.
+The run's study holds trials. A sampler learns more from their rounds: each is an observation of the ratios that it had
+reached. Errors after different lengths of retraining would mislead it, so that an error enters as it is expected after
+refinement.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import optuna
-from optuna.samplers import BaseGASampler
 from optuna.trial import Trial, TrialState, create_trial
 
 from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.hpo.parameters import Choice, Parameter, Range
-from tune_prune.hpo.study import directions, distributions, log_factor, make_sampler, to_study_params
+from tune_prune.hpo.study import count_as_drawn, directions, distributions, log_factor, make_sampler, to_study_params
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.trial_params import GROUP
 
-Drawn = dict[str, object]
+StudyParams = dict[str, object]
 
 
 class Observations:
-    """A study in memory that mirrors the run's trials by number, and adds the rounds on their way.
+    """A study in memory that mirrors the run's trials by number, and adds their earlier rounds.
 
-    Errors in percent; an observation that does not keep the `limits` is infeasible.
+    Errors in percent; an observation that violates the `limits` is infeasible.
     """
 
     def __init__(self, sampler: str, parameters: Mapping[str, Parameter], limits: Constraints) -> None:
@@ -37,14 +38,14 @@ class Observations:
         self._mirrored: dict[int, Trial] = {}
 
     def __contains__(self, number: int) -> bool:
-        """Whether it knows of a trial."""
+        """Whether a trial is mirrored here."""
         return number in self._mirrored
 
-    def draw(self, number: int, seed: int, given: Mapping[str, object] | None = None) -> Drawn:
-        """The parameters of the trial `number`, under the study's names: drawn, or those that are given."""
+    def draw(self, number: int, seed: int, given: Mapping[str, object] | None = None) -> StudyParams:
+        """The parameters of trial `number` under the study's names; those that are not `given` are drawn."""
         return self._ask(number, self._sampler, seed, given)
 
-    def _ask(self, number: int, sampler: str, seed: int, given: Mapping[str, object] | None) -> Drawn:
+    def _ask(self, number: int, sampler: str, seed: int, given: Mapping[str, object] | None) -> StudyParams:
         if given is not None:
             self._study.enqueue_trial(dict(given))
         self._study.sampler = make_sampler(sampler, seed, self._distributions)
@@ -53,17 +54,16 @@ class Observations:
         return dict(trial.params)
 
     def mirror(self, number: int, params: Mapping[str, object], drawn: bool) -> None:
-        """A trial of an earlier process, with its parameters, which were `drawn` there or given."""
+        """Mirrors a trial of an earlier process; `drawn` says whether the sampler drew its parameters there."""
         self._ask(number, "random", 0, params)
-        sampler = make_sampler(self._sampler, 0, self._distributions)
-        if drawn and isinstance(sampler, BaseGASampler):  # whose draws are members of a generation
-            sampler.get_trial_generation(self._study, self._study._storage.get_trial(self._mirrored[number]._trial_id))
+        if drawn:
+            count_as_drawn(make_sampler(self._sampler, 0, self._distributions), self._study, self._mirrored[number])
 
     def observe(self, record: TrialRecord, expected: Sequence[float]) -> None:
-        """What a trial's rounds measured; `expected` are their errors as finishing would leave them."""
+        """Adds what a trial's rounds measured; `expected` are their errors in percent as expected after refinement."""
         mirrored = self._mirrored[record.trial]
         if record.state == "complete":
-            self._tell(mirrored, record.last, expected[-1])
+            self._complete(mirrored, record.last, expected[-1])
             earlier = list(zip(record.points[:-1], expected, strict=False))
         else:
             self._study.tell(mirrored, state=TrialState.FAIL)
@@ -71,20 +71,19 @@ class Observations:
         for point, error in earlier:
             self._add(record, point, error)
 
-    def _tell(self, trial: Trial, point: PointRecord, error: float) -> None:
+    def _complete(self, trial: Trial, point: PointRecord, error: float) -> None:
         # before the values: a sampler may look at the constraint as soon as the trial is complete
         for name, violation in self._limits.violations(error, point.costs).items():
             trial.set_constraint(name, violation)
         self._study.tell(trial, self._limits.values(log_factor(point.compression), error, point.costs))
 
     def _add(self, record: TrialRecord, point: PointRecord, error: float) -> None:
-        """A round before the last, at the ratios that it had reached, as far as they lie in the ranges."""
-        params = record.params | {f"ratio/{label}": ratio for label, ratio in point.reached.items()}
-        params |= {group.name: group.ratio(point.reached) for group in self._groups}
-        params = {
-            name: params.get(name) for name, domain in self._parameters.items() if isinstance(domain, Choice | Range)
-        }
-        if math.isfinite(point.val_error) and all(value in self._parameters[name] for name, value in params.items()):  # type: ignore[operator]
+        """Adds a round before the last, at the ratios that it had reached, if they lie in the ranges."""
+        groups = {group.name.removeprefix(GROUP): group.ratio(point.reached) for group in self._groups}
+        reached = replace(record.params, ratios={**record.params.ratios, **point.reached}, groups=groups).to_columns()
+        searched = {name: domain for name, domain in self._parameters.items() if isinstance(domain, Choice | Range)}
+        params = {name: reached.get(name) for name in searched}
+        if math.isfinite(point.val_error) and all(params[name] in domain for name, domain in searched.items()):
             self._study.add_trial(
                 create_trial(
                     params=to_study_params(params),

@@ -1,6 +1,6 @@
-"""What a search may turn: a value that is fixed, a choice among values, or a range to draw from.
+"""Parameters of a trial: their domains, the checks of their values, and how a domain is read from TOML.
 
-What `[space]` may hold beside the ratios, and what its values must be.
+A domain is a fixed value, a choice among values, or a range of numbers to draw from.
 """
 
 import math
@@ -13,6 +13,8 @@ from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.pruning.criteria import find_criterion
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import MODES, schedules
+
+# Domains
 
 Scalar = str | int | float | bool
 
@@ -53,13 +55,17 @@ class Range:
 
 
 Domain = Scalar | Choice | Range
-"""What a space's file can say of a parameter."""
+"""The values of a parameter that a space's file allows."""
 
 Parameter = Domain | GroupedRatio
+"""A parameter of a trial: one with a domain of its own, or a layer's ratio that its group's ratio decides."""
 
 
 def midpoint(domain: Domain) -> Scalar:
-    """What to take where there is no reason for another value: a range's middle, the first choice, what is fixed."""
+    """The default value of a domain: the middle of a range, the first choice, or the fixed value.
+
+    The middle of a logarithmic range is the geometric mean of its ends.
+    """
     if isinstance(domain, Choice):
         return domain.options[0]
     if not isinstance(domain, Range):
@@ -70,13 +76,18 @@ def midpoint(domain: Domain) -> Scalar:
     return round(value) if domain.whole else value
 
 
+# Checks of values
+
+PRUNER_SCOPES = ("model", "layer")
+"""Whether a trial takes one pruner for the whole model, or one for each layer."""
+
 Check = Callable[[object], str | None]
-"""What is wrong with a value ("must be ..."), or None."""
+"""Says what is wrong with a value ("must be ..."), or None. A check of names raises the `UserError` of its registry."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A check for numbers in [low, high], or [low, high) with `open_high`; whole numbers alone with `whole`."""
+    """A check for numbers in [low, high], or [low, high) with `open_high`; only whole numbers pass with `whole`."""
 
     low: float
     high: float = math.inf
@@ -84,7 +95,7 @@ class Number:
     open_high: bool = False
 
     def __call__(self, value: object) -> str | None:
-        """What is wrong with a value, or None."""
+        """Says what is wrong with a value, or None."""
         open_high = self.open_high or self.high == math.inf
         if isinstance(value, int if self.whole else int | float) and not isinstance(value, bool):
             below = value < self.high if open_high else value <= self.high
@@ -94,86 +105,37 @@ class Number:
         return f"must be a {'whole ' if self.whole else ''}number in {interval}, got {value!r}"
 
 
-def parse_domain(raw: object, check: Check, where: str) -> Domain:
-    """A knob from its TOML value: a scalar, a list of choices, or a table {low, high, log, step}.
-
-    Raises a `UserError` that begins with `where`, the file and the key.
-    """
-    match raw:
-        case dict():
-            return _range(raw, check, where)
-        case []:
-            raise UserError(f"{where}: the list of choices is empty; give at least one value")
-        case list():
-            options = tuple(parse_scalar(value, check, where) for value in raw)
-            return options[0] if len(options) == 1 else Choice(options)
-    return parse_scalar(raw, check, where)
-
-
-def parse_scalar(raw: object, check: Check, where: str) -> Scalar:
-    """A single value that passes the check; a `UserError` begins with `where`."""
-    if not isinstance(raw, Scalar):
-        raise UserError(f"{where}: must be text, a number or true or false, got {raw!r}")
-    wrong = check(raw)
-    if wrong:
-        raise UserError(f"{where}: {wrong}")
-    return raw
-
-
-def _range(raw: dict[str, object], check: Check, where: str) -> Range | Scalar:
-    unknown = set(raw) - {"low", "high", "log", "step"}
-    if unknown:
-        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {format_names(['low', 'high', 'log', 'step'])}")
-    if "low" not in raw or "high" not in raw:
-        raise UserError(f"{where}: a range needs both low and high")
-    low, high = parse_scalar(raw["low"], check, where + ".low"), parse_scalar(raw["high"], check, where + ".high")
-    if not isinstance(low, int | float) or not isinstance(high, int | float):
-        raise UserError(f"{where}: low and high must be numbers; text is chosen from a list")
-    if low > high:
-        raise UserError(f"{where}: low {low} is above high {high}; swap them")
-    log, step = raw.get("log", False), raw.get("step")
-    if not isinstance(log, bool):
-        raise UserError(f"{where}.log: must be true or false, got {log!r}")
-    if log and low <= 0:
-        raise UserError(f"{where}: a logarithmic range must begin above 0, got low {low:g}")
-    whole = isinstance(check, Number) and check.whole
-    step_rule = Number(1, whole=True) if whole else Number(1e-12)
-    if step is not None and (wrong := step_rule(step)):
-        raise UserError(f"{where}.step: {wrong}")
-    if log and step is not None:
-        raise UserError(f"{where}: log and step exclude each other; leave one out")
-    if low == high:
-        return low
-    # `distill = {low = 0, high = 1}` is a range of all numbers between, although TOML reads whole ones
-    return Range(low, high, log, step) if whole else Range(float(low), float(high), log, step)  # type: ignore[arg-type]
-
-
-RATIO = Number(0, 1, open_high=True)
+def check_scope(value: object) -> str | None:
+    """Checks that a scope of pruners exists."""
+    return None if value in PRUNER_SCOPES else f"must be one of {format_names(PRUNER_SCOPES)}, got {value!r}"
 
 
 def check_pruner(value: object) -> str | None:
-    """Whether there is such a pruner: what is wrong with it, or None."""
-    find_criterion(str(value))  # raises a UserError that lists what there is
+    """Checks that a pruner exists; a `UserError` lists those that there are."""
+    find_criterion(str(value))
     return None
 
 
-def _schedule(value: object) -> str | None:
+def _check_schedule(value: object) -> str | None:
     schedules[str(value)]
     return None
 
 
-def _granularity(value: object) -> str | None:
+def _check_granularity(value: object) -> str | None:
     granularities[str(value)]
     return None
 
 
-def _mode(value: object) -> str | None:
+def _check_mode(value: object) -> str | None:
     return None if value in MODES else f"must be one of {format_names(MODES)}, got {value!r}"
 
 
+RATIO = Number(0, 1, open_high=True)
+"""The check of a ratio."""
+
 PARAMETERS: Mapping[str, Check] = {
     "pruner": check_pruner,
-    "schedule": _schedule,
+    "schedule": _check_schedule,
     "rounds": Number(1, whole=True),
     "steps": Number(0, whole=True),
     "final_steps": Number(0, whole=True),
@@ -185,10 +147,71 @@ PARAMETERS: Mapping[str, Check] = {
     "distill": Number(0, 1),
     "temperature": Number(0.01),
     "sample": Number(1, whole=True),
-    "mode": _mode,
-    "granularity": _granularity,
+    "mode": _check_mode,
+    "granularity": _check_granularity,
 }
-"""What `[space]` may hold beside the ratios: the fields of `plan.Plan`, and the pruner."""
+"""The parameters that `[space]` may hold beside the ratios, with their checks: the pruner, and fields of `Plan`."""
 
-PRUNER_SCOPES = ("model", "layer")
-"""Whether a trial takes one pruner for the whole model, or one for each layer."""
+
+# Reading a domain from TOML
+
+
+def parse_domain(raw: object, check: Check, where: str) -> Domain:
+    """Makes a domain of its TOML value: a scalar, a list of choices, or a table {low, high, log, step}.
+
+    Raises a `UserError` that begins with `where`, the file and the key.
+    """
+    match raw:
+        case dict():
+            return _parse_range(raw, check, where)
+        case []:
+            raise UserError(f"{where}: the list of choices is empty; give at least one value")
+        case list():
+            options = tuple(parse_scalar(value, check, where) for value in raw)
+            return options[0] if len(options) == 1 else Choice(options)
+    return parse_scalar(raw, check, where)
+
+
+def parse_scalar(raw: object, check: Check, where: str) -> Scalar:
+    """Makes sure that a TOML value is a scalar that passes the check; a `UserError` begins with `where`."""
+    if not isinstance(raw, Scalar):
+        raise UserError(f"{where}: must be text, a number or true or false, got {raw!r}")
+    fault = check(raw)
+    if fault:
+        raise UserError(f"{where}: {fault}")
+    return raw
+
+
+def _parse_range(raw: dict[str, object], check: Check, where: str) -> Range | Scalar:
+    """Makes a range of a table; a scalar where low equals high."""
+    low, high = _parse_ends(raw, check, where)
+    log, step = raw.get("log", False), raw.get("step")
+    if not isinstance(log, bool):
+        raise UserError(f"{where}.log: must be true or false, got {log!r}")
+    if log and low <= 0:
+        raise UserError(f"{where}: a logarithmic range must begin above 0, got low {low:g}")
+    is_whole = isinstance(check, Number) and check.whole
+    step_check = Number(1, whole=True) if is_whole else Number(1e-12)
+    if step is not None and (fault := step_check(step)):
+        raise UserError(f"{where}.step: {fault}")
+    if log and step is not None:
+        raise UserError(f"{where}: log and step exclude each other; leave one out")
+    if low == high:
+        return low
+    # the check decides: `distill = {low = 0, high = 1}` is a range of real numbers, although TOML reads whole ones
+    return Range(low, high, log, step) if is_whole else Range(float(low), float(high), log, step)  # type: ignore[arg-type]
+
+
+def _parse_ends(raw: dict[str, object], check: Check, where: str) -> tuple[int | float, int | float]:
+    """The low and the high end of a range, which lie in order."""
+    unknown = set(raw) - {"low", "high", "log", "step"}
+    if unknown:
+        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {format_names(['low', 'high', 'log', 'step'])}")
+    if "low" not in raw or "high" not in raw:
+        raise UserError(f"{where}: a range needs both low and high")
+    low, high = parse_scalar(raw["low"], check, where + ".low"), parse_scalar(raw["high"], check, where + ".high")
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise UserError(f"{where}: low and high must be numbers; text is chosen from a list")
+    if low > high:
+        raise UserError(f"{where}: low {low} is above high {high}; swap them")
+    return low, high

@@ -1,35 +1,37 @@
-"""How much finishing wins back, learned from the run's own trials.
+"""Refinement: prunes the most promising trials anew, in small steps, and retrains them for longer.
 
-The recovery is the share of the error above the dense model's that is left after finishing. It differs along the front:
-where much is removed, much is won back; where little is, the error above the dense model's is noise and stays.
+Most trials retrain for a moment only. Gradual pruning ends better than retraining what one large step left, so a
+refinement does not train the other trial's masks on: it starts from a round with several times the weights and prunes
+to the same ratios again in small steps, each of which is a point.
 
-Which trials to finish: most trials retrain for a moment, the few that promise most are trained on.
-
-What was pruned in a few large steps has lost weights that small steps would have kept, and no retraining gives them
-back. A finishing trial therefore does not train the other's masks on: it goes back to a round with several times the
-weights and prunes to the same ratios again, little by little (`way`), a point at every step.
+Recovery is the share of the error above the dense model's that is left after refinement, learned from the run's own
+refinements. It differs along the front: the error of a strongly pruned network falls by much; that of a slightly pruned
+one is noise and stays.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from tune_prune.hpo.space import Refinement, to_plan
+from tune_prune.hpo.space import Refinement
 from tune_prune.results.pareto import front, hypervolume
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 ASSUMED_RECOVERY = 0.3
-"""The recovery assumed before any trial was finished."""
+"""The recovery before any trial was refined."""
 
 NEAREST = 5
-"""The recovery at a compression is the median of those of so many finished trials nearest to it."""
+"""The recovery at a compression is the median over so many refined trials, those nearest to it."""
+
+MIN_WEIGHTS_RATIO = 3.0
+"""A refinement starts where at least so many times the weights are left that it ends with."""
 
 
 @dataclass(frozen=True)
 class RefinedPair:
-    """A trial that was finished: its compression, and its validation error in percent before and after."""
+    """A refined trial: its compression, and its validation error in percent before and after refinement."""
 
     compression: float
     before: float
@@ -37,57 +39,53 @@ class RefinedPair:
 
 
 def refined_pairs(records: Sequence[TrialRecord]) -> list[RefinedPair]:
-    """Every trial that was finished, in the order of those that finished them."""
+    """Every refined trial, in the order of the refinements."""
     by_trial = {record.trial: record for record in records}
     both = [(by_trial.get(r.refines), r) for r in records if r.refines is not None and r.state == "complete"]
-    whole = [(before.last, after.last) for before, after in both if before is not None and before.points]
-    return [RefinedPair(before.compression, before.val_error, after.val_error) for before, after in whole]
+    lasts = [(before.last, after.last) for before, after in both if before is not None and before.points]
+    return [RefinedPair(before.compression, before.val_error, after.val_error) for before, after in lasts]
 
 
 def standard_error(error: float, images: int) -> float:
-    """Of an error in percent that was counted on so many images, in percentage points (binomial)."""
+    """The binomial standard error, in percentage points, of an error in percent counted on so many images."""
     return math.sqrt(error * (100 - error) / images)
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What was seen of finishing, and the dense model's validation error in percent with its standard error, `noise`.
+    """What refinements have recovered: `pairs`, and the dense model's validation error and its standard error, percent.
 
-    An error within the noise of the dense model's has nothing to win back, as far as anyone can tell.
+    An error within the standard error of the dense model's is expected to stay as it is.
     """
 
-    seen: Sequence[RefinedPair]
+    pairs: Sequence[RefinedPair]
     dense_error: float
-    noise: float = 0.0
+    standard_error: float = 0.0
 
-    def at(self, compression: float) -> float:
-        """The share of an error above the dense model's that is expected to be left; at most 1."""
+    def share_left(self, compression: float) -> float:
+        """The share, at most 1, of an error above the dense model's that refinement is expected to leave."""
         kept = math.log(1 - compression)
-        telling = [pair for pair in self.seen if pair.before > self.dense_error + self.noise]
-        nearest = sorted(telling, key=lambda pair: abs(math.log(1 - pair.compression) - kept))[:NEAREST]
+        significant = [pair for pair in self.pairs if pair.before > self.dense_error + self.standard_error]
+        nearest = sorted(significant, key=lambda pair: abs(math.log(1 - pair.compression) - kept))[:NEAREST]
         shares = [max(0.0, p.after - self.dense_error) / (p.before - self.dense_error) for p in nearest]
         return min(1.0, median(shares or [ASSUMED_RECOVERY]))
 
-    def expected(self, error: float, compression: float) -> float:
-        """The error expected after finishing a trial that ends with `error`, both in percent."""
-        if error <= self.dense_error + self.noise:
+    def expected_error(self, error: float, compression: float) -> float:
+        """The expected error after refining a trial that ends with `error`, both in percent."""
+        if error <= self.dense_error + self.standard_error:
             return error
-        return self.dense_error + self.at(compression) * (error - self.dense_error)
+        return self.dense_error + self.share_left(compression) * (error - self.dense_error)
 
     def max_recoverable_error(self, limit: float, compression: float) -> float:
-        """The highest error, in percent, that finishing is expected to bring down to the `limit`."""
-        return self.dense_error + (limit - self.dense_error) / max(self.at(compression), 0.05)
-
-
-MIN_WEIGHTS_RATIO = 3.0
-"""A finishing trial begins where at least so many times the weights are left that it ends with."""
+        """The highest error, in percent, that refinement is expected to bring down to the `limit`."""
+        return self.dense_error + (limit - self.dense_error) / max(self.share_left(compression), 0.05)
 
 
 def should_refine(started: int, refinements: int, budget: float, share: float, wait: float = 0.2) -> bool:
-    """Whether the next trial should finish another one.
+    """Whether the next trial should refine another one.
 
-    `started` trials so far, `finishing` of them finish another. The `share` of the budget that is kept for finishing
-    is spread evenly over the budget after its first `wait`. Of an infinite budget nothing is gone yet.
+    Of `started` trials so far, `refinements` refine another. The `share` of the budget that is kept for refinements is
+    spread evenly over the budget after its first `wait`. An infinite budget has no such share.
     """
     if math.isinf(budget):
         return False
@@ -95,42 +93,42 @@ def should_refine(started: int, refinements: int, budget: float, share: float, w
     return refinements < math.ceil(round(share * budget) * (started - begin) / (budget - begin))
 
 
-def refinement_params(refine: Refinement, params: Mapping[str, Any], begun: Mapping[str, float]) -> dict[str, Any]:
-    """The parameters of a trial that finishes one with these; `begun` are the ratios at which it begins, if any."""
-    own = {"schedule": "geometric", "rounds": refine.rounds, "lr": refine.lr}
-    left = refine.rounds - to_plan({**params, **own}).rounds_within(begun)
-    steps = math.ceil(refine.steps / left)
-    return {**params, **own, "steps": steps, "final_steps": steps}
+def refinement_params(refine: Refinement, params: TrialParams, start: Mapping[str, float]) -> TrialParams:
+    """The parameters of a trial that refines one with these; `start` are the ratios from which it starts, if any."""
+    gradual = params.with_training(schedule="geometric", rounds=refine.rounds, lr=refine.lr)
+    rounds_left = refine.rounds - gradual.to_plan().rounds_within(start)
+    steps = math.ceil(refine.steps / rounds_left)
+    return gradual.with_training(steps=steps, final_steps=steps)
 
 
 def choose_trial(
     records: Sequence[TrialRecord],
-    taken: Collection[int],
+    refined: Collection[int],
     recovery: Recovery,
     limit: float,
     *,
     farthest: bool = False,
 ) -> TrialRecord | None:
-    """The trial whose finishing is expected to add most to the hypervolume; None where there is none to finish.
+    """The trial whose refinement is expected to add most to the hypervolume; None where there is none to refine.
 
-    With `farthest` it is one of those that are expected to keep the `limit` and go beyond all that was reached: the
-    hypervolume alone leaves the far end of the front to chance, where a point near the limit adds little area. `taken`
-    are the trials that are finished already or being finished. Where nothing is expected to add anything, it is the
-    most compressed that should keep the limit, and where none should, the one that comes nearest.
+    `refined` are the trials that are refined already or being refined. With `farthest` it is a trial that is expected
+    to keep the `limit` beyond all that was reached: the hypervolume alone would leave the far end of the front to
+    chance, since a point near the limit adds little area. Where nothing is expected to add anything, it is the most
+    compressed trial that should keep the limit, and where none should, the one that comes nearest.
     """
 
     def expected(record: TrialRecord) -> float:
-        return recovery.expected(record.last.val_error, record.last.compression)
+        return recovery.expected_error(record.last.val_error, record.last.compression)
 
     reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
-    # what is being finished now counts as if it had succeeded: two at a time are not spent on the same place
-    now = set(taken) - {r.refines for r in records}
-    reached += [(r.last.compression, expected(r)) for r in records if r.trial in now and r.points]
+    # running refinements count as successful, so that two at a time are not spent on the same place
+    running = set(refined) - {r.refines for r in records}
+    reached += [(r.last.compression, expected(r)) for r in records if r.trial in running and r.points]
     reached = [reached[i] for i in front(reached)]
-    rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in taken]
-    rest = [r for r in rest if r.last.within]  # finishing lowers the error alone
+    rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in refined]
+    rest = [r for r in rest if r.last.within]  # refinement lowers the error alone
     rest.sort(key=lambda record: record.trial)
-    # a dominated one promises no more at best
+    # a dominated trial promises no more at best
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
 
     def promise(record: TrialRecord) -> tuple[float, float, float]:
@@ -139,20 +137,21 @@ def choose_trial(
         return gain, min(0.0, limit - error), record.last.compression
 
     if farthest:
-        far = [r for r in candidates if expected(r) <= limit]
+        keeping = [r for r in candidates if expected(r) <= limit]
         failed = [r.last.compression for r in records if r.kind == "refine" and r.points and not r.last.feasible]
-        candidates = _farthest(far, max((c for c, _ in reached), default=0.0), failed) or candidates
+        candidates = _farthest(keeping, max((c for c, _ in reached), default=0.0), failed) or candidates
     return max(candidates, key=promise, default=None)
 
 
-def _farthest(far: Sequence[TrialRecord], reached: float, failed: Sequence[float]) -> list[TrialRecord]:
-    """The one to try the far end with, ascending in compression, if there is one beyond what is `reached`.
+def _farthest(candidates: Sequence[TrialRecord], reached: float, failed: Sequence[float]) -> list[TrialRecord]:
+    """The trial with which to try the far end of the front, if any is beyond the compression `reached`.
 
-    It is the most compressed as long as nothing has `failed` beyond; then the one nearest to the middle, in the
-    logarithm of the factor, of what is reached and the nearest that failed: a bisection.
+    `candidates` ascend in compression. While no refinement has `failed` beyond, it is the most compressed. Afterwards
+    it bisects: it is the one nearest to the middle, in the logarithm of the factor, of what is reached and the
+    nearest failure.
     """
     nearest = min((compression for compression in failed if compression > reached), default=1.0)
-    between = [r for r in far if reached < r.last.compression < nearest]
+    between = [r for r in candidates if reached < r.last.compression < nearest]
     if nearest == 1.0 or not between:
         return between[-1:]
     middle = (math.log(1 - reached) + math.log(1 - nearest)) / 2

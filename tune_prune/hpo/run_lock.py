@@ -1,7 +1,7 @@
-"""The processes that search in one run directory: which of them are alive, and whose turn it is.
+"""Locks a run directory: for one process, or for several that share a study on a server.
 
-Both are told by locks on files, which the system frees when a process ends in whatever way, on this machine or another
-that mounts the directory. A run whose study is in its own file has one process.
+The locks are locks on files. The system frees them when a process ends in whatever way, on this machine or on another
+that mounts the directory.
 """
 
 import os
@@ -13,22 +13,24 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from tune_prune.common.errors import HeldError
+
 
 class RunLock:
-    """One of these processes, called `name`; None where it is the only one."""
+    """The lock of one process on its run directory; `name` is the process's among several, None for the only one."""
 
     def __init__(self, run_dir: Path, name: str | None = None) -> None:
         self._run_dir, self.name = run_dir, name
 
     def exclusive(self) -> AbstractContextManager[object]:
-        """What no other process does at the same time: to begin trials, to take up ended ones, to delete weights."""
+        """Excludes the other processes while trials are started or ended, and weights deleted."""
         return nullcontext() if self.name is None else FileLock(self._run_dir / ".turn")
 
     def is_alive(self, name: str | None) -> bool:
-        """Whether another process, or this one, still runs."""
+        """Whether the process of this name runs."""
         if self.name is None or name is None:
             return False
-        path = self._path(name)
+        path = self._run_dir / "processes" / name
         if name == self.name or not path.exists():
             return name == self.name
         try:
@@ -37,18 +39,15 @@ class RunLock:
             return True
         return False
 
-    def _path(self, name: str) -> Path:
-        return self._run_dir / "processes" / name
-
 
 def sole_process(run_dir: Path) -> RunLock:
-    """The only process of a run."""
+    """The lock of the only process of a run; it excludes nobody."""
     return RunLock(run_dir)
 
 
 @contextmanager
 def join_run(run_dir: Path) -> Iterator[RunLock]:
-    """One process of several, alive until the block ends."""
+    """Enters a run as one process of several, alive until the block ends."""
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
     path = run_dir / "processes" / name
     path.parent.mkdir(exist_ok=True)
@@ -57,3 +56,22 @@ def join_run(run_dir: Path) -> Iterator[RunLock]:
             yield RunLock(run_dir, name)
         finally:
             path.unlink()
+
+
+@contextmanager
+def lock_run(run_dir: Path, *, shared: bool) -> Iterator[RunLock]:
+    """Makes and locks a run directory; where it is `shared`, joins the other processes.
+
+    Raises `HeldError` where another process has locked it for itself alone.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if shared:
+        with join_run(run_dir) as lock:
+            yield lock
+        return
+    try:
+        held = FileLock(run_dir / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
+    with held:
+        yield sole_process(run_dir)

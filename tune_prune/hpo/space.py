@@ -1,26 +1,22 @@
-"""How a search spends its budget: what is tried first, what is finished, and what is spared.
-
-A search space: search_spaces/*.toml -> what is fixed, chosen or drawn, per layer and for the whole trial.
-"""
+"""A search space: which parameters of a trial are fixed, chosen or drawn, per layer and for the whole trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.hpo import parameters
 from tune_prune.hpo.groups import Group, GroupedRatio, LossCurve, Shape
-from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range, check_pruner
-from tune_prune.pruning.plan import Plan
+from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range, check_pruner, midpoint, parse_domain
+from tune_prune.results.trial_params import TrialParams
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How what looks best is finished: the share of the budget kept for it, and how those trials prune and train.
+    """How promising trials are refined: the `share` of the budget for refinements, and how they prune and train.
 
-    Such a trial goes back to a recorded round of few removed weights and prunes from there, geometrically in so many
-    `rounds` from the dense model on; its `steps` are spread evenly over the rounds that it has left.
+    A refinement starts from a recorded round with few removed weights. Its schedule is geometric, in so many `rounds`
+    from the dense model on; its `steps` are spread evenly over the rounds that are left.
     """
 
     share: float = 0.0
@@ -31,7 +27,7 @@ class Refinement:
 
 @dataclass(frozen=True)
 class InitialTrials:
-    """How many levels of compression the layers' curves are asked for at first, and between which factors."""
+    """How many levels of compression, by the layers' loss curves, are tried first, and between which factors."""
 
     trials: int = 16
     min_factor: float = 3.0
@@ -40,10 +36,10 @@ class InitialTrials:
 
 @dataclass(frozen=True)
 class Features:
-    """What spares a search compute, each of which can be switched off to see what it is worth.
+    """Parts of a search that save compute; each can be switched off to measure what it is worth.
 
-    `rounds`: the sampler learns from every round, not from last ones alone. `stop`: trials that promise nothing are
-    stopped. `inherit`: trials begin at recorded rounds that they contain, not all at the dense model.
+    `learn_from_rounds`: the sampler learns from every round, not from the last ones alone. `early_stopping`: trials
+    that promise nothing are stopped. `warm_start`: trials start from recorded rounds whose masks contain theirs.
     """
 
     learn_from_rounds: bool = True
@@ -53,11 +49,11 @@ class Features:
 
 @dataclass(frozen=True)
 class Space:
-    """One file, one search. `ratios` are (pattern, knob) in the file's order: for a layer the first match counts.
+    """The content of a space's file. `ratios` are (pattern, domain) in its order: a layer's first match counts.
 
-    A pattern that is `together` draws one ratio for all its layers, and the scale says what each gets of it
-    (`groups.py`); what a pattern of `exclude` matches is left whole. `at_most` limits costs, and `objectives`
-    are costs to be minimised (`limits.py`).
+    `groups` are the patterns whose layers share one ratio, each with the scale that derives the layers' ratios from it
+    (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `at_most` limits costs, and `objectives`
+    are costs to be minimised (`constraints.py`).
     """
 
     name: str
@@ -82,11 +78,11 @@ class Space:
     def parameters_for(
         self, shapes: Mapping[str, Shape], curves: Mapping[str, LossCurve] | None = None
     ) -> dict[str, Parameter]:
-        """Every parameter of a trial in a model whose layers have weights of these shapes.
+        """The parameters of a trial of a model whose layers have weights of these shapes, by name.
 
-        First `group/<pattern>` of layers that are pruned together and `ratio/<layer>` of each, then the others; a layer
-        that no pattern matches is not pruned. `curves` are those of layers whose group goes by sensitivity: without
-        them what the group makes of each is left open. A `UserError` where a pattern matches no layer.
+        They are `group/<pattern>` of each group and `ratio/<layer>` of each layer, then all others. A layer that no
+        pattern matches is not pruned. `curves` are the loss curves of layers whose group scales by sensitivity; without
+        them such a group cannot derive its layers' ratios. Raises a `UserError` where a pattern matches no layer.
         """
         self._check_patterns(shapes)
         found: dict[str, Parameter] = {}
@@ -107,7 +103,7 @@ class Space:
         return found | pruners | {name: domain for name, domain in self.parameters.items() if name != "pruner"}
 
     def _matched(self, shapes: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, Domain], dict[str, Shape]]]:
-        """The patterns, and the layers for which each is the first that matches, where there are any."""
+        """The patterns, each with the layers that it is the first to match, where there are any."""
         rest = {k: v for k, v in shapes.items() if not any(fnmatchcase(k, pattern) for pattern in self.exclude)}
         for pattern, domain in self.ratios:
             layers = {label: shape for label, shape in rest.items() if fnmatchcase(label, pattern)}
@@ -132,70 +128,58 @@ class Space:
         """The same space with another choice of pruners."""
         return replace(
             self,
-            parameters={**self.parameters, "pruner": parameters.parse_domain(list(names), check_pruner, "--pruners")},
+            parameters={**self.parameters, "pruner": parse_domain(list(names), check_pruner, "--pruners")},
         )
 
     def initial_params(self, shapes: Mapping[str, Shape]) -> list[dict[str, object]]:
-        """The first guesses as parameters: a guess's one `ratio` is every layer's; none leaves its layer's range.
+        """The initial points as parameters by name: a single `ratio` is every layer's; none leaves its layer's range.
 
-        A `UserError` where a guess names a layer that the model does not have.
+        Raises a `UserError` where a point names a layer that the model does not have.
         """
         params = self.parameters_for(shapes)
-        for number, guess in enumerate(self.initial_points, start=1):
-            named = guess["ratio"] if isinstance(guess["ratio"], Mapping) else {}
+        for number, point in enumerate(self.initial_points, start=1):
+            named = point["ratio"] if isinstance(point["ratio"], Mapping) else {}
             for label in set(named) - set(shapes):
                 where = f"{self.source}: initial.point {number}: ratio.{label} names no layer of {self.model}"
                 raise UserError(f"{where}; layers that can be pruned: {format_names(shapes)}")
-        return [self._guess(guess, params) for guess in self.initial_points]
+        return [self._point_params(point, params) for point in self.initial_points]
 
     def level_params(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:
-        """A guess with these ratios by layer and this pruner; of all else the middle."""
-        others = {name: parameters.midpoint(domain) for name, domain in self.parameters.items()}
-        return self._guess(others | {"ratio": ratios, "pruner": pruner}, self.parameters_for(shapes))
+        """An initial point with these ratios by layer and this pruner, and the midpoints of all other parameters."""
+        others = {name: midpoint(domain) for name, domain in self.parameters.items()}
+        return self._point_params(others | {"ratio": ratios, "pruner": pruner}, self.parameters_for(shapes))
 
-    def midpoint(self, shapes: Mapping[str, Shape]) -> dict[str, object]:
+    def midpoint(self, shapes: Mapping[str, Shape]) -> TrialParams:
         """Every parameter in the middle of its range, or its first option; layers in a group all have its ratio."""
         found: dict[str, object] = {}
         for name, domain in self.parameters_for(shapes).items():
-            found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else parameters.midpoint(domain)
-        return found
+            found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else midpoint(domain)
+        return TrialParams.from_columns(found)
 
-    def _guess(self, guess: Mapping[str, object], params: Mapping[str, Parameter]) -> dict[str, object]:
-        ratio: Any = guess["ratio"]
-        wanted = {k: v for k, v in guess.items() if k != "ratio"}
-        if "pruner" in wanted:
-            wanted |= {name: wanted["pruner"] for name in params if name.startswith("pruner/")}
-        given = {name: ratio.get(name.removeprefix("ratio/")) if isinstance(ratio, Mapping) else ratio
-                 for name in params if name.startswith("ratio/")}  # fmt: skip
+    def _point_params(self, point: Mapping[str, object], params: Mapping[str, Parameter]) -> dict[str, object]:
+        """An initial point as parameters by name, within their domains; parameters that are left out are drawn."""
+        ratio: Any = point["ratio"]
+        values = {key: value for key, value in point.items() if key != "ratio"}
+        if "pruner" in values:
+            values |= {name: values["pruner"] for name in params if name.startswith("pruner/")}
+        ratios = {name: ratio.get(name.removeprefix("ratio/")) if isinstance(ratio, Mapping) else ratio
+                  for name in params if name.startswith("ratio/")}  # fmt: skip
         groups = {domain.group.name: domain.group for domain in params.values() if isinstance(domain, GroupedRatio)}
-        given |= {name: _group_ratio(group, given) for name, group in groups.items()}
-        for key, value in given.items():
-            domain = params[key]
+        ratios |= {name: _group_ratio(group, ratios) for name, group in groups.items()}
+        for name, value in ratios.items():
+            domain = params[name]
             if value is not None and isinstance(domain, Range):
-                wanted[key] = min(max(float(value), domain.low), domain.high)
-        # a value that its knob does not hold is left to be drawn, for `--pruners` may have taken it away
-        drawn = {k: domain for k, domain in params.items() if isinstance(domain, Range | Choice)}
-        return {k: v for k, v in wanted.items() if k in drawn and v in drawn[k]}
+                values[name] = min(max(float(value), domain.low), domain.high)
+        # a value outside its domain is drawn instead: `--pruners` may have taken it away
+        searched = {name: domain for name, domain in params.items() if isinstance(domain, Range | Choice)}
+        return {name: value for name, value in values.items() if name in searched and value in searched[name]}
 
 
-def _group_ratio(group: Group, given: Mapping[str, Any]) -> float | None:
-    """The group's ratio where some of its layers' are given, by `ratio/<layer>`; the others count as their mean."""
-    said = {layer: given[f"ratio/{layer}"] for layer in group.shapes}
-    known_ones = [float(value) for value in said.values() if value is not None]
-    if not known_ones:
+def _group_ratio(group: Group, ratios: Mapping[str, Any]) -> float | None:
+    """The ratio of a group from some of its layers' ratios, by `ratio/<layer>`; the others count as their mean."""
+    given = {layer: ratios[f"ratio/{layer}"] for layer in group.shapes}
+    numbers = [float(value) for value in given.values() if value is not None]
+    if not numbers:
         return None
-    mean = sum(known_ones) / len(known_ones)
-    return group.ratio({layer: mean if value is None else float(value) for layer, value in said.items()})
-
-
-def ratios_of(params: Mapping[str, Any]) -> dict[str, float]:
-    """The ratios among a trial's parameters, by layer."""
-    return {k.removeprefix("ratio/"): float(v) for k, v in params.items() if k.startswith("ratio/")}
-
-
-def to_plan(params: Mapping[str, Any]) -> Plan:
-    """The pruning plan of a trial's parameters."""
-    ratios = ratios_of(params)
-    rest = {f.name: params[f.name] for f in fields(Plan) if f.name in params}
-    pruners = {label: params.get(f"pruner/{label}", params.get("pruner")) for label in ratios}
-    return Plan(ratios=ratios, pruners=pruners, **rest)
+    mean = sum(numbers) / len(numbers)
+    return group.ratio({layer: mean if value is None else float(value) for layer, value in given.items()})

@@ -1,4 +1,4 @@
-"""Where a study is kept: the run's own file, or a server that several processes share."""
+"""Opens the storage of a study: the run's own file, or a server that several processes share."""
 
 from pathlib import Path
 
@@ -9,29 +9,54 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from tune_prune.common.errors import UserError
 
 Storage = RDBStorage
-"""What Optuna keeps a study in."""
+"""The kind of storage in which Optuna keeps a study."""
 
 LOCK_TIMEOUT = 60
-"""Seconds that another program may hold a study.db."""
+"""Seconds to wait while another program has a study.db locked."""
 
 CONNECT_TIMEOUT = 15
-"""Seconds that a server has to take a connection."""
+"""Seconds to wait until a server takes a connection."""
 
 
 def open_file(run_dir: Path) -> RDBStorage:
-    """The study.db of a run; a `UserError` where it is damaged, or locked for a minute."""
+    """Opens the study.db of a run; raises a `UserError` where it is damaged, or locked for a minute."""
     path = run_dir / "study.db"
     try:
         # a reader such as a dashboard may hold SQLite's lock for a moment
         return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}})
-    except (SQLAlchemyError, RuntimeError, AssertionError) as error:  # Optuna asserts what it finds in its tables
+    except (SQLAlchemyError, RuntimeError, AssertionError) as error:  # Optuna asserts what it expects in its tables
         raise UserError(
-            f"{path}: cannot be used ({_reason(error)}); put a copy back, or use a new --run-dir"
+            f"{path}: cannot be used ({_first_line(error)}); put a copy back, or use a new --run-dir"
         ) from error
 
 
+def open_url(url: str) -> RDBStorage:
+    """Opens the storage at a URL, such as `postgresql://user:password@host/database`.
+
+    Raises a `UserError`, which does not show the password, where that fails.
+    """
+    parsed = _parse_url(url)
+    timeouts = {"postgresql": {"connect_timeout": CONNECT_TIMEOUT}, "sqlite": {"timeout": LOCK_TIMEOUT}}
+    try:
+        # a connection is tested before each use: a server may be restarted during a search
+        engine = {"connect_args": timeouts.get(parsed.get_backend_name(), {}), "pool_pre_ping": True}
+        full = parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+        return RDBStorage(full.render_as_string(hide_password=False), engine_kwargs=engine)
+    except ImportError as error:
+        if parsed.get_backend_name() == "postgresql":
+            raise UserError(f"{_describe_flag(parsed)}: needs a driver; pip install 'tune-prune[postgres]'") from error
+        raise UserError(f"{_describe_flag(parsed)}: its driver is not installed ({error})") from error
+    except SQLAlchemyError as error:
+        raise UserError(f"{_describe_flag(parsed)}: cannot be opened ({_first_line(error)})") from error
+
+
+def check_url(url: str) -> None:
+    """Raises a `UserError` where no storage at a URL can be opened for writing."""
+    open_url(url).engine.dispose()
+
+
 def describe_storage(storage: RDBStorage) -> str:
-    """What a storage is called in a message."""
+    """Names a storage for a message: its file, or its URL without the password."""
     return str(
         storage.engine.url.database
         if storage.engine.url.get_backend_name() == "sqlite"
@@ -39,52 +64,30 @@ def describe_storage(storage: RDBStorage) -> str:
     )
 
 
-def open_url(url: str) -> RDBStorage:
-    """The storage at a URL, such as `postgresql://user:password@host/database`; a `UserError` without its password."""
-    at = _parse_url(url)
-    timeout = {"postgresql": {"connect_timeout": CONNECT_TIMEOUT}, "sqlite": {"timeout": LOCK_TIMEOUT}}.get(
-        at.get_backend_name(), {}
-    )
-    try:
-        # asked whether it is alive before each use: a server may start anew during a search
-        engine = {"connect_args": timeout, "pool_pre_ping": True}
-        full = at.set(drivername="postgresql+psycopg") if at.drivername == "postgresql" else at
-        return RDBStorage(full.render_as_string(hide_password=False), engine_kwargs=engine)
-    except ImportError as error:
-        if at.get_backend_name() == "postgresql":
-            raise UserError(f"{_flag(at)}: needs a driver; pip install 'tune-prune[postgres]'") from error
-        raise UserError(f"{_flag(at)}: its driver is not installed ({error})") from error
-    except SQLAlchemyError as error:
-        raise UserError(f"{_flag(at)}: cannot be opened ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
-
-
-def check_url(url: str) -> None:
-    """A `UserError` where there is no storage at a URL, or none that may be written."""
-    open_url(url).engine.dispose()
-
-
 def without_password(url: str) -> str:
-    """A URL without its password, fit to be written down."""
-    at = _parse_url(url)
-    kept = {key: value for key, value in at.query.items() if "password" not in key}
-    # at.set(password=None) would leave it as it is
-    return str(URL.create(at.drivername, at.username, None, at.host, at.port, at.database, kept))
+    """A URL without its password, fit to be written to a file or a message."""
+    parsed = _parse_url(url)
+    kept = {key: value for key, value in parsed.query.items() if "password" not in key}
+    # parsed.set(password=None) would leave the password in
+    return str(URL.create(parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, kept))
 
 
 def _parse_url(url: str) -> URL:
     try:
-        at = make_url(url)
-        if at.drivername != "postgresql":  # whose driver is ours to choose
-            at.get_dialect()
+        parsed = make_url(url)
+        if parsed.drivername != "postgresql":  # for which `open_url` sets the driver
+            parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError, ValueError, ModuleNotFoundError) as error:
         form = "write postgresql://user:password@host/database"
         raise UserError(f"--storage: this is no URL of a database that SQLAlchemy knows; {form}") from error
-    return at
+    return parsed
 
 
-def _flag(at: URL) -> str:
-    return f"--storage {without_password(at.render_as_string(hide_password=False))}"
+def _describe_flag(url: URL) -> str:
+    """The flag with the URL, for a message, without the password."""
+    return f"--storage {without_password(url.render_as_string(hide_password=False))}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, or the name of its class; SQLAlchemy keeps the database's error in `orig`."""
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]

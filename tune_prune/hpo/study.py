@@ -1,7 +1,10 @@
 """The Optuna study: its storage, its parameters, its samplers.
 
-A layer's ratio is the study's `keep/<layer>` = 1 - ratio on a logarithmic scale, so that 0.99 and 0.995 are as far
-apart as 0.5 and 0.75; a group's is `keep/<pattern>`. Everywhere else they are `ratio/<layer>` and `group/<pattern>`.
+The study holds a layer's ratio as `keep/<layer>` = 1 - ratio on a logarithmic scale, so that 0.99 and 0.995 are as far
+apart as 0.5 and 0.75, and a group's ratio as `keep/<pattern>`. The space and the tables name them `ratio/<layer>` and
+`group/<pattern>`; everywhere else a trial's parameters are `TrialParams`.
+
+What Optuna keeps private (ids of trials and of the study, its storage) is used in this module alone.
 """
 
 import math
@@ -12,16 +15,18 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseGASampler, BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.registry import Registry
 from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.hpo.parameters import Choice, Parameter, Range
 from tune_prune.hpo.storage import describe_storage
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
+from tune_prune.results.trial_params import TrialParams
 
 STUDY_NAME = "tune_prune"
 RATIOS = ("ratio/", "group/")
@@ -30,11 +35,12 @@ RATIOS = ("ratio/", "group/")
 RATIO_DIGITS = 5
 """A ratio is rounded to this many decimals: exact in a .conf, and finer than one weight of most layers."""
 
-Params = Mapping[str, object]
+Columns = Mapping[str, object]
+"""Parameters by name, as the space (`ratio/<layer>`) or the study (`keep/<layer>`) names them."""
 
 
 def distributions(parameters: Mapping[str, Parameter]) -> dict[str, BaseDistribution]:
-    """Optuna's distribution of every knob that is not fixed."""
+    """Optuna's distribution of every parameter that is not fixed, under the study's names."""
     found: dict[str, BaseDistribution] = {}
     for name, domain in parameters.items():
         if isinstance(domain, Choice):
@@ -52,57 +58,86 @@ def _keep(name: str) -> str:
     return f"keep/{name.partition('/')[2]}"
 
 
-def to_study_params(params: Params) -> dict[str, object]:
-    """Our parameters under the study's names."""
+def to_study_params(columns: Columns) -> dict[str, object]:
+    """Translates parameters from the space's names to the study's: a ratio becomes the share that is kept."""
     return {_keep(k) if k.startswith(RATIOS) else k: 1 - v if k.startswith(RATIOS) else v  # type: ignore[operator]
-            for k, v in params.items()}  # fmt: skip
+            for k, v in columns.items()}  # fmt: skip
 
 
-def from_study_params(drawn: Params, parameters: Mapping[str, Parameter]) -> dict[str, object]:
-    """What the study drew, and what is fixed, under our names and in the space's order."""
-    params: dict[str, object] = {}
-    parts: dict[str, dict[str, float]] = {}
+def from_study_params(drawn: Columns, parameters: Mapping[str, Parameter]) -> TrialParams:
+    """The parameters of a trial: those that the study drew, those that groups derive, and those that are fixed."""
+    columns: dict[str, object] = {}
+    group_ratios: dict[str, dict[str, float]] = {}
     for name, domain in parameters.items():
         if name.startswith(RATIOS) and isinstance(domain, Range):
             ratio = round(1 - float(drawn[_keep(name)]), RATIO_DIGITS)  # type: ignore[arg-type]
-            params[name] = min(max(ratio, domain.low), domain.high)
+            columns[name] = min(max(ratio, domain.low), domain.high)
         elif isinstance(domain, GroupedRatio):
             group = domain.group
-            if group.name not in parts:  # once for all its layers
-                parts[group.name] = group.ratios(float(params[group.name]))  # type: ignore[arg-type]
-            params[name] = round(parts[group.name][domain.layer], RATIO_DIGITS)
+            if group.name not in group_ratios:  # once for all its layers
+                group_ratios[group.name] = group.ratios(float(columns[group.name]))  # type: ignore[arg-type]
+            columns[name] = round(group_ratios[group.name][domain.layer], RATIO_DIGITS)
         else:
-            params[name] = drawn[name] if isinstance(domain, Choice | Range) else domain
-    return params
+            columns[name] = drawn[name] if isinstance(domain, Choice | Range) else domain
+    return TrialParams.from_columns(columns)
 
 
 class _FixedSpaceTPE(TPESampler):
-    """TPE over a space that does not change, as ours: Optuna's would look for it in all trials at every draw."""
+    """TPE over a search space that is known: Optuna's would derive it from all trials at every draw."""
 
     def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
         super().__init__(multivariate=True, constant_liar=True, seed=seed)
         self._space = {name: space[name] for name in sorted(space) if not space[name].single()}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What is drawn together."""
+        """The parameters that are drawn jointly: all of them."""
         return dict(self._space)
 
 
+MakeSampler = Callable[[Mapping[str, BaseDistribution], int], BaseSampler]
+samplers: Registry[MakeSampler] = Registry("sampler")
+"""Makes a sampler for trials that all have these distributions, from a seed."""
+
+samplers.add("tpe", _FixedSpaceTPE)
+samplers.add("nsga2", lambda space, seed: NSGAIISampler(population_size=20, seed=seed))
+samplers.add("gp", lambda space, seed: GPSampler(seed=seed))
+samplers.add("random", lambda space, seed: RandomSampler(seed=seed))
+
+
 def make_sampler(name: str, seed: int, space: Mapping[str, BaseDistribution]) -> BaseSampler:
-    """A constrained multi-objective sampler, for trials that all have these `distributions`."""
+    """A constrained multi-objective sampler by its name in `samplers`; `space` are the trials' distributions."""
     with warnings.catch_warnings():
         # multivariate and constant_liar are marked experimental; what they do here is tested
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match name:
-            case "tpe":
-                return _FixedSpaceTPE(space, seed)
-            case "nsga2":
-                return NSGAIISampler(population_size=20, seed=seed)
-            case "gp":
-                return GPSampler(seed=seed)
-            case "random":
-                return RandomSampler(seed=seed)
-    raise ValueError(f"unknown sampler {name!r}")
+        return samplers[name](space, seed)
+
+
+def trial_id(trial: FrozenTrial) -> int:
+    """The id of a trial in its storage."""
+    return trial._trial_id
+
+
+def add_running_trial(
+    study: optuna.Study,
+    params: Columns,
+    distributions: Mapping[str, BaseDistribution],
+    attrs: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Adds a running trial in one transaction, so that a kill leaves all of it or nothing; its number and its id.
+
+    `study.add_trial` would not return which trial it added.
+    """
+    running = create_trial(
+        state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=dict(attrs)
+    )
+    id_ = study._storage.create_new_trial(study._study_id, template_trial=running)
+    return study._storage.get_trial_number_from_id(id_), id_
+
+
+def count_as_drawn(sampler: BaseSampler, study: optuna.Study, trial: Trial) -> None:
+    """Counts a trial of an earlier process as drawn by this sampler: a genetic one puts it into a generation."""
+    if isinstance(sampler, BaseGASampler):
+        sampler.get_trial_generation(study, study._storage.get_trial(trial._trial_id))
 
 
 def log_factor(compression: float) -> float:
@@ -111,17 +146,16 @@ def log_factor(compression: float) -> float:
 
 
 def directions(limits: Constraints) -> list[StudyDirection]:
-    """Which way each objective goes, in the order of `Limits.values`."""
+    """Which way each objective goes, in the order of `Constraints.values`."""
     return [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (1 + len(limits.objectives))]
 
 
 def open_study(
     storage: RDBStorage, name: str, run_dir: Path, fingerprint: str, limits: Constraints = NO_CONSTRAINTS
 ) -> optuna.Study:
-    """Create or go on with a run's study: log10(factor) to be maximised, validation error and costs to be minimised.
+    """Creates a run's study or goes on with it: maximises log10(factor), minimises validation error and costs.
 
-    `fingerprint` says what is searched; a study that was begun for another search, and one that is lost, is a
-    `UserError`.
+    `fingerprint` identifies what is searched. Raises a `UserError` where the study is of another search, or lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name=name, directions=directions(limits), load_if_exists=True)
@@ -141,8 +175,8 @@ def open_study(
 
 
 def load_or_store_initial(study: optuna.Study, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a study was begun with (`guesses.py`); measured where it has nothing yet, and kept in it."""
-    if "first" not in study.user_attrs:
-        study.set_user_attr("first", measure())
-    found: dict[str, Any] = study.user_attrs["first"]
+    """What a search knew before its first trial (`initial_trials.py`): read from the study, else measured and kept."""
+    if "initial" not in study.user_attrs:
+        study.set_user_attr("initial", measure())
+    found: dict[str, Any] = study.user_attrs["initial"]
     return found

@@ -1,25 +1,55 @@
-"""Every trial of a run: in the study from its beginning, and with its record from its end."""
+"""The trials of a run: in the study from their beginning, with a record from their end."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import Trial, TrialState
 
 from tune_prune.hpo.parameters import Parameter
-from tune_prune.hpo.study import distributions, from_study_params, log_factor
+from tune_prune.hpo.study import add_running_trial, distributions, from_study_params, log_factor, trial_id
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
+
+
+@dataclass(frozen=True)
+class TrialAttrs:
+    """What the study notes of a trial beside its parameters.
+
+    `queued` is its number among the initial points and levels, None for a trial that was drawn. `refines` is the trial
+    that it refines, `parent` and `parent_round` the round from which it starts. `starts` counts how often it was
+    started. `exempt` says why it would have been stopped early, where it went on to measure what stopping costs.
+    `process` is the process that runs it, where several share the study.
+    """
+
+    queued: int | None = None
+    refines: int | None = None
+    parent: int | None = None
+    parent_round: int | None = None
+    starts: int = 1
+    exempt: str | None = None
+    process: str | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its parameters were given, not drawn by the sampler."""
+        return self.queued is not None or self.refines is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes that say more than the default, as Optuna's user attributes."""
+        return {key: value for key, value in asdict(self).items() if value != getattr(TrialAttrs, key)}
 
 
 class TrialStore:
-    """The trials of a study by number, `records` of those that have ended among them.
+    """The trials of a study by number; `records` are those of ended trials, `written` the trials ended in the study.
 
-    The study is the truth, and it is written here alone. What was written is remembered, for asking the study would
-    copy all its trials. `limits` are what makes a trial feasible.
+    The study is the truth, and only this class writes it. What was written is remembered, since reading the study
+    copies all its trials. `limits` decide which trials are feasible.
     """
 
     def __init__(
@@ -29,79 +59,71 @@ class TrialStore:
         self._distributions = distributions(parameters)
         self._ids: dict[int, int] = {}  # in the storage
         self._drawn: dict[int, dict[str, Any]] = {}
-        self._attrs: dict[int, dict[str, Any]] = {}
+        self._attrs: dict[int, TrialAttrs] = {}
         self.records: dict[int, TrialRecord] = {}
         self.written: set[int] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up what other processes have written."""
+        """Reads what other processes have written to the study."""
         for trial in self._study.get_trials(deepcopy=False):
             if trial.number not in self.records:
-                self._enter(trial.number, trial._trial_id, dict(trial.params), dict(trial.user_attrs))
+                self._remember(trial.number, trial_id(trial), dict(trial.params), TrialAttrs(**trial.user_attrs))
             if trial.state != TrialState.RUNNING:
                 self.written.add(trial.number)
 
-    def _enter(self, number: int, id_: int, drawn: dict[str, Any], attrs: dict[str, Any]) -> None:
+    def _remember(self, number: int, id_: int, drawn: dict[str, Any], attrs: TrialAttrs) -> None:
         self._ids[number], self._drawn[number], self._attrs[number] = id_, drawn, attrs
 
     @property
     def numbers(self) -> list[int]:
-        """Of all trials that were begun, in their order."""
+        """The numbers of all trials that were started, ascending."""
         return list(self._attrs)
 
     @property
     def refinements(self) -> dict[int, int]:
-        """Trials that finish another, begun or ended, and which."""
-        return {number: attrs["refines"] for number, attrs in self._attrs.items() if "refines" in attrs}
+        """The trials that refine another, started or ended, and which."""
+        return {number: attrs.refines for number, attrs in self._attrs.items() if attrs.refines is not None}
 
     @property
     def checkpoints_in_use(self) -> set[str]:
-        """The files that trials which have not ended begin at."""
-        begun = [self.start_of(number) for number in self._attrs if number not in self.records]
-        return {start.checkpoint for start in begun if start is not None}
+        """The files from which trials that have not ended start."""
+        starts = [self.start_of(number) for number in self._attrs if number not in self.records]
+        return {start.checkpoint for start in starts if start is not None}
 
-    def attrs(self, number: int) -> Mapping[str, Any]:
-        """What is noted of a trial: `queued`, `finishes`, `parent` and `parent_round`, `starts`, `let_through`."""
+    def attrs(self, number: int) -> TrialAttrs:
+        """What the study notes of a trial."""
         return self._attrs[number]
 
     def study_params(self, number: int) -> dict[str, Any]:
-        """A trial's parameters under the study's names."""
+        """A trial's parameters under the study's names, without those that are fixed."""
         return dict(self._drawn[number])
 
-    def params(self, number: int) -> dict[str, Any]:
-        """A trial's parameters under our names, with what is fixed."""
+    def params(self, number: int) -> TrialParams:
+        """A trial's parameters, with those that are fixed."""
         return from_study_params(self._drawn[number], self._parameters)
 
     def start_of(self, number: int) -> WarmStart | None:
-        """The round that a trial begins at; None means the dense model, as it does where the round's record is lost."""
+        """The round that a trial starts from; None means the dense model, also where the round's record is lost."""
         attrs = self._attrs[number]
-        parent = self.records.get(attrs.get("parent", -1))
+        parent = None if attrs.parent is None else self.records.get(attrs.parent)
         if parent is None:
             return None
-        begun = next(point for point in parent.points if point.round == attrs["parent_round"])
-        return WarmStart.from_point(parent.trial, begun)
+        point = next(point for point in parent.points if point.round == attrs.parent_round)
+        return WarmStart.from_point(parent.trial, point)
 
-    def start(self, drawn: Mapping[str, Any], attrs: Mapping[str, Any]) -> int:
-        """Put a trial with these parameters into the study, as running; its number."""
-        # at one stroke, so that a process may be killed before or after it
-        running = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(drawn),
-            distributions=self._distributions,
-            user_attrs=dict(attrs),
-        )
-        # study.add_trial would not say which it is
-        id_ = self._study._storage.create_new_trial(self._study._study_id, template_trial=running)
-        number = self._study._storage.get_trial_number_from_id(id_)
-        self._enter(number, id_, dict(drawn), dict(attrs))
+    def start(self, drawn: Mapping[str, Any], attrs: TrialAttrs) -> int:
+        """Puts a trial with these parameters, under the study's names, into the study as running; its number."""
+        number, id_ = add_running_trial(self._study, drawn, self._distributions, attrs.to_dict())
+        self._remember(number, id_, dict(drawn), attrs)
         return number
 
-    def set_attr(self, number: int, key: str, value: object) -> None:
-        """Note something of a trial that runs; of one that runs again since its record is lost the study takes none."""
+    def set_attrs(self, number: int, **values: Any) -> None:
+        """Changes attributes of a trial; the study takes none of a trial that is complete and runs again."""
         if number not in self.written:
-            Trial(self._study, self._ids[number]).set_user_attr(key, value)
-        self._attrs[number][key] = value
+            for key, value in values.items():
+                Trial(self._study, self._ids[number]).set_user_attr(key, value)
+        self._attrs[number] = replace(self._attrs[number], **values)
 
     def read_record(self, number: int) -> TrialRecord | None:
         """The record that a trial's worker has written so far."""
@@ -109,7 +131,7 @@ class TrialStore:
         return records.read(path) if path.is_file() else None
 
     def finish(self, record: TrialRecord) -> None:
-        """Take up a record that has ended, and tell the study, if it does not know."""
+        """Keeps the record of a trial that has ended, and ends the trial in the study unless it has ended there."""
         if record.trial not in self.written and record.state == "complete":
             # the constraint before the values: positive means infeasible
             trial = Trial(self._study, self._ids[record.trial])

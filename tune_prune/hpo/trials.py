@@ -1,14 +1,14 @@
-"""The trials of a run: begun, ended, given up, and taken up again where a process stopped. No Ray in it.
+"""The trials of a run: started, ended, given up, and recovered where a process died. Ray is not involved.
 
-The study is the one truth (`ledger.py`). What follows here is written so that a process may be killed anywhere in it.
+The study is the truth (`trial_store.py`). A process may be killed anywhere in what follows: what it has not written is
+run again, and what it has written is not.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 
@@ -21,17 +21,33 @@ from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.run_lock import RunLock, sole_process
 from tune_prune.hpo.scheduler import SearchSettings, TrialScheduler
 from tune_prune.hpo.trial_store import TrialStore
+from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 MAX_STARTS = 3
-"""A trial that took its process down this often is given up as failed."""
+"""A trial whose process died this often is given up as failed."""
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What a worker needs to run a trial: its number, seed and parameters, and the round that it starts from, if any.
+
+    `refines` is the trial whose ratios it has, where it refines another.
+    """
+
+    trial: int
+    seed: int
+    params: TrialParams
+    refines: int | None = None
+    start: WarmStart | None = None
 
 
 class Trials:
-    """What an Optuna study is asked for and told, of trials by their numbers; error and constraint in percent.
+    """The trials of a search by their numbers, between an Optuna study and whoever runs them; errors in percent.
 
-    `running` are those that this process runs now.
+    `running` are the trials that this process runs now.
     """
 
     def __init__(
@@ -53,7 +69,7 @@ class Trials:
         self._observations = Observations(sampler, parameters, settings.limits)
         self.running: set[int] = set()
         self._to_restart: list[int] = []
-        self._interrupted: list[int] = []
+        self._cut_off: list[int] = []
         self._swept = 0
         with self._lock.exclusive():
             self._recover()
@@ -65,34 +81,34 @@ class Trials:
 
     @property
     def started(self) -> int:
-        """Trials begun, finished ones included."""
+        """How many trials were started, ended ones included."""
         return len(self._trial_store.numbers)
 
     @property
     def process(self) -> str | None:
-        """What this process is called among those that may run trials of the study; None where it is the only one."""
+        """The name of this process among those that share the study; None where it is the only one."""
         return self._lock.name
 
     @property
     def remaining(self) -> float:
-        """Trials that are still to be run to meet the budget; infinite where time alone ends it."""
+        """How many trials are still to end to meet the budget; infinite where time alone ends the search."""
         return self._settings.budget.trials_left(len(self.records))
 
     @property
     def refinements(self) -> dict[int, int]:
-        """Trials that finish another, begun or ended, and which."""
+        """The trials that refine another, started or ended, and which."""
         return self._trial_store.refinements
 
     @property
     def has_work(self) -> bool:
-        """Whether this process has a trial to begin, once others have gone on; never where it is the only one."""
+        """Whether this process has a trial to restart that another process left; never where it is the only one."""
         with self._exclusive():
             return bool(self._to_restart)
 
-    # Begun
+    # Start
 
     def start_next(self) -> int | None:
-        """Begin a trial, or one again that was cut off; None where other processes run all that are missing."""
+        """Starts a trial, or restarts one that was cut off; None where other processes run all that remain."""
         with self._exclusive():
             number = self._restart()
             if number is None and self.process and not self._settings.budget.trials_left(self.started):
@@ -102,54 +118,51 @@ class Trials:
         self.running.add(number)
         return number
 
-    def worker_config(self, number: int) -> dict[str, Any]:
-        """What its worker needs of a trial: number, seed and parameters, and the round that it begins at, if any."""
-        return {
-            "trial": number,
-            "seed": derive_seed(self._seed, number),
-            "params": self._params(number),
-            "refines": self._trial_store.attrs(number).get("refines"),
-            "start": self._trial_store.start_of(number),
-        }
+    def worker_config(self, number: int) -> TrialConfig:
+        """What a worker needs to run a trial."""
+        seed, refines = derive_seed(self._seed, number), self._trial_store.attrs(number).refines
+        return TrialConfig(number, seed, self._params(number), refines, self._trial_store.start_of(number))
 
-    def _params(self, number: int) -> dict[str, Any]:
-        """A trial's parameters; one that finishes another has the other's, but for how it trains."""
+    def _params(self, number: int) -> TrialParams:
+        """A trial's parameters; a refinement has those of the trial that it refines, but retrains in its own way."""
         params = self._trial_store.params(number)
-        if "refines" not in self._trial_store.attrs(number):
+        if self._trial_store.attrs(number).refines is None:
             return params
         start = self._trial_store.start_of(number)
         return refinement.refinement_params(self._settings.refine, params, start.ratios if start else {})
 
     def _restart(self) -> int | None:
-        """A trial that was begun before, under its number and with its parameters."""
+        """A trial that was started before, under its number and with its parameters."""
         if not self._to_restart:
             return None
         number = self._to_restart.pop(0)
-        self._trial_store.set_attr(number, "starts", self._trial_store.attrs(number).get("starts", 1) + 1)
+        self._count_starts(number, 1)
         return number
+
+    def _count_starts(self, number: int, more: int) -> None:
+        self._trial_store.set_attrs(number, starts=self._trial_store.attrs(number).starts + more)
 
     def _start(self) -> int:
-        """Begin a trial: draw or take its parameters, choose where it begins, and put it into the study."""
+        """Starts a trial: chooses or draws its parameters and its start, and puts it into the study."""
         number = self.started
         given, attrs = self._scheduler.choose_next()
-        # it follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
+        # the seed follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
-        if "refines" not in attrs:
-            attrs |= self._scheduler.choose_warm_start(drawn)
-        if self.process:
-            attrs["by"] = self.process
-        begun = self._trial_store.start(drawn, attrs)
-        if begun != number:
-            told = f"another process began trial {number} at the same time: locks on its files do not hold there"
-            raise RuntimeError(f"{self._run_dir}: {told}")
+        start = None if attrs.refines is not None else self._scheduler.choose_warm_start(drawn)
+        if start is not None:
+            attrs = replace(attrs, parent=start.trial, parent_round=start.round)
+        started = self._trial_store.start(drawn, replace(attrs, process=self.process))
+        if started != number:
+            reason = f"another process started trial {number} at the same time: locks on its files do not hold there"
+            raise RuntimeError(f"{self._run_dir}: {reason}")
         return number
 
-    # Ended
+    # End
 
     def end(self, number: int, failure: str = "") -> bool:
-        """A trial is over: its record goes into the study, but of one that was only cut off. Whether it has ended.
+        """Ends a trial that runs no more: its record enters the study. False where it was only cut off.
 
-        `failure` says why it has failed, where its record does not say that it has ended.
+        `failure` is why the trial has failed, where its record does not say that it has ended.
         """
         self.running.discard(number)
         record = self._trial_store.read_record(number)
@@ -159,48 +172,48 @@ class Trials:
             if record is not None and record.state in records.FINAL_STATES:
                 self._finish(self.early_stopping.mark_exempt(record))
             elif failure:
-                self._finish(self._failed(number, record, failure))
+                self._finish(self._fail(number, record, failure))
             else:
-                self._interrupted.append(number)
+                self._cut_off.append(number)
             self._sweep()
         return number in self.records
 
-    def restart_interrupted(self) -> None:
-        """Run again the trials that were cut off since one found no room beside others; it is no fault of theirs."""
-        cut = {*self._interrupted, *self.running}  # of some that have not begun Ray does not say that they are over
-        for number in cut:
-            self._trial_store.set_attr(number, "starts", self._trial_store.attrs(number).get("starts", 1) - 1)
-        self._to_restart = sorted({*self._to_restart, *cut})
-        self.running, self._interrupted = set(), []
+    def restart_cut_off(self) -> None:
+        """Restarts the trials that were cut off because one ran out of memory beside others; no start is counted."""
+        numbers = {*self._cut_off, *self.running}  # Ray does not report the end of some that it has not started
+        for number in numbers:
+            self._count_starts(number, -1)
+        self._to_restart = sorted({*self._to_restart, *numbers})
+        self.running, self._cut_off = set(), []
 
     def _finish(self, record: TrialRecord) -> None:
-        """Take up a record that has ended."""
+        """Enters the record of an ended trial into the study and shows its rounds to the sampler."""
         self._trial_store.finish(record)
         if not self._settings.features.learn_from_rounds:
             record = replace(record, points=record.points[-1:])
-        self._observations.observe(record, self._scheduler.expected(record))
+        self._observations.observe(record, self._scheduler.expected_errors(record))
 
     def _sweep(self) -> None:
-        """Delete the weights that nothing needs any more; not before all that has ended is known."""
-        new = itertools.islice(self.records.values(), self._swept, None)
-        self._checkpoints.sweep(new, self._trial_store.checkpoints_in_use)
+        """Deletes weights that nothing needs any more, once all ended trials are known."""
+        ended = itertools.islice(self.records.values(), self._swept, None)
+        self._checkpoints.sweep(ended, self._trial_store.checkpoints_in_use)
         self._swept = len(self.records)
 
-    def _failed(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
-        """The record of a trial that could not write one to its end."""
+    def _fail(self, number: int, record: TrialRecord | None, reason: str) -> TrialRecord:
+        """Writes the record of a trial whose worker could not write its end."""
         attrs = self._trial_store.attrs(number)
         failed = TrialRecord(
             number, "failed", self._params(number), {}, record.points if record else [], reason,
-            attrs.get("parent"), attrs.get("parent_round"), attrs.get("refines"),
+            attrs.parent, attrs.parent_round, attrs.refines,
         )  # fmt: skip
         records.write(self._run_dir, failed)
         return failed
 
-    # Taken up
+    # Recovery
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """This process's turn, with what others have done since its last one taken up."""
+        """Excludes other processes, and reads first what they have done."""
         with self._lock.exclusive():
             if self.process is not None:
                 self._trial_store.refresh()
@@ -209,28 +222,28 @@ class Trials:
             yield
 
     def _recover(self) -> None:
-        """Take up what has ended; go on where a process stopped: tell what it had measured, run again what it had not.
+        """Enters trials that have ended into the study, and queues for a restart those whose process has died.
 
-        What a process does that is alive is its own.
+        Trials of live processes are left alone.
         """
         mine = {*self._to_restart, *self.running}
         for number in self._trial_store.numbers:
-            if number in self._trial_store.records or number in mine:
-                continue
-            attrs = self._trial_store.attrs(number)
-            if number not in self._observations:
-                given = bool(attrs.keys() & {"queued", "refines"})
-                self._observations.mirror(number, self._trial_store.study_params(number), drawn=not given)
-            told = number in self._trial_store.written
-            if not told and self._lock.is_alive(attrs.get("by")):
-                continue
-            record = self._trial_store.read_record(number)
-            if record is not None and record.state in records.FINAL_STATES:
-                self._finish(self.early_stopping.mark_exempt(record))
-            elif not told and attrs.get("starts", 1) >= MAX_STARTS:
-                self._finish(self._failed(number, record, f"it was cut off {MAX_STARTS} times"))
-            else:  # cut off, or its record is lost
-                if self.process:
-                    self._trial_store.set_attr(number, "by", self.process)
-                self._to_restart.append(number)
+            if number not in self._trial_store.records and number not in mine:
+                self._recover_trial(number)
         self._sweep()
+
+    def _recover_trial(self, number: int) -> None:
+        attrs, written = self._trial_store.attrs(number), number in self._trial_store.written
+        if number not in self._observations:
+            self._observations.mirror(number, self._trial_store.study_params(number), drawn=not attrs.is_given)
+        if not written and self._lock.is_alive(attrs.process):
+            return
+        record = self._trial_store.read_record(number)
+        if record is not None and record.state in records.FINAL_STATES:
+            self._finish(self.early_stopping.mark_exempt(record))
+        elif not written and attrs.starts >= MAX_STARTS:
+            self._finish(self._fail(number, record, f"it was cut off {MAX_STARTS} times"))
+        else:  # cut off, or its record is lost
+            if self.process:
+                self._trial_store.set_attrs(number, process=self.process)
+            self._to_restart.append(number)

@@ -1,26 +1,22 @@
-"""Where a trial begins: at the dense model, or at a recorded round that removes nothing which the trial keeps.
-
-The way that a trial's weights came, run again: from the search's own seed, or from another.
-"""
+"""Warm starts: trials start from checkpoints whose masks contain theirs, and the whole way can be run again."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from tune_prune.common.seeding import derive_seed
-from tune_prune.hpo.space import to_plan
 from tune_prune.pruning import iterative
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.records import PointRecord, TrialRecord, lineage
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A round to go on from: its trial, its file relative to the run directory, and the ratios that it reached."""
+    """A recorded round to start from: its trial, its file relative to the run directory, and the ratios it reached."""
 
     trial: int
     round: int
@@ -29,7 +25,7 @@ class WarmStart:
 
     @classmethod
     def from_point(cls, trial: int, point: PointRecord) -> "WarmStart":
-        """A round of a trial, whose weights were kept."""
+        """The start at a round of a trial whose weights were kept."""
         assert point.checkpoint is not None
         return cls(trial, point.round, point.checkpoint, point.reached)
 
@@ -40,16 +36,16 @@ def find_warm_start(
     max_error: float,
     max_compression: float = 1.0,
 ) -> WarmStart | None:
-    """The round to begin at on the way to these ratios; None means the dense model.
+    """The recorded round from which to prune to these ratios; None means the dense model.
 
-    Of the `rounds`, given with their trials, whose ratios are nowhere above these, and whose validation error in
-    percent and compression are at most so high, the most compressed: what is left to prune and to retrain is least. Of
-    equally compressed ones that with the fewest errors, of equal ones the first.
+    `rounds` are given with their trials. It is the most compressed of those whose ratios are nowhere above `ratios`,
+    with at most `max_error` percent and `max_compression`: least is left to prune and to retrain. Of equally compressed
+    rounds it is the one with the lowest error, of equal ones the first.
     """
-    good = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
-    within = [(trial, point) for trial, point in good if _nested(point.reached, ratios)]
-    rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in within]
-    return WarmStart.from_point(*within[rank.index(max(rank))]) if within else None
+    allowed = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
+    contained = [(trial, point) for trial, point in allowed if _nested(point.reached, ratios)]
+    rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in contained]
+    return WarmStart.from_point(*contained[rank.index(max(rank))]) if contained else None
 
 
 def _nested(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:
@@ -58,38 +54,38 @@ def _nested(inner: Mapping[str, float], outer: Mapping[str, float]) -> bool:
 
 @dataclass(frozen=True)
 class Stage:
-    """A trial's part of the way: its number, the round at which it was left, and its parameters (`records.py`)."""
+    """One trial on the way to a round: its number, the last of its rounds that counts, and its parameters."""
 
     trial: int
     round: int
-    params: Mapping[str, Any]
+    params: TrialParams
 
 
 def list_stages(record: TrialRecord, round_: int, by_trial: Mapping[int, TrialRecord]) -> list[Stage]:
-    """The way to a round of a trial: the trials that it went on from, the earliest first, and itself.
+    """The way to a round of a trial: the trials that it started from, the earliest first, and itself.
 
     Raises `KeyError` where one of those is not among `by_trial`.
     """
     way = [*lineage(record, by_trial), (record, round_)]
-    return [Stage(trial.trial, upto, trial.params) for trial, upto in way]
+    return [Stage(trial.trial, last_round, trial.params) for trial, last_round in way]
 
 
 def retrace(
-    task: Task, stages: Sequence[Stage], seed: int, device: torch.device, known: CachedStatistics | None = None
+    task: Task, stages: Sequence[Stage], seed: int, device: torch.device, cached: CachedStatistics | None = None
 ) -> State:
-    """Prune and retrain along the stages, from the dense model: the weights and masks at the end of the last one.
+    """Prunes and retrains along the stages, from the dense model; returns the weights and masks after the last one.
 
-    `task` is on the device. `known` are the expensive statistics of the dense model, as a search has them. A stage
+    `task` is on the device. `cached` are the expensive statistics of the dense model, as the search has them. A stage
     draws from `derive_seed(seed, its trial)`, as its trial did: with the search's seed, device and number of threads
-    the result is that of the search bit for bit, and with any other seed an independent repetition. Raises
+    the result is that of the search bit for bit, with any other seed an independent repetition. Raises
     `DivergedError`.
     """
     state, reached = iterative.initial_state(task.dense_model(device)), dict[str, float]()
     for stage in stages:
-        plan = to_plan(stage.params)
+        plan = stage.params.to_plan()
         state.rounds_done = plan.rounds_within(reached)
-        own = derive_seed(seed, stage.trial)
-        for point in iterative.prune(state, plan, task.train, task.validation, own, task.teacher, known):
+        trial_seed = derive_seed(seed, stage.trial)
+        for point in iterative.prune(state, plan, task.train, task.validation, trial_seed, task.teacher, cached):
             reached = point.reached
             if point.round == stage.round:
                 break

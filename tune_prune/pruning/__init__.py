@@ -1,4 +1,4 @@
-"""Which weights go and how a network is pruned: masks, criteria, their statistics, schedules, and the rounds.
+"""How a network is pruned: masks, criteria and their statistics, schedules, the rounds of pruning, and checkpoints.
 
-Imports `common`, `tasks` and `training`. It runs without Ray and without Optuna.
+Imports `common`, `tasks` and `training`, neither Ray nor Optuna; `export` and the packages after it may import it.
 """

@@ -1,6 +1,7 @@
-"""The pruners: one small function each, from a layer's weight and named statistics to scores of its shape.
+"""The pruners: each is a function from a layer's weight and named statistics to scores of the weight's shape.
 
-The lowest scores go first. A parameter is called `weight` or after an entry of `measure.statistics`.
+The weights with the lowest scores are removed first. A pruner's parameters are `weight` and names of the registry
+`statistics.statistics`.
 """
 
 import inspect
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tune_prune.pruning.gates
-import tune_prune.pruning.loss_change  # noqa: F401 - likewise
+import tune_prune.pruning.loss_change  # noqa: F401 - these two modules register their statistics
 from tune_prune.common.entrypoints import is_address, load
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
@@ -23,29 +24,29 @@ criteria: Registry[Criterion] = Registry("pruner")
 
 
 class ScoreError(RuntimeError):
-    """A criterion gave scores that cannot rank weights."""
+    """A criterion returned scores that cannot rank weights."""
 
 
-def _needs(criterion: Criterion, name: str) -> list[str]:
-    """The statistics a criterion asks for; a parameter that is neither those nor `weight` is refused."""
+def criterion(function: Criterion) -> Criterion:
+    """Registers a pruner under its function's name; its parameters are checked here, at import."""
+    name = function.__name__
+    _list_statistics(function, name)
+    criteria.add(name, function)
+    return function
+
+
+def _list_statistics(function: Criterion, name: str) -> list[str]:
+    """Lists the statistics among a pruner's parameters; refuses a parameter that is neither one nor `weight`."""
     try:
-        parameters = list(inspect.signature(criterion).parameters)
+        parameters = list(inspect.signature(function).parameters)
     except ValueError as error:
-        raise UserError(f"pruner {name!r} tells no parameter names ({error}); wrap it in a function") from error
+        raise UserError(f"pruner {name!r} has no readable signature ({error}); wrap it in a function") from error
     for parameter in parameters:
         if parameter != "weight" and parameter not in statistics:
             raise UserError(
                 f"pruner {name!r} asks for {parameter!r}; known: weight, {format_names(statistics.names())}"
             )
     return [parameter for parameter in parameters if parameter != "weight"]
-
-
-def criterion(function: Criterion) -> Criterion:
-    """Register a pruner under its function's name; its parameters are checked here, at import."""
-    name = function.__name__
-    _needs(function, name)
-    criteria.add(name, function)
-    return function
 
 
 @criterion
@@ -64,7 +65,7 @@ def taylor1(weight: Tensor, gradient: Tensor) -> Tensor:
 def taylor2(weight: Tensor, hessian: Tensor) -> Tensor:
     """|h w^2 / 2|: the loss's second-order change without w (LeCun et al. 1989, eq. 3).
 
-    The absolute value, since an estimate of h may be negative, and a weight that matters either way matters.
+    The absolute value is taken since an estimate of h may be negative: a large change counts in either direction.
     """
     return (hessian * weight**2 / 2).abs()
 
@@ -77,67 +78,68 @@ def taylor12(weight: Tensor, gradient: Tensor, hessian: Tensor) -> Tensor:
 
 @criterion
 def l1(l1_gate: Tensor) -> Tensor:
-    """|f|, f the weight's factor learned under an L1 penalty (torch7-pruner)."""
+    """|f|, where f is the weight's factor, learned under an L1 penalty (torch7-pruner)."""
     return l1_gate.abs()
 
 
 @criterion
 def l2(l2_gate: Tensor) -> Tensor:
-    """|f|, f the weight's factor learned under an L2 penalty (torch7-pruner)."""
+    """|f|, where f is the weight's factor, learned under an L2 penalty (torch7-pruner)."""
     return l2_gate.abs()
 
 
 @criterion
 def emp(loss_change: Tensor) -> Tensor:
-    """|the loss's exact change without w|, all else as it is (torch7-pruner).
+    """|d|, where d is the loss's exact change without w, all other weights as they are (torch7-pruner).
 
-    The absolute value: weights that the loss falls without, each by itself, pull one way, and without all of them at
-    once it rises; taking them first is worse than removing weights at random (experiments/pruners).
+    The absolute value is taken since the loss may fall without each of some weights and still rise without all of them:
+    to remove those first is worse than to remove weights at random (experiments/pruners).
     """
     return loss_change.abs()
 
 
 @criterion
 def random(noise: Tensor) -> Tensor:
-    """Uniform noise: what any criterion must beat."""
+    """Uniform noise: the baseline that any criterion must beat."""
     return noise
 
 
 def find_criterion(name: str) -> Criterion:
-    """A pruner by its name or by the `package.module:function` address of a user's own."""
+    """Finds a pruner by its name, or a user's own by its address `package.module:function`."""
     if not is_address(name):
         return criteria[name]
-    found: Criterion = load(name)  # type: ignore[assignment]
-    _needs(found, name)
-    return found
+    function: Criterion = load(name)  # type: ignore[assignment]
+    _list_statistics(function, name)
+    return function
 
 
 def required_statistics(names: Iterable[str]) -> set[str]:
-    """Every statistic that some of these pruners ask for."""
-    return {need for name in names for need in _needs(find_criterion(name), name)}
+    """Collects the statistics that these pruners need."""
+    return {statistic for name in names for statistic in _list_statistics(find_criterion(name), name)}
 
 
 def score_layers(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
-    """Scores per layer by that layer's pruner; each statistic that some pruner names is measured once.
+    """Scores each layer by its own pruner; `pruners` and the result are by layer label.
 
-    Raises `ScoreError` where a score is of the wrong shape or not finite.
+    Each statistic that some pruner needs is measured once, unless the context has it cached. Raises `ScoreError` where
+    scores have the wrong shape or are not finite.
     """
     layers = prunable(context.model)
-    chosen = {label: find_criterion(name) for label, name in pruners.items()}
-    asked = {label: _needs(function, pruners[label]) for label, function in chosen.items()}
+    functions = {label: find_criterion(name) for label, name in pruners.items()}
+    required = {label: _list_statistics(function, pruners[label]) for label, function in functions.items()}
     measured: dict[str, Mapping[str, Tensor]] = {}
-    for name in sorted(set().union(*asked.values())):
-        wanted = [label for label, names in asked.items() if name in names]
-        measured[name] = context.known.get(name) or statistics[name](replace(context, only=wanted))
+    for name in sorted(set().union(*required.values())):
+        labels = [label for label, names in required.items() if name in names]
+        measured[name] = context.cached.get(name) or statistics[name](replace(context, layers=labels))
     scores = {}
-    for label, function in chosen.items():
-        available = {"weight": layers[label].detach()} | {name: measured[name][label] for name in asked[label]}
-        scores[label] = function(**{name: available[name] for name in inspect.signature(function).parameters})
-        _check(scores[label], layers[label], label, pruners[label])
+    for label, function in functions.items():
+        values = {"weight": layers[label].detach()} | {name: measured[name][label] for name in required[label]}
+        scores[label] = function(**{name: values[name] for name in inspect.signature(function).parameters})
+        _check_scores(scores[label], layers[label], label, pruners[label])
     return scores
 
 
-def _check(scores: Tensor, weight: Tensor, label: str, pruner: str) -> None:
+def _check_scores(scores: Tensor, weight: Tensor, label: str, pruner: str) -> None:
     if scores.shape != weight.shape:
         raise ScoreError(
             f"pruner {pruner} gave scores of shape {list(scores.shape)} for layer {label}; its weight has "

@@ -1,7 +1,7 @@
-"""What is removed as one: single weights, whole filters and neurons, or weights in a 2:4 pattern.
+"""The units that are removed whole: single weights, filters and neurons, or weights in a 2:4 pattern.
 
-The ratio means the same in all of them, the share of a layer's weights that masks remove. Weights that become useless
-because of others (the inputs of a layer that read a removed filter) are not counted: masks leave them.
+In all of them the ratio is the share of a layer's weights that masks remove. A removed filter also makes weights of the
+layers that read it useless; those are not counted, and masks keep them.
 """
 
 import math
@@ -18,9 +18,9 @@ from tune_prune.pruning import masks
 
 @dataclass(frozen=True)
 class Units:
-    """A layer's weights in units that are removed whole: `score` [units], of `size` weights each.
+    """A layer's weights in units of `size` weights each, with a `score` [units]; the lowest scores go first.
 
-    Those of a lower `rank` [units] go first whatever their scores.
+    Units of a lower `rank` [units] go before all others, whatever their scores.
     """
 
     score: Tensor
@@ -29,22 +29,22 @@ class Units:
 
 
 Granularity = Callable[[Tensor, Tensor], Units]
-"""From a layer's scores and its mask [outputs, inputs, ...] to its units, in the order of the flattened weight."""
+"""Divides a layer into units, in the order of the flattened weight; takes scores and mask [outputs, inputs, ...]."""
 
 granularities: Registry[Granularity] = Registry("granularity")
 
 
 def weight(scores: Tensor, mask: Tensor) -> Units:
-    """Single weights: nothing to be regular for (Han et al. 2015)."""
+    """Single weights, in no regular pattern (Han et al. 2015)."""
     score = scores.flatten().double()
     return Units(score, 1, torch.zeros_like(score, dtype=torch.int64))
 
 
 def outputs(scores: Tensor, mask: Tensor) -> Units:
-    """Whole filters of a convolution, neurons of a linear layer: all that makes one output, by its mean score.
+    """Filters of a convolution or neurons of a linear layer: all weights of one output, by their mean score.
 
-    With `mag` this is the L1 norm of Li et al. (2017, sec. 3.1), per weight; what is removed already counts as nothing.
-    Biases stay: a removed output is its bias.
+    With `mag` this is the L1 norm of Li et al. (2017, sec. 3.1), per weight; removed weights count as 0. Biases stay: a
+    removed output is its bias.
     """
     score = (scores * mask).flatten(1).double().mean(1)
     return Units(score, math.prod(scores.shape[1:]), torch.zeros_like(score, dtype=torch.int64))
@@ -53,14 +53,14 @@ def outputs(scores: Tensor, mask: Tensor) -> Units:
 def two_of_four(scores: Tensor, mask: Tensor) -> Units:
     """Single weights, first the two lowest of every four neighbours along the inputs (Mishra et al. 2021, sec. 3.1).
 
-    From a ratio of 0.5 on every four hold at least two zeros, which sparse tensor cores compute with; beyond it the
-    lowest go wherever they are. Inputs are counted as if filled up with zeros to a multiple of four.
+    From a ratio of 0.5 on, every four hold at least two zeros, as sparse tensor cores need it; beyond it the lowest
+    scores go wherever they are. Where the inputs are no multiple of four, zeros are assumed after the last.
     """
     score = scores.double()
     inputs = score.masked_fill(mask == 0, -math.inf).movedim(1, -1)  # [outputs, ..., inputs]
     fours = pad(inputs, (0, -inputs.shape[-1] % 4), value=-math.inf).unflatten(-1, (-1, 4))
-    place = fours.argsort(dim=-1, stable=True).argsort(dim=-1).flatten(-2)
-    upper = (place[..., : inputs.shape[-1]] >= 2).movedim(-1, 1)
+    order_in_four = fours.argsort(dim=-1, stable=True).argsort(dim=-1).flatten(-2)
+    upper = (order_in_four[..., : inputs.shape[-1]] >= 2).movedim(-1, 1)
     return Units(score.flatten(), 1, upper.flatten().long())
 
 
@@ -71,7 +71,7 @@ granularities.add("2:4", two_of_four)
 
 
 def shrink(mask: Tensor, scores: Tensor, ratio: float, granularity: str = "weight", transposed: bool = False) -> Tensor:
-    """A new mask of one layer, as `remove` makes it."""
+    """Makes the new mask of a single layer; see `remove`."""
     if granularity == "weight":
         return masks.shrink(mask, scores, ratio)
     return remove({"": mask}, {"": scores}, ratio, granularity, [""] if transposed else ())[""]
@@ -84,48 +84,54 @@ def remove(
     granularity: str = "weight",
     transposed: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """New masks of some layers, taken as one: what was removed already, and units up to the ratio of all, are gone.
+    """Makes new masks of several layers, pruned together to one ratio of all their weights.
 
-    Of units of several weights as many go as come nearest to it, and each layer keeps one: without any output it would
-    pass nothing on. Masks and scores have their weights' shapes; `transposed` are layers of transposed convolutions,
-    whose weights are [inputs, outputs, ...]. Ties go by position, the first first, layer by layer. Where more is
-    removed already the masks stay as they are.
+    The zeros of the masks `before` stay, and the units with the lowest scores of all layers are added to them. Where
+    units have several weights, the number of removed weights comes as near to the ratio as it can, and each layer keeps
+    one unit: without any output it would pass nothing on. Where the masks have more zeros already, they stay as they
+    are. Of equal scores the first in position goes first, layer by layer. Masks and scores have their weights' shapes;
+    `transposed` names layers of transposed convolutions, whose weights are [inputs, outputs, ...].
     """
-    turned = {label: _turn(mask, label in transposed) for label, mask in before.items()}
-    as_units = granularities[granularity]
-    units = {label: as_units(_turn(scores[label], label in transposed), mask) for label, mask in turned.items()}
-    alive = {label: turned[label].reshape(-1, units[label].size).count_nonzero(1) for label in before}
+    divide = granularities[granularity]
+    oriented = {label: _outputs_first(mask, label in transposed) for label, mask in before.items()}
+    units = {label: divide(_outputs_first(scores[label], label in transposed), oriented[label]) for label in before}
+    kept = {label: oriented[label].reshape(-1, units[label].size).count_nonzero(1) for label in before}
     total = sum(mask.numel() for mask in before.values())
-    removed = total - sum(int(count.sum()) for count in alive.values())
-    sizes = torch.cat([_removable(units[label], alive[label]) for label in before])
-    gone = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
-    gone[_choose_units(units, sizes, masks.count_removed(ratio, total) - removed)] = True
-    found = {}
-    for label, part in zip(before, gone.split([len(count) for count in alive.values()]), strict=True):
-        out = part.repeat_interleave(units[label].size).view(turned[label].shape)
-        found[label] = before[label].masked_fill(_turn(out, label in transposed), 0)
-    return found
+    already_removed = total - sum(int(counts.sum()) for counts in kept.values())
+    sizes = torch.cat([_count_removable(units[label], kept[label]) for label in before])
+    removed = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
+    removed[_choose_units(units, sizes, masks.count_removed(ratio, total) - already_removed)] = True
+    new_masks = {}
+    for label, part in zip(before, removed.split([len(counts) for counts in kept.values()]), strict=True):
+        removed_weights = part.repeat_interleave(units[label].size).view(oriented[label].shape)
+        new_masks[label] = before[label].masked_fill(_outputs_first(removed_weights, label in transposed), 0)
+    return new_masks
 
 
-def _turn(weight: Tensor, transposed: bool) -> Tensor:
+def _outputs_first(weight: Tensor, transposed: bool) -> Tensor:
+    """Swaps the first two dimensions of a transposed layer's weight, from [inputs, outputs, ...] and back."""
     return weight.transpose(0, 1) if transposed else weight
 
 
-def _removable(units: Units, alive: Tensor) -> Tensor:
-    """How many weights each unit has to give, 0 for the one that a layer keeps."""
-    if units.size == 1 or not alive.any():
-        return alive
-    free = alive.clone()
-    free[units.score.masked_fill(alive == 0, -math.inf).argmax()] = 0
-    return free
+def _count_removable(units: Units, kept: Tensor) -> Tensor:
+    """Counts the weights that each unit would remove: those it has kept, 0 for the unit that the layer keeps."""
+    if units.size == 1 or not kept.any():
+        return kept
+    removable = kept.clone()
+    removable[units.score.masked_fill(kept == 0, -math.inf).argmax()] = 0
+    return removable
 
 
-def _choose_units(units: Mapping[str, Units], sizes: Tensor, wanted: int) -> Tensor:
-    """The units that go first, whose weights in all come nearest to what is wanted; of equally near ones fewer."""
-    there = sizes.nonzero().flatten()
-    score, rank = (torch.cat([getattr(one, name) for one in units.values()])[there] for name in ("score", "rank"))
+def _choose_units(units: Mapping[str, Units], sizes: Tensor, target: int) -> Tensor:
+    """Chooses the units to remove, the lowest first, so that their weights in all come nearest to `target`.
+
+    Where two numbers of units come equally near, the smaller is taken. `sizes` are the weights that each unit removes;
+    units that remove none are left out.
+    """
+    candidates = sizes.nonzero().flatten()
+    score, rank = (torch.cat([getattr(one, name) for one in units.values()])[candidates] for name in ("score", "rank"))
     order = score.argsort(stable=True)
     order = order[rank[order].argsort(stable=True)]
-    removed = pad(sizes[there[order]].cumsum(0), (1, 0))
-    distance = (removed - wanted).abs()
-    return there[order[: int((distance == distance.min()).nonzero()[0, 0])]]
+    removed = pad(sizes[candidates[order]].cumsum(0), (1, 0))
+    distance = (removed - target).abs()
+    return candidates[order[: int((distance == distance.min()).nonzero()[0, 0])]]

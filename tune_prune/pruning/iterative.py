@@ -1,4 +1,4 @@
-"""Iterative pruning: measure, score, mask, retrain; a point every round."""
+"""Prunes iteratively: each round measures statistics, scores, masks and retrains, and yields a point."""
 
 import copy
 import math
@@ -21,10 +21,10 @@ from tune_prune.training.loop import DivergedError, fit
 
 @dataclass(frozen=True)
 class Point:
-    """What one round measured: compression in [0, 1], error in percent and loss in nats on validation images.
+    """The measurements of one round: compression in [0, 1], error in percent and loss in nats on validation images.
 
-    `ratios` are those the round's schedule asked for, or what a layer has lost where that is another count; `pooled` is
-    that of all these layers together where they are pruned as one; `seconds` is the round's wall-clock time.
+    `ratios` are those of the round's schedule, or a layer's actual ratio where another number of weights was removed.
+    `pooled`, in mode "global" only, is the ratio of all these layers together; `seconds` is wall-clock time.
     """
 
     round: int
@@ -42,13 +42,13 @@ class Point:
 
     @property
     def reached(self) -> dict[str, float]:
-        """The ratios in the plan's terms: where layers are pruned as one, that of all of them."""
+        """The ratios as a plan states them: in mode "global" every layer has the ratio of all together."""
         return self.ratios if self.pooled is None else dict.fromkeys(self.ratios, self.pooled)
 
 
 @dataclass
 class State:
-    """A model on its way: weights and masks, changed in place round by round, and how many rounds are done."""
+    """A model while it is pruned: weights and masks, changed in place by each round, and the number of rounds done."""
 
     model: nn.Module
     masks: dict[str, Tensor]
@@ -56,18 +56,18 @@ class State:
 
 
 def initial_state(model: nn.Module) -> State:
-    """The state before the first round: nothing removed."""
+    """Makes the state before the first round, with no weight removed."""
     return State(model, masks.dense_masks(model))
 
 
 def round_generator(seed: int, round_: int) -> torch.Generator:
-    """A round's random source."""
-    # one stream a round, so that a run resumed between rounds goes on exactly as it would have
+    """Makes a round's random generator."""
+    # one stream a round, so that a run resumed between rounds repeats exactly the rounds that are left
     return torch.Generator().manual_seed((seed * 1_000_003 + round_) % 2**63)
 
 
 def restore_state(state: State, earlier: State) -> None:
-    """Give a state the weights and masks of a copy made earlier; the rounds done stay counted."""
+    """Gives a state the weights and masks of an earlier copy; the number of rounds done stays."""
     state.model.load_state_dict(earlier.model.state_dict())
     state.masks = {label: mask.clone() for label, mask in earlier.masks.items()}
 
@@ -78,37 +78,25 @@ def prune_once(
     round_: int,
     train: Split,
     generator: torch.Generator,
-    known: CachedStatistics | None = None,
+    cached: CachedStatistics | None = None,
 ) -> None:
-    """Measure, score and mask: bring the state to the ratios of a round, without retraining.
+    """Prunes the state to the ratios of a round, without retraining: measures statistics, scores and masks.
 
-    Running statistics of batch norms are measured anew on the sample that the scores are from.
+    Where weights were removed, running statistics of batch norms are measured again, on the sample of the statistics.
     """
     sample = draw_sample(train, plan.sample, generator)
-    scores = criteria.score_layers(plan.pruners, Context(state.model, sample, generator, known=known or {}))
+    scores = criteria.score_layers(plan.pruners, Context(state.model, sample, generator, cached=cached or {}))
     before = masks.compression(state.masks)
-    state.masks |= _shrunk(state, plan, plan.ratios_at(round_), scores)
+    state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
         recalibration.recalibrate(state.model, sample.inputs)
 
 
-def _shrunk(state: State, plan: Plan, ratios: Mapping[str, float], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The masks of the layers with these ratios, brought there."""
-    own = {label: state.masks[label] for label in ratios}
-    turned = masks.transposed_layers(state.model)
-    if plan.mode == "global" and ratios:
-        return granularity.remove(own, scores, next(iter(ratios.values())), plan.granularity, turned)
-    return {
-        label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, label in turned)
-        for label, mask in own.items()
-    }
-
-
 def retrain(
     state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, teacher: Tensor | None = None
 ) -> None:
-    """Train what is left as a round of the plan does; removed weights stay exactly zero."""
+    """Retrains by the plan's recipe for a round; removed weights stay exactly zero."""
     recipe = plan.recipe_at(round_)
     if not recipe.steps:
         return
@@ -126,37 +114,51 @@ def prune(
     validation: Split,
     seed: int,
     teacher: Tensor | None = None,
-    known: CachedStatistics | None = None,
-    onward: State | None = None,
+    cached: CachedStatistics | None = None,
+    resume_from: State | None = None,
 ) -> Iterator[Point]:
-    """Go through the rounds that the state has not done yet, and yield a point after each.
+    """Runs the rounds that the state has not done yet, and yields a point after each.
 
-    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation. `known` are
-    statistics of the dense model that every round takes as they are instead of measuring them anew. `onward` is how far
-    the state had come already, where the way is gone on with.
+    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation. `cached` statistics
+    of the dense model are used by every round instead of being measured again. With `resume_from`, a state that was
+    saved after some round, the rounds after that one are run; `state` is then the model as it was before the first.
     """
     unpruned = copy.deepcopy(state) if plan.reload else None
-    if onward is not None:
-        restore_state(state, onward)
-        state.rounds_done = onward.rounds_done
+    if resume_from is not None:
+        restore_state(state, resume_from)
+        state.rounds_done = resume_from.rounds_done
     for round_ in range(state.rounds_done + 1, plan.rounds + 1):
-        began = time.perf_counter()
+        started = time.perf_counter()
         if unpruned is not None:
             restore_state(state, unpruned)
         generator = round_generator(seed, round_)
-        prune_once(state, plan, round_, train, generator, known)
+        prune_once(state, plan, round_, train, generator, cached)
         retrain(state, plan, round_, train, generator, teacher)
         measured: Evaluation = evaluate(state.model, validation)
         if not math.isfinite(measured.loss):
             raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_
-        asked = plan.ratios_at(round_)
+        requested = plan.ratios_at(round_)
         yield Point(
             round=round_,
             compression=masks.compression(state.masks),
             error=measured.error,
             loss=measured.loss,
-            seconds=time.perf_counter() - began,
-            ratios=masks.actual_ratios(state.masks, asked),
-            pooled=masks.global_ratio(state.masks, asked) if plan.mode == "global" and asked else None,
+            seconds=time.perf_counter() - started,
+            ratios=masks.actual_ratios(state.masks, requested),
+            pooled=masks.global_ratio(state.masks, requested) if plan.mode == "global" and requested else None,
         )
+
+
+def _shrink_masks(
+    state: State, plan: Plan, ratios: Mapping[str, float], scores: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Makes new masks, at these ratios, of the layers that have one."""
+    before = {label: state.masks[label] for label in ratios}
+    transposed = masks.transposed_layers(state.model)
+    if plan.mode == "global" and ratios:
+        return granularity.remove(before, scores, next(iter(ratios.values())), plan.granularity, transposed)
+    return {
+        label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, label in transposed)
+        for label, mask in before.items()
+    }

@@ -1,4 +1,4 @@
-"""Pruning under an accuracy tradeoff, a layer at a time: a step that costs too much is taken back (torch7-pruner)."""
+"""Prunes one layer at a time under an accuracy tradeoff, and reverts steps that exceed it (torch7-pruner)."""
 
 import copy
 import math
@@ -17,17 +17,17 @@ from tune_prune.tasks.splits import Split
 
 @dataclass(frozen=True)
 class PruneStep:
-    """A point on the way; where layers are pruned one at a time, which one, and whether its step was taken back."""
+    """A point of a pruning; layer by layer, also the step's layer and whether the step was reverted."""
 
     point: Point
     layer: str = ""
     reverted: bool = False
 
-    def line(self, rounds: int) -> str:
-        """What to say of it."""
-        at = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
-        back = "; taken back, the layer is pruned no further" if self.reverted else ""
-        return f"{at}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{back}"
+    def describe(self, rounds: int) -> str:
+        """Describes the step in one line; `rounds` is their total number."""
+        step = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
+        reverted = "; taken back, the layer is pruned no further" if self.reverted else ""
+        return f"{step}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{reverted}"
 
 
 def prune_layerwise(
@@ -38,41 +38,42 @@ def prune_layerwise(
     seed: int,
     tradeoff: float,
     teacher: Tensor | None = None,
-    onward: State | None = None,
+    resume_from: State | None = None,
     done: Sequence[PruneStep] = (),
 ) -> Iterator[PruneStep]:
-    """Take every layer in turn to the ratio of each round, retrain, and measure the validation error in percent.
+    """Brings each layer in turn to its ratio of a round, retrains, and measures the validation error, round by round.
 
-    Where the error is more than `tradeoff` percentage points above the error before the first step, the step is taken
-    back, with all masks and weights that it and its retraining changed; the layer is pruned no further, and the others
-    go on. `onward` is how far the state had come already by the points `done`, where the way is gone on with.
+    A step whose error is more than `tradeoff` percentage points above the error before the first step is reverted: all
+    masks and weights that it and its retraining changed are restored, and its layer is pruned no further. With
+    `resume_from`, a state that was saved after the steps `done`, the remaining steps are run; `state` is then the model
+    as it was before the first.
     """
     limit = evaluate(state.model, validation).error + tradeoff
-    if onward is not None:
-        restore_state(state, onward)
-    stopped = {each.layer for each in done if each.reverted}
-    behind = {(each.point.round, each.layer) for each in done}
-    reached = ([dict.fromkeys(plan.ratios, 0.0)] + [each.point.ratios for each in done if not each.reverted])[-1]
+    if resume_from is not None:
+        restore_state(state, resume_from)
+    stopped_layers = {step.layer for step in done if step.reverted}
+    done_steps = {(step.point.round, step.layer) for step in done}
+    ratios = ([dict.fromkeys(plan.ratios, 0.0)] + [step.point.ratios for step in done if not step.reverted])[-1]
     for round_ in range(1, plan.rounds + 1):
         for number, (layer, ratio) in enumerate(plan.ratios_at(round_).items()):
-            if layer in stopped or (round_, layer) in behind:
+            if layer in stopped_layers or (round_, layer) in done_steps:
                 continue
-            began = time.perf_counter()
+            started = time.perf_counter()
             before = copy.deepcopy(state)
             generator = round_generator(seed, round_ * len(plan.ratios) + number)
-            one = replace(plan, ratios={layer: ratio}, pruners={layer: plan.pruners[layer]}, rounds=1)
-            prune_once(state, one, 1, train, generator)
+            layer_plan = replace(plan, ratios={layer: ratio}, pruners={layer: plan.pruners[layer]}, rounds=1)
+            prune_once(state, layer_plan, 1, train, generator)
             retrain(state, plan, round_, train, generator, teacher)
             measured = evaluate(state.model, validation)
-            ratios = reached | {layer: ratio}
+            new_ratios = ratios | {layer: ratio}
             compressed = masks.compression(state.masks)
-            seconds = time.perf_counter() - began
-            point = Point(round_, compressed, measured.error, measured.loss, seconds, ratios)
-            # a loss that is not a number has no error to speak of: the step cost everything
+            seconds = time.perf_counter() - started
+            point = Point(round_, compressed, measured.error, measured.loss, seconds, new_ratios)
+            # where the loss is not finite the error means nothing, and the step is reverted
             reverted = measured.error > limit or not math.isfinite(measured.loss)
             if reverted:
-                stopped.add(layer)
+                stopped_layers.add(layer)
                 restore_state(state, before)
             else:
-                reached = ratios
+                ratios = new_ratios
             yield PruneStep(point, layer, reverted)

@@ -1,8 +1,9 @@
-"""The loss's change without each single weight, exactly: torch7-pruner's `emp` took one run a weight.
+"""Measures exactly how the loss changes without each single weight, as torch7-pruner's `emp` does in a run per weight.
 
-Without w[o, i] a layer's output changes in unit o alone, by -w times its input i. So the layer's input and output are
-computed once, the changed outputs of many weights are stacked as one batch, and only what comes after the layer is run.
-That needs to know what comes after: the layers of an `nn.Sequential`. Any other layer is measured one weight at a time.
+Here many weights share a run. Without w[o, i] a layer's output changes in unit o alone, by -w times its input i. So the
+layer's input and output are computed once, the changed outputs of many weights are stacked as one batch, and only the
+layers after it are run. This works in an `nn.Sequential`, where the layers after it are known; a layer of any other
+model takes a run per weight.
 
 Memory: about four tensors of `CHUNK` numbers, 0.5 GB for any layer.
 """
@@ -19,100 +20,106 @@ from tune_prune.tasks.models import sequential_parts
 from tune_prune.tasks.splits import Split, as_float
 
 IMAGES = 256
-"""Images of the sample that the loss is measured on."""
+"""Images of the sample on which the loss is measured."""
 
 CHUNK = 2**23
 """Numbers in the stacked outputs of a layer: 32 MiB."""
 
-SAY_EVERY = 5.0
-"""Seconds between two words on how far it is."""
+REPORT_SECONDS = 5.0
+"""Seconds between two reports of progress."""
 
 
 @statistics.register("loss_change")
 @torch.no_grad()
 def loss_change(context: Context) -> dict[str, Tensor]:
-    """How the mean cross-entropy over `IMAGES` images of the sample changes without each weight, all others as are.
+    """The change of the mean cross-entropy over `IMAGES` images of the sample without each weight, all others in place.
 
-    A weight that is zero already changes nothing, and is not measured.
+    A weight that is zero changes nothing and is not measured.
     """
     model = context.model.eval()
     split = Split(as_float(context.sample.inputs[:IMAGES]), context.sample.labels[:IMAGES])
     base = float(F.cross_entropy(model(split.inputs), split.labels))
-    found = {}
-    for label, weight in context.wanted().items():
+    changes_by_layer = {}
+    for label, weight in context.select_weights().items():
         changes = torch.zeros(weight.numel(), device=weight.device)
-        todo = weight.flatten().nonzero().flatten()
-        began, said, done = time.monotonic(), time.monotonic(), 0
-        for index, measured in _measure(model, weight, split, todo):
-            changes[index] = measured - base
+        nonzero = weight.flatten().nonzero().flatten()
+        started, reported, done = time.monotonic(), time.monotonic(), 0
+        for index, losses in _measure_losses(model, weight, split, nonzero):
+            changes[index] = losses - base
             done += len(index)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
-                left = (said - began) / done * (len(todo) - done)
-                context.say(f"emp: layer {label}: {done:,} of {len(todo):,} weights, about {left:.0f} s left")
-        found[label] = changes.reshape(weight.shape)
-    return found
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                left = (reported - started) / done * (len(nonzero) - done)
+                context.say(f"emp: layer {label}: {done:,} of {len(nonzero):,} weights, about {left:.0f} s left")
+        changes_by_layer[label] = changes.reshape(weight.shape)
+    return changes_by_layer
 
 
-def _measure(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(flat indices, losses without them), chunk by chunk."""
-    at = _position(model, weight)
-    if at is None:
-        return _one_by_one(model, weight, split, todo)
-    return _stacked(model, at, split, todo)
+def _measure_losses(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields (flat indices of weights, the loss without each of them), chunk by chunk; `todo` are all the indices."""
+    position = _find_position(model, weight)
+    if position is None:
+        return _measure_one_by_one(model, weight, split, todo)
+    return _measure_stacked(model, position, split, todo)
 
 
-def _position(model: nn.Module, weight: Tensor) -> int | None:
-    """Where in a Sequential the one layer with this weight is, if its output changes in one unit a weight."""
+def _find_position(model: nn.Module, weight: Tensor) -> int | None:
+    """Finds a weight's layer in an `nn.Sequential`; None where the weight changes more than one unit of its output.
+
+    Also None where several layers share the weight, or where the layer lies inside a part of the Sequential.
+    """
     users = [module for module in model.modules() if any(p is weight for p in module.parameters(recurse=False))]
     direct = [i for i, module in enumerate(sequential_parts(model)) if any(module is user for user in users)]
     if len(users) != 1 or len(direct) != 1:
-        return None  # inside a part of the Sequential, or used more than once
+        return None
     layer = users[0]
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
     plain = plain and not isinstance(layer.padding, str)
     return direct[0] if plain or isinstance(layer, nn.Linear) else None
 
 
-def _stacked(model: nn.Module, at: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _measure_stacked(model: nn.Module, position: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields as `_measure_losses` does, for the layer at a position of an `nn.Sequential`, many weights in one run."""
     parts = sequential_parts(model)
-    layer, after = parts[at], nn.Sequential(*parts[at + 1 :])
+    layer, layers_after = parts[position], nn.Sequential(*parts[position + 1 :])
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    inputs = nn.Sequential(*parts[:at])(split.inputs)
+    inputs = nn.Sequential(*parts[:position])(split.inputs)
     outputs = layer(inputs)
     if isinstance(layer, nn.Linear) and inputs.dim() != 2:
-        yield from _one_by_one(model, layer.weight, split, todo)
+        yield from _measure_one_by_one(model, layer.weight, split, todo)
         return
-    # [input of the weight, n, ...]: what a weight of 1 adds to its unit
-    added = inputs.T if isinstance(layer, nn.Linear) else _columns(layer, inputs, outputs)
+    # [input of the weight, n, ...]: a weight w adds w times this to its unit
+    added = inputs.T if isinstance(layer, nn.Linear) else _unfold_inputs(layer, inputs, outputs)
     weight = layer.weight.flatten()
-    unit_of = layer.weight[0].numel()
+    unit_size = layer.weight[0].numel()
     for index in todo.split(max(1, CHUNK // outputs.numel())):
         k = torch.arange(len(index), device=index.device)
         stacked = outputs.expand(len(index), *outputs.shape).clone()
-        unit, source = index // unit_of, index % unit_of
+        unit, source = index // unit_size, index % unit_size
         change = added[source] * weight[index].reshape(-1, *[1] * (added.dim() - 1))
         stacked[k, :, unit] -= change
-        scores = after(stacked.flatten(0, 1))
+        scores = layers_after(stacked.flatten(0, 1))
         targets = split.labels.repeat(len(index))
         losses = F.cross_entropy(scores, targets, reduction="none").reshape(len(index), -1)
         yield index, losses.mean(1)
 
 
-def _columns(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
-    """What each weight of a convolution's filter is multiplied with: [c * kh * kw, n, height, width] of the output."""
+def _unfold_inputs(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Unfolds the inputs of each weight of a filter: [c * kh * kw, n, height, width], sizes of the output."""
     columns = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
     return columns.transpose(0, 1).reshape(columns.shape[1], len(inputs), *outputs.shape[2:])
 
 
-def _one_by_one(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Any model: set a weight to zero, run, set it back."""
+def _measure_one_by_one(
+    model: nn.Module, weight: Tensor, split: Split, todo: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields as `_measure_losses` does, for any model: sets a weight to zero, runs the model, sets the weight back."""
     for index in todo:
-        at = tuple(int(i) for i in torch.unravel_index(index, weight.shape))
-        value = weight[at].clone()
-        weight[at] = 0
+        position = tuple(int(i) for i in torch.unravel_index(index, weight.shape))
+        value = weight[position].clone()
+        weight[position] = 0
         try:
             loss = F.cross_entropy(model(split.inputs), split.labels)
         finally:
-            weight[at] = value
+            weight[position] = value
         yield index[None], loss[None]

@@ -1,4 +1,4 @@
-"""Which layers can be pruned, masks of an exact count, and the compression they make.
+"""The layers that can be pruned, masks with an exact count of zeros, and the compression that masks make.
 
 A mask has its weight's shape and dtype: 1 keeps a weight, 0 removes it. Masks are keyed by layer label.
 """
@@ -14,35 +14,114 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 """Layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
 
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+"""Layers whose weights can be pruned; the projections of `nn.MultiheadAttention` can be too."""
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that can be pruned, by label, in the model's order; no biases.
+    """The weights that can be pruned, by layer label, in the model's order; no biases.
 
-    In an `nn.Sequential` a layer's label is its 1-based position, as torch7-pruner counted ("8"); a layer inside a
-    part of it ("2/conv1") has that part's position before its name there, and in any other model a layer's label is
-    its qualified name ("layer1.0.conv1"). A weight shared by several layers is listed once. The projections of an
+    In an `nn.Sequential` a layer's label is its position counted from 1, as in torch7-pruner ("8"); a layer inside a
+    part of it is labelled by the part's position and its name in there ("2/conv1"). In any other model a layer's label
+    is its qualified name ("layer1.0.conv1"). A weight that several layers share is listed once. The projections of an
     `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj").
     """
     weights: dict[str, Tensor] = {}
     for label, module in _labelled_modules(model):
         for part, weight in _module_weights(module):
             if not any(weight is seen for seen in weights.values()):
-                a_position = isinstance(model, nn.Sequential) and "/" not in label
-                between = "" if not part or not label else "/" if a_position else "."
-                weights[f"{label}{between}{part}"] = weight
+                is_position = isinstance(model, nn.Sequential) and "/" not in label
+                separator = "" if not part or not label else "/" if is_position else "."
+                weights[f"{label}{separator}{part}"] = weight
     return weights
 
 
-def _module_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a module itself that can be pruned: those of a layer have no name of their own."""
-    if isinstance(module, PRUNABLE):
-        yield "", module.weight
-    if isinstance(module, nn.MultiheadAttention):
-        for part in ("in_proj", "q_proj", "k_proj", "v_proj"):
-            weight = getattr(module, f"{part}_weight")
-            if weight is not None:
-                yield part, weight
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight that can be pruned, by label, in the model's order."""
+    return {label: tuple(weight.shape) for label, weight in prunable(model).items()}
+
+
+def transposed_layers(model: nn.Module) -> set[str]:
+    """The labels of the layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
+    transposed = [module.weight for module in model.modules() if isinstance(module, TRANSPOSED)]
+    return {label for label, weight in prunable(model).items() if any(weight is one for one in transposed)}
+
+
+def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:
+    """Raises a `UserError` that names `source` for the first label that is no prunable layer of the model."""
+    layers = prunable(model)
+    for label in labels:
+        if label not in layers:
+            raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {format_names(layers)}")
+
+
+def dense_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Makes masks that keep every weight."""
+    return {label: torch.ones_like(weight).requires_grad_(False) for label, weight in prunable(model).items()}
+
+
+def count_removed(ratio: float, total: int) -> int:
+    """Counts the weights that a ratio removes of `total`."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio must be in [0, 1), got {ratio}")
+    return round(ratio * total)
+
+
+def shrink(mask: Tensor, scores: Tensor, ratio: float) -> Tensor:
+    """Makes a mask with exactly `round(ratio * n)` zeros: those of `mask`, then the weights with the lowest scores.
+
+    Of equal scores the first in position goes first. Where `mask` has more zeros already, a copy of it is returned.
+    """
+    removed = mask.flatten() == 0
+    remove = count_removed(ratio, mask.numel())
+    if remove <= int(removed.sum()):
+        return mask.clone()
+    order = scores.flatten().double().masked_fill(removed, -torch.inf).argsort(stable=True)
+    kept = torch.ones(mask.numel(), dtype=mask.dtype, device=mask.device)
+    kept[order[:remove]] = 0
+    # ones_like keeps the memory layout (channels-last) of the weight, which makes their product faster
+    return torch.ones_like(mask).copy_(kept.view(mask.shape))
+
+
+@torch.no_grad()
+def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Sets every removed weight to exactly zero, never to negative zero as a product with the mask might."""
+    for label, weight in prunable(model).items():
+        weight.masked_fill_(masks[label] == 0, 0.0)
+
+
+def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Counts (weights kept, all weights) per layer."""
+    return {label: (int(torch.count_nonzero(mask)), mask.numel()) for label, mask in masks.items()}
+
+
+def actual_ratios(masks: Mapping[str, Tensor], requested: Mapping[str, float]) -> dict[str, float]:
+    """The requested ratio of each layer where its mask removes as many weights, else the mask's own ratio."""
+    counts = kept_counts({label: masks[label] for label in requested})
+    return {
+        label: ratio if total - kept == count_removed(ratio, total) else (total - kept) / total
+        for (label, ratio), (kept, total) in zip(requested.items(), counts.values(), strict=True)
+    }
+
+
+def global_ratio(masks: Mapping[str, Tensor], requested: Mapping[str, float]) -> float:
+    """The one ratio requested for all these layers where their masks remove as many weights, else the masks' own."""
+    ratio = next(iter(requested.values()))
+    counts = kept_counts({label: masks[label] for label in requested}).values()
+    total = sum(n for _, n in counts)
+    removed = total - sum(kept for kept, _ in counts)
+    return ratio if removed == count_removed(ratio, total) else removed / total
+
+
+def compression(masks: Mapping[str, Tensor]) -> float:
+    """The share of all weights of all weighted layers that the masks remove, in [0, 1]."""
+    counts = kept_counts(masks).values()
+    total = sum(n for _, n in counts)
+    return (total - sum(kept for kept, _ in counts)) / total
+
+
+def factor(compressed: float) -> float:
+    """The compression as a factor, 1 / (1 - compression); infinite where no weight is kept."""
+    return 1 / (1 - compressed) if compressed < 1 else float("inf")
 
 
 def _labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -55,90 +134,12 @@ def _labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"{position}/{name}" if name else str(position), module
 
 
-def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight that can be pruned, by label, in the model's order."""
-    return {label: tuple(weight.shape) for label, weight in prunable(model).items()}
-
-
-def transposed_layers(model: nn.Module) -> set[str]:
-    """The layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
-    theirs = [module.weight for module in model.modules() if isinstance(module, TRANSPOSED)]
-    return {label for label, weight in prunable(model).items() if any(weight is one for one in theirs)}
-
-
-def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:
-    """Raise a `UserError` that names `source` for the first label that is no prunable layer of the model."""
-    layers = prunable(model)
-    for label in labels:
-        if label not in layers:
-            raise UserError(f"{source}: layer {label} cannot be pruned; layers that can: {format_names(layers)}")
-
-
-def dense_masks(model: nn.Module) -> dict[str, Tensor]:
-    """Masks that keep everything."""
-    return {label: torch.ones_like(weight).requires_grad_(False) for label, weight in prunable(model).items()}
-
-
-def count_removed(ratio: float, total: int) -> int:
-    """How many of a layer's `total` weights a ratio removes."""
-    if not 0 <= ratio < 1:
-        raise ValueError(f"ratio must be in [0, 1), got {ratio}")
-    return round(ratio * total)
-
-
-def shrink(mask: Tensor, scores: Tensor, ratio: float) -> Tensor:
-    """A new mask with exactly `round(ratio * n)` zeros: what `mask` removed, then the lowest scores.
-
-    Ties go by position, the first first. Where `mask` has removed more already it is returned unchanged.
-    """
-    removed = mask.flatten() == 0
-    remove = count_removed(ratio, mask.numel())
-    if remove <= int(removed.sum()):
-        return mask.clone()
-    order = scores.flatten().double().masked_fill(removed, -torch.inf).argsort(stable=True)
-    kept = torch.ones(mask.numel(), dtype=mask.dtype, device=mask.device)
-    kept[order[:remove]] = 0
-    # ones_like keeps the memory layout (channels-last), which a product with the weight wants
-    return torch.ones_like(mask).copy_(kept.view(mask.shape))
-
-
-@torch.no_grad()
-def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set every removed weight to exactly zero (not to a negative zero, which a product could leave)."""
-    for label, weight in prunable(model).items():
-        weight.masked_fill_(masks[label] == 0, 0.0)
-
-
-def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """Per layer: (weights kept, weights in all)."""
-    return {label: (int(torch.count_nonzero(mask)), mask.numel()) for label, mask in masks.items()}
-
-
-def actual_ratios(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> dict[str, float]:
-    """The ratios asked for by layer, and where a mask had removed more before, the ratio that removes as much."""
-    counts = kept_counts({label: masks[label] for label in asked})
-    return {
-        label: ratio if total - kept == count_removed(ratio, total) else (total - kept) / total
-        for (label, ratio), (kept, total) in zip(asked.items(), counts.values(), strict=True)
-    }
-
-
-def global_ratio(masks: Mapping[str, Tensor], asked: Mapping[str, float]) -> float:
-    """The one ratio asked for of these layers together, or the one that removes as many as the masks do."""
-    ratio = next(iter(asked.values()))
-    counts = kept_counts({label: masks[label] for label in asked}).values()
-    total = sum(n for _, n in counts)
-    removed = total - sum(kept for kept, _ in counts)
-    return ratio if removed == count_removed(ratio, total) else removed / total
-
-
-def compression(masks: Mapping[str, Tensor]) -> float:
-    """The fraction of all weights of all weighted layers that is removed, in [0, 1]."""
-    counts = kept_counts(masks).values()
-    total = sum(n for _, n in counts)
-    return (total - sum(kept for kept, _ in counts)) / total
-
-
-def factor(compressed: float) -> float:
-    """How many times fewer weights there are: 1 / (1 - compression), infinite where nothing is kept."""
-    return 1 / (1 - compressed) if compressed < 1 else float("inf")
+def _module_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields (name, weight) for the prunable weights of a module itself; a layer's weight has the empty name."""
+    if isinstance(module, PRUNABLE):
+        yield "", module.weight
+    if isinstance(module, nn.MultiheadAttention):
+        for part in ("in_proj", "q_proj", "k_proj", "v_proj"):
+            weight = getattr(module, f"{part}_weight")
+            if weight is not None:
+                yield part, weight

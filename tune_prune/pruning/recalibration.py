@@ -1,6 +1,7 @@
-"""Batch normalisation after weights are removed: its running means and variances are those of another network.
+"""Adapts a model to its removed weights: running statistics of batch normalisation, and rates of dropout.
 
-Dropout that shrinks with the network while it is retrained (Han et al. 2015, eq. 2).
+A batch norm's running mean and variance belong to the network before weights were removed; they are measured again.
+Rates of dropout fall with the network's capacity while it is retrained (Han et al. 2015, eq. 2).
 """
 
 import math
@@ -15,20 +16,23 @@ from tune_prune.pruning.masks import prunable
 from tune_prune.tasks.splits import as_float
 
 IMAGES = 256
-"""Statistics are of so many images at most: they are means over pixels too."""
+"""Images that running statistics are measured on, at most; few are enough, since each is a mean over pixels too."""
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+"""Layers whose rates `scaled_dropout` changes."""
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """The layers that keep running statistics."""
+    """Lists the layers that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, inputs: Tensor, batch_size: int = 128) -> None:
-    """Measure the running statistics anew: their means over batches of the first `IMAGES` inputs, [n, ...].
+    """Measures the running statistics again, as means over batches of the first `IMAGES` inputs, [n, ...].
 
-    All else stays as in evaluation, dropout included. Nothing happens to a model that has none, or to less than two
-    inputs, which have no variance.
+    All other layers, dropout included, are in evaluation mode. A model without batch norms is left as it is, and so is
+    any model where there are fewer than two inputs, which have no variance.
     """
     norms = batch_norms(model)
     if not norms or len(inputs) < 2:
@@ -47,30 +51,27 @@ def recalibrate(model: nn.Module, inputs: Tensor, batch_size: int = 128) -> None
     model.eval()
 
 
-DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-
-
 @contextmanager
 def scaled_dropout(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Multiply each dropout's rate by sqrt(kept / all) of the layer that it feeds, and set it back afterwards.
+    """Multiplies the rate of each dropout by sqrt(kept / all) of the layer after it, and restores it at the end.
 
-    That layer is the next prunable one in the model's order; a dropout after the last one is left as it is.
+    That layer is the next prunable one in the model's order; a dropout after the last one keeps its rate.
     """
     labels = {id(weight): label for label, weight in prunable(model).items()}
-    before: list[tuple[nn.Module, float]] = []
-    waiting: list[nn.Module] = []
+    original: list[tuple[nn.Module, float]] = []
+    pending: list[nn.Module] = []
     for module in model.modules():
         label = labels.get(id(getattr(module, "weight", None)))
         if isinstance(module, DROPOUT):
-            waiting.append(module)
+            pending.append(module)
         elif label is not None:
             share = math.sqrt(float(torch.count_nonzero(masks[label])) / masks[label].numel())
-            for dropout in waiting:
-                before.append((dropout, dropout.p))  # type: ignore[arg-type]
+            for dropout in pending:
+                original.append((dropout, dropout.p))  # type: ignore[arg-type]
                 dropout.p = dropout.p * share  # type: ignore[assignment, operator]
-            waiting.clear()
+            pending.clear()
     try:
         yield
     finally:
-        for dropout, rate in before:
+        for dropout, rate in original:
             dropout.p = rate  # type: ignore[assignment]

@@ -1,6 +1,6 @@
-"""Read and write .conf files: which ratio, and which pruner, each layer gets.
+"""Reads and writes .conf files, which give each layer's ratio and pruner.
 
-The format of torch7-pruner, whose reader takes the first two lines and ignores the rest:
+The format is that of torch7-pruner, whose reader takes the first two lines and ignores the rest:
 
     1,4,8              layers: 1-based position in the nn.Sequential, or qualified name (layer1.0.conv1)
     0.5,0.7,0.95       their ratios: the fraction of a layer's weights that is removed, in [0, 1)
@@ -24,9 +24,9 @@ from tune_prune.common.errors import UserError
 
 @dataclass(frozen=True)
 class Conf:
-    """What a .conf file says, in its order: layer label -> ratio in [0, 1), label -> pruner, key -> note.
+    """The content of a .conf file, in its order: ratios in [0, 1) and pruners by layer label, and notes by key.
 
-    `pruners` names the layers that `ratios` names, or is None where the file leaves the pruner open.
+    `pruners` names the same layers as `ratios`, or is None where the file has no line of pruners.
     """
 
     ratios: Mapping[str, float]
@@ -35,7 +35,7 @@ class Conf:
 
 
 def read(path: Path) -> Conf:
-    """The conf in a file; a UserError names file, line, what is wrong and what would be right."""
+    """Reads a .conf file. Raises a `UserError` that names file and line, what is wrong and what would be right."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,8 +49,8 @@ def read(path: Path) -> Conf:
 
 
 def parse(text: str, source: str) -> Conf:
-    """The conf in a text; `source` is what a UserError calls it, followed by the line: `best.conf:2: ...`."""
-    # Only \n, \r\n and \r end a line, as in every editor; str.splitlines knows eight more.
+    """Parses the text of a .conf. A `UserError` begins with `source` and the line: `best.conf:2: ...`."""
+    # only \n, \r\n and \r end a line, as in every editor; str.splitlines has eight more line ends
     lines = [line.strip() for line in io.StringIO(text.removeprefix("\ufeff"), newline=None)]
     first, second, third = [*lines, "", "", ""][:3]
     if not first or first.startswith("#"):
@@ -61,26 +61,26 @@ def parse(text: str, source: str) -> Conf:
     label, times = Counter(labels).most_common(1)[0]
     if times > 1:
         raise UserError(f"{source}:1: layer {label} is named {times} times; name each layer once")
-    values = _one_each(second, "ratios", labels, f"{source}:2")
+    values = _split_by_layer(second, "ratios", labels, f"{source}:2")
     ratios = {label: _ratio(value, label, f"{source}:2") for label, value in values.items()}
     pruners = None
     if third and not third.startswith("#"):
-        names = _one_each(third, "pruners", labels, f"{source}:3")
+        names = _split_by_layer(third, "pruners", labels, f"{source}:3")
         pruners = {label: _name(name, "pruner", f"{source}:3") for label, name in names.items()}
     return Conf(ratios, pruners, _notes(lines[2:]))
 
 
 def write(path: Path, conf: Conf) -> None:
-    """Write a conf whole or not at all; raises as `dump`, and OSError."""
+    """Writes a .conf file, whole or not at all. Raises as `dump` does, and `OSError`."""
     files.write_text(path, dump(conf))
 
 
 def dump(conf: Conf) -> str:
-    """The text of a .conf, from which `parse` makes an equal conf: every double round-trips.
+    """Makes the text of a .conf; `parse` makes an equal `Conf` of it, every double included.
 
-    Raises UserError for what no .conf can hold (a layer named 'a,b', a ratio of 1), ValueError where ratios
-    and pruners name different layers, TypeError for a note that TOML has no type for. Lone surrogates in
-    notes become '?': TOML forbids them.
+    Raises `UserError` for what no .conf can hold (a layer named 'a,b', a ratio of 1), `ValueError` where ratios and
+    pruners name different layers, `TypeError` for a note that TOML has no type for. Lone surrogates in notes become
+    '?', since TOML forbids them.
     """
     if not conf.ratios:
         raise UserError("a .conf needs at least one layer, got none")
@@ -96,7 +96,7 @@ def dump(conf: Conf) -> str:
 
 
 def _name(name: str, kind: str, where: str) -> str:
-    """A layer label or pruner, checked that it can stand in a line separated by commas."""
+    """Returns the name of a layer or pruner if it can stand in a line separated by commas, else raises."""
     if not name:
         raise UserError(f"{where}: empty {kind}; separate them by single commas, like 1,4,8")
     if not name.isprintable() or set(name) & set(" ,") or name.startswith("#"):
@@ -104,8 +104,8 @@ def _name(name: str, kind: str, where: str) -> str:
     return name
 
 
-def _one_each(line: str, kind: str, labels: list[str], where: str) -> dict[str, str]:
-    """The line's fields, without the spaces around them, one for each layer."""
+def _split_by_layer(line: str, kind: str, labels: list[str], where: str) -> dict[str, str]:
+    """Splits a line into its fields, one for each layer, without the spaces around them."""
     fields = [text.strip() for text in line.split(",")]
     if len(fields) != len(labels):
         raise UserError(f"{where}: {len(fields)} {kind} for {len(labels)} layers; give one for each layer")
@@ -113,6 +113,7 @@ def _one_each(line: str, kind: str, labels: list[str], where: str) -> dict[str, 
 
 
 def _ratio(text: str, label: str, where: str) -> float:
+    """Returns the ratio in a text if it is in [0, 1), else raises."""
     rule = f"{where}: ratio must be in [0, 1)"
     try:
         ratio = float(text)
@@ -124,7 +125,7 @@ def _ratio(text: str, label: str, where: str) -> float:
 
 
 def _notes(lines: list[str]) -> dict[str, object]:
-    """What the comment lines say in TOML; any other line is somebody's own remark."""
+    """Parses the comment lines that are `key = value` in TOML; all other lines are remarks without meaning."""
     notes: dict[str, object] = {}
     for line in lines:
         comment = line.removeprefix("#").strip()
@@ -138,7 +139,7 @@ def _notes(lines: list[str]) -> dict[str, object]:
 
 
 def _toml(value: object) -> str:
-    """A value on one line of TOML; the standard library only reads it."""
+    """Writes a value as one line of TOML; the standard library can only read TOML."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -162,7 +163,7 @@ def _key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's escapes, and further ones for all that could break or disguise a line."""
+    """Writes a TOML basic string: with JSON's escapes, and further ones for all characters that are not printable."""
     valid = text.encode("utf-8", "replace").decode("utf-8")
     escaped = json.dumps(valid, ensure_ascii=False)
     return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in escaped)

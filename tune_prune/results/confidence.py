@@ -1,4 +1,4 @@
-"""What repetitions of one measurement say of its mean: the spread and a one-sided 95 % bound (Student 1908)."""
+"""Confidence intervals: of an error on some images (Wilson 1927), and of the mean of repetitions (Student 1908)."""
 
 import math
 import statistics
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 
 def wilson_interval(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval, in percent, around `wrong` of `n` images (Wilson 1927); z = 1.96 makes it a 95 % one.
+    """Computes the interval, in percent, of the error of `wrong` among `n` images (Wilson 1927); 95 % for z = 1.96.
 
-    It holds 100 * wrong / n always, also where rounding would put an end on the wrong side.
+    It always contains 100 * wrong / n, also where rounding would put an end on the wrong side. Raises `ValueError`
+    where `n` is 0 or `wrong` is not in [0, n].
     """
     if not 0 <= wrong <= n or n == 0:
         raise ValueError(f"wrong must be in [0, n] and n positive, got {wrong} of {n}")
@@ -20,16 +21,16 @@ def wilson_interval(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 T95 = (6.31375, 2.91999, 2.35336, 2.13185, 2.01505, 1.94318, 1.89458)
-"""Student's t, 95 %, one-sided, for 1, 2, ... degrees of freedom (Student 1908)."""
+"""One-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom (Student 1908)."""
 
 
 def t95(freedom: int) -> float:
-    """The 95 % quantile of Student's t with so many degrees of freedom, at least 1; right to 1e-5."""
+    """Computes the 95 % quantile of Student's t for at least 1 degree of freedom, to within 1e-5."""
     if freedom < 1:
         raise ValueError(f"degrees of freedom must be at least 1, got {freedom}")
     if freedom <= len(T95):
         return T95[freedom - 1]
-    # around the normal quantile in powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5)
+    # a series around the normal quantile in powers of 1 / freedom (Abramowitz and Stegun 1964, 26.7.5)
     z = statistics.NormalDist().inv_cdf(0.95)
     terms = (
         z,
@@ -43,7 +44,7 @@ def t95(freedom: int) -> float:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What a member's repetitions measured: validation errors in percent, at least two, and the limit on them."""
+    """The repetitions of a member of the front: their validation errors in percent, at least two, and the limit."""
 
     errors: tuple[float, ...]
     limit: float
@@ -54,8 +55,8 @@ class Confirmation:
 
     @property
     def mean(self) -> float:
-        """Of the errors, in percent."""
-        return statistics.mean(self.errors)  # exact, so that errors that are all at the limit are not above it
+        """The mean of the errors, in percent."""
+        return statistics.mean(self.errors)  # exact: where all errors are equal to the limit, so is their mean
 
     @property
     def spread(self) -> float:
@@ -69,5 +70,5 @@ class Confirmation:
 
     @property
     def holds(self) -> bool:
-        """Whether the bound keeps the limit."""
+        """Whether the upper bound keeps the limit."""
         return self.high <= self.limit

@@ -1,4 +1,4 @@
-"""What a point must keep, and what is better about it: error and compression always, costs where they are asked for."""
+"""The constraints and objectives of a search: error and compression always, further costs where a space names them."""
 
 import math
 from collections.abc import Mapping
@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 COSTS = {
     "macs": "share of the dense model's multiply-adds that is left",
     "bytes": "size of the model as a sparse file, in bytes",
-    "latency": "time for one sample as a share of the dense model's, without what nothing computes or reads",
+    "latency": "time for one sample as a share of the dense model's, measured on the compacted model",
 }
-"""What is counted of every point besides its compression; less is better. Latency only where it is asked for."""
+"""The costs of a point besides its error; less is better. Latency is measured only if a search uses it."""
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """The highest feasible validation error in percent, the highest costs by name, and the costs that are objectives.
+    """The limits that a feasible point keeps, and the objectives besides compression and error.
 
-    An objective is minimised beside error, and compression maximised: none of them is summed into another.
+    `error` is the highest feasible validation error in percent; `at_most` are the highest feasible costs, by name;
+    `objectives` are costs to be minimised besides the error. Objectives are never summed into one another.
     """
 
     error: float
@@ -25,26 +26,26 @@ class Constraints:
 
     @property
     def latency(self) -> bool:
-        """Whether latency is asked for, which has to be measured."""
+        """Whether latency is limited or an objective, so that it has to be measured."""
         return "latency" in self.at_most or "latency" in self.objectives
 
     def within(self, costs: Mapping[str, float]) -> bool:
-        """Whether a point with these costs keeps all limits on them."""
+        """Whether these costs keep all limits on costs."""
         return all(costs[name] <= limit for name, limit in self.at_most.items())
 
     def feasible(self, error: float, costs: Mapping[str, float]) -> bool:
-        """Whether a point with this error, in percent, and these costs keeps everything."""
+        """Whether this error, in percent, and these costs keep all limits."""
         return error <= self.error and self.within(costs)
 
     def violations(self, error: float, costs: Mapping[str, float]) -> dict[str, float]:
-        """By how much each limit is overstepped, negative where it is kept: points of error, shares of costs."""
+        """The excess over each limit, negative where it is kept: of error in points, of costs as shares of it."""
         over = {f"{name} / limit - 1": costs[name] / limit - 1 for name, limit in self.at_most.items()}
         return {"val_error - limit": error - self.error} | over
 
-    def values(self, first: float, error: float, costs: Mapping[str, float]) -> list[float]:
-        """A point's objectives: what is maximised `first`, its error, and its costs."""
-        return [first, error, *(costs[name] for name in self.objectives)]
+    def values(self, maximised: float, error: float, costs: Mapping[str, float]) -> list[float]:
+        """The values of a point's objectives: the maximised one, the error, and the costs that are objectives."""
+        return [maximised, error, *(costs[name] for name in self.objectives)]
 
 
 NO_CONSTRAINTS = Constraints(math.inf)
-"""Compression and error alone count."""
+"""No limits, and no objectives but compression and error."""

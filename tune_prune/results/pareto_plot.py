@@ -1,146 +1,130 @@
-"""The picture of a search: what every round reached, and the front among it."""
+"""Draws the picture of a search with matplotlib: what every round reached, and the front among it."""
 
 import io
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_prune.common import files
-from tune_prune.results.front import Member, TestResult, most_compressed
-from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.results.run_info import RunInfo
+from tune_prune.results import front_picture, palette
+from tune_prune.results.front_picture import FrontPicture
+from tune_prune.results.tables import pareto_table, points_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-# Okabe and Ito's colours, which tell apart for every kind of colour vision
-BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#8A8A8A", "#1A1A1A"
+    from tune_prune.results.outcome import SearchOutcome
 
 
-def draw_pareto(
-    path: Path,
-    records: Sequence[TrialRecord],
-    members: Sequence[Member],
-    info: RunInfo,
-    tested: Mapping[str, TestResult],
-    dense_test_error: float | None,
-) -> None:
-    """Draw error in percent over factor: every round, the front, its test errors by member id, dense and the limit.
+MARKERS = {"within": "o", "stopped": "o", "above": "x"}
+ERRORS = ["val_error", "test_error", "test_error_low", "test_error_high"]
+
+
+def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
+    """Draws error in percent over factor: every round, the front and its test errors, dense and the limit.
 
     Rounds far above the limit are counted in the legend, not shown: a few collapsed networks would flatten the front.
     """
     from matplotlib.figure import Figure  # not on import: it takes half a second, and workers never draw
 
+    picture = describe_outcome(outcome)
     figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    points = [point for record in records for point in record.points if _drawable(point)]
-    top = _draw_axes(axes, points, _error_range(points, members, info, tested))
-    _draw_levels(axes, info, dense_test_error)
-    _draw_rounds(axes, points, top)
-    _draw_front(axes, members, tested)
-    axes.set_title(_title(members, info), loc="left", fontsize=12, color=BLACK, parse_math=False)
-    if points:
-        figure.legend(loc="outside lower center", ncols=4, fontsize=8.5, frameon=False, handletextpad=0.3)
+    _draw_axes(axes, picture)
+    _draw_levels(axes, picture)
+    _draw_rounds(axes, picture)
+    _draw_front(axes, picture)
+    axes.set_title(_title(outcome), loc="left", fontsize=12, color=palette.BLACK, parse_math=False)
+    names = len(axes.get_legend_handles_labels()[0])
+    if names:
+        columns = 4 if names <= 4 else 3
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False, handletextpad=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     files.write_bytes(path, buffer.getvalue())
 
 
-def _drawable(point: PointRecord) -> bool:
-    return math.isfinite(point.factor) and point.factor > 0 and math.isfinite(point.val_error)
+def describe_outcome(outcome: "SearchOutcome") -> FrontPicture:
+    """Describes the picture of a search that has ended."""
+    info, states = outcome.info, {record.trial: record.state for record in outcome.records}
+    points = points_table(outcome.records, ()).astype({"factor": float, "val_error": float, "feasible": bool})
+    points["state"] = points.trial.map(states)
+    members = pareto_table(outcome.members, outcome.tested, info).astype(dict.fromkeys(["factor", *ERRORS], float))
+    dense_test = math.nan if outcome.dense_test is None else outcome.dense_test.error
+    return front_picture.describe_front(points, members, info.limit, info.dense_val_error, dense_test)
 
 
-def _error_range(
-    points: Sequence[PointRecord], members: Sequence[Member], info: RunInfo, tested: Mapping[str, TestResult]
-) -> tuple[float, float]:
-    """The errors between which to look: all that matter to the front, and some way above the limit."""
-    tests = [tested[member.id] for member in members if member.id in tested]
-    reach = info.acc_tradeoff or max(0.1, info.dense_val_error / 2)
-    low = min([info.dense_val_error, *(p.val_error for p in points), *(test.low for test in tests)])
-    high = max([info.limit + 0.6 * reach, *(test.high for test in tests)])
-    if points and not members:
-        high = max(high, min(p.val_error for p in points) + reach)  # else the nearest miss is out of sight
-    return max(low - 0.06 * (high - low), -0.02 * high), high + 0.02 * (high - low)
-
-
-def _draw_axes(axes: "Axes", points: Sequence[PointRecord], errors: tuple[float, float]) -> float:
-    """Scales, ticks and labels; returns the greatest error in sight."""
+def _draw_axes(axes: "Axes", picture: FrontPicture) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    bottom, top = errors
-    right = 1.25 * max([8.0, *(point.factor for point in points if point.val_error <= top)])
     axes.set_xscale("log")
-    axes.set_xlim(0.92, right)
-    axes.set_ylim(bottom, top)
-    marks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
-    axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= right]))
+    axes.set_xlim(*picture.factors)
+    axes.set_ylim(*picture.errors)
+    axes.xaxis.set_major_locator(FixedLocator(picture.marks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda factor, _: f"{factor:g}x")
-    axes.set_xlabel("times fewer weights")
-    axes.set_ylabel("error, %")
+    axes.set_xlabel(front_picture.FACTOR_TITLE)
+    axes.set_ylabel(front_picture.ERROR_TITLE)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.grid(color=palette.GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    return top
 
 
-def _draw_levels(axes: "Axes", info: RunInfo, dense_test_error: float | None) -> None:
-    """The dense model's error and the limit, labelled right of the lines' ends."""
-    tested = "" if dense_test_error is None else f"\n(test {dense_test_error:.2f} %)"
-    levels = [
-        (info.dense_val_error, "--", "top", f"dense {info.dense_val_error:.2f} %{tested}"),
-        (info.limit, "-", "bottom", f"limit {info.limit:.2f} %"),
-    ]
-    for error, style, side, label in levels:  # the sides keep the labels apart when the levels are close or equal
-        axes.axhline(error, color=BLACK, linestyle=style, linewidth=0.9, zorder=2)
-        axes.text(1.008, error, label, transform=axes.get_yaxis_transform(), va=side, fontsize=8.5, color=BLACK)
+def _draw_levels(axes: "Axes", picture: FrontPicture) -> None:
+    """Draws the dense model's error and the limit, labelled right of the lines' ends."""
+    styles = {"dense": ("--", "top"), "limit": ("-", "bottom")}  # so labels stay apart when levels are close or equal
+    at_right, black = axes.get_yaxis_transform(), palette.BLACK
+    for level in picture.levels:
+        style, side = styles[level.name]
+        label = f"{level.label}\n{level.note}" if level.note else level.label
+        axes.axhline(level.error, color=black, linestyle=style, linewidth=0.9, zorder=2)
+        axes.text(1.008, level.error, label, transform=at_right, va=side, fontsize=8.5, color=black)
 
 
-def _draw_rounds(axes: "Axes", points: Sequence[PointRecord], top: float) -> None:
-    hidden = sum(point.val_error > top for point in points)
-    more = f" ({hidden} out of sight)" if hidden else ""
-    kinds = [
-        (True, "o", BLUE, 0.4, "round within the limit"),
-        (False, "x", GREY, 0.8, f"round above the limit{more}"),
-    ]
-    for feasible, marker, colour, alpha, label in kinds:
-        x = [point.factor for point in points if point.feasible is feasible]
-        y = [point.val_error for point in points if point.feasible is feasible]
-        if x:
-            axes.scatter(x, y, s=14, c=colour, marker=marker, linewidths=0.9, alpha=alpha, label=label, zorder=3)
+def _draw_rounds(axes: "Axes", picture: FrontPicture) -> None:
+    for series in picture.series:
+        axes.scatter(
+            series.rounds.factor,
+            series.rounds.val_error,
+            s=14,
+            c="none" if series.kind == "stopped" else series.colour,
+            edgecolors=series.colour if series.kind == "stopped" else None,
+            marker=MARKERS[series.kind],
+            linewidths=0.9,
+            alpha=series.opacity,
+            label=f"{series.name} ({series.hidden} out of sight)" if series.hidden else series.name,
+            zorder=3,
+        )
 
 
-def _draw_front(axes: "Axes", members: Sequence[Member], tested: Mapping[str, TestResult]) -> None:
-    """The front as steps, for the least error at a factor is that of the next member to the right; its test errors."""
-    shown = [member for member in members if _drawable(member.point)]
-    if not shown:
+def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
+    """Draws the front as steps: the least error at a factor is that of the next member to the right."""
+    members, tested = picture.members, picture.tested
+    if not len(members):
         return
-    x, y = [member.point.factor for member in shown], [member.point.val_error for member in shown]
-    axes.step([1.0, *x], [y[0], *y], where="pre", color=BLUE, linewidth=1.8, zorder=4)
-    axes.plot(x, y, "o", color=BLUE, markersize=5.5, label="front, validation error", zorder=6)
-    both = [(member.point.factor, tested[member.id]) for member in shown if member.id in tested]
-    if both:
-        errors = [test.error for _, test in both]
-        down, up = [t.error - t.low for _, t in both], [t.high - t.error for _, t in both]
+    axes.step(*picture.line, where="pre", color=palette.BLUE, linewidth=1.8, zorder=4)
+    name = front_picture.FRONT_NAME
+    axes.plot(members.factor, members.val_error, "o", color=palette.BLUE, markersize=5.5, label=name, zorder=6)
+    if len(tested):
         bars = axes.errorbar(
-            [factor for factor, _ in both],
-            errors,
-            (down, up),
+            tested.factor,
+            tested.test_error,
+            (tested.down, tested.up),
             fmt="D",
-            color=ORANGE,
+            color=palette.ORANGE,
             markerfacecolor="white",
             markersize=4.5,
             elinewidth=1,
-            label="its test error, 95 % interval",
+            label=front_picture.TEST_NAME,
             zorder=5,
         )
         bars[2][0].set(alpha=0.55, zorder=3.5)  # the intervals step back behind the points they belong to
-    axes.annotate(f"{x[-1]:.1f}x", (x[-1], y[-1]), (7, -10), textcoords="offset points", color=BLUE, weight="bold")
+    factor, error = float(members.factor.iloc[-1]), float(members.val_error.iloc[-1])
+    blue = palette.BLUE
+    axes.annotate(f"{factor:.1f}x", (factor, error), (7, -10), textcoords="offset points", color=blue, weight="bold")
 
 
-def _title(members: Sequence[Member], info: RunInfo) -> str:
-    best = most_compressed(members)
-    found = f"{best.point.factor:.1f}x fewer weights" if best else "nothing"
-    return f"{info.model} on {info.data}: {found} within {info.acc_tradeoff:g} points of the dense error"
+def _title(outcome: "SearchOutcome") -> str:
+    info, best = outcome.info, outcome.best
+    reached = f"{best.point.factor:.1f}x fewer weights" if best else "nothing"
+    return f"{info.model} on {info.data}: {reached} within {info.acc_tradeoff:g} points of the dense error"

@@ -1,4 +1,4 @@
-"""What a trial measured: one JSON file a trial, written whole by its worker before it reports."""
+"""Records of what trials measured: one JSON file a trial, written whole by its worker before it reports."""
 
 import json
 from collections.abc import Mapping
@@ -7,22 +7,23 @@ from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
+from tune_prune.results.trial_params import TrialParams
 
 FINAL_STATES = ("complete", "stopped", "failed")
 """The states of a trial that has ended; until then its record says `running`."""
 
-EXEMPT_PREFIX = "let through: "
-"""How the reason of a trial begins that was to be stopped and went on."""
+EXEMPT_PREFIX = "exempt: "
+"""How the reason of a trial begins that would have been stopped early and went on."""
 
 
 @dataclass(frozen=True)
 class PointRecord:
     """A round: compression in [0, 1], validation error in percent and loss in nats, seconds of wall-clock.
 
-    `ratios` are by layer label; `pooled` is the share removed of all weights in those layers where they are pruned as
-    one (mode "global"), else None; `costs` are by name (`limits.py`), `within` says whether limits on them are kept,
-    and `feasible` whether that on the error is, too; `checkpoint` is the file, relative to the run directory, that
-    holds the round's weights and masks, or None where they were not kept.
+    `ratios` are by layer label. Where layers share one ratio (mode "global"), `pooled` is the share removed of all
+    their weights, else None. `costs` are by name (`constraints.py`); `within` says whether the limits on them are kept,
+    `feasible` whether the limit on the error is kept as well. `checkpoint` is the file, relative to the run directory,
+    with the round's weights and masks, or None where they were not kept.
     """
 
     round: int
@@ -40,7 +41,7 @@ class PointRecord:
 
     @property
     def reached(self) -> dict[str, float]:
-        """The ratios in the plan's terms, in which trials are compared: where layers are pruned as one, of all."""
+        """The ratios as a plan states them, in which trials are compared: the pooled ratio where layers share one."""
         return self.ratios if self.pooled is None else dict.fromkeys(self.ratios, self.pooled)
 
 
@@ -48,15 +49,14 @@ class PointRecord:
 class TrialRecord:
     """A trial: `state` is running, complete, stopped or failed, `reason` why it stopped or failed.
 
-    `params` are flat, as trials.csv names them (`ratio/8`, `pruner`, `rounds`, `lr`, ...); `pruners` by layer label.
-    `parent` and `parent_round` are the trial and the round whose weights and masks this one went on from; `finishes` is
-    the trial whose ratios it has, where it finishes another. `cpu_seconds` of a worker's first trial are also what the
-    worker took to start.
+    `pruners` are by layer label. `parent` and `parent_round` are the trial and the round whose weights and masks this
+    one started from; `refines` is the trial whose ratios it has, where it refines another. `seconds` are wall-clock;
+    `cpu_seconds` of a worker's first trial include the start of the worker.
     """
 
     trial: int
     state: str
-    params: dict[str, object]
+    params: TrialParams
     pruners: dict[str, str]
     points: list[PointRecord] = field(default_factory=list)
     reason: str = ""
@@ -68,31 +68,32 @@ class TrialRecord:
 
     @property
     def kind(self) -> str:
-        """ "finish" where it finishes another trial, else "explore"."""
+        """ "refine" where it refines another trial, else "explore"."""
         return "explore" if self.refines is None else "refine"
 
     @property
     def last(self) -> PointRecord:
-        """The last round's point."""
+        """The point of the last round."""
         return self.points[-1]
 
 
 def record_path(run_dir: Path, trial: int) -> Path:
-    """Where a trial's record is."""
+    """The path of a trial's record."""
     return run_dir / "results" / f"{trial}.json"
 
 
 def write(run_dir: Path, record: TrialRecord) -> None:
-    """Write a record, whole or not at all."""
+    """Writes a record, whole or not at all."""
     files.write_text(record_path(run_dir, record.trial), json.dumps(asdict(record), indent=1) + "\n")
 
 
 def read(path: Path) -> TrialRecord:
-    """Read one record; a damaged file is a `UserError` that names it."""
+    """Reads one record; raises a `UserError` that names the file where it is damaged."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         points = [PointRecord(**point) for point in raw.pop("points")]
-        return TrialRecord(points=points, **raw)
+        params = TrialParams(**raw.pop("params"))
+        return TrialRecord(points=points, params=params, **raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged trial record ({error}); delete it and its trial is run again") from error
 
@@ -104,7 +105,7 @@ def read_all(run_dir: Path) -> list[TrialRecord]:
 
 
 def lineage(record: TrialRecord, by_trial: Mapping[int, TrialRecord]) -> list[tuple[TrialRecord, int]]:
-    """The trials, and the rounds of theirs, that a trial's weights came through before it, the earliest first."""
+    """The trials that a trial's weights came through before it, each with its last round there, the earliest first."""
     path: list[tuple[TrialRecord, int]] = []
     while record.parent is not None:
         parent = by_trial[record.parent]

@@ -1,19 +1,21 @@
-"""The facts of a run: what was searched, from where, under which limit."""
+"""The facts of a run: its space, model and data, its dense model's error, and its constraints."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tune_prune.pruning.plan import Plan
 from tune_prune.results.constraints import Constraints
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What summary.json says about the run itself: `budget` in trials, `time_budget` in seconds, None where unlimited.
+    """The facts of a run as summary.json has them.
 
-    `acc_tradeoff` in percentage points, `dense_val_error` in percent; `shapes` of the layers' weights in the
-    model's order; `at_most` are limits on costs, `objectives` the costs that are minimised (`limits.py`); `command` is
-    how the run was started.
+    `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
+    `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order. `at_most` are limits on
+    costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
+    run; `cached_sample` is the number of training images on which cached statistics were measured.
     """
 
     space: str
@@ -32,31 +34,33 @@ class RunInfo:
     time_budget: float | None = None
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
+    cached_sample: int = Plan.sample
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The layers, in the model's order."""
+        """The layers' labels, in the model's order."""
         return tuple(self.shapes)
 
     @property
     def totals(self) -> dict[str, int]:
-        """The weights of each layer."""
+        """The number of weights of each layer, by label."""
         return {label: math.prod(shape) for label, shape in self.shapes.items()}
 
     @property
     def limit(self) -> float:
-        """The highest validation error, in percent, that keeps the tradeoff; 0.86 and 0.5 make it 1.36 exactly."""
+        """The highest feasible validation error, in percent; of a dense error of 0.86 and a tradeoff of 0.5 1.36."""
         return round_up(self.dense_val_error + self.acc_tradeoff)
 
     @property
     def limits(self) -> Constraints:
-        """What a point must keep, and what is better about it."""
+        """The constraints and the objectives of the run."""
         return Constraints(self.limit, self.at_most, self.objectives)
 
 
 def round_up(value: float) -> float:
-    """The next whole billionth, beyond which a value is noise: 0.86 + 0.5 is 1.3599999999999999, a hair too little.
+    """Rounds up to a whole billionth, which removes the error of floating point: 0.86 + 0.5 is 1.3599999999999999.
 
-    Up, since what is as great as a limit must stay within it: a third of a percent is no whole number of billionths.
+    Up, since an error equal to a limit must keep the rounded limit, too, also where it is no whole number of billionths
+    as a third of a percent.
     """
     return math.ceil(value * 1e9 - 1e-3) / 1e9

@@ -1,16 +1,12 @@
-"""What a report finds in a run directory, and what it does not find there.
-
-The tables that a report's charts are drawn from: those of a run directory, as far as they are there and whole.
-
-What can be told of a search that has not written its files yet: from its trials' records, while it runs or after.
-"""
+"""Reads a run directory, whether its search has ended or still runs, as far as its files are there and whole."""
 
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,63 +14,195 @@ import pandas as pd
 from pandas import DataFrame
 
 from tune_prune.common.errors import UserError
-from tune_prune.hpo import space_reader
-from tune_prune.results import pareto, records, tables
-from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results import records, tables
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.front import find_front
 
 Row = Mapping[str, Any]
 
-KEYS = ("model", "data", "acc_tradeoff", "dense", "trials", "front", "best", "wall_seconds", "versions")
-FRONT_COLUMNS = ("id", "trial", "round", "compression", "factor", "val_error", "conf", "checkpoint")
+SUMMARY_KEYS = ("model", "data", "acc_tradeoff", "dense", "trials", "front", "best", "wall_seconds", "versions")
+COLUMNS = {
+    "points.csv": ("trial", "round", "compression", "factor", "val_error", "feasible"),
+    "trials.csv": ("trial", "state", "kind", "compression", "val_error"),
+    "pareto.csv": ("id", "trial", "round", "compression", "factor", "val_error", "conf", "checkpoint"),
+    "sensitivity.csv": ("layer", "pruner", "ratio", "val_error"),
+}
+"""The columns without which a table counts as damaged; it may have more."""
+
+TEXTS = ("id", "state", "kind", "layer", "pruner", "conf", "checkpoint")
+NUMBERS = (
+    "trial", "round", "compression", "factor", "val_error", "test_error", "test_error_low", "test_error_high", "ratio",
+)  # fmt: skip
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is there: the front's rows with JSON values, or text from pareto.csv; the PNG's bytes, best.conf's text.
+class SearchDescription:
+    """What a search that still runs is for: `acc_tradeoff` in percentage points, `objectives` the costs to minimise."""
 
-    `missing` names what is absent or damaged, files relative to the run directory.
+    model: str
+    data: str
+    acc_tradeoff: float
+    objectives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The content of a run directory; what is missing or damaged is empty, or None.
+
+    `summary` is summary.json. `members` is pareto.csv, or the front in summary.json where that cannot be read; `points`
+    is points.csv with the `state` of each trial; `trials` and `sensitivity` are the files of these names. `confs` are
+    the texts of the members' .conf files by id, `best_conf` that of best.conf, `picture` the bytes of pareto.png.
+    `missing` names what is absent or damaged, files relative to the run directory. In `partial` results, of a search
+    that still runs, the front has no test errors and no files.
     """
 
-    summary: Row
-    front: Sequence[Row]
-    picture: bytes | None
+    summary: dict[str, Any]
+    members: DataFrame
+    points: DataFrame
+    trials: DataFrame
+    sensitivity: DataFrame
+    confs: Mapping[str, str]
     best_conf: str | None
+    picture: bytes | None
     missing: Sequence[str]
+    partial: bool = False
+
+    @property
+    def front(self) -> list[Row]:
+        """The members one by one, ascending in compression; None where a cell is empty."""
+        rows = self.members.to_dict("records")
+        return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
 
 
-def read_run(run_dir: Path) -> Found:
-    """Read what a report needs; a `UserError` where summary.json cannot be read, without which there is no report."""
-    summary = _read_summary(run_dir / "summary.json")
-    table = _read_front(run_dir / "pareto.csv")
-    front = rows_of(summary) if table is None else table
-    picture = _read_bytes(run_dir / "pareto.png")
+def is_partial(run_dir: Path) -> bool:
+    """Whether a search has begun in a run directory and not ended."""
+    return (run_dir / "results").is_dir() and not (run_dir / "summary.json").exists()
+
+
+def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_summary: bool = True) -> RunResults:
+    """Reads a run directory; with the description of its `search`, also one whose search still runs.
+
+    Raises `UserError` where summary.json is required and cannot be read, and for a search that still runs where no
+    round has ended or a record is damaged.
+    """
+    if search is not None and is_partial(run_dir):
+        return _read_partial(run_dir, search)
+    summary = _read_summary(run_dir / "summary.json") if require_summary else {}
+    found = {name: parse_table(name, _read_text(run_dir / name)) for name in COLUMNS}
+    missing = [name for name, table in found.items() if table is None and name != "sensitivity.csv"]
+    if found["pareto.csv"] is None:
+        found["pareto.csv"] = parse_table("pareto.csv", DataFrame(summary_front(summary)).to_csv(index=False))
+    members = _fill("pareto.csv", found["pareto.csv"])
+    picture, best = _read_bytes(run_dir / "pareto.png"), _read_bytes(run_dir / "best.conf")
     if picture is not None and not (picture.startswith(PNG_START) and picture.endswith(PNG_END)):
         picture = None
-    best = _read_bytes(run_dir / "best.conf")
-    absent = {"pareto.csv": table, "pareto.png": picture, "best.conf": best}
-    linked = [str(row[kind]) for row in front for kind in ("conf", "checkpoint") if row.get(kind)]
-    missing = [
-        *(f"{key} in summary.json" for key in KEYS if key not in summary),
-        *(name for name, content in absent.items() if content is None),
-        *(name for name in linked if not (run_dir / name).is_file()),
-    ]
-    return Found(summary, front, picture, None if best is None else best.decode("utf-8", "replace"), missing)
+    linked = [str(path) for kind in ("conf", "checkpoint") for path in members[kind].dropna()]
+    missing += [name for name, content in {"pareto.png": picture, "best.conf": best}.items() if content is None]
+    return RunResults(
+        summary=summary,
+        members=members,
+        points=_with_states(found),
+        trials=_fill("trials.csv", found["trials.csv"]),
+        sensitivity=_fill("sensitivity.csv", found["sensitivity.csv"]),
+        confs=_read_confs(run_dir, members),
+        best_conf=None if best is None else best.decode("utf-8", "replace"),
+        picture=picture,
+        missing=[
+            *(f"{key} in summary.json" for key in SUMMARY_KEYS if key not in summary),
+            *missing,
+            *(name for name in linked if not (run_dir / name).is_file()),
+        ],
+    )
 
 
-def mapping(row: Row, key: str) -> Row:
+def _read_partial(run_dir: Path, search: SearchDescription) -> RunResults:
+    """Makes the tables of a search that still runs from its trials' records."""
+    found = records.read_all(run_dir)
+    every = [point for record in found for point in record.points]
+    if not every:
+        raise UserError(f"{run_dir}: no round of any trial has ended yet; wait for the first")
+    members = find_front(found, Constraints(math.inf, objectives=search.objectives))
+    without_files = {"conf": None, "checkpoint": None}
+    rows = [tables.member_row(member, {}) | without_files for member in members]
+    written = {
+        "points.csv": tables.points_table(found, tuple(every[0].ratios)),
+        "trials.csv": tables.trials_table(found),
+        "pareto.csv": DataFrame(rows, columns=[*(rows[0] if rows else COLUMNS["pareto.csv"])]),
+    }
+    parsed = {name: parse_table(name, table.to_csv(index=False)) for name, table in written.items()}
+    points, fields = _with_states(parsed), ("trial", "round", "ratio/", "pruner/")
+    layers = points[[name for name in points if str(name).startswith(fields)]]
+    return RunResults(
+        summary={
+            "model": search.model,
+            "data": search.data,
+            "acc_tradeoff": search.acc_tradeoff,
+            "objectives": list(search.objectives),
+            "trials": dict(Counter(record.state for record in found)),
+            "points": len(every),
+            "front": rows,
+            "best": rows[-1]["id"] if rows else None,
+        },
+        members=_fill("pareto.csv", parsed["pareto.csv"]).merge(layers, on=["trial", "round"], how="left"),
+        points=points,
+        trials=_fill("trials.csv", parsed["trials.csv"]),
+        sensitivity=_fill("sensitivity.csv", None),
+        confs={},
+        best_conf=None,
+        picture=None,
+        missing=[],
+        partial=True,
+    )
+
+
+def get_mapping(row: Row, key: str) -> Row:
     """A row's value that should be a mapping; empty where it is none."""
     value = row.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def rows_of(summary: Row) -> list[Row]:
+def summary_front(summary: Row) -> list[Row]:
     """The front as summary.json lists it, without ratios."""
     front = summary.get("front")
     return [row for row in front if isinstance(row, dict)] if isinstance(front, list) else []
 
 
-def _read_summary(path: Path) -> Row:
+def parse_table(name: str, text: str | None) -> DataFrame | None:
+    """The table of a CSV file, numbers where numbers belong; None where it is missing, damaged or lacks a column."""
+    if text is None:
+        return None
+    try:
+        if len({len(row) for row in csv.reader(io.StringIO(text), strict=True)}) != 1:
+            return None  # cut off within a row
+        table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXTS, str))
+        for column in map(str, table.columns):
+            if column.startswith("ratio/") or column in NUMBERS:
+                table[column] = pd.to_numeric(table[column])
+    except (ValueError, csv.Error):  # what pandas cannot parse is a ValueError
+        return None
+    if not set(COLUMNS[name]) <= set(table.columns):
+        return None
+    if "feasible" not in COLUMNS[name]:
+        return table
+    return table.astype({"feasible": bool}) if not len(table) or table["feasible"].dtype == bool else None
+
+
+def _fill(name: str, table: DataFrame | None) -> DataFrame:
+    """The table, or one without rows in its place."""
+    if table is not None:
+        return table
+    empty = DataFrame(columns=[*COLUMNS[name]])
+    return empty.astype({"feasible": bool}) if "feasible" in empty else empty
+
+
+def _with_states(found: Mapping[str, DataFrame | None]) -> DataFrame:
+    """points.csv with the `state` of each trial."""
+    points, trials = (_fill(name, found[name]) for name in ("points.csv", "trials.csv"))
+    return points.merge(trials[["trial", "state"]].drop_duplicates("trial"), on="trial", how="left")
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -86,16 +214,10 @@ def _read_summary(path: Path) -> Row:
     return summary
 
 
-def _read_front(path: Path) -> list[Row] | None:
-    """The rows of pareto.csv; None where it is missing or damaged."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error):
-        return None
-    whole = all(None not in row and None not in row.values() for row in rows)  # None: too many cells, or too few
-    return [*rows] if whole and set(FRONT_COLUMNS) <= set(reader.fieldnames or ()) else None
+def _read_confs(run_dir: Path, members: DataFrame) -> dict[str, str]:
+    paths = {str(id_): run_dir / "confs" / f"{id_}.conf" for id_ in members["id"] if str(id_).isdigit()}
+    found = {id_: _read_bytes(path) for id_, path in paths.items()}
+    return {id_: content.decode("utf-8", "replace") for id_, content in found.items() if content is not None}
 
 
 def _read_bytes(path: Path) -> bytes | None:
@@ -105,113 +227,9 @@ def _read_bytes(path: Path) -> bytes | None:
         return None
 
 
-POINTS = ("trial", "round", "compression", "factor", "val_error", "feasible")
-TRIALS = ("trial", "state", "kind", "compression", "val_error")
-MEMBERS = ("id", "trial", "round", "compression", "factor", "val_error")
-SENSED = ("layer", "pruner", "ratio", "val_error")
-
-COLUMNS = {"points.csv": POINTS, "trials.csv": TRIALS, "pareto.csv": MEMBERS}
-WORDS = {"id": str, "state": str, "kind": str, "layer": str, "pruner": str}
-NUMBERS = {*POINTS[:5], *MEMBERS[3:], "test_error", "test_error_low", "test_error_high"}
-
-
-@dataclass(frozen=True)
-class Tables:
-    """points.csv with the `state` of each trial, trials.csv, pareto.csv and sensitivity.csv; empty where there is none.
-
-    `missing` names those that are absent or damaged; sensitivity.csv need not be there.
-    """
-
-    points: DataFrame
-    trials: DataFrame
-    members: DataFrame
-    sensed: DataFrame
-    missing: Sequence[str] = field(default_factory=tuple)
-
-
-def read_tables(run_dir: Path) -> Tables:
-    """What there is of the tables."""
-    return parse_tables({name: _text(run_dir / name) for name in (*COLUMNS, "sensitivity.csv")})
-
-
-def parse_tables(texts: Mapping[str, str | None]) -> Tables:
-    """The tables of these files' texts; None is a file that cannot be read."""
-    found = {name: _table(texts.get(name), columns) for name, columns in COLUMNS.items()}
-    sensed = _table(texts.get("sensitivity.csv"), SENSED)
-    missing = [name for name, table in found.items() if table is None]
-    points, trials, members = (
-        DataFrame(columns=list(COLUMNS[name])) if table is None else table for name, table in found.items()
-    )
-    points = points.merge(trials[["trial", "state"]].drop_duplicates("trial"), on="trial", how="left")
-    return Tables(points, trials, members, DataFrame(columns=list(SENSED)) if sensed is None else sensed, missing)
-
-
-def _text(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
+    content = _read_bytes(path)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):  # what is no UTF-8 is a ValueError
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
         return None
-
-
-def _table(text: str | None, columns: Sequence[str]) -> DataFrame | None:
-    """A CSV file with these columns, numbers where numbers belong; None where it is missing or damaged."""
-    if text is None:
-        return None
-    try:
-        if len({len(row) for row in csv.reader(io.StringIO(text), strict=True)}) != 1:
-            return None  # cut off within a row
-        found = pd.read_csv(io.StringIO(text), dtype=WORDS)
-        for name in map(str, found.columns):
-            if name.startswith("ratio/") or name in NUMBERS:
-                found[name] = pd.to_numeric(found[name])
-    except (ValueError, csv.Error):  # what pandas cannot parse is a ValueError
-        return None
-    if not set(columns) <= set(found.columns):
-        return None
-    if "feasible" in columns and len(found) and found["feasible"].dtype != bool:
-        return None
-    return found.astype({"feasible": bool}) if "feasible" in columns else found
-
-
-def read_unfinished(run_dir: Path) -> tuple[Found, Tables]:
-    """What a report shows of it; its front is of validation errors, and has no files.
-
-    Raises `UserError` where no trial has measured anything yet, or a record is damaged.
-    """
-    found = records.read_all(run_dir)
-    points = [(record, point) for record in found for point in record.points]
-    if not points:
-        raise UserError(f"{run_dir}: no round of any trial has ended yet; wait for the first")
-    chosen = [(record, point) for record, point in points if point.feasible]
-    front = [chosen[i] for i in pareto.front([(point.compression, point.val_error) for _, point in chosen])]
-    labels = tuple(points[0][1].ratios)
-    rows = [_member(number, *one, labels) for number, one in enumerate(front, 1)]
-    space = space_reader.read(run_dir / "space.toml")
-    summary = {
-        "unfinished": True,
-        "model": space.model,
-        "data": space.data,
-        "acc_tradeoff": space.acc_tradeoff,
-        "dense": {},
-        "trials": dict(Counter(record.state for record in found)),
-        "points": len(points),
-        "front": rows,
-        "best": rows[-1]["id"] if rows else None,
-    }
-    written = {
-        "points.csv": tables.points_table(found, labels),
-        "trials.csv": tables.trials_table(found),
-        "pareto.csv": DataFrame(rows, columns=list(rows[0] if rows else MEMBERS)),
-    }
-    texts = {name: table.to_csv(index=False) for name, table in written.items()}
-    return Found(summary, rows, None, None, []), parse_tables(texts)
-
-
-def _member(number: int, record: TrialRecord, point: PointRecord, labels: tuple[str, ...]) -> dict[str, object]:
-    """A row of the front, as in pareto.csv."""
-    ratios = {f"ratio/{label}": point.ratios.get(label, 0.0) for label in labels}
-    pruners = {f"pruner/{label}": record.pruners.get(label) for label in labels}
-    return {
-        "id": f"{number:03d}", "trial": record.trial, "round": point.round, "compression": point.compression,
-        "factor": point.factor, "val_error": point.val_error, **ratios, **pruners,
-    }  # fmt: skip

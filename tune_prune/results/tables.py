@@ -1,4 +1,4 @@
-"""From records to the tables of a run: errors in percent, compression in [0, 1], seconds of wall-clock."""
+"""The tables of a run, made from its records: errors in percent, compression in [0, 1], seconds of wall-clock."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,14 @@ from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
 
 CONFIRM_COLUMNS = ("confirm_mean", "confirm_spread", "confirm_high", "confirm_holds")
-"""What `--confirm` adds to a member: the mean of the repetitions' validation errors and their standard deviation, in
-percent, the 95 % bound of the mean, and whether that keeps the tradeoff."""
+"""Columns of `--confirm`: mean and standard deviation of the repetitions' validation errors in percent, the 95 % upper
+bound of the mean, and whether that keeps the tradeoff."""
 
 NOT_CONFIRMED: Mapping[str, Confirmation] = {}
 
 
 def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataFrame:
-    """points.csv: every round of every trial, with what it did to the layers of these labels."""
+    """points.csv: a row a round of every trial, with the ratio and pruner of each of these layers."""
     rows = [
         {
             "trial": record.trial,
@@ -40,11 +40,11 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataF
 
 
 def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
-    """trials.csv: a row a trial; a column a parameter that any trial has; the last point, empty where there is none."""
+    """trials.csv: a row a trial, a column a parameter of any trial, and the last point, empty where there is none."""
     measured = ["compression", "factor", "val_error", "feasible"]
     rows = [
         {
-            **record.params,  # first, so that no parameter's name can hide a column below
+            **record.params.to_columns(),  # first, so that no parameter's name can hide a column below
             "trial": record.trial,
             "state": record.state,
             **{name: getattr(record.last, name) if record.points else None for name in measured},
@@ -61,7 +61,7 @@ def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
     ]
     head = ["trial", "state"]
     tail = [*measured, "reason", "kind", "refines", "parent", "parent_round", "rounds_done", "seconds", "cpu_seconds"]
-    params = dict.fromkeys(name for record in records for name in record.params)
+    params = dict.fromkeys(name for record in records for name in record.params.to_columns())
     return _table(rows, [*head, *(name for name in params if name not in {*head, *tail}), *tail])
 
 
@@ -71,7 +71,7 @@ def pareto_table(
     info: RunInfo,
     confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
 ) -> DataFrame:
-    """pareto.csv: the front; what was tested or confirmed, by member id, is empty where it was not."""
+    """pareto.csv: a row a member of the front; cells of what was not tested or not confirmed are empty."""
     rows = [
         member_row(member, tested, confirmed) | _layers(member.record, member.point, info.labels) for member in members
     ]
@@ -83,7 +83,7 @@ def pareto_table(
 def member_row(
     member: Member, tested: Mapping[str, TestResult], confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED
 ) -> dict[str, object]:
-    """A member as the summary and pareto.csv list it."""
+    """The entry of a member in summary.json and pareto.csv; `tested` and `confirmed` are by member id."""
     test, again = tested.get(member.id), confirmed.get(member.id)
     values = (again.mean, again.spread, again.high, again.holds) if again else (None,) * len(CONFIRM_COLUMNS)
     return {

@@ -1,65 +1,60 @@
-"""The files of a run directory, each written whole; a resumed run writes them again."""
+"""Writes the files of a run directory, each whole; a resumed run writes them again."""
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from pandas import DataFrame
 
 from tune_prune.common import files
 from tune_prune.results import conf
-from tune_prune.results.confidence import Confirmation
-from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
+from tune_prune.results.front import Member, TestResult
+from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord, lineage
 from tune_prune.results.run_info import RunInfo
-from tune_prune.results.tables import NOT_CONFIRMED, pareto_table, points_table, trials_table
+from tune_prune.results.tables import pareto_table, points_table, trials_table
 
 
-def write_tables(run_dir: Path, records: Sequence[TrialRecord], info: RunInfo) -> None:
-    """Write points.csv and trials.csv."""
-    _write_csv(run_dir / "points.csv", points_table(records, info.labels))
-    _write_csv(run_dir / "trials.csv", trials_table(records))
+def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
+    """Writes points.csv and trials.csv."""
+    _write_csv(run_dir / "points.csv", points_table(outcome.records, outcome.info.labels))
+    _write_csv(run_dir / "trials.csv", trials_table(outcome.records))
 
 
-def write_front(
-    run_dir: Path,
-    records: Sequence[TrialRecord],
-    members: Sequence[Member],
-    tested: Mapping[str, TestResult],
-    info: RunInfo,
-    confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
-) -> None:
-    """Write pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
+def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
+    """Writes pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
 
-    Rounds' checkpoints are copied, and stay, since a later front may hold them under another number. Without members,
-    best.conf holds the point closest to keeping the tradeoff. Raises OSError where a checkpoint is gone.
+    Checkpoints are copies of the rounds', which stay, since a later front may hold them under another number. Without
+    members, best.conf holds the closest point. Raises OSError where a checkpoint is gone.
     """
-    by_trial = {record.trial: record for record in records}
+    members, tested = outcome.members, outcome.tested
+    by_trial = {record.trial: record for record in outcome.records}
     for member in members:
         if member.checkpoint is not None and member.point.checkpoint is not None:
             files.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
-        conf.write(run_dir / member.conf, make_conf(member, tested.get(member.id), info, by_trial))
+        conf.write(run_dir / member.conf, make_conf(member, tested.get(member.id), outcome.info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
     _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
-    best = most_compressed(members) or find_closest(records, info.limits)
+    best = outcome.best or outcome.closest
     if best is not None:
-        conf.write(run_dir / "best.conf", make_conf(best, tested.get(best.id) if members else None, info, by_trial))
-    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, info, confirmed))
+        test = tested.get(best.id) if members else None
+        conf.write(run_dir / "best.conf", make_conf(best, test, outcome.info, by_trial))
+    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, outcome.info, outcome.confirmed))
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:
-    """Write summary.json; raises ValueError for a NaN or infinity, which JSON does not have."""
+    """Writes summary.json; raises ValueError for a NaN or infinity, which JSON does not have."""
     files.write_text(run_dir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: Mapping[int, TrialRecord]) -> conf.Conf:
-    """A member as a .conf: the layers that are pruned, or all where none is, and how that was done and came out.
+    """A member as a .conf: the pruned layers, or all where none is pruned, and notes on how the point was made.
 
-    The trial's parameters are noted where lines 1-3 do not say them already: an early round has not reached its
-    trial's `ratio/<layer>`, and replaying it takes them. Where the trial went on from another, `history` says through
-    which trials and rounds, the earliest first, with their parameters.
+    Notes hold what the point measured, and the trial's parameters that lines 1-3 do not state: an early round has not
+    reached its trial's `ratio/<layer>`, and a replay needs them. Where the trial started from another, `history` lists
+    the trials and rounds that its weights came through, the earliest first, with their parameters.
     """
     record, point = member.record, member.point
     pruned = {label: point.ratios[label] for label in info.labels if point.ratios.get(label, 0.0) > 0}
@@ -76,19 +71,25 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         "val_error": point.val_error,
         "test_error": None if test is None or test.refit else test.error,
         "refit_test_error": test.error if test and test.refit else None,  # of weights that a replay does not make
+        # the number of images behind cached statistics, where the trial's own sample is another
+        "cached_sample": info.cached_sample if info.cached_sample != record.params.to_plan().sample else None,
     }
-    said = facts | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
+    stated = facts | {f"ratio/{label}": ratio for label, ratio in point.ratios.items()}
     if pruners is not None:
-        said["pruner"] = record.params.get("pruner")
-    params = {key: value for key, value in record.params.items() if key not in facts and said.get(key) != value}
+        stated["pruner"] = record.params.pruner
+    columns = record.params.to_columns()
+    params = {key: value for key, value in columns.items() if key not in facts and stated.get(key) != value}
     # TOML has no null, and a note no use for what is not a scalar
     notes = {key: value for key, value in (facts | params).items() if isinstance(value, str | int | float)}
-    history = [{"trial": before.trial, "round": upto, **before.params} for before, upto in lineage(record, by_trial)]
+    history = [
+        {"trial": earlier.trial, "round": last_round, **earlier.params.to_columns()}
+        for earlier, last_round in lineage(record, by_trial)
+    ]
     return conf.Conf(ratios, pruners, notes | ({"history": history} if history else {}))
 
 
 def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:
-    """Remove the numbered files of an earlier, longer front; nobody else's."""
+    """Removes the numbered files of an earlier, longer front, and no others."""
     for path in folder.glob("*"):
         if re.fullmatch(r"\d{3,}\.(conf|safetensors)", path.name) and f"{folder.name}/{path.name}" not in keep:
             path.unlink()

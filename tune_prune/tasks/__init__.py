@@ -1,4 +1,4 @@
-"""What is to be solved: models, data sets, their splits, and the metrics of a model on them.
+"""The task of a search: models, data sets and their splits, and how a model is evaluated on them.
 
-Imports `common`. Every package below in the list of `tests/test_architecture.py` may import it.
+Imports `common`; every package but `common` may import it.
 """

@@ -1,6 +1,6 @@
-"""Data sets by name: the one in the package, torchvision's, and a user's own.
+"""Loads data sets by name, as tensors in memory: MNIST from the package, torchvision's, and a user's own.
 
-torchvision's data sets, `torchvision:CIFAR10(root='data')`, as tensors in memory.
+Names are `mnist`, `torchvision:CIFAR10(root='data')`, and `package.module:factory`.
 """
 
 import gzip
@@ -19,25 +19,18 @@ from tune_prune.common.registry import Registry
 from tune_prune.tasks.splits import Data, Split, hold_out, stack_pairs
 
 MNIST = Path(__file__).parent / "mnist"
+"""The folder with MNIST's files."""
 
+TORCHVISION_ROOT = "data"
+"""The folder where torchvision's data sets are looked for, and downloaded to, unless `root` is given."""
+
+_TRAIN_AND_TEST: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "train": ({"train": True}, {"train": False}),
+    "split": ({"split": "train"}, {"split": "test"}),
+}
+"""By the name of torchvision's parameter that selects a part: the arguments for training and for test images."""
 
 datasets: Registry[Callable[[], Data]] = Registry("data set")
-
-
-def _read_idx(path: Path) -> Tensor:
-    """One gzipped IDX file of bytes (LeCun's format: two zeros, type 8, rank, then big-endian sizes)."""
-    raw = gzip.decompress(path.read_bytes())
-    zeros, kind, rank = struct.unpack_from(">HBB", raw)
-    shape = struct.unpack_from(f">{rank}I", raw, 4)
-    if zeros or kind != 8:
-        raise UserError(f"{path}: not an IDX file of unsigned bytes")
-    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def _read_mnist(part: str) -> Split:
-    images = _read_idx(MNIST / f"{part}-images-idx3-ubyte.gz")
-    labels = _read_idx(MNIST / f"{part}-labels-idx1-ubyte.gz")
-    return Split(images.unsqueeze(1), labels.long())
 
 
 @datasets.register("mnist")
@@ -52,9 +45,9 @@ def mnist() -> Data:
 
 
 def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data:
-    """A data set from a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
+    """Loads a data set by a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
 
-    What a user's factory returns is a `Data`, or train, validation and test. `say` is told where a split is made here.
+    A user's factory returns a `Data`, or train, validation and test. `say` gets a line for each split made here.
     """
     if not is_address(name):
         return datasets[name]()
@@ -66,16 +59,67 @@ def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data
     return _from_splits(name, data)
 
 
+def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
+    """Loads the data set `torchvision:NAME(key=value)`; it is downloaded where it is missing.
+
+    `resize` in the name makes all images squares of that side, cut at the centre. A tenth of the training images is
+    held out for validation, and where the set has no test images of its own, as many for testing; `say` gets a line
+    about it. Raises a `UserError` where the name or an argument is wrong or the images cannot be loaded.
+    """
+    from torchvision import datasets  # here, since the import takes half a second
+
+    arguments = parse_arguments(name)
+    resize = arguments.pop("resize", None)
+    class_name = name.partition("(")[0].partition(":")[2]
+    factory = getattr(datasets, class_name, None)
+    if not (isinstance(factory, type) and issubclass(factory, datasets.VisionDataset)):
+        classes = [key for key, value in vars(datasets).items() if isinstance(value, type)]
+        raise UserError(f"data {name!r}: torchvision has no such data set; it has {format_names(sorted(classes))}")
+    parameters = inspect.signature(factory).parameters
+    defaults = {"root": TORCHVISION_ROOT, "download": True}
+    arguments = {key: value for key, value in defaults.items() if key in parameters} | arguments
+
+    def load_part(**part: object) -> Split:
+        return _load_split(name, factory, {**arguments, **part}, resize)
+
+    selectors = [key for key in _TRAIN_AND_TEST if key in parameters and key not in arguments]
+    if not selectors:
+        rest, test = hold_out(load_part())
+        train, validation = hold_out(rest, len(test.labels))
+        say(f"{name}: a tenth of the images is held out for validation, and another for testing")
+        return Data(train, validation, lambda: test)
+    train_arguments, test_arguments = _TRAIN_AND_TEST[selectors[0]]
+    train, validation = hold_out(load_part(**train_arguments))
+    say(f"{name}: a tenth of the training images is held out for validation")
+    return Data(train, validation, lambda: load_part(**test_arguments))
+
+
+def _read_mnist(part: str) -> Split:
+    images = _read_idx(MNIST / f"{part}-images-idx3-ubyte.gz")
+    labels = _read_idx(MNIST / f"{part}-labels-idx1-ubyte.gz")
+    return Split(images.unsqueeze(1), labels.long())
+
+
+def _read_idx(path: Path) -> Tensor:
+    """Reads a gzipped IDX file of bytes (LeCun's format: two zeros, type 8, rank, then big-endian sizes)."""
+    raw = gzip.decompress(path.read_bytes())
+    zeros, kind, rank = struct.unpack_from(">HBB", raw)
+    shape = struct.unpack_from(f">{rank}I", raw, 4)
+    if zeros or kind != 8:
+        raise UserError(f"{path}: not an IDX file of unsigned bytes")
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
 def _from_splits(name: str, splits: object) -> Data:
-    """What a user's factory returns: train, validation and test, pairs of tensors or data sets of pairs."""
+    """Makes a `Data` of a factory's train, validation and test: pairs of tensors or data sets of pairs."""
     if not (isinstance(splits, tuple) and len(splits) == 3):
         raise UserError(f"data {name!r} must return (train, validation, test), each a pair (inputs, labels)")
-    train, validation, test = (_checked(name, part) for part in splits)
+    train, validation, test = (_to_split(name, part) for part in splits)
     return Data(train, validation, lambda: test)
 
 
-def _checked(name: str, part: object) -> Split:
-    """A pair of tensors of equal, positive length, or a data set of such pairs, as a Split."""
+def _to_split(name: str, part: object) -> Split:
+    """Converts a pair of tensors of equal, positive length, or a data set of pairs (input, label), to a Split."""
     if hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, tuple | Tensor):
         try:
             part = tuple(stack_pairs(part))
@@ -89,56 +133,13 @@ def _checked(name: str, part: object) -> Split:
     raise UserError(f"data {name!r}: every split must be a pair of tensors, inputs [n, ...] and labels [n], n > 0")
 
 
-TORCHVISION_ROOT = "data"
-"""Where data sets are looked for, and downloaded to, unless `root` is given."""
-
-
-def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
-    """The data set at `torchvision:NAME(key=value)`; `resize` makes all images squares of that side, cut at the centre.
-
-    A tenth of the training images is held out for validation, and where the set has no test images of its own, as many
-    for testing: `say` is told. It is downloaded where it is not there. A `UserError` says what is wrong.
-    """
-    from torchvision import datasets  # when it is asked for: it takes half a second
-
-    arguments = parse_arguments(name)
-    resize = arguments.pop("resize", None)
-    kind = name.partition("(")[0].partition(":")[2]
-    make = getattr(datasets, kind, None)
-    if not (isinstance(make, type) and issubclass(make, datasets.VisionDataset)):
-        there = [key for key, value in vars(datasets).items() if isinstance(value, type)]
-        raise UserError(f"data {name!r}: torchvision has no such data set; it has {format_names(sorted(there))}")
-    takes = inspect.signature(make).parameters
-    given = {key: value for key, value in (("root", TORCHVISION_ROOT), ("download", True)) if key in takes} | arguments
-
-    def part(**which: object) -> Split:
-        return _load_split(name, make, {**given, **which}, resize)
-
-    own = next((parts for key, parts in OWN_TEST.items() if key in takes and key not in arguments), None)
-    if own is None:
-        rest, test = hold_out(part())
-        train, validation = hold_out(rest, len(test.labels))
-        say(f"{name}: a tenth of the images is held out for validation, and another for testing")
-        return Data(train, validation, lambda: test)
-    train, validation = hold_out(part(**own[0]))
-    say(f"{name}: a tenth of the training images is held out for validation")
-    return Data(train, validation, lambda: part(**own[1]))
-
-
-OWN_TEST: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "train": ({"train": True}, {"train": False}),
-    "split": ({"split": "train"}, {"split": "test"}),
-}
-"""How data sets with test images of their own are asked for either."""
-
-
-def _load_split(name: str, make: Callable[..., Any], arguments: dict[str, object], resize: object) -> Split:
+def _load_split(name: str, factory: Callable[..., Any], arguments: dict[str, object], resize: object) -> Split:
     from torchvision import transforms
 
     steps = [transforms.Resize(resize), transforms.CenterCrop(resize)] if isinstance(resize, int) else []
     try:
-        found = make(transform=transforms.Compose([*steps, transforms.PILToTensor()]), **arguments)
-        return stack_pairs(found)
+        pairs = factory(transform=transforms.Compose([*steps, transforms.PILToTensor()]), **arguments)
+        return stack_pairs(pairs)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         where = f"; it is looked for in {arguments['root']!r}" if "root" in arguments else ""
         raise UserError(f"data {name!r}: cannot be loaded ({type(error).__name__}: {error}){where}") from error

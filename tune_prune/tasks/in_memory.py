@@ -1,7 +1,7 @@
-"""Models and data that are handed over as objects, under addresses that find them again while the process lives.
+"""Registers models and data that a user hands over as objects, under addresses that hold while the process lives.
 
-A model in a notebook has no file that a worker could import. It is kept here, and goes to the workers with what they
-share (`Shared`); everywhere else it is named as any model is, by an address.
+A model defined in a notebook has no file that a worker could import. It is kept here and sent to the workers with
+`WorkerData`; everywhere else it is named by its address, as any other model is.
 """
 
 import copy
@@ -14,7 +14,7 @@ from tune_prune.common.entrypoints import parse_arguments
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.splits import Data
 
-Kept = TypeVar("Kept")
+T = TypeVar("T")
 Model = nn.Module | Callable[[], nn.Module]
 
 _models: dict[str, Model] = {}
@@ -22,44 +22,47 @@ _data: dict[str, Data | tuple[object, object, object]] = {}
 
 
 def keep_model(value: Model) -> str:
-    """The address of a module, of which every call makes a copy, or of a function that makes one."""
+    """Keeps a module, which every call of `model` copies, or a function that makes one; returns its address."""
     key = str(len(_models))
     _models[key] = value
     return f"{__name__}:model(key={key!r})"
 
 
 def keep_data(value: Data | tuple[object, object, object]) -> str:
-    """The address of train, validation and test."""
+    """Keeps a `Data`, or train, validation and test; returns their address."""
     key = str(len(_data))
     _data[key] = value
     return f"{__name__}:data(key={key!r})"
 
 
 def model(key: str) -> nn.Module:
-    """The module that was kept; what its address calls."""
-    found = _found(_models, key, "model")
-    return copy.deepcopy(found) if isinstance(found, nn.Module) else found()
+    """The factory at the address of a kept model: makes a copy of the module, or calls the function."""
+    kept = _look_up(_models, key, "model")
+    return copy.deepcopy(kept) if isinstance(kept, nn.Module) else kept()
 
 
 def data(key: str) -> Data | tuple[object, object, object]:
-    """The splits that were kept; what their address calls."""
-    return _found(_data, key, "data")
+    """The factory at the address of kept data: returns the splits."""
+    return _look_up(_data, key, "data")
 
 
-def _found(kept: Mapping[str, Kept], key: str, what: str) -> Kept:
-    if key not in kept:
-        raise UserError(f"{what} {key} was handed over as an object in another process; name it by an address instead")
-    return kept[key]
+def find_models(name: str) -> dict[str, Model]:
+    """Finds, by key, the kept models that a worker needs to build the model `name`: one where it is kept here, or none.
 
-
-def models_behind(name: str) -> dict[str, Model]:
-    """What a worker needs to build the model of this name: nothing, unless it was kept here."""
+    The worker passes them to `keep_models`.
+    """
     if not name.startswith(f"{__name__}:"):
         return {}
     key = str(parse_arguments(name)["key"])
-    return {key: _found(_models, key, "model")}
+    return {key: _look_up(_models, key, "model")}
 
 
 def keep_models(models: Mapping[str, Model]) -> None:
-    """Keep what another process has sent."""
+    """Keeps models that another process has sent, by key."""
     _models.update(models)
+
+
+def _look_up(kept: Mapping[str, T], key: str, kind: str) -> T:
+    if key not in kept:
+        raise UserError(f"{kind} {key} was handed over as an object in another process; name it by an address instead")
+    return kept[key]

@@ -1,4 +1,4 @@
-"""What a model does on a split: its class scores, its error and its loss."""
+"""Evaluates a model on a split: class scores, error and loss."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from tune_prune.tasks.splits import Split, as_float
 
 
 class Evaluation(NamedTuple):
-    """What a model does on a split: misclassified in percent, and mean cross-entropy in nats."""
+    """A model's results on a split: misclassified inputs in percent, and mean cross-entropy in nats."""
 
     error: float
     loss: float
@@ -18,13 +18,13 @@ class Evaluation(NamedTuple):
 
 @torch.inference_mode()
 def logits(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> Tensor:
-    """What the model answers: inputs [n, ...] -> float32 [n, classes], in evaluation mode."""
+    """Computes a model's class scores in evaluation mode: inputs [n, ...] -> float32 [n, classes]."""
     model.eval()
     return torch.cat([model(as_float(part)) for part in inputs.split(batch_size)])
 
 
 def evaluate(model: nn.Module, split: Split) -> Evaluation:
-    """Error in percent and mean cross-entropy over a whole split."""
+    """Measures the error in percent and the mean cross-entropy over a whole split."""
     scores = logits(model, split.inputs)
     wrong = int((scores.argmax(1) != split.labels).sum())
     return Evaluation(100 * wrong / len(split.labels), float(F.cross_entropy(scores, split.labels)))

@@ -1,4 +1,4 @@
-"""The built-in models, and the way to name any other."""
+"""Builds models by name: the built-in ones, torchvision's, and a user's own."""
 
 import re
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from tune_prune.common.registry import Registry
 models: Registry[Callable[[], nn.Module]] = Registry("model")
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Pretrained weights of the built-in models, one `<model>.safetensors` each."""
+"""The folder with the dense weights of the built-in models, one `<model>.safetensors` each."""
 
 
 @models.register("lenet5")
 def lenet5() -> nn.Sequential:
     """torch7-pruner's LeNet-5: [n, 1, 28, 28] -> [n, 10], 313,470 weights in layers 1, 4, 8, 10, 12."""
-    # There tanh comes before the pooling. It rises everywhere: the greatest of four is the same one after it as before,
-    # and after the pooling there are a quarter as many values to take it of.
+    # torch7-pruner applies tanh before the pooling. Tanh increases everywhere, so that the pooling selects the same
+    # value in either order; after the pooling, tanh is computed for a quarter as many values.
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2),
         nn.MaxPool2d(2),
@@ -67,10 +67,10 @@ def lenet5_caffe() -> nn.Sequential:
 
 
 def build(name: str) -> nn.Module:
-    """A fresh model from a built-in name, `torchvision:<model>`, or a `package.module:factory` address.
+    """Makes a new model from a built-in name, `torchvision:<model>`, or a `package.module:factory` address.
 
-    An address may end in arguments: `torchvision:resnet18(num_classes=10)`. Raises `UserError` where the name is
-    unknown, or the factory fails or returns no `nn.Module`.
+    An address may end in arguments: `torchvision:resnet18(num_classes=10)`. Raises a `UserError` where the name is
+    unknown, the factory fails, or it returns no `nn.Module`.
     """
     if not is_address(name):
         return models[name]()
@@ -81,20 +81,20 @@ def build(name: str) -> nn.Module:
 
 
 def sequential_parts(model: nn.Module) -> list[nn.Module]:
-    """The parts of a model that does nothing but run them one after the other; of any other model none."""
+    """Lists the parts of a model that only runs them one after the other; empty for any other model."""
     if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
         return list(model)
     return []
 
 
 def pretrained_path(name: str) -> Path | None:
-    """Where the package keeps the dense weights of a built-in model; None for any other model."""
+    """The file with the dense weights of a built-in model; None for any other model, and where there is no file."""
     path = WEIGHTS / f"{name}.safetensors"
     return path if name in models and path.is_file() else None
 
 
 def to_device(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to its device, convolutions in channels-last, in which they are faster on a CPU."""
+    """Moves a model to a device, with its 2-d convolutions in channels-last, which is faster on a CPU."""
     model = model.to(device)
     for parameter in model.parameters():
         if parameter.dim() == 4:  # Module.to would refuse the weights of a Conv3d

@@ -1,6 +1,6 @@
-"""Images and labels as tensors that stay in memory: a split, a data set of three, and how splits are made.
+"""Images and labels as tensors in memory: a split, a data set of three splits, and functions that split and distort.
 
-Random distortions of image batches, for training dense models.
+`affine` distorts batches of images at random, for the training of dense models.
 """
 
 import math
@@ -22,7 +22,7 @@ class Split(NamedTuple):
     labels: Tensor
 
     def to(self, device: torch.device) -> "Split":
-        """The same split on a device; no copy where it is there already."""
+        """Moves the split to a device; no copy is made where it is there already."""
         return Split(self.inputs.to(device), self.labels.to(device))
 
 
@@ -36,18 +36,18 @@ class Data:
 
 
 def as_float(inputs: Tensor) -> Tensor:
-    """What a model is fed: bytes become float32 divided by 256, as torch7-pruner had it; floats pass unchanged."""
+    """Converts inputs to what a model takes: bytes to float32 divided by 256, as in torch7-pruner; floats unchanged."""
     return inputs.float().div_(256) if inputs.dtype == torch.uint8 else inputs
 
 
 def stack_pairs(pairs: Any) -> Split:
-    """A map-style data set of pairs (input, label) as a Split; raises what its items raise."""
+    """Stacks a map-style data set of pairs (input, label) into a Split; raises what its items raise."""
     inputs, labels = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
     return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor([int(one) for one in labels]))
 
 
 def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:
-    """The rest of a split and `count` of it, a tenth unless given: drawn at random, always the same."""
+    """Splits into the rest and `count` images, by default a tenth; the draw is random and always the same."""
     n = len(split.labels)
     count = max(1, n // 10) if count is None else count
     if n <= count:
@@ -64,7 +64,7 @@ def affine(
     scale: float = 0.1,
     shift: float = 2.0,
 ) -> Tensor:
-    """Rotate, scale and shift every image at random: float [n, c, h, w] -> the same shape, zeros outside.
+    """Rotates, scales and shifts every image at random: float [n, c, h, w] -> the same shape, zeros outside.
 
     `degrees`, `scale` (a share) and `shift` (pixels) bound the uniform draws; bilinear interpolation.
     """
@@ -72,7 +72,7 @@ def affine(
     draws = torch.rand(5, n, generator=generator).mul_(2).sub_(1).to(images.device)
     angle = draws[0] * math.radians(degrees)
     sx, sy = 1 + draws[1] * scale, 1 + draws[2] * scale
-    # affine_grid works in coordinates from -1 to 1, so a pixel is 2/width of them
+    # affine_grid works in coordinates from -1 to 1, where a pixel is 2 / width wide
     dx, dy = draws[3] * shift * 2 / width, draws[4] * shift * 2 / height
     rows = [angle.cos() * sx, -angle.sin() * sy, dx, angle.sin() * sx, angle.cos() * sy, dy]
     theta = torch.stack(rows, dim=1).reshape(n, 2, 3)

@@ -1,4 +1,4 @@
-"""What every trial of a search shares: a dense model, the images to train and validate on, the teacher's answers."""
+"""The task that all trials of a search share: a dense model, training and validation images, the teacher's logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,11 @@ from tune_prune.tasks.splits import Data, Split
 
 @dataclass(frozen=True)
 class Task:
-    """Made once a run and never changed. `teacher` is the dense model's logits on `train`, float32 [n, classes]."""
+    """A search's task, made once a run and never changed.
+
+    `weights` is the dense model's state dict, `teacher` its logits on `train`, float32 [n, classes], and `dense` its
+    error and loss on `validation`.
+    """
 
     model: str
     weights: dict[str, Tensor]
@@ -25,13 +29,13 @@ class Task:
     dense: Evaluation
 
     def dense_model(self, device: torch.device) -> nn.Module:
-        """A fresh copy of the dense model on a device."""
+        """Makes a new copy of the dense model on a device."""
         model = build(self.model)
         model.load_state_dict(self.weights)
         return to_device(model, device)
 
     def to(self, device: torch.device) -> "Task":
-        """The same task with its images and logits on a device."""
+        """Copies the task with its images and logits on a device."""
         moved = self.train.to(device), self.validation.to(device), self.teacher.to(device)
         return Task(self.model, self.weights, *moved, self.dense)
 
@@ -43,10 +47,10 @@ def prepare_task(
     device: torch.device,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Task, Callable[[], Split]]:
-    """The task of a search, and the function that reads the test split, to be called once at the end.
+    """Makes the task of a search; returns it, on the CPU, and a function that reads the test split once at the end.
 
-    `model` is the dense model called `name`, with its weights. `say` is told which splits are made here. Raises
-    `UserError` where the model does not tell the data's classes apart.
+    `model` is the dense model called `name`, with its weights. `say` gets a line for each split that is made here.
+    Raises a `UserError` where model and data do not fit each other (`check_compatible`).
     """
     model = to_device(model, device)
     loaded = load_data(data, say)
@@ -58,9 +62,9 @@ def prepare_task(
 
 
 def check_compatible(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
-    """A `UserError` where the model cannot take the data's inputs, or returns no score for each of its labels.
+    """Raises a `UserError` where the model cannot take the data's inputs, or has no output for some label.
 
-    Also where a split has images of one class alone: any constant answer has no error there.
+    Also where all labels of a split are the same: a constant output would have no error there.
     """
     inputs = loaded.train.inputs[:2].to(device)
     try:
@@ -73,11 +77,11 @@ def check_compatible(name: str, model: nn.Module, data: str, loaded: Data, devic
         raise UserError(
             f"model {name!r} must return class scores [n, classes]; of {len(inputs)} inputs it made {shape}"
         )
-    for which, split in (("training", loaded.train), ("validation", loaded.validation)):
+    for part, split in (("training", loaded.train), ("validation", loaded.validation)):
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= scores.shape[1]:
             raise UserError(
                 f"data {data!r} has labels from {low} to {high}; model {name!r} has {scores.shape[1]} outputs"
             )
         if low == high:
-            raise UserError(f"data {data!r}: all {which} labels are {low}; give images of several classes")
+            raise UserError(f"data {data!r}: all {part} labels are {low}; give images of several classes")

@@ -1,4 +1,4 @@
-"""How a network is trained: the optimizer, one step, the loop, and the resources that it runs on.
+"""How a network is trained: the optimizer, one step, the loop, and the resources that they run on.
 
-Imports `common` and `tasks`. It knows nothing of pruning: masks are pairs of tensors to it.
+Imports `common` and `tasks`; `pruning` and the packages after it may import it. Masks are plain pairs of tensors here.
 """

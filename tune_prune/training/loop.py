@@ -1,4 +1,4 @@
-"""Fit and evaluate: the one hot loop."""
+"""Trains a model in place: `fit`, the loop over steps and epochs."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,27 +18,17 @@ class DivergedError(RuntimeError):
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in one pass over n images; one where there are fewer images than a batch holds."""
+    """Counts the whole batches in one pass over n images; 1 where there are fewer images than a batch holds."""
     return max(1, n // batch_size)
 
 
 def steps_for(epochs: float, per_epoch: int) -> int:
-    """The steps of so many epochs, parts of one too: at least one step, but none in none."""
+    """Converts epochs, also a fraction, to steps: at least one, but none for 0 epochs."""
     return max(1, round(epochs * per_epoch)) if epochs else 0
 
 
-def _batches(n: int, recipe: Recipe, generator: torch.Generator, first: int, device: torch.device) -> Iterator[Tensor]:
-    """An index batch for every step: a new permutation every epoch, its last short batch left out."""
-    size = min(recipe.batch_size, n)
-    for step in range(first, recipe.steps):
-        at = step % (n // size)
-        if at == 0:
-            order = torch.randperm(n, generator=generator).to(device)
-        yield order[at * size : (at + 1) * size]
-
-
 def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
-    """What `fit` steps with."""
+    """Makes the optimizer that `fit` uses."""
     return SGD(model.parameters(), recipe.momentum, recipe.weight_decay)
 
 
@@ -54,36 +44,36 @@ def fit(
     optimizer: SGD | None = None,
     epochs_done: int = 0,
 ) -> float:
-    """Train in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
+    """Trains in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
 
-    `masks` are pairs (weight, mask of 0 and 1, same shape); after every step a removed weight is set back to
-    exactly zero, whatever momentum and weight decay made of it. `teacher` holds logits [n, classes] for the split.
-    `generator` decides the order of the images and all that is drawn, by layers such as dropout too.
-    `on_epoch(epoch from 1, error and loss of the batches as they went by)` is called after each whole epoch. Training
-    goes on after `epochs_done` epochs where the model, the generator and the `optimizer` are as they were then. Raises
-    `DivergedError`.
+    `masks` are pairs (weight, mask of 0 and 1, same shape): after every step the removed weights are set back to
+    exactly zero, since momentum and weight decay may have changed them. `teacher` holds logits [n, classes] for the
+    split. `generator` decides the order of the images and every other random draw, those of layers such as dropout too.
+    After each whole epoch, `on_epoch` is called with its number, from 1, and the mean error and loss of its batches.
+    With `epochs_done`, training resumes after that epoch; model, generator and `optimizer` must be as they were then.
+    Raises `DivergedError`.
     """
     model.train()
     optimizer = optimizer or make_optimizer(model, recipe)
     device = split.labels.device
-    as_it_comes = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
+    eager = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
     size = min(recipe.batch_size, len(split.labels))
-    step = RecordedStep(as_it_comes, size) if can_record(model, recipe, device) else as_it_comes
+    step = RecordedStep(eager, size) if can_record(model, recipe, device) else eager
     per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
     losses: list[Tensor] = []
     wrong: list[Tensor] = []
     mean = math.nan
-    first = epochs_done * per_epoch
-    batches = _batches(len(split.labels), recipe, generator, first, device)
+    first_step = epochs_done * per_epoch
+    batches = _draw_batches(len(split.labels), recipe, generator, first_step, device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        for done, index in enumerate(batches, start=first + 1):
-            if done % per_epoch == 1 or per_epoch == 1:  # what layers such as dropout draw from
+        for done, index in enumerate(batches, start=first_step + 1):
+            if done % per_epoch == 1 or per_epoch == 1:  # layers such as dropout draw from torch's own generator
                 torch.manual_seed(derive_seed(generator.initial_seed(), done))
-            took = step(index, recipe.lr_at(done - 1))
-            losses.append(took.loss)
-            wrong.append(took.wrong)
+            result = step(index, recipe.lr_at(done - 1))
+            losses.append(result.loss)
+            wrong.append(result.wrong)
             if done % per_epoch == 0 or done == recipe.steps:
-                mean = _mean(losses, done, recipe)
+                mean = _mean_loss(losses, done, recipe)
                 if on_epoch is not None and done % per_epoch == 0:
                     on_epoch(done // per_epoch, Evaluation(100 * float(torch.stack(wrong).mean()), mean))
                 losses.clear()
@@ -91,7 +81,19 @@ def fit(
     return mean
 
 
-def _mean(losses: list[Tensor], step: int, recipe: Recipe) -> float:
+def _draw_batches(
+    n: int, recipe: Recipe, generator: torch.Generator, first_step: int, device: torch.device
+) -> Iterator[Tensor]:
+    """Yields an index batch for every step: a new permutation every epoch, its last short batch left out."""
+    size = min(recipe.batch_size, n)
+    for step in range(first_step, recipe.steps):
+        position = step % (n // size)
+        if position == 0:
+            order = torch.randperm(n, generator=generator).to(device)
+        yield order[position * size : (position + 1) * size]
+
+
+def _mean_loss(losses: list[Tensor], step: int, recipe: Recipe) -> float:
     # read once an epoch: on a GPU every reading waits until the device has caught up
     mean = float(torch.stack(losses).mean())
     if not math.isfinite(mean):

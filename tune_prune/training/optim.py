@@ -1,9 +1,8 @@
-"""How to train: the numbers of a training, and its learning rates.
+"""The hyperparameters of a training, and SGD with Nesterov momentum that computes what `torch.optim.SGD` does.
 
-Stochastic gradient descent with Nesterov's momentum, as `torch.optim.SGD` computes it.
-
-The first step of any optimizer of torch imports its compiler: a second of processor time in every worker, as much as
-400 steps of a small network. Here all parameters are stepped by one call an operation, and nothing is imported.
+Why it is written here: the first step of any optimizer of torch imports torch's compiler, which takes a second of
+processor time in every worker, as much as 400 steps of a small network. Here nothing is imported, and each operation is
+one call for all parameters.
 """
 
 import math
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 class Recipe:
     """How to train: `steps` of SGD with Nesterov momentum, the learning rate falling to 0 along a cosine.
 
-    `distill` in [0, 1] is the teacher's share of the loss, at `temperature` (Hinton et al. 2015, sec. 2);
-    `warmup` the share of the steps in which the learning rate rises from 0. `weight_decay` is the strength of an L2
-    penalty on all parameters, `l1` that of an L1 penalty on all but vectors (biases, normalisation).
+    `warmup` is the share of the steps in which the learning rate rises from 0. `distill` in [0, 1] is the teacher's
+    share of the loss, at `temperature` (Hinton et al. 2015, sec. 2). `weight_decay` is the strength of an L2 penalty on
+    all parameters, `l1` that of an L1 penalty on all but vectors (biases, normalisation).
     """
 
     steps: int
@@ -44,7 +43,7 @@ class Recipe:
 
 
 class SGD:
-    """Steps the parameters that need a gradient; `velocities` are theirs, in their order, and zero at first.
+    """Updates the parameters that need a gradient; `velocities` holds a momentum buffer for each, zero at first.
 
     `weight_decay` is the strength of an L2 penalty on all of them. Source: Sutskever et al. 2013, in the form that
     torch documents (dampening 0).
@@ -57,14 +56,14 @@ class SGD:
 
     @torch.no_grad()
     def step(self, lr: float | Tensor) -> None:
-        """One step along the gradients, which are used up; a parameter that has none stays as it is.
+        """Updates all parameters that have a gradient, and clears the gradients.
 
-        A rate that is a tensor, on the parameters' device, may change where a recorded step cannot.
+        `lr` is a tensor on the parameters' device where the step is recorded: its value may change between replays.
         """
-        stepped = [(p, v, p.grad) for p, v in zip(self.parameters, self.velocities, strict=True) if p.grad is not None]
-        weights: list[Tensor] = [p.data for p, _, _ in stepped]
-        velocities, gradients = [v for _, v, _ in stepped], [g for _, _, g in stepped]
-        if not stepped:
+        updated = [(p, v, p.grad) for p, v in zip(self.parameters, self.velocities, strict=True) if p.grad is not None]
+        weights: list[Tensor] = [p.data for p, _, _ in updated]
+        velocities, gradients = [v for _, v, _ in updated], [g for _, _, g in updated]
+        if not updated:
             return
         if self._weight_decay:
             torch._foreach_add_(gradients, weights, alpha=self._weight_decay)
@@ -77,5 +76,5 @@ class SGD:
             torch._foreach_add_(weights, gradients)
         else:
             torch._foreach_add_(weights, gradients, alpha=-lr)
-        for parameter, _, _ in stepped:
+        for parameter, _, _ in updated:
             parameter.grad = None

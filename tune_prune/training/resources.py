@@ -1,26 +1,141 @@
-"""The device and the threads that a network is trained with."""
+"""What a network is trained on: the device, processors and GPUs of a trial, how many trials run at a time, and where.
 
+Imports torch only when a function runs: `tune-prune --help` reads the flags that are declared here.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.flags import check_settings, flag
+
+if TYPE_CHECKING:
+    import torch
+
+MACHINE = "Where and how it runs"
+"""The panel of the flags of a machine."""
+
+DEVICES = ("auto", "cpu", "cuda")
+NO_GPU = "--device cuda: this machine has no GPU that torch can use; use --device cpu or auto"
+
+SHARE_UNMEASURED = 0.25
+"""The share of a GPU that a trial takes until its need is measured."""
 
 
-def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; a `UserError` for any other name and for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda"):
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What trials run on. Raises `UserError` where a value is out of bounds or this machine has less.
+
+    None means that the machine decides: `gpus_per_trial` is measured, and as many trials run at a time as fit. With the
+    `address` of a Ray cluster, processors and GPUs are those of other machines, and are not checked here.
+    """
+
+    device: str = field(
+        default="auto",
+        metadata=flag(
+            "auto, cpu or cuda.  [default: auto]",
+            MACHINE,
+            check=lambda name: name in DEVICES,
+            rule="one of auto, cpu, cuda",
+        ),
+    )
+    cpus_per_trial: float = field(
+        default=1.0, metadata=flag("[default: 1]", MACHINE, check=lambda cpus: cpus > 0, rule="above 0")
+    )
+    gpus_per_trial: float | None = field(
+        default=None,
+        metadata=flag("[default: what one needs]", MACHINE, check=lambda gpus: gpus >= 0, rule="at least 0"),
+    )
+    max_concurrent: int | None = field(
+        default=None,
+        metadata=flag(
+            "Trials at a time.  [default: as many as fit]", MACHINE, check=lambda count: count >= 1, rule="at least 1"
+        ),
+    )
+    address: str | None = field(default=None, metadata=flag("An existing Ray cluster: auto or HOST:PORT.", MACHINE))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.address:
+            self._check_share()
+        else:
+            self._check_cpus(os.cpu_count() or 1)
+            self._check_gpus(_count_gpus())
+
+    def _check_share(self) -> None:
+        if self.device == "cuda" and self.gpus_per_trial is None and not _has_gpu():
+            raise UserError("--device cuda: no GPU here to measure what a trial needs; give --gpus-per-trial as well")
+
+    def _check_cpus(self, count: int) -> None:
+        if self.cpus_per_trial > count:
+            raise UserError(f"--cpus-per-trial {self.cpus_per_trial:g}: this machine has {count}; ask for at most that")
+
+    def _check_gpus(self, count: int) -> None:
+        if self.device == "cuda" and not count:
+            raise UserError(NO_GPU)
+        if (self.gpus_per_trial or 0) > count:
+            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g}: this machine has {count}; ask for at most that")
+        if self.device == "cpu" and self.gpus_per_trial:
+            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g} with --device cpu; leave one of them out")
+
+    @property
+    def torch_device(self) -> str:
+        """The device that trials run on: `cpu` or `cuda`."""
+        if self.device != "auto":
+            return self.device
+        gpu = _has_gpu() if self.gpus_per_trial is None else self.gpus_per_trial > 0
+        return "cuda" if gpu else "cpu"
+
+    @property
+    def own_device(self) -> str:
+        """The device of this process, which measures the dense model; trials on a cluster may have another."""
+        return self.torch_device if _has_gpu() else "cpu"
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs that a trial takes: as the user said; `SHARE_UNMEASURED` until its need is measured."""
+        if self.torch_device == "cpu":
+            return 0.0
+        return SHARE_UNMEASURED if self.gpus_per_trial is None else self.gpus_per_trial
+
+    @property
+    def threads(self) -> int:
+        """Threads that PyTorch uses in a trial."""
+        return max(1, int(self.cpus_per_trial))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _count_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def pick_device(name: str) -> "torch.device":
+    """Chooses the device for `auto`, `cpu` or `cuda`; a `UserError` for another name and for a GPU that is missing."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if name not in DEVICES:
         raise UserError(f"--device must be auto, cpu or cuda, got {name!r}")
-    if name == "cuda" and not there:
-        raise UserError("--device cuda: this machine has no GPU that torch can use; use --device cpu or auto")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    if name == "cuda" and not gpu:
+        raise UserError(NO_GPU)
+    return torch.device("cuda" if gpu and name != "cpu" else "cpu")
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch computes on one core, as trials do by default: more of them add up in another order."""
+    """Lets PyTorch compute on one core, as trials do by default: several cores add up in another order."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

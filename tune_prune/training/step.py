@@ -1,7 +1,7 @@
-"""A step of training: as it comes, or on a GPU recorded once as a CUDA graph and replayed.
+"""One step of training, run eagerly, or on a GPU recorded once as a CUDA graph and replayed.
 
-A step of a small network is some sixty kernels that take microseconds each; launching them one by one takes a GPU's
-processor longer than running them takes the GPU. A graph launches them all at once.
+A step of a small network is some sixty kernels of a few microseconds each. To launch them one by one takes the
+processor longer than it takes the GPU to run them; a graph launches them all at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,14 @@ from tune_prune.training.optim import SGD, Recipe
 WARM_UP = 3
 """Steps that are run before one is recorded: the libraries choose their kernels in them."""
 
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does on the device, and returns a function that replays it."""
+
+_NOT_COUNTED = torch.tensor(torch.nan)
+
 
 class StepResult(NamedTuple):
-    """A batch before its step: the loss, and the share of images misclassified, NaN where it is not counted."""
+    """A batch's results before the step: the loss, and the share of images misclassified, NaN where not counted."""
 
     loss: Tensor
     wrong: Tensor
@@ -28,7 +33,7 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """What every step of a training is made of; `masks` are pairs (weight, mask), `teacher` logits [n, classes]."""
+    """An eager training step; `masks` are pairs (weight, mask), `teacher` holds logits [n, classes] for the split."""
 
     model: nn.Module
     split: Split
@@ -40,7 +45,7 @@ class Step:
     count_wrong: bool = False
 
     def __call__(self, index: Tensor, lr: float | Tensor) -> StepResult:
-        """Step with the images of these numbers, int64 [batch] on the split's device."""
+        """Trains on the images at these positions of the split, int64 [batch] on its device."""
         # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
         inputs, labels = (part.index_select(0, index) for part in self.split)
         inputs = as_float(inputs)
@@ -48,7 +53,7 @@ class Step:
             inputs = affine(inputs, self.generator)
         scores = self.model(inputs)
         teacher = None if self.teacher is None else self.teacher.index_select(0, index)
-        loss = _loss(scores, labels, teacher, self.recipe)
+        loss = _compute_loss(scores, labels, teacher, self.recipe)
         loss.backward()
         if self.recipe.l1:
             _add_l1(self.optimizer.parameters, self.recipe.l1)
@@ -59,10 +64,58 @@ class Step:
         return StepResult(loss.detach(), wrong)
 
 
-_NOT_COUNTED = torch.tensor(torch.nan)
+def can_record(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
+    """Whether a training's steps can be recorded and replayed.
+
+    That takes a GPU, no random draws on the CPU, more steps than the warm-up, and modules of `torch.nn` alone: these
+    run the same kernels for every batch, which a user's own module may not.
+    """
+    modules_of_torch = all(type(module).__module__.startswith("torch.nn.modules.") for module in model.modules())
+    return device.type == "cuda" and not recipe.augment and modules_of_torch and recipe.steps > WARM_UP
 
 
-def _loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
+def record_cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
+    """Runs a function `WARM_UP` times, records it, and returns the replay (PyTorch's notes on CUDA semantics)."""
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
+        for _ in range(WARM_UP):
+            run()
+    torch.cuda.current_stream().wait_stream(side_stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+class RecordedStep:
+    """A step that is recorded once and replayed; each batch's index and learning rate are copied to fixed tensors."""
+
+    def __init__(self, step: Step, batch_size: int, record: Recorder = record_cuda_graph) -> None:
+        device = step.split.labels.device
+        self._step = step
+        self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._lr = torch.zeros((), device=device)
+        state = [*step.model.parameters(), *step.model.buffers(), *step.optimizer.velocities]
+        saved = [value.detach().clone() for value in state]
+        self._replay = record(self._run)
+        with torch.no_grad():  # undo the steps that the recording took
+            for value, original in zip(state, saved, strict=True):
+                value.copy_(original)
+
+    def _run(self) -> None:
+        self._result = self._step(self._index, self._lr)
+
+    def __call__(self, index: Tensor, lr: float) -> StepResult:
+        """Trains on the images at these positions of the split."""
+        self._index.copy_(index)
+        self._lr.fill_(lr)
+        self._replay()
+        return StepResult(self._result.loss.clone(), self._result.wrong.clone())
+
+
+def _compute_loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
     hard = F.cross_entropy(scores, labels)
     if teacher is None or recipe.distill == 0:
         return hard
@@ -76,62 +129,3 @@ def _add_l1(parameters: Sequence[Tensor], strength: float) -> None:
     for parameter in parameters:
         if parameter.dim() > 1 and parameter.grad is not None:
             parameter.grad.add_(parameter.detach().sign(), alpha=strength)
-
-
-def can_record(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
-    """Whether a step can be replayed: on a GPU, drawing nothing on the CPU, in layers that do always the same.
-
-    Those of torch do; what a user's own module does may depend on what it sees.
-    """
-    known = all(type(module).__module__.startswith("torch.nn.modules.") for module in model.modules())
-    return device.type == "cuda" and not recipe.augment and known and recipe.steps > WARM_UP
-
-
-def record_cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
-    """Run something a few times, record it, and return what replays it (PyTorch's notes on CUDA semantics)."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            run()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    replay: Callable[[], None] = graph.replay
-    return replay
-
-
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""Records what a function does, and returns what does it again."""
-
-
-class RecordedStep:
-    """The same steps, from fixed places in memory: where a batch's numbers and the learning rate are put first."""
-
-    def __init__(
-        self,
-        step: Step,
-        batch_size: int,
-        record: Callable[[Callable[[], None]], Callable[[], None]] = record_cuda_graph,
-    ) -> None:
-        device = step.split.labels.device
-        self._step = step
-        self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self._lr = torch.zeros((), device=device)
-        state = [*step.model.parameters(), *step.model.buffers(), *step.optimizer.velocities]
-        before = [value.detach().clone() for value in state]
-        self._replay = record(self._run)
-        with torch.no_grad():  # the steps so far were for the recording
-            for value, was in zip(state, before, strict=True):
-                value.copy_(was)
-
-    def _run(self) -> None:
-        self._took = self._step(self._index, self._lr)
-
-    def __call__(self, index: Tensor, lr: float) -> StepResult:
-        """Step with the images of these numbers."""
-        self._index.copy_(index)
-        self._lr.fill_(lr)
-        self._replay()
-        return StepResult(self._took.loss.clone(), self._took.wrong.clone())

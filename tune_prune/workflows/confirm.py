@@ -1,11 +1,11 @@
-"""The front, measured again from other seeds: whether a member keeps the tradeoff, or was lucky once.
+"""Confirms a front: repeats its members from other seeds, to tell whether they keep the tradeoff or were lucky once.
 
-The front holds the lowest errors of hundreds of rounds, and the lowest of many measurements flatters. A member that is
-pruned and retrained along its whole way from seeds that nothing was chosen by does not.
+The front holds the lowest errors of hundreds of rounds, and the lowest of many measurements is biased. A repetition
+prunes and retrains a member again from the dense model, from a seed by which nothing was chosen, and so is not.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 
 from tune_prune.common import files
 from tune_prune.common.seeding import derive_seed
+from tune_prune.distributed.parallel import ParallelMap
 from tune_prune.hpo.warm_start import Stage, list_stages, retrace
 from tune_prune.pruning import masks
 from tune_prune.pruning.statistics import CachedStatistics
@@ -26,7 +27,10 @@ from tune_prune.training.loop import DivergedError
 
 @dataclass(frozen=True)
 class Repetition:
-    """One thing to measure: the way to a round of a trial, from another seed. `number` counts from 1."""
+    """One measurement: a round of a trial, reached again through all its stages from another seed.
+
+    `number` counts the repetitions of a member from 1.
+    """
 
     trial: int
     round: int
@@ -37,23 +41,15 @@ class Repetition:
 
     @property
     def file(self) -> str:
-        """Where what it measures goes, relative to the run directory."""
+        """The file with its result, relative to the run directory."""
         return f"confirm/{self.trial}-{self.round}-{self.number}.json"
 
 
-Each = Callable[
-    [Callable[[Task, Repetition, torch.device, CachedStatistics], float], Sequence[Repetition]],
-    Iterable[tuple[Repetition, float | Exception]],
-]
-"""What spreads repetitions over workers, as `fanout.workers` does: each with its result, or what it raised."""
-
-
 def list_repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: int, count: int) -> list[Repetition]:
-    """What confirms a member; `seed` is the search's.
+    """Lists the repetitions that confirm a member; `seed` is the search's.
 
-    The seeds are `derive_seed(seed, -1, number)`: trials are counted from 0, so that no trial drew from one of them.
-    They are the same for every member, so that members are compared under the same luck, and a larger `count` only
-    adds to them.
+    Their seeds are `derive_seed(seed, -1, number)`. No trial drew from one of them, since trials count from 0. They are
+    the same for every member, so that members are compared under the same luck, and a larger `count` only adds seeds.
     """
     record, point = member.record, member.point
     stages = list_stages(record, point.round, by_trial)
@@ -63,10 +59,10 @@ def list_repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: 
     ]
 
 
-def run_repetition(task: Task, job: Repetition, device: torch.device, known: CachedStatistics) -> float:
-    """The validation error, in percent, that a repetition ends with; 100 where it diverges and leaves no network."""
+def run_repetition(task: Task, job: Repetition, device: torch.device, cached: CachedStatistics) -> float:
+    """Measures one repetition: the validation error in percent, or 100 where training diverges."""
     try:
-        state = retrace(task, job.stages, job.seed, device, known)
+        state = retrace(task, job.stages, job.seed, device, cached)
     except DivergedError:
         return 100.0
     if masks.compression(state.masks) != job.compression:
@@ -82,42 +78,43 @@ def confirm_front(
     seed: int,
     limit: float,
     count: int,
-    each: Each,
+    parallel_map: ParallelMap,
 ) -> tuple[dict[str, Confirmation], list[str]]:
-    """Repeat every member from `count` other seeds, at least 2; what the run directory has is not measured again.
+    """Repeats every member from `count` other seeds, at least 2, except for repetitions that the run directory holds.
 
-    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Returns what was
-    found by member id, without the members of which a repetition is missing, and a line for each that failed. Where
-    `each` ends early, as on an interruption, the rest is missing and nothing is lost.
+    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Returns the
+    confirmations by member id, of members whose repetitions are all there, and a line for each repetition that failed.
+    Where `parallel_map` ends early, as on an interruption, the results so far are on disk.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")
-    wanted = {member.id: list_repetitions(member, by_trial, seed, count) for member in members}
-    jobs = [job for row in wanted.values() for job in row]
-    found = {job.file: error for job in jobs if (error := _read(run_dir / job.file, job)) is not None}
+    repetitions = {member.id: list_repetitions(member, by_trial, seed, count) for member in members}
+    jobs = [job for row in repetitions.values() for job in row]
+    errors = {job.file: error for job in jobs if (error := _read_error(run_dir / job.file, job)) is not None}
     failures = []
-    for job, result in each(run_repetition, [job for job in jobs if job.file not in found]):
+    for job, result in parallel_map(run_repetition, [job for job in jobs if job.file not in errors]):
         if isinstance(result, Exception):
             reason = " ".join(f"{type(result).__name__}: {result}".split())
             failures.append(f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {reason}")
         else:
-            _write(run_dir / job.file, job, result)
-            found[job.file] = result
-    whole = {id_: row for id_, row in wanted.items() if all(job.file in found for job in row)}
-    return {id_: Confirmation(tuple(found[job.file] for job in row), limit) for id_, row in whole.items()}, failures
+            _write_error(run_dir / job.file, job, result)
+            errors[job.file] = result
+    complete = {id_: row for id_, row in repetitions.items() if all(job.file in errors for job in row)}
+    confirmed = {id_: Confirmation(tuple(errors[job.file] for job in row), limit) for id_, row in complete.items()}
+    return confirmed, failures
 
 
-def _write(path: Path, job: Repetition, error: float) -> None:
+def _write_error(path: Path, job: Repetition, error: float) -> None:
     measured = {"seed": job.seed, "compression": job.compression, "val_error": error}
     files.write_text(path, json.dumps(measured, indent=1) + "\n")
 
 
-def _read(path: Path, job: Repetition) -> float | None:
-    """What was measured already; None where nothing was, or the file is damaged or another repetition's."""
+def _read_error(path: Path, job: Repetition) -> float | None:
+    """Reads a repetition's result; None where there is none, or the file is damaged or of another repetition."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         error = float(raw["val_error"])
-        same = (raw["seed"], raw["compression"]) == (job.seed, job.compression)
+        agrees = (raw["seed"], raw["compression"]) == (job.seed, job.compression)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return error if same and 0 <= error <= 100 else None
+    return error if agrees and 0 <= error <= 100 else None

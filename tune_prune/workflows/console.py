@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a live table in a terminal, else a plain line now and then."""
+"""Shows a search while it runs: a live table in a terminal, elsewhere a plain line every 30 seconds."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,18 @@ from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult
 
 LINE_EVERY = 30.0
-"""Seconds between plain lines where there is no terminal."""
+"""Seconds between plain lines without a terminal."""
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a search is. `best_factor` is of the most compressed feasible point, None before there is one.
+    """How far a search is: its trials by state, its best point, and its time in seconds.
 
-    `budget` are its trials, None where time alone ends it; `share` in [0, 1] is how much of its budget is gone;
-    `course` is the hypervolume after each trial that has ended.
+    `budget` is the number of trials, None where time alone ends the search; `share` in [0, 1] is the used part of the
+    budget. `best_factor` and `best_error`, in percent, belong to the most compressed feasible point, and are None
+    before there is one. `history` is the hypervolume after each trial that has ended.
     """
 
     budget: int | None
@@ -41,16 +42,16 @@ class Status:
     seconds_left: float | None
 
     def line(self) -> str:
-        """Everything in one plain line."""
+        """The status in one plain line."""
         return (
-            f"{_done(self)} trials done, {self.running} running, {self.stopped} stopped, "
-            f"{self.failed} failed; best {_best(self)}; hypervolume {self.hypervolume:.4f}; "
-            f"{format_clock(self.seconds)} gone, {format_clock(self.seconds_left)} left"
+            f"{_format_done(self)} trials done, {self.running} running, {self.stopped} stopped, "
+            f"{self.failed} failed; best {_format_best(self)}; hypervolume {self.hypervolume:.4f}; "
+            f"{format_clock(self.seconds)} elapsed, {format_clock(self.seconds_left)} left"
         )
 
 
 def format_clock(seconds: float | None) -> str:
-    """Seconds as h:mm:ss or m:ss; a dash where they are not known."""
+    """Formats seconds as h:mm:ss or m:ss; a dash stands for an unknown time."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -59,7 +60,7 @@ def format_clock(seconds: float | None) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 12) -> str:
-    """A course in so many blocks, from 0 to its highest; each is the last value of its part."""
+    """Draws a history with at most `width` blocks, from 0 to its maximum; each is the last value of its part."""
     if not values or max(values) <= 0:
         return ""
     count = min(width, len(values))
@@ -67,25 +68,25 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
     return "".join(BLOCKS[round((len(BLOCKS) - 1) * value / max(values))] for value in last)
 
 
-def _done(status: Status) -> str:
+def _format_done(status: Status) -> str:
     return str(status.done) if status.budget is None else f"{status.done}/{status.budget}"
 
 
-def _best(status: Status) -> str:
+def _format_best(status: Status) -> str:
     if status.best_factor is None:
         return "none yet"
     return f"{status.best_factor:.1f}x at {status.best_error:.2f} %"
 
 
 class SearchConsole:
-    """Shows one search on a console. A context: the live table is there between enter and exit."""
+    """Shows one search on a console. As a context manager it shows the live table from enter to exit."""
 
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._status: Status | None = None
         self._as_of = self._last_line = time.monotonic()
         live = console.is_terminal and not quiet
-        # the console holds its own file; what others print meanwhile goes where they were sent
+        # the console has a file of its own, so that other output is not redirected
         table = Live(console=console, get_renderable=self._table, refresh_per_second=2, redirect_stdout=False)
         self._live = table if live else None
 
@@ -100,12 +101,12 @@ class SearchConsole:
             self._live = None
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Prints one line, unless the console is quiet."""
         if not self._quiet:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def update(self, status: Status) -> None:
-        """Show the newest status."""
+    def show_status(self, status: Status) -> None:
+        """Shows the newest status: in the live table, or as a line where the last one is old enough."""
         now = time.monotonic()
         self._status, self._as_of = status, now
         if not self._live and now - self._last_line >= LINE_EVERY:
@@ -113,26 +114,26 @@ class SearchConsole:
             self.say(status.line())
 
     def _table(self) -> Table | str:
-        """The live table; its clocks go on between updates."""
+        """Makes the live table; its clocks run on between updates."""
         if self._status is None:
             return ""
         status, since = self._status, time.monotonic() - self._as_of
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
-        table = Table("trials", "", "running", "stopped", "failed", "best", "hypervolume", "gone", "left")
+        table = Table("trials", "", "running", "stopped", "failed", "best", "hypervolume", "elapsed", "left")
         table.add_row(
-            _done(status),
+            _format_done(status),
             ProgressBar(1.0, status.share, width=20),
             str(status.running),
             str(status.stopped),
             str(status.failed),
-            _best(status),
+            _format_best(status),
             f"{status.hypervolume:.4f} {sparkline(status.history)}",
             format_clock(status.seconds + since),
             format_clock(left),
         )
         return table
 
-    def front(
+    def show_front(
         self,
         members: Sequence[Member],
         tested: Mapping[str, TestResult],
@@ -140,31 +141,31 @@ class SearchConsole:
         dense_val: float,
         confirmed: Mapping[str, Confirmation],
     ) -> None:
-        """The front as a table, the least compressed first."""
+        """Prints the front as a table, the least compressed member first."""
         if self._quiet:
             return
-        refit = any(test.refit for test in tested.values())
+        refit = any(result.refit for result in tested.values())
         title = "Front; tested after a refit on training and validation images" if refit else "Front"
         table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title=title)
         if confirmed:
-            count = max(len(again.errors) for again in confirmed.values())
+            count = max(len(confirmation.errors) for confirmation in confirmed.values())
             table.add_column(f"{count} other seeds", justify="right")
         for column in table.columns[1:5]:
             column.justify = "right"
-        table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _test(dense), "")
+        table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _format_test(dense), "")
         for m in members:
             row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_error:.2f} %"
-            again = [_again(confirmed.get(m.id))] if confirmed else []
-            table.add_row(m.id, *row, _test(tested[m.id]), str(m.record.trial), *again)
+            repeated = [_format_confirmation(confirmed.get(m.id))] if confirmed else []
+            table.add_row(m.id, *row, _format_test(tested[m.id]), str(m.record.trial), *repeated)
         self._console.print(table)
 
 
-def _again(confirmed: Confirmation | None) -> str:
-    if confirmed is None:
+def _format_confirmation(confirmation: Confirmation | None) -> str:
+    if confirmation is None:
         return "-"
-    verdict = "holds" if confirmed.holds else "may not hold"
-    return f"{confirmed.mean:.2f} ± {confirmed.spread:.2f} %, {verdict}"
+    verdict = "holds" if confirmation.holds else "may not hold"
+    return f"{confirmation.mean:.2f} ± {confirmation.spread:.2f} %, {verdict}"
 
 
-def _test(tested: TestResult) -> str:
-    return f"{tested.error:.2f} % ({tested.low:.2f}-{tested.high:.2f})"
+def _format_test(result: TestResult) -> str:
+    return f"{result.error:.2f} % ({result.low:.2f}-{result.high:.2f})"

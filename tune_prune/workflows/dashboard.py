@@ -1,4 +1,4 @@
-"""Optuna's dashboard on a run's study while the search goes on, on this machine alone."""
+"""Serves Optuna's dashboard on the study of a running search, to this machine only."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.hpo.storage import Storage
 
 PORT = 8080
-"""Where it is, if nothing else is there."""
+"""The preferred port; where it is taken, any free one."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -24,20 +24,20 @@ class _Silent(WSGIRequestHandler):
 
 
 def check_dashboard() -> None:
-    """A `UserError` where it is not installed."""
+    """Raises a `UserError` where optuna-dashboard is not installed."""
     if find_spec("optuna_dashboard") is None:
         raise UserError("--dashboard needs optuna-dashboard: pip install 'tune-prune[dashboard]'")
 
 
 @contextmanager
 def serve_dashboard(storage: Storage, say: Callable[[str], None]) -> Iterator[str]:
-    """The dashboard's address while the block runs; `say` is told it."""
+    """Serves the dashboard while the block runs; yields its address, and passes it to `say` in a line."""
     import optuna_dashboard
 
     app = optuna_dashboard.wsgi(storage)
     try:
         server = make_server("127.0.0.1", PORT, app, _Server, _Silent)
-    except OSError:  # something else is there
+    except OSError:  # another program has the port
         server = make_server("127.0.0.1", 0, app, _Server, _Silent)
     address = f"http://127.0.0.1:{server.server_port}/"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,9 +1,4 @@
-"""The end of a search: the front meets the test images, once, and every file of the run directory is written.
-
-What is done with a front once it is chosen, where it is asked for: confirmed from other seeds, and refitted.
-
-Which layer stands most in the way, where no point keeps the tradeoff.
-"""
+"""Ends a search: selects its front, tests it once on the test images, and writes every file of the run directory."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +9,16 @@ from typing import Any
 import torch
 
 from tune_prune.distributed.parallel import worker_pool
+from tune_prune.hpo.budget import SearchEnd
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.space import Space, to_plan
-from tune_prune.pruning import checkpoint, criteria, masks, sensitivity, statistics_cache
-from tune_prune.pruning.plan import Plan
-from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult
+from tune_prune.hpo.space import Space
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import Member, TestResult, find_closest, find_front, most_compressed
+from tune_prune.results.front import Member, TestResult, find_closest, find_front
+from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
-from tune_prune.results.report import html
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
 from tune_prune.tasks.metrics import evaluate
@@ -35,95 +29,138 @@ from tune_prune.workflows.confirm import confirm_front
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 from tune_prune.workflows.refit import refit_front
+from tune_prune.workflows.report import write_report
+from tune_prune.workflows.sensitivity import find_hardest_layer
+
+
+@dataclass(frozen=True)
+class SelectedFront:
+    """What a search has measured, and the front of it, ascending in compression."""
+
+    records: Sequence[TrialRecord]
+    members: Sequence[Member]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a search ended: why before its budget, or nothing; what it cost; what was done with its front since.
+    """Why a search ended, what it cost, and what was done with its front since.
 
-    Seconds are wall-clock, and CPU of this process, workers not counted. `confirmed` and `refitted` are by member id:
-    what repetitions measured, and files of refitted weights relative to the run directory.
+    Seconds are wall-clock, and CPU of this process without its workers. `confirmed` are the repetitions of members and
+    `refitted` the files of refitted weights, relative to the run directory, both by member id.
     """
 
-    reason: str
+    end: SearchEnd
     wall_seconds: float
     cpu_seconds: float
     confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
     refitted: Mapping[str, str] = field(default_factory=dict)
 
 
-def select_front(run_dir: Path, reason: str, limits: Constraints) -> tuple[list[TrialRecord], list[Member]]:
-    """What a search that ended for this reason has measured, and its front."""
-    found = [_close_record(record, reason) for record in records.read_all(run_dir)]
-    return found, find_front(found, limits)
+def select_front(run_dir: Path, limits: Constraints, end: SearchEnd, failure: str = "") -> SelectedFront:
+    """Reads the records of a search that has ended, and selects its front.
+
+    A trial that was running then counts as stopped, because of the search's end or `failure`; its record on disk stays
+    as it is.
+    """
+    reason = failure or ("cut off" if end is SearchEnd.BUDGET else end.value)
+    found = [
+        record if record.state in records.FINAL_STATES else replace(record, state="stopped", reason=reason)
+        for record in records.read_all(run_dir)
+    ]
+    return SelectedFront(found, find_front(found, limits))
 
 
 def write_results(
-    run_dir: Path, task: Task, info: RunInfo, load_test: Callable[[], Split], console: SearchConsole, ending: Ending
+    run_dir: Path,
+    task: Task,
+    info: RunInfo,
+    load_test: Callable[[], Split],
+    console: SearchConsole,
+    front: SelectedFront,
+    ending: Ending,
 ) -> int:
-    """Write every file of a run directory; returns 0, or 3 where no point keeps the tradeoff.
+    """Tests the front, and writes every file of a run directory; returns 0, or 3 where no point is feasible.
 
     After an interruption the test images are not read: the front is not the final one yet.
     """
-    found, members = select_front(run_dir, ending.reason, info.limits)
-    members = [_with_refit(member, ending.refitted) for member in members]
+    device, interrupted = torch.device(info.device), ending.end is SearchEnd.INTERRUPTED
+    members = [_with_refit(member, ending.refitted) for member in front.members]
     tested: dict[str, TestResult] = {}
-    dense: TestResult | None = None
-    if ending.reason != "interrupted":
-        tested, dense = _test_members(run_dir, members, task, load_test, torch.device(info.device))
+    dense_test, hardest = None, None
+    if not interrupted:
+        tested, dense_test = _test_members(run_dir, members, task, load_test, device)
         tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
-    nearest = None if members or ending.reason == "interrupted" else find_closest(found, info.limits)
-    hardest = None if nearest is None else find_hardest_layer(task, nearest, torch.device(info.device))
-    spent = sum(record.cpu_seconds for record in found) + ending.cpu_seconds
-    summary = summarize(
-        found,
-        members,
-        tested,
-        info,
-        dense_test_error=dense.error if dense else None,
-        wall_seconds=ending.wall_seconds + _earlier_wall(run_dir),
-        cpu_seconds=spent,
-        hardest=hardest,
+        closest = None if members else find_closest(front.records, info.limits)
+        hardest = None if closest is None else find_hardest_layer(task, closest, device, info.cached_sample)
+    outcome = SearchOutcome(
+        info=info,
+        records=front.records,
+        members=members,
+        tested=tested,
+        dense_test=dense_test,
         confirmed=ending.confirmed,
+        hardest=hardest,
+        wall_seconds=ending.wall_seconds + _earlier_wall_seconds(run_dir),
+        cpu_seconds=sum(record.cpu_seconds for record in front.records) + ending.cpu_seconds,
     )
-    writer.write_tables(run_dir, found, info)
-    writer.write_front(run_dir, found, members, tested, info, ending.confirmed)
-    writer.write_summary(run_dir, summary)
-    pareto_plot.draw_pareto(run_dir / "pareto.png", found, members, info, tested, dense.error if dense else None)
-    html.write_report(run_dir)
-    if tested and dense:
-        console.front(members, tested, dense, info.dense_val_error, ending.confirmed)
-    _print_outcome(console, run_dir, found, members, info, summary)
+    _write_files(run_dir, outcome)
+    if tested and dense_test:
+        console.show_front(members, tested, dense_test, info.dense_val_error, ending.confirmed)
+    _print_outcome(console, run_dir, outcome)
     return 0 if members else 3
 
 
+def _write_files(run_dir: Path, outcome: SearchOutcome) -> None:
+    writer.write_tables(run_dir, outcome)
+    writer.write_front(run_dir, outcome)
+    writer.write_summary(run_dir, summarize(outcome))
+    pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
+    write_report(run_dir)
+
+
+def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
+    best, closest, info = outcome.best, outcome.closest, outcome.info
+    if best:
+        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
+    elif closest and outcome.smallest_tradeoff is None:
+        limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
+        costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in info.at_most)
+        console.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
+    elif closest:
+        console.say(
+            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; the best found, "
+            f"{closest.point.factor:.1f}x at {closest.point.val_error:.2f} %, would keep one of "
+            f"{outcome.smallest_tradeoff:g}"
+        )
+        if outcome.hardest:
+            job = outcome.hardest.job
+            effect = f"by {job.ratio:g}, and not retrained, it makes {outcome.hardest.val_error:.2f} %"
+            console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
+    else:
+        console.say("no round ended")
+    console.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")
+
+
 def read_final_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary of a run that has been told to its end, test images and all, as it is now; else None."""
+    """The summary of a run that is finished and tested, as its records are now; else None."""
     summary = _read_summary(run_dir)
     if summary is None:
         return None
     found = records.read_all(run_dir)
     trials = summary["trials"]
     counted = trials["completed"] + trials["stopped"] + trials["failed"]
-    whole = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
-    return summary if whole and summary["dense"]["test_error"] is not None else None
+    complete = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
+    return summary if complete and summary["dense"]["test_error"] is not None else None
 
 
-def _close_record(record: TrialRecord, reason: str) -> TrialRecord:
-    """A trial that was running when the search ended counts as stopped; its record on disk is left as it is."""
-    return (
-        record if record.state in records.FINAL_STATES else replace(record, state="stopped", reason=reason or "cut off")
-    )
-
-
-def _earlier_wall(run_dir: Path) -> float:
+def _earlier_wall_seconds(run_dir: Path) -> float:
     """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
     summary = _read_summary(run_dir)
     return 0.0 if summary is None else float(summary["wall_seconds"])
 
 
 def _read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary that there is; a damaged one is none, for it is about to be written anew from the records."""
+    """summary.json, None where it is missing or damaged: it is written again from the records."""
     try:
         summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -132,14 +169,14 @@ def _read_summary(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _with_refit(member: Member, files: Mapping[str, str]) -> Member:
-    """A member with its refitted weights in the place of those that it was chosen for, where there are some."""
+    """A member with its refitted weights in place of those that it was chosen for, where there are some."""
     return replace(member, point=replace(member.point, checkpoint=files.get(member.id, member.point.checkpoint)))
 
 
 def _test_members(
     run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
 ) -> tuple[dict[str, TestResult], TestResult]:
-    """The one reading of the test images: each member's checkpoint as it is on disk, and the dense model."""
+    """Reads the test images, once, and tests each member's checkpoint as it is on disk, and the dense model."""
     split = load_test().to(device)
     tested = {}
     for member in members:
@@ -155,87 +192,43 @@ def _test_result(error: float, n: int) -> TestResult:
     return TestResult(error, *wilson_interval(round(error * n / 100), n))
 
 
-def _print_outcome(
-    console: SearchConsole,
-    run_dir: Path,
-    found: Sequence[TrialRecord],
-    members: Sequence[Member],
-    info: RunInfo,
-    summary: dict[str, object],
-) -> None:
-    best, nearest = most_compressed(members), find_closest(found, info.limits)
-    if best:
-        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
-    elif nearest and not nearest.point.within:
-        limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
-        costs = " and ".join(f"{name} of {nearest.point.costs[name]:.4g}" for name in info.at_most)
-        console.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
-    elif nearest:
-        found_best = f"{nearest.point.factor:.1f}x at {nearest.point.val_error:.2f} %"
-        console.say(
-            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; "
-            f"the best found, {found_best}, would keep one of {summary['smallest_tradeoff']:g}"
-        )
-        hardest = summary["hardest_layer"]
-        if isinstance(hardest, dict):
-            alone = f"by {hardest['ratio']:g}, and not retrained, it makes {hardest['val_error']:.2f} %"
-            console.say(f"layer {hardest['layer']} stands most in the way: pruned alone {alone}")
-    else:
-        console.say("no round ended")
-    console.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")
-
-
 def confirm_and_refit(
     run_dir: Path,
     config: Config,
     space: Space,
     prepared: Prepared,
-    records: Sequence[TrialRecord],
-    members: Sequence[Member],
-    stopped: Callable[[], bool],
+    front: SelectedFront,
+    is_interrupted: Callable[[], bool],
     say: Callable[[str], None],
 ) -> tuple[dict[str, Confirmation], dict[str, str]]:
-    """By member id: what repetitions measured, and the files of refitted weights, relative to the run directory.
+    """Repeats and refits the front as far as `config` asks: confirmations, and files of refitted weights, by member id.
 
-    What the run directory has is not done again. What fails is said and left out, as is what is missing when `stopped`
-    says that there is no going on.
+    Files are relative to the run directory; what it holds is not done again. A member that fails is reported and left
+    out, as is what is missing after an interruption.
     """
     confirmed: dict[str, Confirmation] = {}
     refitted: dict[str, str] = {}
+    members = front.members
     if not members or not (config.confirm or config.refit):
         return confirmed, refitted
-    known = cached_statistics(space, prepared.task, config, say)
-    info = prepared.info
-    with worker_pool(prepared.task, config, known, run_dir / "ray.log", stopped) as each:
+    cached, info = cached_statistics(space, prepared.task, config, say), prepared.info
+    failures: list[str] = []
+    with worker_pool(prepared.task, config.resources, cached, run_dir / "ray.log", is_interrupted) as parallel_map:
         if config.confirm:
             say(f"confirming {len(members)} members of the front from {config.confirm} seeds each")
-            by_trial = {record.trial: record for record in records}
+            by_trial = {record.trial: record for record in front.records}
             confirmed, failures = confirm_front(
-                run_dir, members, by_trial, seed=info.seed, limit=info.limit, count=config.confirm, each=each
-            )
-            for line in failures:
-                say(line)
-        if config.refit and not stopped():
+                run_dir, members, by_trial, seed=info.seed, limit=info.limit, count=config.confirm,
+                parallel_map=parallel_map,
+            )  # fmt: skip
+            for failure in failures:
+                say(failure)
+        if config.refit and not is_interrupted():
             say(f"refitting {len(members)} members of the front on training and validation images together")
             refine = space.refine
             refitted, failures = refit_front(
-                run_dir, members, seed=info.seed, steps=refine.steps, lr=refine.lr, each=each
+                run_dir, members, seed=info.seed, steps=refine.steps, lr=refine.lr, parallel_map=parallel_map
             )
-            for line in failures:
-                say(line)
+            for failure in failures:
+                say(failure)
     return confirmed, refitted
-
-
-def find_hardest_layer(task: Task, member: Member, device: torch.device) -> SensitivityResult | None:
-    """Of the layers of a point, pruned each alone as there and not retrained, the one with the highest loss.
-
-    None where the point prunes nothing. Validation error in percent, loss in nats.
-    """
-    pruners = member.record.pruners
-    as_one = to_plan(member.record.params).granularity
-    pruned = {label: ratio for label, ratio in member.point.ratios.items() if ratio > 0}
-    cells = [SensitivityJob(label, pruners[label], ratio, granularity=as_one) for label, ratio in pruned.items()]
-    names = sorted(criteria.required_statistics({cell.pruner for cell in cells}))
-    known = statistics_cache.measure_dense(names, task.dense_model(device), task.train.to(device), Plan.sample)
-    found = sensitivity.measure_without_retraining(task.to(device), cells, device, known)
-    return max(found, key=lambda sensed: sensed.val_loss, default=None)

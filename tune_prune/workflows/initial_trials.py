@@ -1,10 +1,9 @@
-"""First guesses: each layer pruned alone, without retraining, tells how to spend a loss best over the layers.
+"""Plans the initial trials of a search: levels of compression, spread over the layers by their loss curves.
 
-Where networks begin to break, the rise of the loss over the share that a layer keeps is close to a power law, and so
-one is fitted there (`curves.py`): a measured curve ends at the loss of a network that guesses, and would say that a
-broken layer can as well be removed whole. A few levels of what the curves say make the guesses.
-
-What a search knows before its first trial: the layers' curves where they are wanted, and first levels.
+A layer's loss curve is measured by pruning the layer alone, without retraining. Where a network begins to break, the
+loss rises with the share that is kept close to a power law, and a power law is fitted there (`hpo/groups.py`). The
+measured curve itself would mislead: it ends at the loss of a network that guesses at random, as if a broken layer could
+as well be removed whole. Each level then takes the ratios that reach its compression at the least rise of the loss.
 """
 
 import math
@@ -19,7 +18,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import GroupedRatio, LossCurve, allocate_weights
 from tune_prune.hpo.parameters import Choice, Domain, Range
-from tune_prune.hpo.space import Space, to_plan
+from tune_prune.hpo.space import Space
 from tune_prune.pruning import sensitivity
 from tune_prune.pruning.sensitivity import SensitivityJob
 from tune_prune.pruning.statistics import CachedStatistics, draw_sample
@@ -28,26 +27,28 @@ from tune_prune.tasks.task import Task
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 
 GRID = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+"""The ratios at which a layer's curve is measured."""
+
 RISES = (0.003, 1.0)
 """The rises of the loss, in nats, between which curves are fitted: above noise, and below breaking down."""
 
 IMAGES = 1000
-"""Training images that the loss is measured on, where that is little beside what the search will train on."""
+"""Training images on which the loss is measured, unless that would take too long."""
 
 LEAST_IMAGES, SHARE = 100, 0.1
-"""Fewer tell nothing, and measuring takes no more than this share of what training will take."""
+"""The fewest images that give a usable curve; and the most time for measuring, as a share of the training time."""
 
 POWERS = (0.5, 6.0)
-"""What a fitted power is kept within."""
+"""The bounds of a fitted power."""
 
 UNMEASURED = 2.0
-"""The power where too few ratios of a layer lie between the rises: what is typical of those that can be fitted."""
+"""The power of a layer with too few ratios between the rises: a typical value of fitted ones."""
 
 
 def count_images(trained_on: float, layers: int) -> int:
-    """How many images to measure so many layers on, where a search will train on `trained_on` images, repeats counted.
+    """The number of images to measure `layers` layers on, for a search that trains on `trained_on` images with repeats.
 
-    None where that would be too few. A step of training costs about three times as much an image as measuring.
+    0 where it would be less than `LEAST_IMAGES`. An image costs about three times as much in training as in measuring.
     """
     images = int(SHARE * 3 * trained_on / (layers * len(GRID)))
     return min(IMAGES, images) if images >= LEAST_IMAGES else 0
@@ -58,27 +59,27 @@ def measure_curves(
     ratios: Mapping[str, Domain],
     pruner: str,
     device: torch.device,
-    known: CachedStatistics | None = None,
+    cached: CachedStatistics | None = None,
     images: int = IMAGES,
     granularity: str = "weight",
 ) -> dict[str, LossCurve]:
-    """The curves of the layers with these ratios, by label: fixed numbers, or ranges that bound what is kept."""
+    """Measures and fits the curves of layers, by label. The domains of their ratios bound the shares to keep."""
     sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
-    on = replace(task, validation=sample).to(device)
-    dense = evaluate(on.dense_model(device), on.validation).loss
-    cells = [SensitivityJob(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]
-    found: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
+    sampled = replace(task, validation=sample).to(device)
+    dense = evaluate(sampled.dense_model(device), sampled.validation).loss
+    jobs = [SensitivityJob(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]
+    rises: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
     weights = {}
-    for sensed in sensitivity.measure_without_retraining(on, cells, device, known):
-        weights[sensed.cell.layer] = sensed.total
-        found[sensed.cell.layer].append((sensed.kept / sensed.total, sensed.val_loss - dense))
-    return {layer: LossCurve(weights[layer], *_fit(found[layer]), *_bounds(domain)) for layer, domain in ratios.items()}
+    for result in sensitivity.measure_without_retraining(sampled, jobs, device, cached):
+        weights[result.job.layer] = result.total
+        rises[result.job.layer].append((result.kept / result.total, result.val_loss - dense))
+    return {layer: LossCurve(weights[layer], *_fit(rises[layer]), *_bounds(domain)) for layer, domain in ratios.items()}
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Scale and power by least squares in logarithms, over the (keep, rise) between the rises that count."""
+    """Fits scale and power to pairs (kept share, rise of the loss) within `RISES`: least squares in logarithms."""
     used = [(math.log(keep), math.log(rise)) for keep, rise in points if RISES[0] < rise < RISES[1] and keep > 0]
-    if not used:  # all or nothing: the layer is safe as far as it is measured, or breaks at once
+    if not used:  # the layer loses nothing at any measured ratio, or breaks at the first
         keep, rise = min(points, key=lambda point: abs(point[1] - RISES[0]))
         return max(rise, RISES[0]) * max(keep, 1e-3) ** UNMEASURED, UNMEASURED
     x, y = [u for u, _ in used], [v for _, v in used]
@@ -90,6 +91,7 @@ def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _bounds(domain: Domain) -> tuple[float, float]:
+    """The lowest and the highest share that a layer may keep."""
     if isinstance(domain, Range):
         return 1 - domain.high, 1 - domain.low
     ratios = [float(ratio) for ratio in (domain.options if isinstance(domain, Choice) else [domain])]
@@ -99,10 +101,10 @@ def _bounds(domain: Domain) -> tuple[float, float]:
 def compression_levels(
     curves: Mapping[str, LossCurve], others: int, factors: Sequence[float]
 ) -> Iterator[dict[str, float]]:
-    """For each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
+    """Yields for each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
 
-    `others` are the weights of layers that are not pruned. What the bounds do not allow comes as near as they do; a
-    level that is no further than the one before is left out. No ratio falls from one level to the next.
+    `others` counts the weights of layers that are not pruned. Where the bounds keep a level from its factor it comes as
+    near as they allow; a level equal to the one before is left out. No ratio falls from one level to the next.
     """
     total = others + sum(curve.weights for curve in curves.values())
     before: dict[str, float] = {}
@@ -114,36 +116,38 @@ def compression_levels(
 
 
 def space_factors(count: int, first: float, last: float) -> list[float]:
-    """So many factors, evenly spaced in their logarithm."""
+    """Spaces `count` factors evenly in their logarithm, from `first` to `last`."""
     if count == 1:
         return [first]
     return [first * (last / first) ** (i / (count - 1)) for i in range(count)]
 
 
 ANY_RATIO = Range(0.0, 0.9999)
-"""What a layer's ratio may be where its group's is spread unevenly."""
+"""The bounds of a layer's ratio in a group whose layers have different ratios."""
 
 
 def plan_initial_trials(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
-    """`curves` by layer where a group goes by them, and the `levels` that a search begins with; plain values."""
-    found = _layer_curves(space, prepared, config, say)
+    """Plans the `levels` that a search begins with, and the `curves` that its groups need by layer, as plain values."""
+    curves = _measure_layers(space, prepared, config, say)
     by_sensitivity = "sensitivity" in space.groups.values()
     return {
-        "curves": {layer: asdict(curve) for layer, curve in found.items()} if by_sensitivity else {},
-        "levels": _initial_levels(space, prepared, found, config),
+        "curves": {layer: asdict(curve) for layer, curve in curves.items()} if by_sensitivity else {},
+        "levels": _plan_levels(space, prepared, curves, config),
     }
 
 
-def stored_curves(first: Mapping[str, Any]) -> dict[str, LossCurve]:
-    """The curves that `first` found."""
-    return {layer: LossCurve(**curve) for layer, curve in first["curves"].items()}
+def stored_curves(planned: Mapping[str, Any]) -> dict[str, LossCurve]:
+    """The curves in the result of `plan_initial_trials`."""
+    return {layer: LossCurve(**curve) for layer, curve in planned["curves"].items()}
 
 
-def _layer_curves(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, LossCurve]:
-    """The curves of all layers that are pruned.
+def _measure_layers(
+    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
+) -> dict[str, LossCurve]:
+    """Measures the curves of all layers that are pruned.
 
-    None where nothing goes by them, or where measuring them would take long beside what the search itself will train
-    and no group asks for them by name.
+    There are none where nothing uses them; nor where measuring would take long compared with the search's training,
+    unless a group scales by sensitivity.
     """
     asked = "sensitivity" in space.groups.values()
     if space.parameters.get("mode") == "global":
@@ -151,28 +155,32 @@ def _layer_curves(space: Space, prepared: Prepared, config: Config, say: Callabl
     open_ratios = any(isinstance(domain, Range) for _, domain in space.ratios)
     if not asked and not (space.initial.trials and open_ratios):
         return {}
-    made, ratios = prepared.task, _ratio_domains(space, prepared)
-    images = count_images(_images_trained_on(space, prepared, config.budget), len(ratios))
+    ratios = _ratio_domains(space, prepared)
+    images = count_images(_count_trained_images(space, prepared, config.budget), len(ratios))
     if not images and not asked:
-        say("no first levels: measuring each layer alone would take long beside so little training")
+        say("no initial levels: measuring the layers would take long compared with so little training")
         return {}
-    known = cached_statistics(space.with_pruners([_pruner(space)]), made, config, say)
-    device = torch.device(config.own_device)
-    as_one = to_plan(space.midpoint(prepared.info.shapes)).granularity
+    pruner = _choose_pruner(space)
+    cached = cached_statistics(space.with_pruners([pruner]), prepared.task, config, say)
+    device = torch.device(config.resources.own_device)
+    granularity = space.midpoint(prepared.info.shapes).to_plan().granularity
     try:
-        return measure_curves(made, ratios, _pruner(space), device, known, images or LEAST_IMAGES, as_one)
+        return measure_curves(prepared.task, ratios, pruner, device, cached, images or LEAST_IMAGES, granularity)
     except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
-        told = f"pruner {_pruner(space)} fails on the dense model ({type(error).__name__}: {error})"
+        reason = f"pruner {pruner} fails on the dense model ({type(error).__name__}: {error})"
         if asked:
-            raise UserError(f"{space.source}: the layers cannot be measured: {told}") from error
-        say(f"no first levels: {told}")
+            raise UserError(f"{space.source}: the layers cannot be measured: {reason}") from error
+        say(f"no initial levels: {reason}")
         return {}
 
 
-def _initial_levels(
+def _plan_levels(
     space: Space, prepared: Prepared, curves: Mapping[str, LossCurve], config: Config
 ) -> list[dict[str, object]]:
-    """The guesses that the curves make: level by level more compressed, as many as the budget has room for."""
+    """Plans the levels as parameters of trials, each more compressed than the one before.
+
+    There are as many as the space asks for, but at most three or a fifth of the budget, whichever is more.
+    """
     pooled = space.parameters.get("mode") == "global"
     if not space.initial.trials or not (curves or pooled):
         return []
@@ -181,34 +189,34 @@ def _initial_levels(
     totals, pruned = prepared.info.totals, _ratio_domains(space, prepared).keys()
     others = sum(total for label, total in totals.items() if label not in pruned)
     levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors)
-    if pooled:  # the scores say what goes from where; only how much is left to guess
+    if pooled:  # the scores spread the weights over the layers, and so a level is one ratio
         inside, total = sum(totals.values()) - others, sum(totals.values())
         levels = [dict.fromkeys(pruned, 1 - max(total / factor - others, 0.0) / inside) for factor in factors]
-    found = [space.level_params(one, _pruner(space), prepared.info.shapes) for one in levels]
-    return [one for at, one in enumerate(found) if one not in found[:at]]  # a group's bounds can make two the same
+    params = [space.level_params(ratios, _choose_pruner(space), prepared.info.shapes) for ratios in levels]
+    return [one for at, one in enumerate(params) if one not in params[:at]]  # a group's bounds can make two equal
 
 
-def _pruner(space: Space) -> str:
-    """With what curves are measured and levels pruned."""
+def _choose_pruner(space: Space) -> str:
+    """Chooses the pruner for curves and levels: `mag` where the space has it, else its first."""
     return "mag" if "mag" in space.pruners else space.pruners[0]
 
 
 def _ratio_domains(space: Space, prepared: Prepared) -> dict[str, Domain]:
-    """What each layer's ratio is drawn from, by layer."""
+    """The domains of the layers' ratios, by label."""
     params = space.parameters_for(prepared.info.shapes)
-    own: dict[str, Domain] = {}
+    domains: dict[str, Domain] = {}
     for name, domain in params.items():
         if name.startswith("ratio/") and isinstance(domain, GroupedRatio):
             drawn = params[domain.group.name]
             assert not isinstance(drawn, GroupedRatio)
-            own[name.removeprefix("ratio/")] = drawn if domain.group.scale == "same" else ANY_RATIO
+            domains[name.removeprefix("ratio/")] = drawn if domain.group.scale == "same" else ANY_RATIO
         elif name.startswith("ratio/"):
-            own[name.removeprefix("ratio/")] = domain  # type: ignore[assignment]
-    return own
+            domains[name.removeprefix("ratio/")] = domain  # type: ignore[assignment]
+    return domains
 
 
-def _images_trained_on(space: Space, prepared: Prepared, budget: int | None) -> float:
-    """How many images so many trials train on, repeats counted, without those that finish others."""
-    plan = to_plan(space.midpoint(prepared.info.shapes))
+def _count_trained_images(space: Space, prepared: Prepared, budget: int | None) -> float:
+    """Counts the images, with repeats, that `budget` trials train on, as if none of them was a refinement."""
+    plan = space.midpoint(prepared.info.shapes).to_plan()
     steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
     return sys.maxsize if budget is None else budget * steps * plan.batch_size

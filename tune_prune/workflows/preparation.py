@@ -1,4 +1,4 @@
-"""What must be right before a search writes anything: its task, its parameters, and what is known of it."""
+"""Prepares a search and checks it before anything is written: its space, its task, and its cached statistics."""
 
 import hashlib
 import shlex
@@ -23,16 +23,15 @@ from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.run_info import RunInfo
-from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Split
-from tune_prune.tasks.task import Task
+from tune_prune.tasks.task import Task, check_compatible, prepare_task
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A search that can begin: its task, what is known of it, and how to read the test images."""
+    """A search that can begin: its task, the facts of the run, and a function that reads the test images."""
 
     task: Task
     info: RunInfo
@@ -40,45 +39,45 @@ class Prepared:
 
 
 def describe_search(config: Config, space: Space) -> str:
-    """What would be searched, checked as a run would be: for `--dry-run`."""
+    """Describes what would be searched, after the checks of a real run: for `--dry-run`."""
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
     _check_traceable(space, model)
-    task.check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
+    check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
-    return "\n".join([head, *rows, f"  first guesses: {len(space.initial_params(shapes))}"])
+    return "\n".join([head, *rows, f"  initial points: {len(space.initial_params(shapes))}"])
 
 
 def format_budget(config: Config) -> str:
-    """How long a search goes on, in words."""
+    """The budget of a search in words."""
     trials = f"{config.budget} trials" if config.budget else ""
     seconds = f"{config.time_budget:g} s" if config.time_budget else ""
     return " or ".join(filter(None, [trials, seconds]))
 
 
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
-    """Load model and data, and measure the dense model; a `UserError` says what is wrong with the space or its task."""
-    device = torch.device(config.own_device)
+    """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
+    device = torch.device(config.resources.own_device)
     model = build(space.model)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    prepared, load_test = task.prepare_task(space.model, dense, space.data, device, say)
+    task, load_test = prepare_task(space.model, dense, space.data, device, say)
     info = RunInfo(
         space=space.name,
         model=space.model,
         data=space.data,
         seed=config.seed,
         budget=config.budget,
-        concurrency=config.max_concurrent or 0,
-        device=config.torch_device,
+        concurrency=config.resources.max_concurrent or 0,
+        device=config.resources.torch_device,
         sampler=config.sampler,
         acc_tradeoff=config.acc_tradeoff,
-        dense_val_error=prepared.dense.error,
+        dense_val_error=task.dense.error,
         shapes=shapes,
         command=_command_line(config.storage),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
@@ -86,12 +85,13 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         time_budget=config.time_budget,
         at_most=space.at_most,
         objectives=tuple(space.objectives),
+        cached_sample=largest_sample(space),
     )
-    return Prepared(prepared, info, load_test)
+    return Prepared(task, info, load_test)
 
 
 def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
-    """A `UserError` where a pattern matches no layer or nothing is left open: before the data is read."""
+    """Raises a `UserError` where a pattern matches no layer, or every parameter is fixed; no data is read yet."""
     if not shapes:
         kinds = "linear layers, convolutions and attention's projections can"
         raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
@@ -101,7 +101,7 @@ def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
 
 
 def _check_traceable(space: Space, model: nn.Module) -> None:
-    """A `UserError` where latency is asked for of a model whose graph cannot be read."""
+    """Raises a `UserError` where latency is a limit or an objective and the model's graph cannot be read."""
     if "latency" in {*space.at_most, *space.objectives}:
         try:
             channels.find_channels(model)
@@ -110,22 +110,37 @@ def _check_traceable(space: Space, model: nn.Module) -> None:
 
 
 def _command_line(storage: str | None) -> str:
-    """How this process was started, as it would be typed again, but for a password."""
+    """The command that started this process, without a password."""
     name = Path(sys.argv[0]).name
     program = ["python", name] if name.endswith(".py") and name != "__main__.py" else ["tune-prune"]
     words = [word.replace(storage, without_password(storage)) if storage else word for word in sys.argv[1:]]
     return shlex.join([*program, *words])
 
 
-def fingerprint(space: Space, info: RunInfo) -> str:
-    """What must stay the same when a run is resumed; the budget may grow."""
+def fingerprint_search(space: Space, info: RunInfo) -> str:
+    """A hash of everything that must stay the same when a run is resumed; the budget may grow."""
     searched = (space.model, space.data, sorted(space.parameters_for(info.shapes).items(), key=str))
     settings = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
     strategy = (space.refine, space.initial, space.features)
     return hashlib.sha256(repr((searched, settings, strategy)).encode()).hexdigest()
 
 
-def cached_statistics(space: Space, made: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:
-    """What the space's pruners ask for that is too dear to be measured in every round: measured on the dense model."""
-    device, names = torch.device(config.own_device), sorted(criteria.required_statistics(space.pruners))
-    return statistics_cache.measure_dense(names, made.dense_model(device), made.train.to(device), Plan.sample, say)
+def cached_statistics(space: Space, task: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:
+    """Reads or measures the statistics of the space's pruners that are too expensive to be measured in every round.
+
+    They are measured once, on the dense model, for all trials.
+    """
+    device, names = torch.device(config.resources.own_device), sorted(criteria.required_statistics(space.pruners))
+    model, train = task.dense_model(device), task.train.to(device)
+    return statistics_cache.measure_dense(names, model, train, largest_sample(space), say)
+
+
+def largest_sample(space: Space) -> int:
+    """The number of training images for cached statistics: the largest `sample` that a trial may take."""
+    domain = space.parameters.get("sample", Plan.sample)
+    if isinstance(domain, Choice):
+        return max(int(option) for option in domain.options)
+    if isinstance(domain, Range):
+        step = int(domain.step or 1)
+        return int(domain.low) + (int(domain.high) - int(domain.low)) // step * step
+    return int(domain)

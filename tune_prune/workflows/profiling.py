@@ -1,22 +1,32 @@
-"""How long things take on this machine: a step of training, an evaluation, a round.
+"""Measures what a trial takes on this machine: the time of a step and of an evaluation, and its memory on a GPU.
 
-How many trials share a GPU: as many as its memory holds, and as there are processors to launch their work.
+From the memory follows how many trials share a GPU.
 """
 
+import math
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
+from tune_prune.common.errors import UserError
+from tune_prune.hpo.budget import Budget
 from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
+from tune_prune.training.resources import Resources
+from tune_prune.workflows.progress import FILES
+
+RAY_START = 6.0
+"""Seconds that Ray takes to start, roughly."""
 
 TIMED_STEPS = 10
-"""Steps that are timed, after as many that are not: the first ones also start the libraries."""
+"""Steps that are timed, after as many that are not: the first ones also initialise the libraries."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +36,29 @@ class Timings:
     step: float
     evaluation: float
 
-    def of(self, steps: int) -> float:
-        """Seconds of a round with so many steps, without what its pruners measure."""
+    def round_seconds(self, steps: int) -> float:
+        """Seconds of a round with so many steps, without the statistics of its pruners."""
         return steps * self.step + self.evaluation
 
-    def round_of(self, plan: Plan) -> float:
+    def shortest_round(self, plan: Plan) -> float:
         """Seconds of the shortest round of a plan."""
-        return self.of(min(plan.recipe_at(round_).steps for round_ in (1, plan.rounds)))
+        return self.round_seconds(min(plan.recipe_at(round_).steps for round_ in (1, plan.rounds)))
 
 
 def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) -> Timings:
-    """Time a copy of the dense model as trials would train it; at a rate of 0, so that no plan can diverge."""
+    """Times a copy of the dense model, trained as in a trial but at a learning rate of 0, so that it cannot diverge."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         model, recipe = task.dense_model(device), replace(plan.recipe_at(1), steps=TIMED_STEPS, lr=0.0)
-        on = task.to(device)
+        on_device = task.to(device)
         pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
         for _ in range(2):
             began = time.perf_counter()
-            fit(model, on.train, recipe, round_generator(0, 1), masks=pairs, teacher=on.teacher)
+            fit(model, on_device.train, recipe, round_generator(0, 1), masks=pairs, teacher=on_device.teacher)
             step = (time.perf_counter() - began) / TIMED_STEPS
         began = time.perf_counter()
-        evaluate(model, on.validation)
+        evaluate(model, on_device.validation)
         return Timings(step, time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
@@ -58,26 +68,53 @@ CONTEXT = 768 * 2**20
 """Bytes of a GPU's memory that a process takes before its first tensor, about: CUDA's context and libraries."""
 
 MEMORY_STEPS = 5
-"""Steps that are run to see what they need; a recorded step's own memory is among it."""
+"""Steps whose memory is measured; enough for a step to be recorded, which takes memory of its own."""
 
 
 def measure_memory(task: Task, plan: Plan, device: torch.device) -> int:
-    """Bytes that a worker takes on a GPU: context, data, and training and evaluating a copy of the dense model."""
+    """Measures the bytes that a worker takes on a GPU: context, data, and training and evaluating a dense model."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_reserved(device)
-    model, on = task.dense_model(device), task.to(device)
+    model, on_device = task.dense_model(device), task.to(device)
     pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
     recipe = replace(plan.recipe_at(1), steps=MEMORY_STEPS, lr=0.0)  # at a rate of 0 no plan can diverge
-    fit(model, on.train, recipe, round_generator(0, 1), masks=pairs, teacher=on.teacher)
-    evaluate(model, on.validation)
+    fit(model, on_device.train, recipe, round_generator(0, 1), masks=pairs, teacher=on_device.teacher)
+    evaluate(model, on_device.validation)
     return CONTEXT + torch.cuda.max_memory_reserved(device) - before
 
 
 def gpu_share(need: int, total: int, processors: float) -> float:
-    """The share of a GPU with `total` bytes that a trial asks for, of which each needs so many bytes and a processor.
+    """The share of a GPU with `total` bytes that a trial asks for, where each trial takes `need` bytes and a processor.
 
-    A fifth of the memory is left free: pruners other than those that were tried may need more.
+    A fifth of the memory is left free: other pruners than the measured one may need more.
     """
     fit_in = int(0.8 * total // need)
     return 1 / max(1, min(fit_in, int(processors)))
+
+
+def with_gpu_share(resources: Resources, task: Task, plan: Plan, say: Callable[[str], None]) -> Resources:
+    """The resources, with the share of a GPU that a trial is measured to need where the user named none."""
+    if resources.torch_device == "cpu" or resources.gpus_per_trial is not None:
+        return resources
+    device = torch.device(resources.torch_device)
+    need = measure_memory(task, plan, device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    processors = (os.cpu_count() or 1) / resources.cpus_per_trial / torch.cuda.device_count()
+    share = gpu_share(need, total, processors)
+    say(f"a trial needs {need / 2**20:.0f} MB on a GPU: {round(1 / share)} at a time on each")
+    return replace(resources, gpus_per_trial=share)
+
+
+def time_rounds(budget: Budget, resources: Resources, task: Task, plan: Plan) -> Timings:
+    """Measures timings where time is limited; raises a `UserError` where not one round fits into the time budget."""
+    if budget.seconds is None:
+        return Timings(0.0, 0.0)
+    timings = measure_timings(task, plan, torch.device(resources.own_device), resources.threads)
+    round_ = timings.shortest_round(plan)
+    others = budget.elapsed + RAY_START + FILES + 2 * timings.evaluation  # of the test images, at least
+    if budget.seconds < others + round_:
+        takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
+        least = math.ceil(others + round_)
+        raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
+    return timings

@@ -1,6 +1,6 @@
-"""What the trials that have ended have come to: their front, and how they ended, kept up to date trial by trial.
+"""Follows a search: keeps the front of the ended trials up to date, and shows status and time left on the console.
 
-How far a search is: what is known of its trials, for the screen.
+It also keeps the end of the search affordable: the time budget reserves the seconds for the test images and the files.
 """
 
 import itertools
@@ -19,10 +19,10 @@ from tune_prune.workflows.console import SearchConsole, Status
 
 
 class FrontTracker:
-    """Takes up each trial once: a long search costs as much a trial at its end as at its beginning.
+    """The front of the trials that have ended. Adding a trial costs the same at the end of a search as at its start.
 
-    `limit` is the highest feasible validation error in percent; `front` holds (compression, error), ascending; `course`
-    the hypervolume after each trial.
+    `limit` is the highest feasible validation error in percent. `front` holds (compression, error), ascending;
+    `history` holds the hypervolume after each trial.
     """
 
     def __init__(self, limit: float) -> None:
@@ -34,7 +34,7 @@ class FrontTracker:
 
     @property
     def ended(self) -> int:
-        """Trials so far."""
+        """The number of trials that have ended."""
         return self._states.total()
 
     @property
@@ -43,11 +43,11 @@ class FrontTracker:
         return self.front[-1] if self.front else None
 
     def count(self, state: str) -> int:
-        """Trials that ended like that."""
+        """Counts the trials that ended in this state."""
         return self._states[state]
 
     def add(self, record: TrialRecord) -> None:
-        """Take up a trial that has ended."""
+        """Adds a trial that has ended."""
         self._states[record.state] += 1
         points = self.front + [(point.compression, point.val_error) for point in record.points if point.feasible]
         if len(points) > len(self.front):
@@ -57,34 +57,34 @@ class FrontTracker:
 
 
 FILES = 3.0
-"""Seconds, about, from the last trial to the last file, without the test images."""
+"""Seconds, about, from the last trial to the last file, without reading the test images."""
 
 
 class Progress:
-    """Turns what is known of the trials into what the screen shows, and into the time that its end will take.
+    """Shows how far a search is, and reserves the time that its end will take.
 
-    `evaluation` are the seconds of one reading of the test images: what each member of the front will take at the end.
+    `evaluation` is the time in seconds to evaluate one model; at the end each member of the front takes that long.
     """
 
     def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, evaluation: float) -> None:
-        self._screen, self._budget = console, budget
+        self._console, self._budget = console, budget
         self._evaluation = evaluation
         self._first: tuple[float, int] | None = None
         self._tracker = FrontTracker(info.limit)
 
     def update(self, trials: Trials) -> None:
-        """Called whenever a trial starts, ends a round, or ends."""
+        """Updates front, reserve and console; called whenever a trial starts, ends a round, or ends."""
         tracker, now = self._tracker, time.monotonic()
         new = [*itertools.islice(trials.records.values(), tracker.ended, None)]
         if self._first is None:
             self._first = now, len(new)
         if new:
-            self._take_up(new)
+            self._add(new)
         factor = masks.factor(tracker.best[0]) if tracker.best else None
-        self._screen.update(
+        self._console.show_status(
             Status(
                 budget=self._budget.trials,
-                share=self._share(tracker.ended),
+                share=self._used_share(tracker.ended),
                 done=tracker.ended,
                 running=len(trials.running),
                 stopped=tracker.count("stopped"),
@@ -94,19 +94,19 @@ class Progress:
                 hypervolume=tracker.hypervolume,
                 history=tracker.history,
                 seconds=self._budget.elapsed,
-                seconds_left=self._left(now, tracker.ended),
+                seconds_left=self._seconds_left(now, tracker.ended),
             )
         )
 
-    def _take_up(self, new: Sequence[TrialRecord]) -> None:
-        """Trials have ended since the last time."""
+    def _add(self, new: Sequence[TrialRecord]) -> None:
+        """Adds the trials that have ended since the last update."""
         for record in new:
             self._tracker.add(record)
         members = len(self._tracker.front) + 1  # and the dense model
         self._budget.reserve = FILES + members * self._evaluation
 
-    def _left(self, now: float, done: int) -> float | None:
-        """Seconds left, at the pace since the first trial of this process began, within the time budget."""
+    def _seconds_left(self, now: float, done: int) -> float | None:
+        """Estimates the seconds left from the trials that this process has run; at most those of the time budget."""
         assert self._first is not None
         since, before = self._first
         left, missing = self._budget.remaining, self._budget.trials_left(done)
@@ -114,7 +114,7 @@ class Progress:
             left = min(left, (now - since) / (done - before) * missing)
         return left if math.isfinite(left) else None
 
-    def _share(self, done: int) -> float:
-        """How much of the budget is gone: of its trials or of its time, whichever is the more."""
+    def _used_share(self, done: int) -> float:
+        """The used part of the budget: of its trials or of its time, whichever is larger."""
         trials, seconds = self._budget.trials, self._budget.seconds
         return min(1.0, max(done / trials if trials else 0.0, self._budget.elapsed / seconds if seconds else 0.0))

@@ -1,6 +1,6 @@
-"""Prune one model by hand, or test one: what `tune-prune prune` and `tune-prune test` do.
+"""Prunes one model by hand (`tune-prune prune`) and tests a pruned one (`tune-prune test`).
 
-What to prune one model to: layers and ratios by hand, a .conf file, or the conf that comes with the model.
+The target, ratios by layer, comes from the command line, from a .conf file, or from the conf of a built-in model.
 """
 
 import copy
@@ -28,14 +28,53 @@ from tune_prune.training.loop import steps_for, steps_per_epoch
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
 
+CONFS = Path(__file__).parent / "confs"
+"""The confs of the built-in models, one `<model>.conf` each."""
+
+
+def model_conf(model: str) -> Path:
+    """The conf of a built-in model; a `UserError` where it has none."""
+    path = CONFS / f"{model}.conf"
+    if not path.is_file():
+        raise UserError(f"model {model!r} has no conf of its own; give --conf FILE, or --layer and --ratio")
+    return path
+
+
+def choose_target(layers: list[str], ratios: list[float], path: Path | None, model: str, mode: str) -> tuple[Conf, str]:
+    """Chooses the target, and what messages call it: layers given by hand, else a conf file, else the model's own conf.
+
+    In mode "global" a single ratio without layers is the ratio of all layers together.
+    """
+    if not layers and len(ratios) == 1 and mode == "global" and path is None:
+        labels = masks.prunable(build(model))
+        return Conf(dict.fromkeys(labels, _check_ratio(ratios[0], "all layers"))), "--ratio"
+    if not layers and not ratios:
+        path = path or model_conf(model)
+        return conf.read(path), str(path)
+    if path is not None:
+        raise UserError("--conf and --layer exclude each other; leave one out")
+    if len(layers) != len(ratios):
+        raise UserError(f"--layer and --ratio go in pairs, got {len(layers)} and {len(ratios)}")
+    for label, ratio in zip(layers, ratios, strict=True):
+        if layers.count(label) > 1:
+            raise UserError(f"--layer {label} is named {layers.count(label)} times; name each layer once")
+        _check_ratio(ratio, f"layer {label}")
+    return Conf(dict(zip(layers, ratios, strict=True))), "--layer"
+
+
+def _check_ratio(ratio: float, owner: str) -> float:
+    if not 0 <= ratio < 1:
+        raise UserError(f"--ratio must be in [0, 1), got {ratio:g} for {owner}")
+    return ratio
+
 
 @dataclass(frozen=True)
 class PruneOptions:
     """How to prune one model: one-shot or in `iterations` rounds, each retrained for `epochs` (0: not at all).
 
-    `acc_tradeoff` in percentage points prunes a layer at a time and takes back what costs more; `l1` and `l2` are
-    penalties on the weights while they are retrained, `distill` the dense model's share of the loss; for the rest see
-    `plan.Plan`.
+    With `acc_tradeoff`, in percentage points, layers are pruned one at a time, and a step that costs more is taken
+    back. `l1` and `l2` are penalties on the weights during retraining, `distill` is the dense model's share of the
+    loss; for the rest see `plan.Plan`.
     """
 
     iterations: int = 1
@@ -55,30 +94,42 @@ class PruneOptions:
     seed: int = 0
 
 
-def make_plan(wanted: Conf, settings: PruneOptions, epoch_steps: int) -> Plan:
-    """The plan that reaches a conf; its third line, where it has one, names the pruners."""
-    steps = steps_for(settings.epochs, epoch_steps)
-    pruners = wanted.pruners or dict.fromkeys(wanted.ratios, settings.pruner)
-    return Plan(
-        wanted.ratios,
-        pruners,
-        rounds=settings.iterations,
-        mode=settings.mode,
-        granularity=settings.granularity,
-        schedule=settings.schedule,
-        steps=steps,
-        final_steps=steps,
-        lr=settings.lr,
-        l1=settings.l1,
-        weight_decay=settings.l2,
-        reload=settings.reload,
-        distill=settings.distill,
-        scale_dropout=settings.scale_dropout,
-    )
+def prune(
+    name: str,
+    start: Path | None,
+    data: Data,
+    target: Conf,
+    options: PruneOptions,
+    device: torch.device,
+    source: str,
+    load_progress: Callable[[nn.Module], tuple[State, list[PruneStep]]] | None = None,
+) -> tuple[State, Plan, Iterator[PruneStep]]:
+    """Prepares the pruning of one model: its state, its plan, and an iterator that runs one step at a time.
+
+    A step prunes, retrains and measures on validation images; it changes the state in place. `start` is a checkpoint
+    to begin at instead of the dense model, and messages call the target `source`. To continue a pruning that was cut
+    off, `load_progress` takes a copy of the model and returns the state that was reached and the steps that led there.
+    """
+    model, mask = open_model(name, start)
+    masks.require_layers(model, target.ratios, source)
+    _check_options(target, options, source)
+    if not options.allow_empty:
+        _check_not_emptied(target, model, source)
+    model = to_device(model, device)
+    state = State(model, {label: kept.to(device) for label, kept in mask.items()})
+    plan = make_plan(target, options, steps_per_epoch(len(data.train.labels), Plan.batch_size))
+    train, validation = data.train.to(device), data.validation.to(device)
+    teacher = logits(model, train.inputs).clone() if options.distill else None
+    reached, done = (None, []) if load_progress is None else load_progress(copy.deepcopy(model))
+    if options.acc_tradeoff is None:
+        points = iterative.prune(state, plan, train, validation, options.seed, teacher, resume_from=reached)
+        return state, plan, (PruneStep(point) for point in points)
+    steps = prune_layerwise(state, plan, train, validation, options.seed, options.acc_tradeoff, teacher, reached, done)
+    return state, plan, steps
 
 
 def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A model and its masks: a checkpoint's, which must be of model `name`, or the dense model."""
+    """Loads a model and its masks from a checkpoint, which must be of model `name`, or else the dense model."""
     if path is None:
         model = load_dense_model(name, None, "--model")
         return model, masks.dense_masks(model)
@@ -88,72 +139,57 @@ def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tenso
     return checkpoint.restore(saved, str(path))
 
 
-def prune(
-    name: str,
-    start: Path | None,
-    data: Data,
-    wanted: Conf,
-    settings: PruneOptions,
-    device: torch.device,
-    source: str,
-    resumed: Callable[[nn.Module], tuple[State, list[PruneStep]]] | None = None,
-) -> tuple[State, Plan, Iterator[PruneStep]]:
-    """A state, and the points that it goes through as they are drawn: pruned, retrained, measured on validation.
-
-    `resumed` says of a copy of the model how far it had come, by which points, where the way is gone on with.
-    """
-    model, mask = open_model(name, start)
-    masks.require_layers(model, wanted.ratios, source)
-    _check_names(wanted, settings, source)
-    if not settings.allow_empty:
-        _check_left(wanted, model, source)
-    model = to_device(model, device)
-    state = State(model, {label: kept.to(device) for label, kept in mask.items()})
-    plan = make_plan(wanted, settings, steps_per_epoch(len(data.train.labels), Plan.batch_size))
-    train, validation = data.train.to(device), data.validation.to(device)
-    teacher = logits(model, train.inputs).clone() if settings.distill else None
-    onward, done = (None, []) if resumed is None else resumed(copy.deepcopy(model))
-    if settings.acc_tradeoff is None:
-        points = iterative.prune(state, plan, train, validation, settings.seed, teacher, onward=onward)
-        return state, plan, (PruneStep(point) for point in points)
-    steps = prune_layerwise(state, plan, train, validation, settings.seed, settings.acc_tradeoff, teacher, onward, done)
-    return state, plan, steps
+def make_plan(target: Conf, options: PruneOptions, epoch_steps: int) -> Plan:
+    """The plan that reaches a target; pruners that the target names go before the options' pruner."""
+    steps = steps_for(options.epochs, epoch_steps)
+    pruners = target.pruners or dict.fromkeys(target.ratios, options.pruner)
+    return Plan(
+        target.ratios,
+        pruners,
+        rounds=options.iterations,
+        mode=options.mode,
+        granularity=options.granularity,
+        schedule=options.schedule,
+        steps=steps,
+        final_steps=steps,
+        lr=options.lr,
+        l1=options.l1,
+        weight_decay=options.l2,
+        reload=options.reload,
+        distill=options.distill,
+        scale_dropout=options.scale_dropout,
+    )
 
 
-def _check_names(wanted: Conf, settings: PruneOptions, source: str) -> None:
-    """Raise a `UserError` for a pruner, schedule or mode that there is not; pruning would meet it late, or never."""
-    schedules[settings.schedule], granularities[settings.granularity]
-    if settings.mode not in MODES:
-        raise UserError(f"--mode must be one of {format_names(MODES)}, got {settings.mode!r}")
-    if settings.mode == "global" and len(set(wanted.ratios.values())) > 1:
+def _check_options(target: Conf, options: PruneOptions, source: str) -> None:
+    """Raises a `UserError` for an unknown name or a bad combination, before anything is pruned."""
+    schedules[options.schedule], granularities[options.granularity]
+    if options.mode not in MODES:
+        raise UserError(f"--mode must be one of {format_names(MODES)}, got {options.mode!r}")
+    if options.mode == "global" and len(set(target.ratios.values())) > 1:
         raise UserError(f"{source}: --mode global takes one ratio for all layers together, got several")
-    if settings.mode == "global" and settings.acc_tradeoff is not None:
+    if options.mode == "global" and options.acc_tradeoff is not None:
         raise UserError("--acc-tradeoff prunes layer by layer; leave out --mode global")
-    if settings.mode == "global" and len(set((wanted.pruners or {}).values())) > 1:
+    if options.mode == "global" and len(set((target.pruners or {}).values())) > 1:
         raise UserError(f"{source}: --mode global compares the scores of all layers; take one pruner, not several")
-    for name in (wanted.pruners or {"": settings.pruner}).values():
+    for name in (target.pruners or {"": options.pruner}).values():
         try:
             criteria.find_criterion(name)
         except UserError as error:
-            raise UserError(f"{source if wanted.pruners else '--pruner'}: {error}") from error
+            raise UserError(f"{source if target.pruners else '--pruner'}: {error}") from error
 
 
-def _check_left(wanted: Conf, model: nn.Module, source: str) -> None:
-    """Raise a `UserError` for a ratio that leaves a layer no weight at all: nothing gets through it any more."""
+def _check_not_emptied(target: Conf, model: nn.Module, source: str) -> None:
+    """Raises a `UserError` for a ratio that leaves a layer no weight at all: no signal would pass it."""
     for label, weight in masks.prunable(model).items():
         total = weight.numel()
-        if label in wanted.ratios and masks.count_removed(wanted.ratios[label], total) == total:
-            rule = f"ratio {wanted.ratios[label]:g} leaves none of the {total:,} weights of layer {label}"
+        if label in target.ratios and masks.count_removed(target.ratios[label], total) == total:
+            rule = f"ratio {target.ratios[label]:g} leaves none of the {total:,} weights of layer {label}"
             raise UserError(f"{source}: {rule}; lower it, or add --allow-empty")
 
 
-def count_layers(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
-    """Per layer: weights in all, and kept."""
-    return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
-
-
 def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:
-    """Test error in percent, compression, and per layer what is kept, of a checkpoint file."""
+    """Measures a checkpoint file: compression, test error in percent, and the weights that each layer keeps."""
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
     error = evaluate(to_device(model, device), data.load_test().to(device)).error
     for line in describe_layers(mask):
@@ -161,51 +197,16 @@ def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[
     return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)}
 
 
+def count_layers(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Counts the weights of each layer: all of them, and those that are kept."""
+    return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
+
+
 def describe_layers(mask: dict[str, Tensor]) -> list[str]:
-    """Per layer what is retained, and the total compression with 14 digits, as torch7-pruner printed it."""
+    """A line for each layer with the weights it retains, and the compression with 14 digits, as torch7-pruner did."""
     lines = [
         f"layer {label}: retained {kept:,} of {total:,} ({100 * kept / total:.2f} %)"
         for label, (kept, total) in masks.kept_counts(mask).items()
     ]
     compressed = masks.compression(mask)
     return [*lines, f"total compression {compressed:.14f} ({masks.factor(compressed):.1f}x)"]
-
-
-CONFS = Path(__file__).parent / "confs"
-"""The built-in models' own configurations, one `<model>.conf` each."""
-
-
-def model_conf(model: str) -> Path:
-    """The conf that comes with a built-in model."""
-    path = CONFS / f"{model}.conf"
-    if not path.is_file():
-        raise UserError(f"model {model!r} has no conf of its own; give --conf FILE, or --layer and --ratio")
-    return path
-
-
-def choose_target(layers: list[str], ratios: list[float], path: Path | None, model: str, mode: str) -> tuple[Conf, str]:
-    """What to prune, and what messages call it: layers by hand, else a conf file, else the model's own conf.
-
-    In mode "global" one ratio without layers is that of all of them.
-    """
-    if not layers and len(ratios) == 1 and mode == "global" and path is None:
-        labels = masks.prunable(build(model))
-        return Conf(dict.fromkeys(labels, _check_ratio(ratios[0], "all layers"))), "--ratio"
-    if not layers and not ratios:
-        path = path or model_conf(model)
-        return conf.read(path), str(path)
-    if path is not None:
-        raise UserError("--conf and --layer exclude each other; leave one out")
-    if len(layers) != len(ratios):
-        raise UserError(f"--layer and --ratio go in pairs, got {len(layers)} and {len(ratios)}")
-    for label, ratio in zip(layers, ratios, strict=True):
-        if layers.count(label) > 1:
-            raise UserError(f"--layer {label} is named {layers.count(label)} times; name each layer once")
-        _check_ratio(ratio, f"layer {label}")
-    return Conf(dict(zip(layers, ratios, strict=True))), "--layer"
-
-
-def _check_ratio(ratio: float, of: str) -> float:
-    if not 0 <= ratio < 1:
-        raise UserError(f"--ratio must be in [0, 1), got {ratio:g} for {of}")
-    return ratio

@@ -1,35 +1,57 @@
-"""What `tune-prune prune` leaves behind: points.csv, a picture, pruned.conf, pruned.safetensors and summary.json."""
+"""Runs `tune-prune prune` and writes its files: points.csv and .png, pruned.conf and .safetensors, summary.json."""
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from tune_prune.common import files
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
-from tune_prune.results import conf
+from tune_prune.results import conf, palette
 from tune_prune.results.conf import Conf
-from tune_prune.workflows.prune import PruneOptions, count_layers
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.workflows.prune import count_layers, describe_layers
+from tune_prune.workflows.prune_resume import PruneRequest, prune_resumable, remove_state
 
 
-def write_outputs(
+def prune_and_write(
+    out: Path, request: PruneRequest, device: torch.device, source: str, resume: bool, say: Callable[[str], None]
+) -> dict[str, object]:
+    """Prunes one model, tests it and writes all files into `out`; returns the summary that `--json` prints.
+
+    With `resume` it continues the pruning that was cut off there. Messages call the target `source`.
+    """
+    data = load_data(request.data, say)
+    state, plan, steps = prune_resumable(
+        out, request, data, device, source, resume, lambda step: say(step.describe(request.options.iterations))
+    )
+    for line in describe_layers(state.masks):
+        say(line)
+    splits = data.validation, data.load_test()
+    val_error, test_error = (evaluate(state.model, split.to(device)).error for split in splits)
+    say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
+    summary = _write_files(out, request, state, plan, steps, (val_error, test_error))
+    remove_state(out)
+    return summary
+
+
+def _write_files(
     out: Path,
-    name: str,
-    data: str,
+    request: PruneRequest,
     state: State,
     plan: Plan,
-    found: Sequence[PruneStep],
-    settings: PruneOptions,
+    steps: Sequence[PruneStep],
     errors: tuple[float, float],
-    start: Path | None,
 ) -> dict[str, object]:
-    """Write the files; returns what `--json` prints. `errors` are those of the state on validation and on test,
-    `start` the checkpoint that it began with, if any."""
-    kept = [reached for reached in found if not reached.reverted]
+    """Writes all files; returns the summary. `errors` are the state's, in percent, on validation and on test images."""
+    kept = [step for step in steps if not step.reverted]
     ratios = kept[-1].point.ratios if kept else dict.fromkeys(plan.ratios, 0.0)
     summary: dict[str, object] = {
         "compression": masks.compression(state.masks),
@@ -39,47 +61,49 @@ def write_outputs(
         "conf": "pruned.conf",
         "checkpoint": "pruned.safetensors",
     }
-    how = {key: value for key, value in asdict(settings).items() if value is not None}
-    notes: dict[str, object] = {"model": name, "data": data} | how
-    # a layer that was taken back has not reached its ratio, and replaying it takes that
-    notes |= {f"ratio/{label}": wanted for label, wanted in plan.ratios.items() if ratios[label] != wanted}
-    if start is not None:
-        notes["start"] = str(start)
+    options = {key: value for key, value in asdict(request.options).items() if value is not None}
+    notes: dict[str, object] = {"model": request.model, "data": request.data} | options
+    # a replay needs the target of each layer, and a layer whose step was taken back has not reached it
+    notes |= {f"ratio/{label}": target for label, target in plan.ratios.items() if ratios[label] != target}
+    if request.start is not None:
+        notes["start"] = str(request.start)
     notes |= {key: summary[key] for key in ("compression", "val_error", "test_error")}
-    files.write_text(out / "points.csv", points_csv(plan, found))
-    files.write_bytes(out / "points.png", draw_points(name, found))
+    files.write_text(out / "points.csv", points_csv(plan, steps))
+    files.write_bytes(out / "points.png", draw_points(request.model, steps))
     conf.write(out / "pruned.conf", Conf(ratios, plan.pruners, notes))
-    checkpoint.write(out / "pruned.safetensors", name, state.model, state.masks, notes)
+    checkpoint.write(out / "pruned.safetensors", request.model, state.model, state.masks, notes)
     files.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def points_csv(plan: Plan, found: Sequence[PruneStep]) -> str:
-    """A row a point: errors in percent, loss in nats, seconds of wall-clock, the ratio of every layer by then."""
+def points_csv(plan: Plan, steps: Sequence[PruneStep]) -> str:
+    """The table of all steps: error in percent, loss in nats, wall-clock seconds, the ratio that each layer has."""
     head = ["round", "layer", "compression", "factor", "val_error", "val_loss", "reverted", "seconds"]
     rows = [[*head, *(f"ratio/{label}" for label in plan.ratios)]]
-    for reached in found:
-        p = reached.point
+    for step in steps:
+        p = step.point
         measured = [p.compression, p.factor, p.error, p.loss]
-        row = [str(p.round), reached.layer, *map(repr, measured), str(reached.reverted), f"{p.seconds:.3f}"]
+        row = [str(p.round), step.layer, *map(repr, measured), str(step.reverted), f"{p.seconds:.3f}"]
         rows.append([*row, *(repr(p.ratios[label]) for label in plan.ratios)])
     return "\n".join(",".join(row) for row in rows) + "\n"
 
 
-def draw_points(name: str, found: Sequence[PruneStep]) -> bytes:
-    """Validation error over factor, point by point, as a PNG; steps that were taken back are crossed."""
+def draw_points(name: str, steps: Sequence[PruneStep]) -> bytes:
+    """Draws validation error over factor, a point for each step, as a PNG; crosses are steps that were taken back."""
     from matplotlib.figure import Figure  # not on import: it takes half a second
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    kept = [reached.point for reached in found if not reached.reverted]
-    back = [reached.point for reached in found if reached.reverted]
-    axes.plot([p.factor for p in kept], [p.error for p in kept], "o-", color="#0072B2", label="pruned")
-    if back:
-        axes.plot([p.factor for p in back], [p.error for p in back], "x", color="#D55E00", label="taken back")
+    kept = [step.point for step in steps if not step.reverted]
+    reverted = [step.point for step in steps if step.reverted]
+    axes.plot([p.factor for p in kept], [p.error for p in kept], "o-", color=palette.BLUE, label="pruned")
+    if reverted:
+        axes.plot(
+            [p.factor for p in reverted], [p.error for p in reverted], "x", color=palette.ORANGE, label="taken back"
+        )
     axes.set(xscale="log", xlabel="times fewer weights", ylabel="validation error, %", title=f"{name}, pruned by hand")
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}x")
-    axes.xaxis.set_minor_formatter(lambda value, position: f"{value:g}x" if len(found) < 2 else "")
+    axes.xaxis.set_minor_formatter(lambda value, position: f"{value:g}x" if len(steps) < 2 else "")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     file = io.BytesIO()

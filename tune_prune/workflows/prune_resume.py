@@ -1,4 +1,4 @@
-"""`tune-prune prune` writes after every point how far it has come, and goes on from there where it was cut off."""
+"""Makes `tune-prune prune` resumable: after every step its state is written, and `--resume` continues from there."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -22,93 +22,103 @@ from tune_prune.workflows import prune
 from tune_prune.workflows.prune import PruneOptions
 
 STATE_FILE = "prune.resume"
-"""Its name in the folder that is written to; it is gone once the other files are there."""
+"""The state's file in the output folder; it is removed once the other files are written."""
 
 
 @dataclass(frozen=True)
 class PruneRequest:
-    """What defines a pruning: it is gone on with as it was begun."""
+    """Everything that defines a pruning; one that was cut off is resumed only by an equal request."""
 
     model: str
     data: str
     start: Path | None
-    wanted: Conf
-    settings: PruneOptions
+    target: Conf
+    options: PruneOptions
 
-    def described(self) -> dict[str, Any]:
-        """As JSON has it."""
-        whole = {
+    def to_json(self) -> dict[str, Any]:
+        """The request in the types of JSON."""
+        values = {
             "model": self.model, "data": self.data, "checkpoint": self.start and str(self.start),
-            "ratios": self.wanted.ratios, "pruners": self.wanted.pruners,
+            "ratios": self.target.ratios, "pruners": self.target.pruners,
         }  # fmt: skip
-        described: dict[str, Any] = json.loads(json.dumps(whole | asdict(self.settings)))
-        return described
+        converted: dict[str, Any] = json.loads(json.dumps(values | asdict(self.options)))
+        return converted
 
 
 def prune_resumable(
     out: Path,
-    begun: PruneRequest,
+    request: PruneRequest,
     data: Data,
     device: torch.device,
     source: str,
     resume: bool,
-    on_point: Callable[[PruneStep], None],
+    on_step: Callable[[PruneStep], None],
 ) -> tuple[State, Plan, list[PruneStep]]:
-    """Prune as it was begun, or go on with that; what it came to, how, and by which points.
+    """Prunes one model, and writes the state into `out` after every step. Returns the final state, the plan, all steps.
 
-    With `resume`, a `UserError` where none was cut off in `out`, where that was begun otherwise, or is damaged.
+    With `resume` it continues the pruning that was cut off in `out`: a `UserError` where there is none, where the
+    request was another, or where the file is damaged. `on_step` is called with each step of this call.
     """
-    found: list[PruneStep] = []
+    steps: list[PruneStep] = []
 
-    def onward(model: nn.Module) -> tuple[State, list[PruneStep]]:
-        state, done = _load_state(out, begun, model)
-        found.extend(done)
+    def load_progress(model: nn.Module) -> tuple[State, list[PruneStep]]:
+        state, done = _load_state(out, request, model)
+        steps.extend(done)
         return state, done
 
-    state, plan, points = prune.prune(
-        begun.model, begun.start, data, begun.wanted, begun.settings, device, source, onward if resume else None
+    state, plan, remaining = prune.prune(
+        request.model,
+        request.start,
+        data,
+        request.target,
+        request.options,
+        device,
+        source,
+        load_progress if resume else None,
     )
-    for reached in points:
-        found.append(reached)
-        _save_state(out, begun, state, found)
-        on_point(reached)
-    return state, plan, found
+    for step in remaining:
+        steps.append(step)
+        _save_state(out, request, state, steps)
+        on_step(step)
+    return state, plan, steps
 
 
-def _save_state(out: Path, begun: PruneRequest, state: State, found: Sequence[PruneStep]) -> None:
-    """Write how far a pruning has come, whole or not at all."""
+def _save_state(out: Path, request: PruneRequest, state: State, steps: Sequence[PruneStep]) -> None:
+    """Writes the state of a pruning, whole or not at all."""
     tensors = {f"model/{key}": value for key, value in state.model.state_dict().items()}
     tensors |= {f"mask/{label}": mask for label, mask in state.masks.items()}
-    header = {"begun": begun.described(), "rounds_done": state.rounds_done, "found": [asdict(each) for each in found]}
+    header = {"begun": request.to_json(), "rounds_done": state.rounds_done, "found": [asdict(step) for step in steps]}
     out.mkdir(parents=True, exist_ok=True)
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
-    whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    files.write_bytes(out / STATE_FILE, save(whole, {"pruning": json.dumps(header)}))
+    saved = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    files.write_bytes(out / STATE_FILE, save(saved, {"pruning": json.dumps(header)}))
 
 
-def _load_state(out: Path, begun: PruneRequest, model: nn.Module) -> tuple[State, list[PruneStep]]:
-    """How far a pruning had come: a state around `model`, and its points."""
+def _load_state(out: Path, request: PruneRequest, model: nn.Module) -> tuple[State, list[PruneStep]]:
+    """Reads the state of a pruning that was cut off into `model`, and the steps done."""
     path = out / STATE_FILE
     if not path.is_file():
         raise UserError(f"--resume: {path} is not there; a pruning that has ended leaves none, and none was cut off")
     header, tensors = checkpoint.read_tensors(path, "pruning")
     try:
-        different = [key for key, value in begun.described().items() if header["begun"].get(key) != value]
-        found = [PruneStep(Point(**each.pop("point")), **each) for each in header["found"]]
-        on = next(model.parameters()).device
-        masks = {key.removeprefix("mask/"): value.to(on) for key, value in tensors.items() if key.startswith("mask/")}
-        done = int(header["rounds_done"])
+        different = [key for key, value in request.to_json().items() if header["begun"].get(key) != value]
+        steps = [PruneStep(Point(**fields.pop("point")), **fields) for fields in header["found"]]
+        device = next(model.parameters()).device
+        masks = {
+            key.removeprefix("mask/"): value.to(device) for key, value in tensors.items() if key.startswith("mask/")
+        }
+        rounds_done = int(header["rounds_done"])
         if different:
             raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
         model.load_state_dict(
             {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"--resume: {path} is damaged ({said}); prune again without --resume") from error
-    return State(model, masks, done), found
+        reason = " ".join(str(error).split())
+        raise UserError(f"--resume: {path} is damaged ({reason}); prune again without --resume") from error
+    return State(model, masks, rounds_done), steps
 
 
 def remove_state(out: Path) -> None:
-    """A pruning has ended: there is nothing to go on from."""
+    """Removes the state of a pruning that has ended."""
     (out / STATE_FILE).unlink(missing_ok=True)

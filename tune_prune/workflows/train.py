@@ -1,10 +1,11 @@
-"""Train a dense model: epochs with validation, the best of them kept, resumable after any of them."""
+"""Trains a dense model: validates after every epoch, keeps the best epoch, and can be resumed after any of them."""
 
 import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -22,7 +23,7 @@ from tune_prune.training.optim import SGD, Recipe
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: loss in nats and error in percent, of the training batches as they went by and on validation."""
+    """One epoch: loss in nats and error in percent, on its training batches as they came and on validation images."""
 
     epoch: int
     train_loss: float
@@ -32,13 +33,19 @@ class Epoch:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The best epoch has the lowest: validation error first, of equal ones the loss."""
+        """The key that is lowest for the best epoch: the validation error, and for equal errors the loss."""
         return self.val_error, self.val_loss if math.isfinite(self.val_loss) else math.inf
+
+
+def make_recipe(data: Data, epochs: int, lr: float, batch_size: int, **more: Any) -> Recipe:
+    """Makes the recipe of so many epochs; the learning rate rises in the first 5 % of the steps. See `Recipe`."""
+    steps = epochs * steps_per_epoch(len(data.train.labels), batch_size)
+    return Recipe(steps, lr, batch_size=batch_size, warmup=0.05, **more)
 
 
 @dataclass
 class TrainingState:
-    """Everything that a run of `train` goes on from."""
+    """Everything that a resumed training needs."""
 
     model: nn.Module
     optimizer: SGD
@@ -57,40 +64,38 @@ def train(
     resume: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
-    """Train model `name` from scratch, or go on with `resume`; the best epoch so far is in `out` after every epoch.
+    """Trains model `name` from scratch, or with `resume` from where it was cut off. Returns all epochs.
 
-    Beside it go `<out>.csv`, a row an epoch, and, until the last epoch is done, `<out>.resume`. A `UserError` where
-    there is nothing to resume, or it was begun with another recipe.
+    After every epoch `out` holds the best one so far, `<out>.csv` a row for each, and `<out>.resume` the state, until
+    the last epoch is done. A `UserError` where there is nothing to resume, or another recipe, model or seed was used.
     """
-    torch.manual_seed(seed)  # what the model's own initialisation draws from
+    torch.manual_seed(seed)  # the model's own initialisation draws from it
     model = to_device(build(name), device)
-    progress = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
-    begun = {"model": name, "recipe": asdict(recipe), "seed": seed}
+    state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
+    request = {"model": name, "recipe": asdict(recipe), "seed": seed}
     state_file = out.with_suffix(".resume")
     if resume:
-        _load(progress, state_file, begun)
+        _load_state(state, state_file, request)
     train_split, validation = data.train.to(device), data.validation.to(device)
 
     def measure(epoch: int, training: Evaluation) -> None:
         measured = evaluate(model, validation)
         last = Epoch(epoch, training.loss, training.error, measured.error, measured.loss)
         model.train()
-        progress.history.append(last)
-        if all(last.rank < earlier.rank for earlier in progress.history[:-1]):
-            notes = begun | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
+        state.history.append(last)
+        if all(last.rank < earlier.rank for earlier in state.history[:-1]):
+            notes = request | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
             checkpoint.write(out, name, model, {}, notes)
-        files.write_text(out.with_suffix(".csv"), _csv(progress.history))
-        files.write_bytes(state_file, _dump(progress, begun))
+        files.write_text(out.with_suffix(".csv"), _csv(state.history))
+        files.write_bytes(state_file, _dump_state(state, request))
         on_epoch(last)
 
     if recipe.steps < steps_per_epoch(len(train_split.labels), recipe.batch_size):
         raise ValueError(f"recipe.steps must be at least one epoch, got {recipe.steps}")
-    done = len(progress.history)
-    fit(
-        model, train_split, recipe, progress.generator, on_epoch=measure, optimizer=progress.optimizer, epochs_done=done
-    )
+    done = len(state.history)
+    fit(model, train_split, recipe, state.generator, on_epoch=measure, optimizer=state.optimizer, epochs_done=done)
     state_file.unlink(missing_ok=True)
-    return progress.history
+    return state.history
 
 
 def _csv(history: list[Epoch]) -> str:
@@ -98,29 +103,30 @@ def _csv(history: list[Epoch]) -> str:
     return "\n".join(["epoch,train_loss,train_error,val_error,val_loss", *rows, ""])
 
 
-def _dump(progress: TrainingState, begun: dict[str, object]) -> bytes:
-    tensors = {f"model/{key}": value for key, value in progress.model.state_dict().items()}
-    tensors |= {f"momentum/{i}": velocity for i, velocity in enumerate(progress.optimizer.velocities)}
-    tensors["generator"] = progress.generator.get_state()
-    header = begun | {"history": [asdict(epoch) for epoch in progress.history]}
+def _dump_state(state: TrainingState, request: dict[str, object]) -> bytes:
+    tensors = {f"model/{key}": value for key, value in state.model.state_dict().items()}
+    tensors |= {f"momentum/{i}": velocity for i, velocity in enumerate(state.optimizer.velocities)}
+    tensors["generator"] = state.generator.get_state()
+    header = request | {"history": [asdict(epoch) for epoch in state.history]}
     return save({key: value.cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)})
 
 
-def _load(progress: TrainingState, path: Path, begun: dict[str, object]) -> None:
+def _load_state(state: TrainingState, path: Path, request: dict[str, object]) -> None:
+    """Reads the state of a training that was cut off."""
     if not path.is_file():
         raise UserError(f"--resume: {path} is not there; a finished training leaves none, and none was cut off there")
     try:
         header, tensors = checkpoint.read_tensors(path, "training")
         history = [Epoch(**epoch) for epoch in header.pop("history")]
-        velocities = [tensors[f"momentum/{i}"] for i in range(len(progress.optimizer.velocities))]
+        velocities = [tensors[f"momentum/{i}"] for i in range(len(state.optimizer.velocities))]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--resume: {path} is damaged ({error}); train again without --resume") from error
-    different = [key for key, value in begun.items() if header.get(key) != value]
+    different = [key for key, value in request.items() if header.get(key) != value]
     if different:
         raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
     weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    progress.model.load_state_dict(weights)
-    for velocity, saved in zip(progress.optimizer.velocities, velocities, strict=True):
+    state.model.load_state_dict(weights)
+    for velocity, saved in zip(state.optimizer.velocities, velocities, strict=True):
         velocity.copy_(saved)
-    progress.generator.set_state(tensors["generator"])
-    progress.history = history
+    state.generator.set_state(tensors["generator"])
+    state.history = history

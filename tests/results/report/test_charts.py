@@ -1,15 +1,19 @@
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pytest
 from pandas import DataFrame
 
 from tune_prune.results import pareto
-from tune_prune.results.report import charts, front_chart
-from tune_prune.results.report.charts import layers_of
-from tune_prune.results.report.published import Published
+from tune_prune.results.front_picture import describe_front
+from tune_prune.results.report import charts
+from tune_prune.results.report.charts import list_layers
+from tune_prune.results.report.front_chart import Published, draw_front, find_published
+from tune_prune.tasks.models import models
 
-LEVELS = {"limit": 2.0, "dense": 1.0}
+LIMIT, DENSE = 2.0, 1.0
 POINTS = DataFrame(
     {
         "trial": [0, 0, 1, 2],
@@ -31,13 +35,25 @@ MEMBERS = POINTS.iloc[[0, 2, 1]].assign(
 )  # fmt: skip
 
 
+def front_figure(
+    members: DataFrame = MEMBERS,
+    limit: float = LIMIT,
+    dense: float = DENSE,
+    dense_test: float = math.nan,
+    published: Sequence[Published] = (),
+    others: Mapping[str, DataFrame] = {},
+) -> Any:
+    picture = describe_front(POINTS, members, limit, dense, dense_test)
+    return draw_front(picture, list_layers(POINTS), published, others)
+
+
 def drawn(figure: object) -> dict[str, object]:
     """The traces by their names, without counts."""
     return {trace.name.split(" (")[0]: trace for trace in figure.data}  # type: ignore[attr-defined]
 
 
 def test_every_round_is_there_once_as_what_it_is() -> None:
-    found = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [], {}))
+    found = drawn(front_figure())
     assert list(found["round within the limit"].x) == [2.0, 10.0]
     assert list(found["round of a trial that was stopped"].x) == [5.0]
     assert list(found["round above the limit"].y) == [9.0]
@@ -50,8 +66,8 @@ def test_every_round_is_there_once_as_what_it_is() -> None:
 
 
 def test_a_point_knows_what_its_conf_is_made_of() -> None:
-    point = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [], {}))["round within the limit"]
-    assert layers_of(POINTS) == ["<b>a", "2"]
+    point = drawn(front_figure())["round within the limit"]
+    assert list_layers(POINTS) == ["<b>a", "2"]
     assert point.customdata[1].tolist() == pytest.approx([0, 2, 0.9, 0.2])
     assert list(point.text) == ["mag", "mag,taylor1"]
     assert "&lt;b&gt;a: " in point.hovertemplate
@@ -60,46 +76,63 @@ def test_a_point_knows_what_its_conf_is_made_of() -> None:
 
 def test_what_there_is_to_compare_with() -> None:
     others = {"random <i>": MEMBERS[:1]}
-    found = drawn(front_chart.front(POINTS, MEMBERS, LEVELS, [Published("Han 2015", 8.0, 1.6)], others))
+    found = drawn(front_figure(published=[Published("Han 2015", 8.0, 1.6)], others=others))
     assert list(found["published, test error"].x) == [12.5]
     assert list(found["random &lt;i&gt;"].x) == [2.0]
 
 
 @pytest.mark.parametrize("members", [MEMBERS, MEMBERS[:0]])
-@pytest.mark.parametrize("levels", [LEVELS, {"limit": math.nan, "dense": math.nan}])
-def test_the_front_is_in_sight(members: DataFrame, levels: dict[str, float]) -> None:
-    low, high = front_chart.front(POINTS, members, levels, [], {}).layout.yaxis.range
+@pytest.mark.parametrize(("limit", "dense"), [(LIMIT, DENSE), (math.nan, math.nan)])
+def test_the_front_is_in_sight(members: DataFrame, limit: float, dense: float) -> None:
+    low, high = front_figure(members, limit, dense).layout.yaxis.range
     assert 0 <= low < 1.1
     assert high > 1.4
 
 
 def test_what_layers_keep() -> None:
-    found = drawn(charts.kept(MEMBERS))
+    found = drawn(charts.draw_kept(MEMBERS))
     assert list(found["layer &lt;b&gt;a"].y) == pytest.approx([50, 20, 10])
     many = pd.concat([MEMBERS, DataFrame({f"ratio/x{i}": [0.5] * 3 for i in range(20)}, index=MEMBERS.index)], axis=1)
-    (heat,) = charts.kept(many).data
+    (heat,) = charts.draw_kept(many).data
     assert heat.z.shape == (22, 3)
     assert heat.z[0].tolist() == pytest.approx([math.log10(50), math.log10(20), 1])
 
 
 def test_hypervolume_trial_by_trial() -> None:
-    (line,) = charts.volume(POINTS, 2.0, {}).data
+    (line,) = charts.draw_hypervolume(POINTS, 2.0, {}).data
     first = [(0.5, 1.1), (0.9, 1.4)]
     expected = [0, pareto.hypervolume(first, 2.0), pareto.hypervolume([*first, (0.8, 1.2)], 2.0)]
     assert list(line.x) == [0, 1, 2, 3]
     assert list(line.y) == pytest.approx([*expected, expected[-1]])
-    assert charts.volume_of(MEMBERS, 2.0) == pytest.approx(expected[-1])
-    assert charts.volume_of(MEMBERS, math.nan) == 0
+    assert charts.hypervolume_below(MEMBERS, 2.0) == pytest.approx(expected[-1])
+    assert charts.hypervolume_below(MEMBERS, math.nan) == 0
 
 
-def test_bars_and_sensitivity() -> None:
-    (bar,) = charts.bars({"lr": 0.2, "<x>": 0.8}).data
+def test_shares_and_sensitivity() -> None:
+    (bar,) = charts.draw_shares({"lr": 0.2, "<x>": 0.8}).data
     assert ([name.strip() for name in bar.y], list(bar.x)) == (["lr", "&lt;x&gt;"], [20, 80])
-    sensed = DataFrame({"layer": ["8", "8", "10"], "pruner": "mag", "ratio": [0.9, 0.5, 0.5], "val_error": [3, 1, 2]})
-    found = drawn(charts.sensitivity(sensed, 0.6))
+    measured = DataFrame({"layer": ["8", "8", "10"], "pruner": "mag", "ratio": [0.9, 0.5, 0.5], "val_error": [3, 1, 2]})
+    found = drawn(charts.draw_sensitivity(measured, 0.6))
     assert list(found["layer 8, mag"].x) == [0.5, 0.9]
     assert list(found["layer 8, mag"].y) == [1, 3]
-    (label,) = charts.sensitivity(sensed, 0.1).layout.annotations
+    (label,) = charts.draw_sensitivity(measured, 0.1).layout.annotations
     assert (label.y, label.text) == (-1, "dense 0.10 %")  # a logarithmic axis takes logarithms
-    (label,) = front_chart.front(POINTS, MEMBERS, {"limit": 2.0}, [], {}).layout.annotations
+    (label,) = front_figure(limit=2.0, dense=math.nan).layout.annotations
     assert (label.y, label.text) == (2, "limit 2.00 %")
+    assert [label.text for label in front_figure(dense_test=1.1).layout.annotations] == [
+        "dense 1.00 % (test 1.10 %)", "limit 2.00 %"
+    ]  # fmt: skip
+
+
+def test_published_results_are_of_a_model_on_its_data_alone() -> None:
+    assert find_published("lenet5", "mnist") == [("torch7-pruner 2016", 7.09, 0.94)]
+    assert ("Han et al. 2015", 8.2, 1.59) in find_published("lenet_300_100", "mnist")
+    assert find_published("lenet5", "toys:images") == []
+    assert find_published("toys:mlp", "mnist") == []
+
+
+def test_published_percents() -> None:
+    for name in models:
+        for one in find_published(name, "mnist"):
+            assert 0 < one.kept < 100
+            assert 0 < one.error < 5

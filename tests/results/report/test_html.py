@@ -1,7 +1,6 @@
 import csv
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from toys import ended
 from tune_prune.common.errors import UserError
 from tune_prune.results import records
 from tune_prune.results.report import interactive
-from tune_prune.results.report.html import headline, write_report
-from tune_prune.results.report.page import duration, shown, to_float
+from tune_prune.results.report.html import make_headline, write_report
+from tune_prune.results.report.page import format_duration, format_number, to_float
+from tune_prune.results.run_results import SearchDescription
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" + b"IEND\xaeB`\x82"
 MEMBER = {
@@ -73,13 +73,13 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in ("meta", "img"):
             self.open.append(tag)
-        given = dict(attrs)
-        assert not [name for name in given if name.startswith("on")]
+        values = dict(attrs)
+        assert not [name for name in values if name.startswith("on")]
         assert tag not in ("link", "iframe", "object")
         self.scripts += tag == "script"
         if tag == "a":
-            self.links.append(given["href"] or "")
-        self.loads += [given["src"] or ""] if "src" in given else []
+            self.links.append(values["href"] or "")
+        self.loads += [values["src"] or ""] if "src" in values else []
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -211,6 +211,18 @@ def test_nothing_in_the_files_can_add_to_the_page(tmp_path: Path) -> None:
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
+def test_nothing_in_a_front_that_can_be_read_can_add_to_the_page(tmp_path: Path) -> None:
+    run_dir(tmp_path)
+    nasty = "<script>alert(1)</script>\"' onload=x &amp;"
+    names = MEMBER | {"id": nasty, "conf": nasty, "checkpoint": nasty, f"ratio/{nasty}": 0.5, f"pruner/{nasty}": nasty}
+    with (tmp_path / "pareto.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, names.values()])
+    page = report(tmp_path)
+    assert page.scripts == 3
+    assert "pareto.csv" not in page.text
+    assert page.text.count("<script>alert(1)</script>") == 4  # id, layer, and both files, which are missing
+
+
 def test_a_link_leads_into_the_directory(tmp_path: Path) -> None:
     run_dir(tmp_path)
     odd = tmp_path / "confs" / 'javascript:a b"#?.conf'
@@ -240,9 +252,9 @@ def test_a_search_without_a_feasible_point(tmp_path: Path) -> None:
 
 def test_headlines() -> None:
     untested = SUMMARY | {"front": [MEMBER | {"test_error": None}], "dense": {"val_error": 0.86, "test_error": None}}
-    assert headline(untested) == "10.0x fewer weights at 0.90 % validation error, against 0.86 % dense."
-    assert headline(MISSED | {"closest": None}) == "Nothing within 0.5 points of the dense error."
-    assert headline({}) == "Nothing within n/a points of the dense error."
+    assert make_headline(untested) == "10.0x fewer weights at 0.90 % validation error, against 0.86 % dense."
+    assert make_headline(MISSED | {"closest": None}) == "Nothing within 0.5 points of the dense error."
+    assert make_headline({}) == "Nothing within n/a points of the dense error."
 
 
 @pytest.mark.parametrize(
@@ -250,17 +262,17 @@ def test_headlines() -> None:
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (812, "13 min 32 s"), (7500, "2 h 5 min"), (1e999, "n/a")],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_numbers_that_are_none() -> None:
     values: list[object] = [None, "", "x", [], {}, "nan", "inf", 10**400]
     for value in values:
-        assert shown(to_float(value), ".1f", "x") == "n/a"
-    assert shown(to_float("2.25"), ".1f", "x") == "2.2x"
+        assert format_number(to_float(value), ".1f", "x") == "n/a"
+    assert format_number(to_float("2.25"), ".1f", "x") == "2.2x"
 
 
-def test_other_runs_beside(tmp_path: Path) -> None:
+def test_other_runs_in_the_same_charts(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "random").mkdir()
     other = run_dir(tmp_path / "random")
@@ -269,25 +281,27 @@ def test_other_runs_beside(tmp_path: Path) -> None:
     assert "Did the search help?" in page.text
     assert "random" in page.text
     assert "5.0x" in page.text
+    (other / "points.csv").unlink()
+    (other / "trials.csv").unlink()
+    assert "5.0x" in Page(write_report(tmp_path / "one", [other]).read_text()).text
     with pytest.raises(UserError, match=r"summary\.json: not there"):
         write_report(tmp_path / "one", [tmp_path / "nowhere"])
 
 
-def unfinished(path: Path, points: bool = True) -> Path:
-    """A directory of a search that goes on: two trials, the second of which runs."""
-    lines = [ended(0, (0.5, 0.8), (0.9, 1.0)), ended(1, (0.95, 9.0))] if points else []
+SEARCH = SearchDescription("lenet5", "mnist", 0.5)
+
+
+def partial_run(path: Path, points: bool = True) -> Path:
+    """A directory of a search that still runs: two trials, the second of which has not ended."""
+    lines = [ended(0, (0.5, 0.8), (0.9, 1.0)), ended(1, (0.95, 9.0), state="running")] if points else []
     for record in lines:
-        record = replace(record, points=[replace(p, feasible=p.val_error < 2) for p in record.points])
-        records.write(path, record if record.trial == 0 else replace(record, state="running"))
+        records.write(path, record)
     (path / "results").mkdir(exist_ok=True)
-    (path / "space.toml").write_text(
-        '[task]\nmodel = "lenet5"\ndata = "mnist"\n[space.ratio]\n"*" = {low = 0.1, high = 0.9}\n'
-    )
     return path
 
 
 def test_a_search_that_has_not_ended(tmp_path: Path) -> None:
-    page = report(unfinished(tmp_path))
+    page = Page(write_report(partial_run(tmp_path), search=SEARCH).read_text())
     assert "Unfinished: 2 trials so far, 10.0x at 1.00 % validation error." in page.text
     assert page.scripts == 3
     assert page.links == []
@@ -296,4 +310,4 @@ def test_a_search_that_has_not_ended(tmp_path: Path) -> None:
 
 def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no round of any trial has ended yet"):
-        write_report(unfinished(tmp_path, points=False))
+        write_report(partial_run(tmp_path, points=False), search=SEARCH)

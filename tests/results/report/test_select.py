@@ -27,13 +27,13 @@ def run_dir(tmp_path: Path) -> Path:
     [("knee", "002"), ("factor=30", "003"), ("factor=33.3", "003"), ("factor=1", "001"), ("error=1.0", "003"),
      ("error=0.65", "002"), ("error=5", "004")],
 )  # fmt: skip
-def test_what_is_picked(run_dir: Path, how: str, id_: str) -> None:
+def test_what_is_selected(run_dir: Path, how: str, id_: str) -> None:
     found = select_member(run_dir, how)
     assert found["id"] == id_
     assert found["conf"] == str(run_dir / "confs" / f"{id_}.conf")
 
 
-def test_what_cannot_be_picked(run_dir: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_selected(run_dir: Path, tmp_path: Path) -> None:
     for how in ("best", "factor", "factor=many", "error=nan", "knee=2", ""):
         assert (
             fault(lambda how=how: select_member(run_dir, how)) == f"--select {how}: give knee, factor=30 or error=1.0"
@@ -47,14 +47,14 @@ def test_what_cannot_be_picked(run_dir: Path, tmp_path: Path) -> None:
         == "--select error=0.5: the front has none; it goes to 0.60 %"
     )
     (run_dir / "pareto.csv").write_text("")
-    assert "no front to pick from" in fault(lambda: select_member(run_dir, "knee"))
+    assert "no front to select from" in fault(lambda: select_member(run_dir, "knee"))
 
 
 def test_the_command(command, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("report", run_dir, "--select", "factor=20") == 0
     files = f"{run_dir}/confs/003.conf and {run_dir}/checkpoints/003.safetensors"
-    told = capsys.readouterr().out
-    assert told == f"003: 33.3x at 0.90 % validation error, 0.97 % on test images: {files}\n"
+    printed = capsys.readouterr().out
+    assert printed == f"003: 33.3x at 0.90 % validation error, 0.97 % on test images: {files}\n"
     assert command("report", run_dir, "--select", "error=9", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["id"], found["factor"], found["test_error"]) == ("004", 100.0, None)

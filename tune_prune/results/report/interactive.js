@@ -1,4 +1,4 @@
-// Draws a report's figures, and shows the .conf of the point that is clicked.
+// Draws a report's figures, and shows the .conf of a point that is clicked.
 "use strict";
 (() => {
   const { figures, data } = JSON.parse(document.getElementById("report").textContent);
@@ -7,7 +7,7 @@
   for (const [name, figure] of Object.entries(figures)) {
     if (narrow) {
       figure.layout.margin.l = 44;
-      figure.layout.legend.y = -0.32; // its lines are shorter, and there are more of them
+      figure.layout.legend.y = -0.32; // in a narrow window the legend has more lines
       options.displayModeBar = false;
     }
     Plotly.newPlot(`chart-${name}`, figure.data, figure.layout, options);
@@ -17,8 +17,8 @@
   if (!front) return;
   const [words, text, copy] = document.getElementById("clicked").children;
 
-  // What a point that is none of the front's was made from; the front's have files that say all of it.
-  function conf(point) {
+  // The .conf of a point that is not on the front; members of the front have files, which hold more.
+  function makeConf(point) {
     const [trial, round, ...ratios] = point.customdata;
     const pruners = point.text.includes(",") ? point.text.split(",") : ratios.map(() => point.text);
     const pruned = data.layers.map((layer, i) => [layer, ratios[i], pruners[i]]).filter(([, ratio]) => ratio > 0);
@@ -32,7 +32,7 @@
     if (!point) return;
     const member = point.id in data.confs;
     words.textContent = member ? `confs/${point.id}.conf` : "As a .conf:";
-    text.textContent = member ? data.confs[point.id] : conf(point);
+    text.textContent = member ? data.confs[point.id] : makeConf(point);
     text.hidden = copy.hidden = false;
   });
   copy.addEventListener("click", async () => {
@@ -40,7 +40,7 @@
       await navigator.clipboard.writeText(text.textContent);
       copy.textContent = "Copied";
     } catch {
-      // a page that was opened from a file may not be allowed to: select it, for the keys
+      // a page opened from a file may not write to the clipboard: select the text for the keyboard instead
       window.getSelection().selectAllChildren(text);
       copy.textContent = "Selected: press Ctrl+C";
     }

@@ -1,23 +1,28 @@
-"""The charts of a report in its page: figures as data, plotly's library, and what a click on a point does."""
+"""Makes the charts of a report's page: figures as data, plotly's library, and what a click on a point does."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_prune.hpo import importance
-from tune_prune.results import run_results
-from tune_prune.results.report import charts, front_chart, published
-from tune_prune.results.report.charts import layers_of
-from tune_prune.results.report.page import table, to_float
-from tune_prune.results.run_results import Found, mapping
+from pandas import DataFrame
+
+from tune_prune.results.front_picture import describe_front
+from tune_prune.results.report import charts
+from tune_prune.results.report.charts import list_layers
+from tune_prune.results.report.front_chart import draw_front, find_published
+from tune_prune.results.report.page import make_table, to_float
+from tune_prune.results.run_results import RunResults, get_mapping
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+
+FindShares = Callable[[DataFrame, DataFrame], Mapping[str, float]]
+"""The shares of parameters in how far above the front a trial ends, from trials.csv and pareto.csv."""
 
 SCRIPT = Path(__file__).with_suffix(".js")
 CLICKED = """<div id="clicked"><p>Click a point for its .conf.</p><pre hidden></pre>
@@ -29,80 +34,71 @@ def has_plotly() -> bool:
     return find_spec("plotly") is not None
 
 
-def sections(
-    run_dir: Path, found: Found, tables: run_results.Tables, others: Mapping[str, run_results.Tables]
-) -> dict[str, str]:
-    """The HTML of each chart by what it shows, "scripts" among them; `others` are other runs' tables by name."""
-    figures = _figures(found, tables, others)
+def make_charts(run: RunResults, others: Mapping[str, RunResults], find_shares: FindShares | None) -> dict[str, str]:
+    """The HTML of each chart by its name, "scripts" among them; `others` are other runs by name."""
+    figures = _draw_figures(run, others)
+    shares = find_shares(run.trials, run.members) if find_shares and len(run.trials) else {}
+    if shares:
+        figures["importance"] = charts.draw_shares(shares)
     html = {name: f'<div class="chart" id="chart-{name}"></div>' for name in figures}
     if "front" in html:
         html["front"] += CLICKED
     if others:
-        html["helped"] = _helped(found, tables, others)
-    confs = {}
-    for member in tables.members.itertuples():
-        path = run_dir / "confs" / f"{member.id}.conf"
-        if str(member.id).isdigit() and path.is_file():
-            confs[str(member.id)] = path.read_text(encoding="utf-8", errors="replace")
-    data = {"layers": layers_of(tables.points), "confs": confs}
-    html["scripts"] = _scripts(figures, data)
+        html["comparison"] = _compare_runs(run, others)
+    html["scripts"] = _scripts(figures, {"layers": list_layers(run.points), "confs": run.confs})
     return html
 
 
-def _figures(found: Found, tables: run_results.Tables, others: Mapping[str, run_results.Tables]) -> "dict[str, Figure]":
-    limit = to_float(found.summary.get("limit"))
-    dense = mapping(found.summary, "dense")
-    levels = {"limit": limit, "dense": to_float(dense.get("val_error"))}
-    model, data = str(found.summary.get("model")), str(found.summary.get("data"))
+def _draw_figures(run: RunResults, others: Mapping[str, RunResults]) -> "dict[str, Figure]":
+    limit, errors = to_float(run.summary.get("limit")), get_mapping(run.summary, "dense")
+    dense, dense_test = to_float(errors.get("val_error")), to_float(errors.get("test_error"))
     figures = {}
-    if len(tables.points):
-        results = published.find_published(model, data)
+    if len(run.points):
+        picture = describe_front(run.points, run.members, limit, dense, dense_test)
+        published = find_published(str(run.summary.get("model")), str(run.summary.get("data")))
         fronts = {name: other.members for name, other in others.items()}
-        figures["front"] = front_chart.front(tables.points, tables.members, levels, results, fronts)
-    if len(tables.members) and layers_of(tables.members):
-        figures["kept"] = charts.kept(tables.members)
-    if len(tables.points) and limit > 0 and math.isfinite(limit):
-        figures["volume"] = charts.volume(tables.points, limit, {name: other.points for name, other in others.items()})
-    shares = importance.parameter_importance(tables.trials, tables.members) if len(tables.trials) else {}
-    if shares:
-        figures["importance"] = charts.bars(shares)
-    if len(tables.sensed):
-        figures["sensitivity"] = charts.sensitivity(tables.sensed, levels["dense"])
+        figures["front"] = draw_front(picture, list_layers(run.points), published, fronts)
+    if len(run.members) and list_layers(run.members):
+        figures["kept"] = charts.draw_kept(run.members)
+    if len(run.points) and limit > 0 and math.isfinite(limit):
+        points = {name: other.points for name, other in others.items()}
+        figures["hypervolume"] = charts.draw_hypervolume(run.points, limit, points)
+    if len(run.sensitivity):
+        figures["sensitivity"] = charts.draw_sensitivity(run.sensitivity, dense)
     return figures
 
 
-def _helped(found: Found, tables: run_results.Tables, others: Mapping[str, run_results.Tables]) -> str:
-    """This run and others by what they came to, each below this run's limit."""
-    limit = to_float(found.summary.get("limit"))
+def _compare_runs(run: RunResults, others: Mapping[str, RunResults]) -> str:
+    """A table of what this run and others reached, each below this run's limit."""
+    limit = to_float(run.summary.get("limit"))
     rows = []
-    for name, one in {"this run": tables, **others}.items():
+    for name, one in {"this run": run, **others}.items():
         best = one.members[one.members.val_error <= limit]
         most = f"{best.factor.max():.1f}x" if len(best) else "nothing"
-        volume = charts.volume_of(one.members, limit)
+        volume = charts.hypervolume_below(one.members, limit)
         spent = one.trials.cpu_seconds.sum() if "cpu_seconds" in one.trials else math.nan
         rows.append([escape(name), str(len(one.trials)), f"{spent:.0f} s", f"{volume:.4f}", most])
     head = ["", "trials", "processor time of trials", "hypervolume", "most compressed"]
-    return f'<div class="wide">{table(head, rows)}</div>'
+    return f'<div class="wide">{make_table(head, rows)}</div>'
 
 
 def _scripts(figures: "Mapping[str, Figure]", data: Mapping[str, object]) -> str:
     """Plotly's library, the figures and the data, and the script that puts them on the page."""
     from plotly.offline import get_plotlyjs
 
-    whole = ", ".join(f'"{name}": {figure.to_json()}' for name, figure in figures.items())
+    drawn = ", ".join(f'"{name}": {figure.to_json()}' for name, figure in figures.items())
     # half a surrogate pair has no place in JSON, nor has "<" in a script, where "</script" would end it
-    told = f'{{"figures": {{{whole}}}, "data": {json.dumps(data)}}}'.replace("<", "\\u003c")
+    content = f'{{"figures": {{{drawn}}}, "data": {json.dumps(data)}}}'.replace("<", "\\u003c")
     return (
         f"<script>{get_plotlyjs()}</script>\n"
-        f'<script type="application/json" id="report">{told}</script>\n'
+        f'<script type="application/json" id="report">{content}</script>\n'
         f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
     )
 
 
 def name_runs(compare: Sequence[Path]) -> dict[str, Path]:
-    """What to call other runs: the ends of their paths that tell them apart."""
-    found: dict[str, Path] = {}
+    """The directories of other runs by name: the last part of the path, or all of it where that is taken."""
+    named: dict[str, Path] = {}
     for path in compare:
-        name = path.name if path.name not in found else str(path)
-        found[name] = path
-    return found
+        named[path.name if path.name not in named else str(path)] = path
+    return named

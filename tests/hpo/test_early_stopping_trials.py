@@ -9,6 +9,7 @@ from toys import ended
 from tune_prune.hpo import early_stopping
 from tune_prune.hpo.space import Features
 from tune_prune.results import records
+from tune_prune.results.trial_params import TrialParams
 
 
 def test_what_promises_nothing_is_stopped_and_told_so(tmp_path: Path, study: optuna.Study) -> None:
@@ -18,7 +19,7 @@ def test_what_promises_nothing_is_stopped_and_told_so(tmp_path: Path, study: opt
     for _ in range(40):
         config = driver.suggest()
         bad = ended(config["trial"], (0.5, 60.0), state="running")
-        records.write(tmp_path, replace(bad, params=config["params"]))
+        records.write(tmp_path, replace(bad, params=TrialParams.from_columns(config["params"])))
         name = driver.ids[config["trial"]]
         if driver.searcher.should_stop(name):
             driver.searcher.on_trial_complete(name)
@@ -44,5 +45,5 @@ def test_a_level_is_seen_through(tmp_path: Path, study: optuna.Study) -> None:
     driver.run(early_stopping.MIN_COMPARED)
     config = driver.suggest()
     bad = ended(config["trial"], (0.5, 60.0), state="running")
-    records.write(tmp_path, replace(bad, params=config["params"]))
+    records.write(tmp_path, replace(bad, params=TrialParams.from_columns(config["params"])))
     assert not driver.searcher.should_stop(driver.ids[config["trial"]])

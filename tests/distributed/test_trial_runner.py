@@ -11,7 +11,7 @@ import pytest
 import torch
 from toys import Conv, task_of
 
-from tune_prune.distributed import trainable
+from tune_prune.distributed import trial_runner
 from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import sparse_format
@@ -46,7 +46,7 @@ def config(trial: int, params: Mapping[str, Any] = PARAMS, **more: Any) -> dict[
 
 
 def worker(worker_data: WorkerData, first: Mapping[str, Any]) -> PruneTrainable:
-    """A worker as Ray sets it up, without Ray: `tune.with_parameters` hands `shared` to `setup`."""
+    """A worker as Ray sets it up, without Ray: `tune.with_parameters` hands `worker_data` to `setup`."""
     made = PruneTrainable.__new__(PruneTrainable)
     made.setup(dict(first), worker_data)
     return made
@@ -60,7 +60,7 @@ def run(made: PruneTrainable) -> TrialRecord:
 
 
 def read(made: PruneTrainable, trial: int) -> TrialRecord:
-    return records.read(records.record_path(made._worker_data.run_dir, trial))
+    return records.read(records.record_path(made._runner._worker_data.run_dir, trial))
 
 
 def timeless(record: TrialRecord) -> TrialRecord:
@@ -72,7 +72,7 @@ def timeless(record: TrialRecord) -> TrialRecord:
 
 
 def test_what_is_shared_comes_back_without_a_copy(task: Task, worker_data: WorkerData) -> None:
-    again = worker_data.task()
+    again = worker_data.make_task()
     for ours, theirs in [
         (worker_data.arrays["train"], again.train.inputs),
         (worker_data.arrays["train_labels"], again.train.labels),
@@ -92,7 +92,7 @@ def test_read_only_memory_is_no_reason_to_copy_or_to_warn(worker_data: WorkerDat
         array.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = worker_data.task()
+        again = worker_data.make_task()
     assert np.shares_memory(worker_data.arrays["train"], again.train.inputs.numpy())
 
 
@@ -114,7 +114,7 @@ def test_a_record_after_every_round(worker_data: WorkerData) -> None:
         assert said == {"trial": 4, "rounds": number, "done": number == 3} | measured
         assert record.state == ("complete" if number == 3 else "running")
         assert [point.round for point in record.points] == list(range(1, number + 1))
-    assert record.params == PARAMS
+    assert record.params.to_columns() == PARAMS
     assert record.pruners == {"features.4": "taylor1", "head": "taylor1"}
     assert record.parent is None
     assert record.last.compression == (round(0.9 * 288) + 64) / 452
@@ -157,10 +157,10 @@ def test_the_limit_itself_is_feasible(worker_data: WorkerData) -> None:
 
 
 def test_a_trial_that_takes_too_long_ends_its_process(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = threading.Event()
-    monkeypatch.setattr(trainable.os, "_exit", lambda code: gone.set())
+    exited = threading.Event()
+    monkeypatch.setattr(trial_runner.os, "_exit", lambda code: exited.set())
     worker(replace(worker_data, timeout=0.05), config(4))
-    assert gone.wait(20)
+    assert exited.wait(20)
     record = records.read(records.record_path(worker_data.run_dir, 4))
     assert (record.state, record.reason) == ("failed", "it took longer than --trial-timeout, 0.05 s")
     again = worker(replace(worker_data, timeout=1000.0), config(4))  # as Ray does after a process has died
@@ -172,10 +172,10 @@ def test_a_trial_that_takes_too_long_where_nothing_can_be_written(
     worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(trainable.os, "_exit", codes.append)
-    monkeypatch.setattr(trainable.records, "write", full)
+    monkeypatch.setattr(trial_runner.os, "_exit", codes.append)
+    monkeypatch.setattr(trial_runner.records, "write", full)
     with pytest.raises(OSError, match="space left"):  # which nobody sees: the process is gone
-        worker(replace(worker_data, timeout=1000.0), config(4))._give_up()
+        worker(replace(worker_data, timeout=1000.0), config(4))._runner._give_up()
     assert codes == [1]
 
 
@@ -191,7 +191,7 @@ def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
     made.step()
     before = read(made, 4)
     with monkeypatch.context() as patched:
-        patched.setattr(getattr(trainable, where), "write", full)
+        patched.setattr(getattr(trial_runner, where), "write", full)
         said = made.step()
         assert said["done"]
         assert said["io_error"] == "[Errno 28] No space left on device: 'run'"
@@ -201,18 +201,18 @@ def test_a_run_directory_that_is_full_is_no_failure_of_a_trial_s(
 
 
 def test_a_failure_that_cannot_be_written(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainable.records, "write", full)
-    assert worker(worker_data, config(5, {**PARAMS, "pruner": "test_trainable:broken"})).step()["io_error"]
+    monkeypatch.setattr(trial_runner.records, "write", full)
+    assert worker(worker_data, config(5, {**PARAMS, "pruner": "test_trial_runner:faulty"})).step()["io_error"]
 
 
 def test_a_trial_that_ends_in_time(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainable.os, "_exit", lambda code: pytest.fail("it was in time"))
+    monkeypatch.setattr(trial_runner.os, "_exit", lambda code: pytest.fail("it was in time"))
     made = worker(replace(worker_data, timeout=1000.0), config(4))
     assert run(made).state == "complete"
-    assert made._watchdog._timer is None
+    assert made._runner._watchdog._timer is None
 
 
-def broken(weight: torch.Tensor) -> torch.Tensor:
+def faulty(weight: torch.Tensor) -> torch.Tensor:
     """A user's pruner with a fault."""
     raise ZeroDivisionError("in a user's\npruner")
 
@@ -224,8 +224,11 @@ def not_finite(weight: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"pruner": "test_trainable:broken"}, "ZeroDivisionError: in a user's pruner"),
-        ({"pruner": "test_trainable:not_finite"}, "ScoreError: pruner test_trainable:not_finite gave scores that"),
+        ({"pruner": "test_trial_runner:faulty"}, "ZeroDivisionError: in a user's pruner"),
+        (
+            {"pruner": "test_trial_runner:not_finite"},
+            "ScoreError: pruner test_trial_runner:not_finite gave scores that",
+        ),
         ({"lr": 1e30, "final_steps": 9}, "DivergedError: the training loss became "),
     ],
 )
@@ -244,17 +247,17 @@ def test_what_a_trial_raises_is_its_own_failure(worker_data: WorkerData, params:
 
 
 def test_nothing_is_left_over_from_the_trial_before(worker_data: WorkerData) -> None:
-    alone = run(worker(worker_data, config(5)))
+    single = run(worker(worker_data, config(5)))
     made = worker(worker_data, config(3, PARAMS | {"pruner": "mag", "lr": 0.1}))
     made.step()
     assert made.reset_config(config(4, PARAMS | {"ratio/head": 0.9}))
     run(made)
     assert made.reset_config(config(5))
-    assert timeless(run(made)) == timeless(alone)
+    assert timeless(run(made)) == timeless(single)
     assert read(made, 3).state == "running"
 
 
-# Finishing
+# Warm starts and refinements
 
 
 def test_a_trial_starts_bit_for_bit_where_its_parent_ended(worker_data: WorkerData) -> None:
@@ -264,12 +267,12 @@ def test_a_trial_starts_bit_for_bit_where_its_parent_ended(worker_data: WorkerDa
         1, PARAMS | {"rounds": 1, "final_steps": 0}, refines=0, start=WarmStart.from_point(parent.trial, parent.last)
     )
     made = worker(worker_data, refine)
-    made._rounds = made._first()
+    made._runner._rounds = made._runner._start_rounds()
     for _ in range(2):  # before its one round, and after it, which without training changes nothing
-        for key, value in made._state.model.state_dict().items():
+        for key, value in made._runner._state.model.state_dict().items():
             assert torch.equal(value, saved.weights[key])
         for label, kept in saved.masks.items():
-            assert torch.equal(made._state.masks[label] != 0, kept)
+            assert torch.equal(made._runner._state.masks[label] != 0, kept)
         made.step()
     record = read(made, 1)
     assert (record.parent, record.parent_round, record.refines, record.kind) == (0, 3, 0, "refine")
@@ -281,21 +284,21 @@ def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it
     second = parent.points[1]
     farther = PARAMS | {"ratio/features.4": 0.95, "ratio/head": 0.6}
     made = worker(worker_data, config(1, farther, start=WarmStart.from_point(parent.trial, second)))
-    begun = checkpoint.read(worker_data.run_dir / str(second.checkpoint))
-    made._rounds = made._first()
-    for key, value in made._state.model.state_dict().items():
-        assert torch.equal(value, begun.weights[key])
+    before = checkpoint.read(worker_data.run_dir / str(second.checkpoint))
+    made._runner._rounds = made._runner._start_rounds()
+    for key, value in made._runner._state.model.state_dict().items():
+        assert torch.equal(value, before.weights[key])
     record = run(made)
     assert [point.round for point in record.points] == [2, 3]  # the first asks for less than is removed already
     assert (record.parent, record.parent_round, record.kind) == (0, 2, "explore")
     after = checkpoint.read(worker_data.run_dir / str(record.last.checkpoint))
-    assert all(not (kept & ~begun.masks[label]).any() for label, kept in after.masks.items())  # masks only shrink
-    for point in record.points:  # what the ratios of each point remove is what is gone
-        gone = {label: count_removed(ratio, begun.masks[label].numel()) for label, ratio in point.ratios.items()}
-        assert sum(gone.values()) == round(point.compression * sum(mask.numel() for mask in after.masks.values()))
+    assert all(not (kept & ~before.masks[label]).any() for label, kept in after.masks.items())  # masks only shrink
+    for point in record.points:  # the ratios of each point remove just what is removed
+        removed = {label: count_removed(ratio, before.masks[label].numel()) for label, ratio in point.ratios.items()}
+        assert sum(removed.values()) == round(point.compression * sum(mask.numel() for mask in after.masks.values()))
 
 
-def test_finishing_trains_what_its_parent_kept(worker_data: WorkerData) -> None:
+def test_a_refinement_trains_what_its_parent_kept(worker_data: WorkerData) -> None:
     parent = run(worker(worker_data, config(0)))
     longer = PARAMS | {"rounds": 1, "final_steps": 60, "lr": 0.05}
     made = worker(worker_data, config(1, longer, refines=0, start=WarmStart.from_point(parent.trial, parent.last)))
@@ -303,7 +306,7 @@ def test_finishing_trains_what_its_parent_kept(worker_data: WorkerData) -> None:
     assert record.last.compression == parent.last.compression
     assert record.last.val_loss < parent.last.val_loss
     saved = checkpoint.read(worker_data.run_dir / str(parent.last.checkpoint))
-    for label, weight in prunable(made._state.model).items():
+    for label, weight in prunable(made._runner._state.model).items():
         assert not weight[~saved.masks[label]].any()
 
 
@@ -322,14 +325,12 @@ def test_costs_are_counted_of_every_round(worker_data: WorkerData) -> None:
     assert (over.feasible, over.within) == (False, False)
 
 
-def test_a_trial_that_finds_no_room_has_not_failed_yet(
-    worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_out_of_memory_has_not_failed_yet(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: WorkerData) -> Task:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
     with monkeypatch.context() as patched:
-        patched.setattr(WorkerData, "task", full)
+        patched.setattr(WorkerData, "make_task", full)
         made = worker(worker_data, config(0))
         why = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
         assert made.step() == {"trial": 0, "rounds": 0, "done": True, "out_of_memory": why}
@@ -358,7 +359,7 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
     assert record.points[:cut] == before.points
     assert record.seconds >= before.seconds
     for name in ("whole", "torn"):
-        assert not [*(tmp_path / name / "rounds").glob("*.going")]
+        assert not [*(tmp_path / name / "rounds").glob("*.partial")]
     ends = [(tmp_path / name / str(expected.last.checkpoint)).read_bytes() for name in ("whole", "torn")]
     assert ends[0] == ends[1]
 
@@ -367,16 +368,16 @@ def test_a_trial_whose_last_round_is_lost_begins_again(task: Task, tmp_path: Pat
     worker_data = WorkerData.create(task, tmp_path, Constraints(0.0), "cpu", 1)
     first = worker(worker_data, config(4))
     first.step()
-    (going,) = (tmp_path / "rounds").glob("*.going")
-    going.write_bytes(b"noise")
+    (partial,) = (tmp_path / "rounds").glob("*.partial")
+    partial.write_bytes(b"noise")
     again = worker(worker_data, config(4))
     assert again.step()["rounds"] == 1
     assert [point.round for point in run(again).points] == [1, 2, 3]
 
 
-def test_what_a_stopped_trial_went_on_from_goes_with_it(task: Task, tmp_path: Path) -> None:
+def test_the_partial_file_of_a_stopped_trial_is_deleted(task: Task, tmp_path: Path) -> None:
     made = worker(WorkerData.create(task, tmp_path, Constraints(0.0), "cpu", 1), config(4))
     made.step()
-    assert len([*(tmp_path / "rounds").glob("*.going")]) == 1
+    assert len([*(tmp_path / "rounds").glob("*.partial")]) == 1
     made.reset_config(config(5))
-    assert not [*(tmp_path / "rounds").glob("*.going")]
+    assert not [*(tmp_path / "rounds").glob("*.partial")]

@@ -1,0 +1,176 @@
+"""Every recipe of docs/extending.md: its block is run as printed, and the new entry is used."""
+
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import searches
+import torch
+from toys import Conv, images, mlp
+
+from tune_prune.distributed.loggers import METRICS, loggers
+from tune_prune.export.formats import formats
+from tune_prune.hpo import config
+from tune_prune.hpo.study import samplers
+from tune_prune.pruning import checkpoint
+from tune_prune.pruning.criteria import criteria, criterion
+from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.plan import schedules
+from tune_prune.pruning.statistics import Context, statistics
+from tune_prune.tasks.datasets import datasets
+from tune_prune.tasks.models import models
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+RECIPES = dict(re.findall(r"^## An? (.+?)\n.*?```python\n(.*?)```", DOCUMENT, re.DOTALL | re.MULTILINE))
+REGISTRIES = (criteria, statistics, schedules, granularities, samplers, formats, loggers, models, datasets)
+
+Install = Callable[[str], None]
+Command = Callable[..., object]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Imports the block of a recipe as a module; what it registers is taken out again after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in REGISTRIES:
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # type: ignore[attr-defined]
+
+    def run(recipe: str) -> None:
+        name = f"recipe_{recipe.replace(' ', '_').replace('-', '_')}"
+        (tmp_path / f"{name}.py").write_text(RECIPES[recipe], encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        importlib.import_module(name)
+
+    return run
+
+
+@pytest.fixture
+def prune(command: Command, tmp_path: Path) -> Callable[..., dict[str, torch.Tensor]]:
+    """Runs `tune-prune prune` on the toy images; returns the masks of what it wrote."""
+
+    def run(*flags: object, model: str = "toys:mlp") -> dict[str, torch.Tensor]:
+        out = tmp_path / "pruned"
+        assert command("prune", "--model", model, "--data", "toys:images", "--out", out, *flags) == 0
+        return checkpoint.read(out / "pruned.safetensors").masks
+
+    return run
+
+
+def test_there_is_a_recipe_for_each_registry() -> None:
+    assert list(RECIPES) == [
+        "pruner", "statistic", "schedule", "granularity", "sampler", "export format", "logger", "built-in model",
+        "built-in data set",
+    ]  # fmt: skip
+
+
+def test_a_pruner_chooses_the_weights_that_go(install: Install, prune: Callable[..., dict[str, torch.Tensor]]) -> None:
+    install("pruner")
+    found = prune("-l", 2, "-p", 0.75, "--pruner", "fisher")["2"]
+    assert found.count_nonzero() == 256
+    assert not torch.equal(found, prune("-l", 2, "-p", 0.75)["2"])
+    # squaring changes no order
+    assert torch.equal(found, prune("-l", 2, "-p", 0.75, "--pruner", "taylor1")["2"])
+
+
+def test_a_statistic_is_what_its_pruner_is_given(
+    install: Install, prune: Callable[..., dict[str, torch.Tensor]]
+) -> None:
+    install("statistic")
+
+    @criterion
+    def largest_first(squared_gradient: torch.Tensor) -> torch.Tensor:
+        return -squared_gradient
+
+    torch.manual_seed(0)
+    model, train = mlp(), images().train
+    values = statistics["squared_gradient"](Context(model, train, torch.Generator()))
+    single = torch.stack([_gradient(model, train.inputs[i : i + 1], train.labels[i : i + 1]) for i in range(240)])
+    torch.testing.assert_close(values["2"], single.square().mean(0))
+    kept = prune("-l", 2, "-p", 0.5, "--pruner", "largest_first")["2"] != 0  # 240 images: the sample is all of them
+    assert values["2"][kept].max() <= values["2"][~kept].min()
+
+
+def _gradient(model: torch.nn.Sequential, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The gradient of one image's loss with respect to the weight of layer 2."""
+    loss = torch.nn.functional.cross_entropy(model(image.float() / 256), label)
+    return torch.autograd.grad(loss, model[1].weight)[0]
+
+
+def test_a_schedule_decides_the_ratios_of_the_rounds(
+    install: Install, prune: Callable[..., dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    install("schedule")
+    prune("-l", 2, "-p", 0.8, "--iterations", 4, "--schedule", "quadratic")
+    ratios = pd.read_csv(tmp_path / "pruned" / "points.csv")["ratio/2"]
+    assert ratios.tolist() == pytest.approx([0.35, 0.6, 0.75, 0.8], abs=1e-12)
+
+
+def test_a_granularity_removes_whole_units(install: Install, prune: Callable[..., dict[str, torch.Tensor]]) -> None:
+    install("granularity")
+    found = prune("-l", "features.4", "-p", 0.5, "--granularity", "kernel", model="toys:Conv")["features.4"]
+    assert found.count_nonzero() == 144
+    assert set(found.flatten(2).count_nonzero(2).flatten().tolist()) == {0, 9}
+    weight = Conv().features[4].weight
+    assert isinstance(weight, torch.Tensor)
+    assert prune("-l", 2, "-p", 0.5, "--granularity", "kernel")["2"].count_nonzero() == 512
+
+
+def test_a_sampler_draws_trials(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("sampler")
+    monkeypatch.setattr(config, "SAMPLERS", samplers.names())
+    (tmp_path / "space.toml").write_text(searches.SPACE)
+    with searches.without_ray():
+        code, run_dir = searches.searched(tmp_path / "space.toml", sampler="nsga3", seed=2)
+    summary = searches.summary_of(run_dir)
+    assert (code, summary["sampler"], summary["trials"]["failed"]) == (0, "nsga3", 0)
+
+
+def test_the_command_line_knows_every_sampler() -> None:
+    assert samplers.names() == config.SAMPLERS
+
+
+def test_an_export_format_is_written_and_compared(
+    install: Install, prune: Callable[..., dict[str, torch.Tensor]], command: Command, tmp_path: Path
+) -> None:
+    install("export format")
+    mask = prune("-l", 2, "-p", 0.9)["2"]
+    saved = tmp_path / "pruned" / "pruned.safetensors"
+    assert command("export", saved, "--to", "numpy", "--model", "toys:mlp", "--data", "toys:images") == 0
+    written = np.load(tmp_path / "pruned.npz")
+    assert np.array_equal(written["1.weight"] != 0, mask.numpy())
+
+
+def test_a_logger_is_called_after_every_round(install: Install, command: Command, tmp_path: Path) -> None:
+    install("logger")
+    (tmp_path / "space.toml").write_text(searches.SPACE)
+    flags = ["--space", tmp_path / "space.toml", "--budget", 2, "--logger", "jsonl", "--quiet"]
+    here = os.environ.get("PYTHONPATH", "")
+    with pytest.MonkeyPatch.context() as patch:  # workers import the toys
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path(__file__).parent), str(ROOT), here])))
+        assert command("search", *flags, "--run-dir", tmp_path / "run") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    points = pd.read_csv(tmp_path / "run" / "points.csv").rename(columns={"round": "rounds"})
+    columns = ["trial", "rounds", *METRICS]
+    logged = pd.DataFrame(lines).sort_values(columns[:2], ignore_index=True)
+    pd.testing.assert_frame_equal(logged[columns], points[columns])
+
+
+def test_a_model_and_a_data_set_are_trained_and_pruned(install: Install, command: Command, tmp_path: Path) -> None:
+    install("built-in model")
+    install("built-in data set")
+    names, dense = ["--model", "linear", "--data", "stripes"], tmp_path / "linear.safetensors"
+    assert command("train", *names, "--epochs", 3, "--lr", 0.01, "--out", dense) == 0
+    assert command("prune", *names, "--checkpoint", dense, "-l", 2, "-p", 0.5, "--out", tmp_path / "pruned") == 0
+    summary = json.loads((tmp_path / "pruned" / "summary.json").read_text())
+    assert summary["layers"] == {"2": {"total": 7840, "kept": 3920}}
+    assert summary["test_error"] < 10  # the two kinds are easy to separate

@@ -1,0 +1,133 @@
+"""Begins and resumes runs: run.json and space.toml of a run directory keep what a search was begun with."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tune_prune.common import files
+from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.flags import build, declared_settings, flatten
+from tune_prune.hpo import storage
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.space_reader import locate
+from tune_prune.hpo.space_reader import read as read_space
+
+FORMAT = 2
+"""The format of a run directory, in run.json. The first one had no number; no version goes on with another's."""
+
+OLD_TABLES = ("finish", "prior", "guess", "economy")
+"""Tables of spaces of the first format."""
+
+
+def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
+    """Reads the settings and the space of a new search, and the text of the space's file.
+
+    `given` are the settings that the user named. The space decides the tradeoff otherwise, and the budget where no
+    time is given: a search for an hour ends after an hour, however many trials that makes.
+    """
+    path = locate(name)
+    space = read_space(path)
+    if "storage" in given:
+        given = dict(given) | {"study": f"tune_prune-{space.name}-{uuid4().hex[:8]}"}
+    budget = None if "time_budget" in given else space.budget
+    config = build(Config, {"budget": budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
+    return config, _adapt_space(space, config), path.read_text(encoding="utf-8")
+
+
+def new_run_dir(path: Path | None, space: str) -> Path:
+    """Chooses where a new run writes: an absolute path that is not in use. Makes nothing yet."""
+    if path is None:
+        path = Path("runs") / f"{space}-{datetime.now():%Y%m%d-%H%M%S}"
+    if re.match(r"\w+:/", str(path)):
+        raise UserError(f"--run-dir {path}: an object store is not a file system; name a directory, on a mount of it")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"--run-dir {path} exists already; name another, or go on with --resume {path}")
+    return path.absolute()
+
+
+def save_run(run_dir: Path, config: Config, space: Space, text: str) -> None:
+    """Writes what a run is begun with: run.json and the text of its space."""
+    values = {"format": FORMAT, "space": space.name} | flatten(config)
+    # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
+    values["storage"] = config.storage and storage.without_password(config.storage)
+    files.write_text(run_dir / "space.toml", text)
+    files.write_text(run_dir / "run.json", json.dumps(values, indent=1) + "\n")
+
+
+def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, object]) -> tuple[Config, Space]:
+    """Reads what a run was begun with, and changes what may change: the budget, the time, and where it runs.
+
+    `barred` are options that make no sense with `--resume`, with their values: None where they were not given. Raises
+    `UserError` for these, for settings that define the search, and for a run that is damaged or of another format.
+    """
+    settings = declared_settings(Config)
+    named = [option for option, value in barred.items() if value is not None]
+    named += [setting.option for name, setting in settings.items() if setting.flag.fixed_on_resume and name in given]
+    if named:
+        raise UserError(f"--resume goes on with the search as it was begun; leave out {format_names(named)}")
+    raw = _read_run(run_dir)
+    try:
+        name = str(raw.pop("space"))
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        for key, setting in settings.items():
+            if not setting.flag.kept_on_resume:
+                values.pop(key, None)
+        config = build(Config, values | dict(given))
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(run_dir / "run.json", error) from error
+    if config.storage and not config.study:
+        raise UserError(f"--resume {run_dir}: its study is its own study.db; leave out --storage")
+    return config, _adapt_space(replace(read_space(run_dir / "space.toml"), name=name), config)
+
+
+def _read_run(run_dir: Path) -> dict[str, Any]:
+    """Reads run.json but for its format; a `UserError` where it is missing, damaged, or of another format."""
+    path = run_dir / "run.json"
+    if not path.is_file():
+        raise UserError(f"--resume {run_dir}: no run was begun there ({path.name} is missing)")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise ValueError(f"must be an object, got {raw!r}")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    written = raw.pop("format", None)
+    if written != FORMAT:
+        found = "names no format" if written is None else f"names format {written}"
+        raise _of_another_version(run_dir, f"run.json {found}, and this version goes on with format {FORMAT}")
+    old = _old_tables(run_dir / "space.toml")
+    if old:
+        raise _of_another_version(run_dir, f"space.toml has {format_names(f'[{name}]' for name in old)}")
+    return raw
+
+
+def _old_tables(path: Path) -> list[str]:
+    """Lists the tables of a space's file that only the first format has; none where the file cannot be read."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [name for name in OLD_TABLES if name in raw]
+
+
+def _of_another_version(run_dir: Path, why: str) -> UserError:
+    advice = "go on with the version that began it, or begin again with a new --run-dir"
+    return UserError(f"--resume {run_dir}: another version of tune-prune began this run ({why}); {advice}")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged ({error}); begin again with a new --run-dir")
+
+
+def _adapt_space(space: Space, config: Config) -> Space:
+    """Replaces what the settings decide instead of the space: the pruners, and the share of refinement."""
+    if config.refine is not None:
+        space = replace(space, refine=replace(space.refine, share=config.refine))
+    return space.with_pruners(config.pruners) if config.pruners else space

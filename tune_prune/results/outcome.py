@@ -1,0 +1,58 @@
+"""The outcome of a search: computed once, then written, printed and drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tune_prune.pruning.sensitivity import SensitivityResult
+from tune_prune.results import pareto
+from tune_prune.results.confidence import Confirmation
+from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
+from tune_prune.results.records import TrialRecord
+from tune_prune.results.run_info import RunInfo, round_up
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search came to: its records and its front, `members` ascending in compression.
+
+    `tested` and `confirmed` are by member id; `dense_test` is the dense model's test result, None where the test images
+    were not read. `hardest` is the layer with the highest loss when pruned alone as in the closest point, where no
+    point is feasible. Seconds are those of all processes of the run: wall-clock, and CPU with all workers.
+    """
+
+    info: RunInfo
+    records: Sequence[TrialRecord]
+    members: Sequence[Member]
+    tested: Mapping[str, TestResult] = field(default_factory=dict)
+    dense_test: TestResult | None = None
+    confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
+    hardest: SensitivityResult | None = None
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @cached_property
+    def best(self) -> Member | None:
+        """The most compressed member of the front; None where no point is feasible."""
+        return most_compressed(self.members)
+
+    @cached_property
+    def closest(self) -> Member | None:
+        """The point closest to being feasible, where none is; else None, as where no round has ended."""
+        return None if self.members else find_closest(self.records, self.info.limits)
+
+    @cached_property
+    def smallest_tradeoff(self) -> float | None:
+        """The smallest tradeoff, in percentage points, that the closest point would keep.
+
+        None where there is no such point, and where it violates a limit on a cost, which no tradeoff changes.
+        """
+        if self.closest is None or not self.closest.point.within:
+            return None
+        return round_up(self.closest.point.val_error - self.info.dense_val_error)
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """The share in [0, 1] of the area below the limit, up to 1000x, that feasible points dominate."""
+        feasible = [(p.compression, p.val_error) for record in self.records for p in record.points if p.feasible]
+        return pareto.hypervolume(feasible, max_error=self.info.limit) if self.info.limit > 0 else 0.0

@@ -1,0 +1,123 @@
+"""Prunes each layer alone over a grid of ratios: what `tune-prune sensitivity` does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tune_prune.distributed.parallel import collect_results, worker_pool
+from tune_prune.pruning import masks, statistics_cache
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.criteria import required_statistics
+from tune_prune.pruning.iterative import round_generator
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.sensitivity import (
+    GRID,
+    SensitivityJob,
+    SensitivityResult,
+    make_jobs,
+    measure_retrained,
+    measure_without_retraining,
+)
+from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
+from tune_prune.results.front import Member
+from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, fingerprint_weights
+from tune_prune.tasks.task import Task, prepare_task
+from tune_prune.training.loop import steps_for, steps_per_epoch
+from tune_prune.training.resources import Resources
+
+CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
+
+
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """What to measure: each pruner on each layer at each ratio. No layers means all; no ratios, a grid of 20.
+
+    Every pruned model is retrained for `epochs` at rate `lr`; 0: not at all. `model` and `data` are names or addresses.
+    """
+
+    model: str
+    data: str
+    layers: Sequence[str] = ()
+    pruners: Sequence[str] = ("mag",)
+    ratios: Sequence[float] = ()
+    epochs: float = 0.0
+    lr: float = 0.01
+    seed: int = 0
+
+
+def measure_sensitivity(
+    request: SensitivityRequest, resources: Resources, out: Path, say: Callable[[str], None]
+) -> dict[str, object]:
+    """Measures what the table in the folder `out` lacks, and draws the curves; returns the files, and their points.
+
+    Jobs that retrain run on Ray's workers. Raises `UserError` for a pruner or a layer that does not exist.
+    """
+    device = torch.device(resources.own_device)
+    statistics = sorted(required_statistics(request.pruners))
+    task, _ = prepare_task(request.model, load_dense_model(request.model, None, "--model"), request.data, device, say)
+    jobs = _list_jobs(request, task, device)
+    table = SensitivityTable(out / CSV, request.model, fingerprint_weights(task.weights))
+    missing = table.missing(jobs)
+    say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {task.dense.error:.2f} %")
+    cached = _measure_statistics(request, statistics, task, device, say) if missing else {}
+    if request.epochs:
+        out.mkdir(parents=True, exist_ok=True)
+        results = _measure_on_workers(task, missing, resources, cached, out / "ray.log")
+    else:
+        results = measure_without_retraining(task.to(device), missing, device, cached)
+    for result in results:
+        table.add(result)
+        job = result.job
+        say(f"layer {job.layer}, {job.pruner}, ratio {job.ratio:g}: validation error {result.val_error:.2f} %")
+    measured = [result for result in table.results() if result.job in jobs]
+    draw_curves(out / PICTURE, f"{request.model}: each layer pruned alone", measured, task.dense.error)
+    return {"csv": CSV, "picture": PICTURE, "points": len(measured)}
+
+
+def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) -> list[SensitivityJob]:
+    """Lists every combination that is asked for."""
+    dense = task.dense_model(device)
+    masks.require_layers(dense, request.layers, "--layer")
+    steps = steps_for(request.epochs, steps_per_epoch(len(task.train.labels), Plan.batch_size))
+    lr = request.lr if request.epochs else 0.0
+    return make_jobs(dense, request.layers, request.pruners, request.ratios or GRID, steps, lr, request.seed)
+
+
+def _measure_statistics(
+    request: SensitivityRequest, names: Sequence[str], task: Task, device: torch.device, say: Callable[[str], None]
+) -> CachedStatistics:
+    """Measures the statistics of the dense model that the pruners ask for, on the layers that are asked for."""
+    sample = draw_sample(task.train.to(device), Plan.sample, round_generator(request.seed, 1))
+    generator = round_generator(request.seed, 1)
+    context = Context(task.dense_model(device), sample, generator, say, layers=request.layers or None)
+    return statistics_cache.load_or_measure(names, context)
+
+
+def _measure_on_workers(
+    task: Task, jobs: Sequence[SensitivityJob], resources: Resources, cached: CachedStatistics, log: Path
+) -> Iterator[SensitivityResult]:
+    """Measures jobs that retrain, on Ray's workers."""
+    with worker_pool(task, resources, cached, log) as parallel_map:
+        yield from collect_results(parallel_map(measure_retrained, jobs))
+
+
+def find_hardest_layer(
+    task: Task, member: Member, device: torch.device, images: int = Plan.sample
+) -> SensitivityResult | None:
+    """Prunes each layer of a point alone, as there and without retraining; the result with the highest loss.
+
+    None where the point prunes nothing. Validation error in percent, loss in nats. `images` is the number of training
+    images that cached statistics are measured on.
+    """
+    params, pruners = member.record.params, member.record.pruners
+    plan = params.to_plan()
+    pruned = {label: ratio for label, ratio in member.point.ratios.items() if ratio > 0}
+    jobs = [
+        SensitivityJob(label, pruners[label], ratio, granularity=plan.granularity) for label, ratio in pruned.items()
+    ]
+    names = sorted(required_statistics({job.pruner for job in jobs}))
+    cached = statistics_cache.measure_dense(names, task.dense_model(device), task.train.to(device), images)
+    results = measure_without_retraining(task.to(device), jobs, device, cached)
+    return max(results, key=lambda result: result.val_loss, default=None)
