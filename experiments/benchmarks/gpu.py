@@ -24,7 +24,7 @@ from tune_prune.training.optim import Recipe
 COUNTS = (1, 2, 4, 8, 16)
 
 
-def trial(epochs: int, together: Barrier, rates: "multiprocessing.Queue[float]") -> None:
+def trial(epochs: int, barrier: Barrier, rates: "multiprocessing.Queue[float]") -> None:
     """Train, once to warm up and then with the others; the epochs per second."""
     torch.set_num_threads(1)
     device = torch.device("cuda")
@@ -39,7 +39,7 @@ def trial(epochs: int, together: Barrier, rates: "multiprocessing.Queue[float]")
         torch.cuda.synchronize()
 
     train(steps)
-    together.wait()
+    barrier.wait()
     began = time.perf_counter()
     train(epochs * steps)
     rates.put(epochs / (time.perf_counter() - began))
@@ -48,8 +48,8 @@ def trial(epochs: int, together: Barrier, rates: "multiprocessing.Queue[float]")
 def rate(count: int, epochs: int) -> float:
     """Epochs per second of so many at a time."""
     context = multiprocessing.get_context("spawn")
-    together, rates = context.Barrier(count), context.Queue()
-    every = [context.Process(target=trial, args=(epochs, together, rates)) for _ in range(count)]
+    barrier, rates = context.Barrier(count), context.Queue()
+    every = [context.Process(target=trial, args=(epochs, barrier, rates)) for _ in range(count)]
     for process in every:
         process.start()
     found = [rates.get() for _ in every]

@@ -21,34 +21,45 @@ from matplotlib.figure import Figure
 
 from tune_prune.cli import main as command_line
 from tune_prune.distributed import tuner
-from tune_prune.distributed.trainable import PruneTrainable
+from tune_prune.distributed.trainable import PruneTrainable, from_ray
+from tune_prune.distributed.trial_runner import RoundResult, TrialRunner
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.pruning.iterative import Point
 from tune_prune.results import records
 
 OURS = {
     ("searcher.py", "suggest"): "suggestions",
-    ("searcher.py", "on_trial_complete"): "what ended trials measured",
-    ("searcher.py", "on_trial_result"): "the screen's numbers",
-    ("searcher.py", "judge"): "stopping",
+    ("searcher.py", "on_trial_complete"): "ended trials",
+    ("searcher.py", "on_trial_result"): "the console's numbers",
+    ("searcher.py", "should_stop"): "early stopping",
     ("worker.py", "wait"): "waiting for workers",
 }
+"""Functions of the driver, by file and name, and what they do."""
 
 
-class Sleeper(PruneTrainable):
-    """A trial that sleeps and makes up a point, an infeasible one; all else it does as any trial."""
+class SleepingRunner(TrialRunner):
+    """Runs trials that sleep and make up an infeasible point; everything else is done as for any trial."""
 
-    nap = 0.0
+    sleep_seconds = 0.0
 
-    def step(self) -> dict[str, Any]:
-        """The whole trial."""
-        self._rounds = self._first()
-        time.sleep(self.nap)
+    def run_round(self) -> RoundResult:
+        """Runs the whole trial."""
+        self._rounds = self._start_rounds()
+        time.sleep(self.sleep_seconds)
         ratios = self._plan.ratios_at(self._plan.rounds)
         removed = sum(ratios.values()) / len(ratios)
         error = 1.1 + 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values())
-        point = Point(self._plan.rounds, removed, error, error / 30, self.nap, ratios)
-        self._points.append(self._record_point(point, keep=True))
+        point = Point(self._plan.rounds, removed, error, error / 30, self.sleep_seconds, ratios)
+        self._points.append(self._save_point(point, keep=True))
         return self._report("complete")
+
+
+class SleepingTrainable(PruneTrainable):
+    """The trainable of such trials."""
+
+    def setup(self, config: dict[str, Any], worker_data: WorkerData) -> None:  # type: ignore[override]
+        """Makes the runner of a worker."""
+        self._runner = SleepingRunner(worker_data, from_ray(config))
 
 
 def efficiency(run_dir: Path, workers: int, nap: float) -> tuple[float, float]:
@@ -87,8 +98,8 @@ def draw(path: Path, seconds: dict[str, float], title: str) -> None:
 def main() -> None:
     """Search, then say what it cost."""
     trials, workers, nap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    Sleeper.nap = nap
-    tuner.PruneTrainable = Sleeper  # type: ignore[misc]
+    SleepingRunner.sleep_seconds = nap
+    tuner.PruneTrainable = SleepingTrainable  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         run_dir, share = Path(folder) / "run", (os.cpu_count() or 1) / workers
         sys.argv[1:] = ["--space", "lenet_300_100", "--budget", str(trials), "--cpus-per-trial", str(share), "--quiet"]

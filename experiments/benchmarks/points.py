@@ -19,10 +19,12 @@ from common import spread, write
 
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.front import find_front
+from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.results.report import html
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
+from tune_prune.results.trial_params import TrialParams
+from tune_prune.workflows.report import write_report
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
 INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, SHAPES, "", {})
@@ -39,7 +41,7 @@ def trial(number: int, source: random.Random) -> TrialRecord:
         removed = sum(ratio * TOTALS[label] for label, ratio in ratios.items()) / sum(TOTALS.values())
         error = round(0.59 + 0.004 / (1 - removed) + abs(source.gauss(0, 0.05)), 2)
         points.append(PointRecord(round_, removed, 1 / (1 - removed), error, 0.03, error <= INFO.limit, 1.0, ratios))
-    params = {f"ratio/{label}": ratio for label, ratio in end.items()} | {"pruner": "mag", "lr": 0.1}
+    params = TrialParams(end, "mag", training={"lr": 0.1})
     return TrialRecord(number, "complete", params, dict.fromkeys(TOTALS, "mag"), points, seconds=4.0, cpu_seconds=4.0)
 
 
@@ -54,19 +56,11 @@ def measured(run_dir: Path) -> dict[str, float]:
     """Seconds of each part."""
     found: list[TrialRecord] = []
     took = {"reading the records": seconds(lambda: found.extend(records.read_all(run_dir)))}
-    took["tables"] = seconds(lambda: writer.write_tables(run_dir, found, INFO))
-    members = find_front(found, INFO.limits)
-    took["summary"] = seconds(
-        lambda: writer.write_summary(
-            run_dir,
-            summarize(
-                found, members, {}, INFO, dense_test_error=None, wall_seconds=1.0, cpu_seconds=1.0, hardest=None,
-                confirmed={},
-            ),
-        )
-    )  # fmt: skip
-    took["picture"] = seconds(lambda: pareto_plot.draw_pareto(run_dir / "pareto.png", found, members, INFO, {}, None))
-    took["report"] = seconds(lambda: html.write_report(run_dir))
+    outcome = SearchOutcome(INFO, found, find_front(found, INFO.limits), wall_seconds=1.0, cpu_seconds=1.0)
+    took["tables"] = seconds(lambda: writer.write_tables(run_dir, outcome))
+    took["summary"] = seconds(lambda: writer.write_summary(run_dir, summarize(outcome)))
+    took["picture"] = seconds(lambda: pareto_plot.draw_pareto(run_dir / "pareto.png", outcome))
+    took["report"] = seconds(lambda: write_report(run_dir))
     took["all"] = sum(took.values())
     return took | ({"opening it": opened(run_dir / "report.html")} if CHROMIUM else {})
 

@@ -1,4 +1,4 @@
-"""The fronts of finished runs as Markdown tables: python experiments/lenet5/table.py RUN_DIR ..."""
+"""Prints the fronts of runs as Markdown tables: python experiments/lenet5/table.py RUN_DIR ..."""
 
 import json
 import sys

@@ -1,8 +1,8 @@
-"""What the scores of each pruner cost.
+"""Measures how long each pruner takes to score a network.
 
     OMP_NUM_THREADS=2 python experiments/pruners/costs.py > experiments/pruners/costs.txt
 
-Seconds to score all layers of the dense model once, nothing from the cache; five runs (emp: one), median and range.
+Seconds to score all layers of the dense model once, without the cache; median and range of five runs (emp: one).
 """
 
 import statistics
@@ -20,32 +20,32 @@ from tune_prune.tasks import task
 CPU = torch.device("cpu")
 
 
-def context(made: task.Task, seed: int) -> Context:
-    """A sample and a source of its own for each seed."""
-    sample = draw_sample(made.train, Plan.sample, torch.Generator().manual_seed(seed))
-    return Context(made.dense_model(CPU), sample, torch.Generator().manual_seed(seed))
+def make_context(prepared: task.Task, seed: int) -> Context:
+    """Makes a dense model with the sample and the random source of a seed."""
+    sample = draw_sample(prepared.train, Plan.sample, torch.Generator().manual_seed(seed))
+    return Context(prepared.dense_model(CPU), sample, torch.Generator().manual_seed(seed))
 
 
-def seconds(made: task.Task, pruner: str, runs: int) -> list[float]:
-    """How long a scoring takes, run by run."""
-    found = []
+def measure_seconds(prepared: task.Task, pruner: str, runs: int) -> list[float]:
+    """Measures the seconds that scoring takes, run by run."""
+    seconds = []
     for seed in range(runs):
-        ready = context(made, seed)
+        context = make_context(prepared, seed)
         began = time.perf_counter()
-        criteria.score_layers(dict.fromkeys(prunable(ready.model), pruner), ready)
-        found.append(time.perf_counter() - began)
-    return found
+        criteria.score_layers(dict.fromkeys(prunable(context.model), pruner), context)
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def main() -> None:
-    """Costs on two models."""
+    """Prints the costs on two models."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for model in ("lenet_300_100", "lenet5"):
-        made, _ = task.prepare_task(model, load_dense_model(model, None, "costs.py"), "mnist", CPU)
+        prepared, _ = task.prepare_task(model, load_dense_model(model, None, "costs.py"), "mnist", CPU)
         print(f"{model}: seconds to score every layer")
         for pruner in criteria.criteria.names():
-            found = seconds(made, pruner, 1 if pruner == "emp" else 5)
-            print(f"  {pruner}: {statistics.median(found):.3f} ({min(found):.3f}-{max(found):.3f})", flush=True)
+            seconds = measure_seconds(prepared, pruner, 1 if pruner == "emp" else 5)
+            print(f"  {pruner}: {statistics.median(seconds):.3f} ({min(seconds):.3f}-{max(seconds):.3f})", flush=True)
 
 
 if __name__ == "__main__":

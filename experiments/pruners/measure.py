@@ -1,11 +1,11 @@
-"""Every pruner at every ratio, each layer alone and all together, without and with an epoch of retraining.
+"""Measures every pruner at every ratio, on single layers and on all layers, without and with an epoch of retraining.
 
     python experiments/pruners/measure.py points.csv                      # goes on where it stopped
     python experiments/pruners/measure.py points.csv lenet5 1 0.9 0.99    # a part: model, epochs, ratios of one layer
 
-One row a measurement: error in percent and loss on the 10,000 validation images; `seconds` to score, prune, retrain
-and evaluate, without the expensive scores, which are measured once
-(`tune_prune/pruning/statistics_cache.py`). Two processes.
+Writes one row a measurement: error in percent and loss on the 10,000 validation images; `seconds` to score, prune,
+retrain and evaluate, without the expensive statistics, which are measured once
+(`tune_prune/pruning/statistics_cache.py`). Runs two processes.
 """
 
 import csv
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 COLUMNS = ["model", "layer", "pruner", "ratio", "epochs", "seed", "val_error", "val_loss", "seconds"]
 
 
-class Cell(NamedTuple):
+class Job(NamedTuple):
     """One measurement; layer "all" prunes every layer by the ratio."""
 
     model: str
@@ -44,57 +44,57 @@ class Cell(NamedTuple):
     seed: int
 
 
-def cells(only: list[str]) -> Iterator[Cell]:
-    """All of them, the cheap ones first; or the model, epochs and ratios of single layers that were asked for."""
-    models, epochs = (only[:1], [int(only[1])]) if only else (MODELS, [0, 1])
-    alone = [float(ratio) for ratio in only[2:]] or RATIOS
+def list_jobs(chosen: list[str]) -> Iterator[Job]:
+    """Lists all jobs, the cheap ones first; or those of the chosen model, epochs and ratios of single layers."""
+    models, epochs = (chosen[:1], [int(chosen[1])]) if chosen else (MODELS, [0, 1])
+    layer_ratios = [float(ratio) for ratio in chosen[2:]] or RATIOS
     for model in models:
         labels = list(prunable(checkpoint.load_dense_model(model, None, "measure.py")))
         for count in epochs:
             for layer in ("all", *labels):
-                for ratio in RATIOS if layer == "all" else alone:
+                for ratio in RATIOS if layer == "all" else layer_ratios:
                     for seed in SEEDS:
                         for pruner in criteria.criteria.names():
-                            yield Cell(model, layer, pruner, ratio, count, seed)
+                            yield Job(model, layer, pruner, ratio, count, seed)
 
 
-def measure(cell: Cell) -> list[object]:
-    """A row: prune the dense model as the cell says, retrain, evaluate."""
+def measure(job: Job) -> list[object]:
+    """Prunes the dense model, retrains and evaluates it; returns the row."""
     torch.set_num_threads(1)
-    made, _ = prepared(cell.model)
-    labels = list(prunable(made.dense_model(CPU))) if cell.layer == "all" else [cell.layer]
-    sample = draw_sample(made.train, Plan.sample, round_generator(cell.seed, 1))
-    context = Context(made.dense_model(CPU), sample, round_generator(cell.seed, 1), only=labels)
-    known = statistics_cache.load_or_measure(sorted(criteria.required_statistics([cell.pruner])), context)
+    prepared = prepare_once(job.model)
+    labels = list(prunable(prepared.dense_model(CPU))) if job.layer == "all" else [job.layer]
+    sample = draw_sample(prepared.train, Plan.sample, round_generator(job.seed, 1))
+    context = Context(prepared.dense_model(CPU), sample, round_generator(job.seed, 1), layers=labels)
+    cached = statistics_cache.load_or_measure(sorted(criteria.required_statistics([job.pruner])), context)
     plan = Plan(
-        dict.fromkeys(labels, cell.ratio),
-        dict.fromkeys(labels, cell.pruner),
-        final_steps=cell.epochs * STEPS_OF_AN_EPOCH,
+        dict.fromkeys(labels, job.ratio),
+        dict.fromkeys(labels, job.pruner),
+        final_steps=job.epochs * STEPS_OF_AN_EPOCH,
     )
-    state = iterative.initial_state(made.dense_model(CPU))
-    point = next(iterative.prune(state, plan, made.train, made.validation, cell.seed, known=known))
-    return [*cell, point.error, point.loss, round(point.seconds, 3)]
+    state = iterative.initial_state(prepared.dense_model(CPU))
+    point = next(iterative.prune(state, plan, prepared.train, prepared.validation, job.seed, cached=cached))
+    return [*job, point.error, point.loss, round(point.seconds, 3)]
 
 
-_PREPARED: dict[str, tuple[task.Task, object]] = {}
+_PREPARED: dict[str, task.Task] = {}
 
 
-def prepared(model: str) -> tuple[task.Task, object]:
-    """A model's task, made once a process."""
+def prepare_once(model: str) -> task.Task:
+    """Prepares a model's task, once a process."""
     if model not in _PREPARED:
-        _PREPARED[model] = task.prepare_task(model, load_dense_model(model, None, "measure.py"), "mnist", CPU)
+        _PREPARED[model] = task.prepare_task(model, load_dense_model(model, None, "measure.py"), "mnist", CPU)[0]
     return _PREPARED[model]
 
 
 def main() -> None:
-    """Measure what the file does not hold yet, and append it row by row."""
+    """Does the jobs that have no row in the file, and appends their rows one by one."""
     path = Path(sys.argv[1])
     if not path.exists():
         path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     with path.open(newline="", encoding="utf-8") as file:
         done = {tuple(row[:6]) for row in csv.reader(file)}
-    todo = [cell for cell in cells(sys.argv[2:]) if tuple(map(str, cell)) not in done]
-    print(f"{len(todo)} to measure, {len(done) - 1} there", flush=True)
+    todo = [job for job in list_jobs(sys.argv[2:]) if tuple(map(str, job)) not in done]
+    print(f"{len(todo)} to measure, {len(done) - 1} measured already", flush=True)
     with multiprocessing.get_context("spawn").Pool(2) as pool, path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for row in pool.imap_unordered(measure, todo):

@@ -1,9 +1,9 @@
-"""How the factors that l1 and l2 learn depend on the penalty's strength and on how far they can go.
+"""Measures how the factors of l1 and l2 depend on the penalty's strength and on the distance that they can travel.
 
     python experiments/pruners/strengths.py > experiments/pruners/strengths.txt
 
-Error in percent, on the validation images, of all layers pruned by a ratio without retraining; one seed. "falling":
-steps get shorter towards the end.
+Errors are in percent, on the validation images, of all layers pruned by a ratio without retraining; one seed. With
+"falling" the step size falls towards the end.
 """
 
 import torch
@@ -18,40 +18,40 @@ from tune_prune.tasks.metrics import evaluate
 
 CPU = torch.device("cpu")
 RATIOS = (0.5, 0.7, 0.8, 0.9)
-SETTINGS = [(way, strength, False) for way in (0.3, 1.0, 3.0) for strength in (1e-4, 3e-4, 1e-3)]
-SETTINGS += [(way, 3e-4, True) for way in (1.0, 1.3, 2.0, 3.0)]
+CASES = [(distance, strength, False) for distance in (0.3, 1.0, 3.0) for strength in (1e-4, 3e-4, 1e-3)]
+CASES += [(distance, 3e-4, True) for distance in (1.0, 1.3, 2.0, 3.0)]
 SLOPES: dict[str, gates.Penalty] = {"l1": torch.sign, "l2": lambda gate: gate}
 
 
-def errors(made: task.Task, scores: dict[str, torch.Tensor]) -> list[str]:
-    """The error at every ratio."""
-    found = []
+def measure_errors(prepared: task.Task, scores: dict[str, torch.Tensor]) -> list[str]:
+    """Measures the error at every ratio."""
+    errors = []
     for ratio in RATIOS:
-        model = made.dense_model(CPU)
+        model = prepared.dense_model(CPU)
         dense = masks.dense_masks(model)
         masks.apply(model, {label: masks.shrink(dense[label], scores[label], ratio) for label in dense})
-        found.append(f"{evaluate(model, made.validation).error:.1f}")
-    return found
+        errors.append(f"{evaluate(model, prepared.validation).error:.1f}")
+    return errors
 
 
 def main() -> None:
-    """Every penalty at every setting on two models."""
+    """Prints the errors of every penalty in every case on two models."""
     for model in ("lenet_300_100", "lenet5"):
-        made, _ = task.prepare_task(model, load_dense_model(model, None, "strengths.py"), "mnist", CPU)
-        sample = draw_sample(made.train, Plan.sample, torch.Generator().manual_seed(0))
+        prepared, _ = task.prepare_task(model, load_dense_model(model, None, "strengths.py"), "mnist", CPU)
+        sample = draw_sample(prepared.train, Plan.sample, torch.Generator().manual_seed(0))
         print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
-        print(f"  mag: {', '.join(errors(made, {k: w.abs() for k, w in prunable(made.dense_model(CPU)).items()}))}")
+        magnitudes = {label: weight.abs() for label, weight in prunable(prepared.dense_model(CPU)).items()}
+        print(f"  mag: {', '.join(measure_errors(prepared, magnitudes))}")
         for name, slope in SLOPES.items():
-            for way, strength, falling in SETTINGS:
+            for distance, strength, falling in CASES:
                 gates.STRENGTH = strength
-                context = Context(made.dense_model(CPU), sample, torch.Generator().manual_seed(1))
-                factors = {
-                    label: factor.abs() for label, factor in gates.learn_gates(context, slope, way, falling).items()
-                }
+                context = Context(prepared.dense_model(CPU), sample, torch.Generator().manual_seed(1))
+                learned = gates.learn_gates(context, slope, distance, falling)
+                factors = {label: factor.abs() for label, factor in learned.items()}
                 middle = torch.cat([factor.flatten() for factor in factors.values()]).median()
-                history = ", falling" if falling else ""
-                said = f"strength {strength:g}, way {way:g}{history}: median |f| {middle:.2f}"
-                print(f"  {name}, {said}; {', '.join(errors(made, factors))}", flush=True)
+                suffix = ", falling" if falling else ""
+                case = f"strength {strength:g}, distance {distance:g}{suffix}: median |f| {middle:.2f}"
+                print(f"  {name}, {case}; {', '.join(measure_errors(prepared, factors))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Tables and pictures of points.csv: python experiments/pruners/table.py points.csv
+"""Makes the tables and pictures of points.csv: python experiments/pruners/table.py points.csv
 
-Validation error in percent, mean of three seeds; in brackets half the range where it is above 0.05 points. Writes
-whole.png and alone.png beside points.csv.
+Validation error in percent, mean of three seeds; in brackets half the range where it is above 0.05 points. The pictures
+whole.png and single_layers.png go beside points.csv.
 """
 
 import sys
@@ -14,8 +14,8 @@ PRUNERS = ("mag", "taylor1", "taylor2", "taylor12", "l1", "l2", "emp", "random")
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")
 
 
-def whole(points: pd.DataFrame, model: str, epochs: int) -> None:
-    """Every pruner at every ratio of the whole network."""
+def print_whole(points: pd.DataFrame, model: str, epochs: int) -> None:
+    """Prints the errors of every pruner at every ratio of the whole network."""
     part = points[(points.model == model) & (points.epochs == epochs) & (points.layer == "all")]
     if part.empty:
         return
@@ -23,17 +23,17 @@ def whole(points: pd.DataFrame, model: str, epochs: int) -> None:
     print(f"\n{model}, every layer, {'an epoch of retraining' if epochs else 'without retraining'}:\n")
     print("| pruner | " + " | ".join(f"{ratio:g}" for ratio in ratios) + " |\n" + "|---" * (len(ratios) + 1) + "|")
     for pruner in PRUNERS:
-        cells = [_cell(part[(part.pruner == pruner) & (part.ratio == ratio)].val_error) for ratio in ratios]
-        print(f"| {pruner} | " + " | ".join(cells) + " |")
+        columns = [_format_errors(part[(part.pruner == pruner) & (part.ratio == ratio)].val_error) for ratio in ratios]
+        print(f"| {pruner} | " + " | ".join(columns) + " |")
 
 
-def _cell(errors: pd.Series) -> str:
+def _format_errors(errors: pd.Series) -> str:
     half = (errors.max() - errors.min()) / 2
     return f"{errors.mean():.2f}" + (f" ({half:.2f})" if half > 0.05 else "")
 
 
-def best(points: pd.DataFrame, model: str, epochs: int) -> None:
-    """What is best where: the lowest mean error; with it those whose seeds' range overlaps the best's."""
+def print_best(points: pd.DataFrame, model: str, epochs: int) -> None:
+    """Prints the pruners with the lowest mean error, and with each those whose seeds' range overlaps its range."""
     part = points[(points.model == model) & (points.epochs == epochs)]
     if part.empty:
         return
@@ -41,36 +41,36 @@ def best(points: pd.DataFrame, model: str, epochs: int) -> None:
     print(f"\n{model}, {'an epoch of retraining' if epochs else 'without retraining'}, best in:\n")
     print("| layer | " + " | ".join(f"{ratio:g}" for ratio in ratios) + " |\n" + "|---" * (len(ratios) + 1) + "|")
     for layer in dict.fromkeys(part.layer):
-        cells = []
+        columns = []
         for ratio in ratios:
             here = part[(part.layer == layer) & (part.ratio == ratio)].groupby("pruner").val_error
             if here.ngroups < len(PRUNERS):
-                cells.append("")
+                columns.append("")
                 continue
             table = here.agg(["mean", "min", "max"]).sort_values("mean")
             first = table.iloc[0]
             ties = table[table["min"] <= first["max"]]
             names = "all" if len(ties) == len(PRUNERS) else ", ".join(map(str, ties.index))
-            cells.append(f"{names}: {first['mean']:.2f}")
-        print(f"| {layer} | " + " | ".join(cells) + " |")
+            columns.append(f"{names}: {first['mean']:.2f}")
+        print(f"| {layer} | " + " | ".join(columns) + " |")
 
 
-def against_random(points: pd.DataFrame) -> None:
-    """Where l1 and l2 are not better than random without retraining, on lenet5."""
+def print_against_random(points: pd.DataFrame) -> None:
+    """Prints where l1, l2, mag and emp are not better than random without retraining, on lenet5."""
     part = points[(points.model == "lenet5") & (points.epochs == 0)]
     means = part.groupby(["layer", "ratio", "pruner"]).val_error.mean().unstack()
     print("\nlenet5 without retraining, where random's mean error is not above that of:\n")
     for pruner in ("l1", "l2", "mag", "emp"):
-        lost = means[means["random"] <= means[pruner]]
+        worse = means[means["random"] <= means[pruner]]
         where = [
             f"{layer} at {ratio:g} ({row[pruner]:.1f}, random {row['random']:.1f})"
-            for (layer, ratio), row in zip(lost.index, lost.to_dict("records"), strict=True)
+            for (layer, ratio), row in zip(worse.index, worse.to_dict("records"), strict=True)
         ]
-        print(f"- {pruner}: {len(lost)} of {len(means)}" + (": " + ", ".join(where) if where else ""))
+        print(f"- {pruner}: {len(worse)} of {len(means)}" + (": " + ", ".join(where) if where else ""))
 
 
 def draw(points: pd.DataFrame, panels: list[tuple[str, str, int]], path: Path) -> None:
-    """A panel a (model, layer, epochs): error over ratio, a curve a pruner."""
+    """Draws a panel for each (model, layer, epochs): error over ratio, a curve for each pruner."""
     figure = Figure(figsize=(11, 3.6 * ((len(panels) + 1) // 2)), dpi=130, layout="constrained")
     for number, (model, layer, epochs) in enumerate(panels, start=1):
         axes = figure.add_subplot((len(panels) + 1) // 2, 2, number)
@@ -78,8 +78,8 @@ def draw(points: pd.DataFrame, panels: list[tuple[str, str, int]], path: Path) -
         for pruner, colour in zip(PRUNERS, OKABE_ITO, strict=True):
             mean = part[part.pruner == pruner].groupby("ratio").val_error.mean()
             axes.plot([1 - ratio for ratio in mean.index], mean.to_numpy(), "o-", ms=3, color=colour, label=pruner)
-        what = "every layer" if layer == "all" else f"layer {layer}"
-        title = f"{model}, {what}, {'1 epoch' if epochs else 'no retraining'}"
+        layers = "every layer" if layer == "all" else f"layer {layer}"
+        title = f"{model}, {layers}, {'1 epoch' if epochs else 'no retraining'}"
         axes.set(xscale="log", yscale="log", title=title, xlabel="ratio removed", ylabel="validation error, %")
         axes.invert_xaxis()
         ticks = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -92,19 +92,19 @@ def draw(points: pd.DataFrame, panels: list[tuple[str, str, int]], path: Path) -
 
 
 def main() -> None:
-    """Print every table; draw both pictures."""
+    """Prints every table and draws both pictures."""
     path = Path(sys.argv[1])
     points = pd.read_csv(path, dtype={"layer": str})
     for model in dict.fromkeys(points.model):
         for epochs in (0, 1):
-            whole(points, model, epochs)
-            best(points, model, epochs)
-    against_random(points)
+            print_whole(points, model, epochs)
+            print_best(points, model, epochs)
+    print_against_random(points)
     models = list(dict.fromkeys(points.model))
     draw(points, [(model, "all", epochs) for model in models for epochs in (0, 1)], path.parent / "whole.png")
-    alone = points[(points.layer != "all") & (points.epochs == 0)]
-    panels = list(dict.fromkeys(zip(alone.model, alone.layer, strict=True)))
-    draw(points, [(model, layer, 0) for model, layer in panels], path.parent / "alone.png")
+    single = points[(points.layer != "all") & (points.epochs == 0)]
+    panels = list(dict.fromkeys(zip(single.model, single.layer, strict=True)))
+    draw(points, [(model, layer, 0) for model, layer in panels], path.parent / "single_layers.png")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How should a promising configuration be finished: trained on as it is, or pruned anew in small steps?
+"""How should a promising configuration be refined: trained on as it is, or pruned anew in small steps?
 
     OMP_NUM_THREADS=1 python experiments/retraining/ways.py > experiments/retraining/ways.txt
 
-From a dense model a network of about 10x is pruned in haste; from there every variant goes to the same ratios, chosen
-by hand, with the same number of steps in all. One run from one seed each, one core; errors on 10,000 validation images.
+A dense model is pruned to about 10x in large steps; from there every variant prunes to the same ratios, chosen by hand,
+with the same number of training steps in all. One run from one seed each, one core; errors on 10,000 validation images.
 """
 
 import copy
@@ -24,12 +24,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Case:
-    """A model, the ratios at which its ways begin and those at which they end, steps and learning rate."""
+    """A model, the ratios at which its variants start and end, the steps of its rounds, and the learning rate."""
 
     model: str
     begin: Mapping[str, float]
     ends: tuple[Mapping[str, float], ...]
-    hasty: tuple[int, int]
+    coarse_steps: tuple[int, int]
     steps: int
     lr: float
 
@@ -57,23 +57,23 @@ CASES = (
 )
 
 
-def go(
+def run_variant(
     made: task.Task,
     state: State,
-    settings: Mapping[str, float],
+    end: Mapping[str, float],
     rounds: int,
     steps: int,
     case: Case,
     temperature: float = 2.0,
 ) -> str:
-    """Prune geometrically from where the state is, retraining `steps` after each round; says what every round has."""
-    begun = {label: 1 - float(mask.mean()) for label, mask in state.masks.items()}
+    """Prunes geometrically to `end`, retrains `steps` after each round; returns the factor and error of each."""
+    start_ratios = {label: 1 - float(mask.mean()) for label, mask in state.masks.items()}
     found = []
     for number in range(1, rounds + 1):
         part = number / rounds
-        ratios = {label: 1 - (1 - begun[label]) ** (1 - part) * (1 - settings[label]) ** part for label in settings}
+        ratios = {label: 1 - (1 - start_ratios[label]) ** (1 - part) * (1 - end[label]) ** part for label in end}
         plan = Plan(
-            settings if number == rounds else ratios, dict.fromkeys(settings, "mag"), final_steps=steps, lr=case.lr,
+            end if number == rounds else ratios, dict.fromkeys(end, "mag"), final_steps=steps, lr=case.lr,
             distill=0.7, temperature=temperature,
         )  # fmt: skip
         state.rounds_done = 0
@@ -88,17 +88,17 @@ def main() -> None:
     for case in CASES:
         made, _ = task.prepare_task(case.model, load_dense_model(case.model, None, "ways.py"), "mnist", CPU)
         start = iterative.initial_state(made.dense_model(CPU))
-        go(made, start, case.begin, 2, case.hasty[0], case)
+        run_variant(made, start, case.begin, 2, case.coarse_steps[0], case)
         for end in case.ends:
             factor = masks.factor(_compression(start, end))
             print(f"\n{case.model} to {factor:.1f}x, {case.steps} steps, dense {made.dense.error:.2f} %")
-            hasty = copy.deepcopy(start)
-            print(f"  {'in haste':26}", go(made, hasty, end, 1, case.hasty[1], case), flush=True)
-            for name, rounds, state in (("and trained on", 1, hasty), *(_anew(n, start) for n in (1, 4, 8, 16))):
+            coarse = copy.deepcopy(start)
+            print(f"  {'one large step':26}", run_variant(made, coarse, end, 1, case.coarse_steps[1], case), flush=True)
+            for name, rounds, state in (("the same, trained on", 1, coarse), *(_anew(n, start) for n in (1, 4, 8, 16))):
                 began = time.perf_counter()
-                said = go(made, copy.deepcopy(state), end, rounds, case.steps // rounds, case)
+                said = run_variant(made, copy.deepcopy(state), end, rounds, case.steps // rounds, case)
                 print(f"  {name:26}", said, f"  ({time.perf_counter() - began:.0f} s)", flush=True)
-            said = go(made, copy.deepcopy(start), end, 4, case.steps // 4, case, temperature=4.0)
+            said = run_variant(made, copy.deepcopy(start), end, 4, case.steps // 4, case, temperature=4.0)
             print(f"  {'temperature 4: 4 rounds':26}", said, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the search itself costs: suggestions, bookkeeping, stopping and the screen's numbers, without any training.
+"""Measures what the search itself costs: suggestions, bookkeeping, early stopping, the console; without any training.
 
     python experiments/search_cost/measure.py 1000
 
@@ -12,19 +12,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.trainable import from_ray
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.scheduler import SearchSettings
-from tune_prune.hpo.space import to_plan
 from tune_prune.hpo.space_reader import locate, read
 from tune_prune.hpo.study import STUDY_NAME, open_study
-from tune_prune.hpo.trials import Trials
+from tune_prune.hpo.trials import TrialConfig, Trials
 from tune_prune.pruning import masks
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
@@ -38,7 +38,7 @@ TOTALS = {label: math.prod(shape) for label, shape in SHAPES.items()}
 DENSE, LIMIT = 0.59, 1.09
 
 
-def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
+def make_searcher(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     """A search as `tune-prune search` sets it up, without levels."""
     space = read(locate("lenet_300_100"))
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
@@ -50,27 +50,22 @@ def searched(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     return StudySearcher(trials, progress.update), progress
 
 
-def measured(run_dir: Path, config: Mapping[str, object], rounds: int, noise: random.Random) -> TrialRecord:
-    """A trial's record up to a round: the error rises where little is kept, and falls a little when it is finished."""
-    params, number = config["params"], config["trial"]
-    assert isinstance(params, dict)
-    assert isinstance(number, int)
-    plan, points = to_plan(params), []
+def measure_trial(run_dir: Path, config: TrialConfig, rounds: int, noise: random.Random) -> TrialRecord:
+    """A trial's record up to a round: the error rises where little is kept, and is lower for a refinement."""
+    plan, points = config.params.to_plan(), []
     for round_ in range(1, rounds + 1):
         ratios = plan.ratios_at(round_)
         removed = sum(masks.count_removed(ratio, TOTALS[k]) for k, ratio in ratios.items())
         share = removed / sum(TOTALS.values())
-        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (1 if config["refines"] is None else 0.3)
+        worse = 0.004 * sum(1 / (1 - ratio) for ratio in ratios.values()) * (1 if config.refines is None else 0.3)
         error = round(DENSE + worse + abs(noise.gauss(0, 0.05)), 2)
-        path = run_dir / "rounds" / f"{number}-{round_}.safetensors"
+        path = run_dir / "rounds" / f"{config.trial}-{round_}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.touch()
         kept = f"rounds/{path.name}"
         points.append(PointRecord(round_, share, 1 / (1 - share), error, error, error <= LIMIT, 0.1, ratios, kept))
     state = "complete" if rounds == plan.rounds else "running"
-    refines = config["refines"]
-    assert refines is None or isinstance(refines, int)
-    return TrialRecord(number, state, params, dict(plan.pruners), points, refines=refines)
+    return TrialRecord(config.trial, state, config.params, dict(plan.pruners), points, refines=config.refines)
 
 
 def main() -> None:
@@ -86,19 +81,18 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
-        searcher, _ = searched(run_dir, budget)
-        running: list[tuple[str, dict[str, object]]] = []
+        searcher, _ = make_searcher(run_dir, budget)
+        running: list[tuple[str, TrialConfig]] = []
         for i in range(budget):
-            config = timed(suggesting, lambda: searcher.suggest(str(i)))  # noqa: B023 - called at once
-            assert isinstance(config, dict)
-            running.append((str(i), config))
+            suggested = timed(suggesting, lambda: searcher.suggest(str(i)))  # noqa: B023 - called at once
+            assert isinstance(suggested, dict)
+            running.append((str(i), from_ray(suggested)))
             if len(running) < 2:
                 continue
             name, config = running.pop(0)
             spent: list[float] = []
-            assert isinstance(config["params"], dict)
-            for round_ in range(1, to_plan(config["params"]).rounds + 1):
-                record = measured(run_dir, config, round_, noise)
+            for round_ in range(1, config.params.to_plan().rounds + 1):
+                record = measure_trial(run_dir, config, round_, noise)
                 records.write(run_dir, record)
                 timed(spent, lambda: searcher.on_trial_result(name, {}))  # noqa: B023
                 if record.state == "running" and timed(spent, lambda: searcher.should_stop(name)):  # noqa: B023

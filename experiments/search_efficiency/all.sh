@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that table.py reads: sh experiments/search_efficiency/all.sh OUT_DIR, from the repository's root.
-# What is there already is left out: it may be stopped and begun again, and split over days.
+# Skips what is there already: it may be stopped, started again and split over days.
 set -eu
 out=$1 here=$(dirname "$0")
 export OMP_NUM_THREADS=1 # the driver's idle threads would count as CPU time
@@ -14,7 +14,7 @@ for seed in 0 1 2 3 4; do
     [ -e "$out/whole-$seed.csv" ] || python "$here/ours.py" "$out" whole "$seed"
 done
 
-for part in finish inherit prior rounds stop; do
+for part in refine warm_start initial_trials learn_from_rounds early_stopping; do
     for seed in 0 1 2; do
         [ -e "$out/$part-$seed.csv" ] || python "$here/ours.py" "$out" "$part" "$seed"
     done

@@ -3,10 +3,12 @@
     python experiments/search_efficiency/ours.py OUT_DIR VARIANT SEED [TRIALS [TRADEOFF [MODEL]]]
 
 MODEL is lenet_300_100 unless given, in its shipped space; its dense weights are OUT_DIR/dense.safetensors, or where
-that is not there the package's. VARIANT is whole, or what is switched off: rounds, stop, prior, inherit, finish. Writes
-OUT_DIR/VARIANT-SEED.csv: trial, CPU seconds, compression, validation error, a row a round, in the order in which trials
-ended. CPU seconds are the trial's and the driver's since the trial before; they are on its first row, and 0 on its
-others. The last row, without a point, holds the driver's after the last trial. The front goes to
+that is not there the package's. VARIANT is whole, or what is switched off: learn_from_rounds, early_stopping,
+initial_trials, warm_start, refine.
+
+Writes OUT_DIR/VARIANT-SEED.csv: trial, CPU seconds, compression, validation error, a row a round, in the order in which
+trials ended. CPU seconds are the trial's and the driver's since the trial before; they are on its first row, and 0 on
+its others. The last row, without a point, holds the driver's after the last trial. The front goes to
 OUT_DIR/fronts/VARIANT-SEED.csv.
 """
 
@@ -22,12 +24,9 @@ from meter import Meter, charged
 from tune_prune.cli import main as command_line
 from tune_prune.results import records
 
-SWITCHES = {
-    "whole": "",
-    "rounds": "[features]\nrounds = false\n",
-    "stop": "[economy]\nstop = false\n",
-    "inherit": "[economy]\ninherit = false\n",
-}
+FEATURES = ("learn_from_rounds", "early_stopping", "warm_start")
+"""Variants that switch off the key of this name under [features]."""
+
 DEFAULTS = ("150", "0.8", "lenet_300_100")
 """So many trials take about as long as 100 of plain.py; points of validation error to give up; the model."""
 
@@ -39,11 +38,11 @@ def space(variant: str, model: str, dense: Path) -> str:
     text = (SPACES / f"{model}.toml").read_text(encoding="utf-8")
     if dense.exists():
         text = text.replace("[space]", f"weights = {json.dumps(str(dense))}\n\n[space]", 1)
-    if variant == "prior":
-        return text.replace("levels = 16", "levels = 0")
+    if variant == "initial_trials":
+        return text.replace("trials = 16", "trials = 0")
     if variant == "refine":
         return text.replace("share = ", "share = 0 # ")
-    return text + "\n" + SWITCHES[variant]
+    return f"{text}\n[features]\n{variant} = false\n" if variant in FEATURES else text
 
 
 def main() -> None:

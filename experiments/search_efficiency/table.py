@@ -17,9 +17,16 @@ from matplotlib.figure import Figure
 
 from tune_prune.results.pareto import hypervolume
 
-SWITCHED_OFF = ("rounds", "stop", "prior", "inherit", "finish")
+SWITCHED_OFF = {
+    "learn_from_rounds": "learning from rounds",
+    "early_stopping": "early stopping",
+    "initial_trials": "initial trials",
+    "warm_start": "warm starts",
+    "refine": "refinement",
+}
+"""The variants of ours.py, and what they go without."""
 
-# Okabe and Ito's colours, which tell apart for every kind of colour vision
+# Okabe and Ito's colours, which can be told apart with every kind of colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#D55E00", "#56B4E9")
 
 Curve = list[tuple[float, float]]
@@ -38,13 +45,13 @@ def curve(path: Path, limit: float) -> Curve:
     return found
 
 
-def at(found: Curve, seconds: float) -> float:
-    """The hypervolume reached by then."""
+def hypervolume_at(found: Curve, seconds: float) -> float:
+    """The hypervolume that a run has reached after so many CPU seconds."""
     return max((volume for used, volume in found if used <= seconds), default=0.0)
 
 
-def reached(found: Curve, volume: float) -> float:
-    """The CPU seconds at which it was reached; infinite where it never was."""
+def seconds_to(found: Curve, volume: float) -> float:
+    """The CPU seconds after which a run has reached a hypervolume; infinite where it never does."""
     return min((used for used, there in found if there >= volume), default=float("inf"))
 
 
@@ -54,10 +61,10 @@ def spread(values: list[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def called(method: str) -> str:
-    """What a method is called in table and picture."""
+def title_of(method: str) -> str:
+    """The name of a method in table and picture."""
     names = {"plain": "plain Ray Tune and Optuna", "whole": "this search"}
-    return f"without {method}" if method in SWITCHED_OFF else names.get(method, method)
+    return f"without {SWITCHED_OFF[method]}" if method in SWITCHED_OFF else names.get(method, method)
 
 
 def main() -> None:
@@ -73,11 +80,11 @@ def main() -> None:
     print(f"plain: {time:.0f} CPU seconds to a hypervolume of {volume:.4f} (medians of {len(plain)} seeds)\n")
     print("| method | seeds | hypervolume at that time | CPU seconds to that hypervolume |\n|---|---|---|---|")
     for method, seeds in sorted(
-        runs.items(), key=lambda item: -statistics.median(at(c, time) for c in item[1].values())
+        runs.items(), key=lambda item: -statistics.median(hypervolume_at(c, time) for c in item[1].values())
     ):
-        volumes = [at(found, time) for found in seeds.values()]
-        seconds = [reached(found, volume) for found in seeds.values()]
-        print(f"| {called(method)} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
+        volumes = [hypervolume_at(found, time) for found in seeds.values()]
+        seconds = [seconds_to(found, volume) for found in seeds.values()]
+        print(f"| {title_of(method)} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
     picture(out / "curves.png", runs)
 
 
@@ -92,7 +99,7 @@ def picture(path: Path, runs: Mapping[str, Mapping[str, Curve]]) -> None:
         for colour, method in zip(COLOURS, ["whole", *methods], strict=False):
             for i, found in enumerate(runs[method].values()):
                 x, y = zip(*found, strict=True)
-                width, label = (2.0 if method == "whole" else 1.0), (called(method) if i == 0 else None)
+                width, label = (2.0 if method == "whole" else 1.0), (title_of(method) if i == 0 else None)
                 axes.step(x, y, where="post", color=colour, linewidth=width, label=label)
         axes.set(xscale="log", xlabel="CPU seconds", ylim=(0, None))
         axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")

@@ -1,4 +1,4 @@
-"""What a long search holds on to: memory, open files, processes and disk, from its first trials to its last.
+"""Measures what a long search leaks: memory, open files, processes and disk, from its first trials to its last.
 
     python experiments/soak/measure.py [TRIALS]
 
@@ -17,8 +17,8 @@ import pandas as pd
 HERE = Path(__file__).parent
 
 
-def held(process: int, run_dir: Path) -> dict[str, float]:
-    """What the search's own process holds, and the workers that there are."""
+def measure_use(process: int, run_dir: Path) -> dict[str, float]:
+    """Memory and open files of the search's own process, the number of workers, and the size of the run directory."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.is_file()]
     return {
@@ -37,7 +37,7 @@ def _read(path: Path) -> bytes:
 
 
 def main() -> None:
-    """Run the search and look at it."""
+    """Runs the search and measures it."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     run_dir = Path(tempfile.mkdtemp()) / "run"
     command = [sys.executable, "-m", "tune_prune", "search", "--space", "toy.toml", "--budget", str(trials)]
@@ -47,7 +47,9 @@ def main() -> None:
         while process.poll() is None:
             done = len(list((run_dir / "results").glob("*.json"))) if (run_dir / "results").is_dir() else 0
             if done >= (len(rows) + 1) * trials / 20:
-                rows.append({"trials": done, "seconds": time.perf_counter() - began} | held(process.pid, run_dir))
+                rows.append(
+                    {"trials": done, "seconds": time.perf_counter() - began} | measure_use(process.pid, run_dir)
+                )
             time.sleep(0.2)
     if process.returncode != 0:
         sys.exit(f"measure.py: the search ended with {process.returncode}")
