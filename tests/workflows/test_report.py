@@ -35,6 +35,20 @@ def test_a_search_that_still_runs_shows_the_front_over_its_objectives(
     assert page.count("<td>1, 1</td>") == front.count("1, 1")
 
 
+@pytest.mark.parametrize(
+    ("run_json", "shown"),
+    [('{"acc_tradeoff": 0.25}', "0.25"), ('{"acc_tradeoff": null}', "0.5"), ("{", "0.5"), (None, "0.5")],
+)
+def test_a_search_that_still_runs_shows_the_tradeoff_it_was_begun_with(
+    tmp_path: Path, run_json: str | None, shown: str
+) -> None:
+    partial_run(tmp_path, SPACE + "[goal]\nacc_tradeoff = 0.5\n")
+    if run_json is not None:
+        (tmp_path / "run.json").write_text(run_json)
+    page = write_report(tmp_path).read_text()
+    assert f"{shown} points" in page
+
+
 def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "space.toml").write_text(SPACE)

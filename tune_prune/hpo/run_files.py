@@ -87,6 +87,14 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
     return config, _adapt_space(replace(read_space(run_dir / "space.toml"), name=name), config)
 
 
+def read_acc_tradeoff(run_dir: Path, space: Space) -> float:
+    """Reads the tradeoff of a run, in percentage points; that of its space where run.json is missing or damaged."""
+    try:
+        return float(json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["acc_tradeoff"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return space.acc_tradeoff
+
+
 def _read_run(run_dir: Path) -> dict[str, Any]:
     """Reads run.json but for its format; a `UserError` where it is missing, damaged, or of another format."""
     path = run_dir / "run.json"

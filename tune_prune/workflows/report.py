@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tune_prune.hpo import space_reader
+from tune_prune.hpo import run_files, space_reader
 from tune_prune.hpo.importance import parameter_importance
 from tune_prune.results.report import html
 from tune_prune.results.run_results import SearchDescription, is_partial
@@ -21,4 +21,5 @@ def write_report(run_dir: Path, compare: Sequence[Path] = ()) -> Path:
 
 def _describe_search(run_dir: Path) -> SearchDescription:
     space = space_reader.read(run_dir / "space.toml")
-    return SearchDescription(space.model, space.data, space.acc_tradeoff, tuple(space.objectives))
+    acc_tradeoff = run_files.read_acc_tradeoff(run_dir, space)
+    return SearchDescription(space.model, space.data, acc_tradeoff, tuple(space.objectives))
