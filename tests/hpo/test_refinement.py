@@ -83,7 +83,7 @@ def learned(records: Sequence[TrialRecord]) -> Recovery:
 
 def farthest(records: Sequence[TrialRecord], taken: Sequence[int]) -> TrialRecord | None:
     """The trial to refine for the far end."""
-    return choose_trial(records, taken, learned(records), LIMIT, farthest=True)
+    return choose_trial(records, taken, learned(records), LIMIT, beyond_front=True)
 
 
 def chosen(records: Sequence[TrialRecord], taken: Sequence[int] = ()) -> int | None:

@@ -107,13 +107,13 @@ def choose_trial(
     recovery: Recovery,
     limit: float,
     *,
-    farthest: bool = False,
+    beyond_front: bool = False,
 ) -> TrialRecord | None:
     """The trial whose refinement is expected to add most to the hypervolume; None where there is none to refine.
 
-    `refined` are the trials that are refined already or being refined. With `farthest` it is a trial that is expected
-    to keep the `limit` beyond all that was reached: the hypervolume alone would leave the far end of the front to
-    chance, since a point near the limit adds little area. Where nothing is expected to add anything, it is the most
+    `refined` are the trials that are refined already or being refined. With `beyond_front` it is a trial that is
+    expected to keep the `limit` beyond all that was reached: the hypervolume alone would leave the far end of the front
+    to chance, since a point near the limit adds little area. Where nothing is expected to add anything, it is the most
     compressed trial that should keep the limit, and where none should, the one that comes nearest.
     """
 
@@ -128,22 +128,24 @@ def choose_trial(
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in refined]
     rest = [r for r in rest if r.last.within]  # refinement lowers the error alone
     rest.sort(key=lambda record: record.trial)
-    # a dominated trial promises no more at best
+    # a dominated trial is not expected to add more
     candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
 
-    def promise(record: TrialRecord) -> tuple[float, float, float]:
+    def gain_and_margin(record: TrialRecord) -> tuple[float, float, float]:
         error = expected(record)
         gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit > 0 else 0.0
         return gain, min(0.0, limit - error), record.last.compression
 
-    if farthest:
+    if beyond_front:
         keeping = [r for r in candidates if expected(r) <= limit]
         failed = [r.last.compression for r in records if r.kind == "refine" and r.points and not r.last.feasible]
-        candidates = _farthest(keeping, max((c for c, _ in reached), default=0.0), failed) or candidates
-    return max(candidates, key=promise, default=None)
+        candidates = _choose_beyond_front(keeping, max((c for c, _ in reached), default=0.0), failed) or candidates
+    return max(candidates, key=gain_and_margin, default=None)
 
 
-def _farthest(candidates: Sequence[TrialRecord], reached: float, failed: Sequence[float]) -> list[TrialRecord]:
+def _choose_beyond_front(
+    candidates: Sequence[TrialRecord], reached: float, failed: Sequence[float]
+) -> list[TrialRecord]:
     """The trial with which to try the far end of the front, if any is beyond the compression `reached`.
 
     `candidates` ascend in compression. While no refinement has `failed` beyond, it is the most compressed. Afterwards

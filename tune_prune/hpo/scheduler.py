@@ -157,5 +157,7 @@ class TrialScheduler:
     def _trial_to_refine(self) -> TrialRecord | None:
         """The trial to refine next; every other refinement goes for the far end of the front."""
         records, refined = list(self._trial_store.records.values()), set(self._trial_store.refinements.values())
-        farthest = len(refined) % 2 == 1
-        return refinement.choose_trial(records, refined, self._recovery(), self._settings.limit, farthest=farthest)
+        beyond_front = len(refined) % 2 == 1
+        return refinement.choose_trial(
+            records, refined, self._recovery(), self._settings.limit, beyond_front=beyond_front
+        )

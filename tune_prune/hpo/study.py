@@ -159,13 +159,13 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name=name, directions=directions(limits), load_if_exists=True)
-    known = study.user_attrs.get("fingerprint")
-    if known is None:
+    stored = study.user_attrs.get("fingerprint")
+    if stored is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
             study.set_metric_names(["log10_factor", "val_error", *limits.objectives])
         study.set_user_attr("fingerprint", fingerprint)
-    elif known != fingerprint:
+    elif stored != fingerprint:
         raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
     if any((run_dir / "results").glob("*.json")) and not study.get_trials(deepcopy=False):
         where = describe_storage(storage)

@@ -62,12 +62,12 @@ class Stage:
 
 
 def list_stages(record: TrialRecord, round_: int, by_trial: Mapping[int, TrialRecord]) -> list[Stage]:
-    """The way to a round of a trial: the trials that it started from, the earliest first, and itself.
+    """Lists the stages up to a round of a trial: the trials that it started from, the earliest first, and itself.
 
     Raises `KeyError` where one of those is not among `by_trial`.
     """
-    way = [*lineage(record, by_trial), (record, round_)]
-    return [Stage(trial.trial, last_round, trial.params) for trial, last_round in way]
+    stages = [*lineage(record, by_trial), (record, round_)]
+    return [Stage(trial.trial, last_round, trial.params) for trial, last_round in stages]
 
 
 def retrace(
