@@ -1,6 +1,6 @@
 import pickle
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_error, format_names
 
 
 def test_a_message_is_one_line_whatever_it_quotes() -> None:
@@ -16,3 +16,7 @@ def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
 def test_names_are_listed_in_their_order() -> None:
     assert format_names(["mag", "random", "l1"]) == "mag, random, l1"
     assert format_names(iter(())) == "none"
+
+
+def test_another_error_is_described_on_one_line() -> None:
+    assert describe_error(ValueError("two\n lines ")) == "ValueError: two lines"

@@ -3,6 +3,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import loss_curves
 
 from tune_prune.hpo.groups import MAX_RATIO, SCALES, Group, GroupedRatio, LossCurve, allocate_weights
 
@@ -73,21 +74,8 @@ def test_a_grouped_ratio_as_text() -> None:
 
 # Loss curves
 
-curves = st.dictionaries(
-    st.sampled_from("abcd"),
-    st.builds(
-        LossCurve,
-        weights=st.integers(10, 10**6),
-        scale=st.floats(1e-6, 1e-1),
-        power=st.floats(0.5, 6),
-        low=st.floats(0.001, 0.2),
-        high=st.floats(0.2, 1.0),
-    ),
-    min_size=1,
-)
 
-
-@given(curves, st.floats(0, 1))
+@given(loss_curves, st.floats(0, 1))
 def test_as_many_weights_are_kept_as_asked_for_within_the_bounds(found: dict[str, LossCurve], share: float) -> None:
     asked = share * sum(curve.weights for curve in found.values())
     shares = allocate_weights(found, asked)

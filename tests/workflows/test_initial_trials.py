@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from strategies import loss_curves
 from toys import images, mlp, seeded, task_of
 
 from tune_prune.hpo.groups import LossCurve
@@ -51,25 +52,12 @@ def test_measured_on_a_trained_network() -> None:
 
 # Levels
 
-curves = st.dictionaries(
-    st.sampled_from("abcd"),
-    st.builds(
-        LossCurve,
-        weights=st.integers(10, 10**6),
-        scale=st.floats(1e-6, 1e-1),
-        power=st.floats(0.5, 6),
-        low=st.floats(0.001, 0.2),
-        high=st.floats(0.2, 1.0),
-    ),
-    min_size=1,
-)
-
 
 def rise(curve: LossCurve, ratio: float) -> float:
     return curve.scale * (1 - ratio) ** -curve.power
 
 
-@given(curves, st.integers(0, 1000))
+@given(loss_curves, st.integers(0, 1000))
 @example({"a": LossCurve(weights=10, scale=0.0625, power=6.0, low=0.002, high=1.0)}, 1)  # a price of e^41
 def test_levels_climb_within_their_bounds(found: dict[str, LossCurve], others: int) -> None:
     factors = space_factors(6, 2, 200)
@@ -88,7 +76,7 @@ def test_levels_climb_within_their_bounds(found: dict[str, LossCurve], others: i
         before = ratios
 
 
-@given(curves, st.floats(2, 100), st.integers(0, 2**32))
+@given(loss_curves, st.floats(2, 100), st.integers(0, 2**32))
 def test_no_other_ratios_that_keep_as_few_weights_cost_less(
     found: dict[str, LossCurve], factor: float, seed: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Errors that end a command with one line, and how their messages list names."""
+"""Errors that end a command with one line, and what their messages say of other errors and of names."""
 
 from collections.abc import Iterable
 
@@ -16,6 +16,11 @@ class UserError(Exception):
 
 class HeldError(Exception):
     """Another process works in the run directory. The command line exits with 75."""
+
+
+def describe_error(error: Exception) -> str:
+    """Describes an error on one line, by its type and message."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def format_names(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
 from tune_prune.export.costs import LatencyMeter
@@ -70,11 +70,6 @@ class Watchdog:
                 self._on_timeout()
 
 
-def _one_line(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 class TrialRunner:
     """Runs trials one after the other in a worker process: their rounds, their records, the weights of their rounds.
 
@@ -116,10 +111,10 @@ class TrialRunner:
             point = next(self._rounds)
         except torch.OutOfMemoryError as error:  # the search knows whether other trials took the memory
             self._watchdog.stop()
-            return self._report("running", _one_line(error), out_of_memory=_one_line(error))
+            return self._report("running", describe_error(error), out_of_memory=describe_error(error))
         except Exception as error:
             self._watchdog.stop()
-            return self._report("failed", _one_line(error))
+            return self._report("failed", describe_error(error))
         last = point.round == self._plan.rounds
         if last:
             self._watchdog.stop()

@@ -48,7 +48,7 @@ class Config:
     points; `refine` the share of the trials that refine others, None where the space decides. `confirm` is how many
     other seeds the front is repeated from, `refit` whether it is trained on all but test images. A trial is given up
     after `trial_timeout` seconds, a search once more than `max_failures` of its trials have failed. `study` is its name
-    in `storage`, which no other run has. `logger` are names of `loggers.py`, checked there.
+    in `storage`, which no other run has. `logger` are names that `distributed.loggers` checks.
     """
 
     budget: int | None = field(

@@ -26,10 +26,10 @@ from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.hpo.parameters import Choice, Parameter, Range
 from tune_prune.hpo.storage import describe_storage
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
-from tune_prune.results.trial_params import TrialParams
+from tune_prune.results.trial_params import GROUP, RATIO, TrialParams
 
 STUDY_NAME = "tune_prune"
-RATIOS = ("ratio/", "group/")
+RATIOS = (RATIO, GROUP)
 """How the names of parameters begin that are ratios, of a layer or of a group."""
 
 RATIO_DIGITS = 5

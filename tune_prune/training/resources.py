@@ -123,7 +123,7 @@ def pick_device(name: str) -> "torch.device":
     """Chooses the device for `auto`, `cpu` or `cuda`; a `UserError` for another name and for a GPU that is missing."""
     import torch
 
-    gpu = torch.cuda.is_available()
+    gpu = _has_gpu()
     if name not in DEVICES:
         raise UserError(f"--device must be auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not gpu:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from tune_prune.common import files
+from tune_prune.common.errors import describe_error
 from tune_prune.common.seeding import derive_seed
 from tune_prune.distributed.parallel import ParallelMap
 from tune_prune.hpo.warm_start import Stage, list_stages, retrace
@@ -94,8 +95,9 @@ def confirm_front(
     failures = []
     for job, result in parallel_map(run_repetition, [job for job in jobs if job.file not in errors]):
         if isinstance(result, Exception):
-            reason = " ".join(f"{type(result).__name__}: {result}".split())
-            failures.append(f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {reason}")
+            failures.append(
+                f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {describe_error(result)}"
+            )
         else:
             _write_error(run_dir / job.file, job, result)
             errors[job.file] = result

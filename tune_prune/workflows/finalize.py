@@ -16,7 +16,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import Member, TestResult, find_closest, find_front
+from tune_prune.results.front import Member, TestResult, find_front
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
@@ -86,12 +86,10 @@ def write_results(
     device, interrupted = torch.device(info.device), ending.end is SearchEnd.INTERRUPTED
     members = [_with_refit(member, ending.refitted) for member in front.members]
     tested: dict[str, TestResult] = {}
-    dense_test, hardest = None, None
+    dense_test: TestResult | None = None
     if not interrupted:
         tested, dense_test = _test_members(run_dir, members, task, load_test, device)
         tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
-        closest = None if members else find_closest(front.records, info.limits)
-        hardest = None if closest is None else find_hardest_layer(task, closest, device, info.cached_sample)
     outcome = SearchOutcome(
         info=info,
         records=front.records,
@@ -99,10 +97,12 @@ def write_results(
         tested=tested,
         dense_test=dense_test,
         confirmed=ending.confirmed,
-        hardest=hardest,
         wall_seconds=ending.wall_seconds + _earlier_wall_seconds(run_dir),
         cpu_seconds=sum(record.cpu_seconds for record in front.records) + ending.cpu_seconds,
     )
+    if outcome.closest and not interrupted:
+        hardest = find_hardest_layer(task, outcome.closest, device, info.cached_sample)
+        outcome = replace(outcome, hardest=hardest)
     _write_files(run_dir, outcome)
     if tested and dense_test:
         console.show_front(members, tested, dense_test, info.dense_val_error, ending.confirmed)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.budget import Budget
@@ -46,22 +47,27 @@ class Timings:
 
 
 def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) -> Timings:
-    """Times a copy of the dense model, trained as in a trial but at a learning rate of 0, so that it cannot diverge."""
+    """Times a step and an evaluation of a copy of the dense model."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        model, recipe = task.dense_model(device), replace(plan.recipe_at(1), steps=TIMED_STEPS, lr=0.0)
-        on_device = task.to(device)
-        pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
+        model, on_device = task.dense_model(device), task.to(device)
         for _ in range(2):
             began = time.perf_counter()
-            fit(model, on_device.train, recipe, round_generator(0, 1), masks=pairs, teacher=on_device.teacher)
+            _train(model, on_device, plan, TIMED_STEPS)
             step = (time.perf_counter() - began) / TIMED_STEPS
         began = time.perf_counter()
         evaluate(model, on_device.validation)
         return Timings(step, time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
+
+
+def _train(model: nn.Module, task: Task, plan: Plan, steps: int) -> None:
+    """Trains as in a trial, with masks that remove nothing, at a learning rate of 0, so that no plan can diverge."""
+    pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
+    recipe = replace(plan.recipe_at(1), steps=steps, lr=0.0)
+    fit(model, task.train, recipe, round_generator(0, 1), masks=pairs, teacher=task.teacher)
 
 
 CONTEXT = 768 * 2**20
@@ -77,9 +83,7 @@ def measure_memory(task: Task, plan: Plan, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_reserved(device)
     model, on_device = task.dense_model(device), task.to(device)
-    pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
-    recipe = replace(plan.recipe_at(1), steps=MEMORY_STEPS, lr=0.0)  # at a rate of 0 no plan can diverge
-    fit(model, on_device.train, recipe, round_generator(0, 1), masks=pairs, teacher=on_device.teacher)
+    _train(model, on_device, plan, MEMORY_STEPS)
     evaluate(model, on_device.validation)
     return CONTEXT + torch.cuda.max_memory_reserved(device) - before
 

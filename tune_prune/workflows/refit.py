@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 from tune_prune.common.seeding import derive_seed
 from tune_prune.distributed.parallel import ParallelMap
 from tune_prune.pruning import checkpoint, iterative, masks
@@ -114,8 +114,7 @@ def refit_front(
     failures = []
     for job, raised in parallel_map(refit_member, [job for job in jobs.values() if not _is_done(job)]):
         if raised is not None:
-            reason = " ".join(f"{type(raised).__name__}: {raised}".split())
-            failures.append(f"trial {job.trial}, round {job.round} failed: {reason}")
+            failures.append(f"trial {job.trial}, round {job.round} failed: {describe_error(raised)}")
     return {id_: files[id_] for id_, job in jobs.items() if _is_done(job)}, failures
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from tune_prune.common import files
 from tune_prune.results.report import interactive
+from tune_prune.results.report.charts import list_layers
 from tune_prune.results.report.interactive import FindShares
 from tune_prune.results.report.page import format_duration, format_number, make_page, make_table, to_float
 from tune_prune.results.run_results import (
@@ -111,7 +112,7 @@ def _front_html(run: RunResults) -> str:
     front = run.front
     if not front:
         return ""
-    layers = [key.removeprefix("ratio/") for key in front[0] if key.startswith("ratio/")]
+    layers = list_layers(run.members)
     layers = layers if len(layers) <= MOST_LAYERS else []
     head = ["", "fewer weights", "kept", "validation error", "test error, 95 % interval", "trial, round", "files"]
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
