@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from toys import mlp, seeded
 
@@ -81,3 +83,79 @@ def test_a_layer_at_a_time(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_expensive_statistic_is_one() -> None:
     assert set(statistics_cache.PER_LAYER) <= set(statistics_cache.EXPENSIVE) <= set(statistics.statistics)
+
+
+def same(one: statistics.CachedStatistics, other: statistics.CachedStatistics) -> bool:
+    """Whether two measurements are equal bit for bit."""
+    return all(torch.equal(value, other[name][label]) for name in one for label, value in one[name].items())
+
+
+def cut_off(path: Path, other: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def emptied(path: Path, other: Path) -> None:
+    path.write_bytes(b"")
+
+
+def without_a_hash(path: Path, other: Path) -> None:
+    save_file(load_file(path), path)
+
+
+def one_value_changed(path: Path, other: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+
+
+def of_other_images(path: Path, other: Path) -> None:
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [cut_off, emptied, without_a_hash, one_value_changed, of_other_images])
+def test_a_damaged_file_is_named_and_measured_again(toy_data: Data, damage: Callable[[Path, Path], None]) -> None:
+    model, lines = mlp(), list[str]()
+    first = statistics_cache.load_or_measure(["hessian"], context(model, toy_data))
+    (path,) = statistics_cache.cache_dir().iterdir()
+    whole = path.read_bytes()
+    statistics_cache.load_or_measure(["hessian"], context(model, toy_data, images=51))
+    (other,) = set(statistics_cache.cache_dir().iterdir()) - {path}
+    damage(path, other)
+    again = statistics_cache.load_or_measure(["hessian"], replace(context(model, toy_data), say=lines.append))
+    assert same(first, again)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{path}: damaged, ")
+    assert lines[0].endswith("; removed, and measured again")
+    assert path.read_bytes() == whole
+
+
+def test_without_a_folder_for_the_files(toy_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, lines, names = mlp(), list[str](), ["hessian", "loss_change"]
+    first = statistics_cache.load_or_measure(names, context(model, toy_data))
+    first_file = files()[0]
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    again = statistics_cache.load_or_measure(names, replace(context(model, toy_data), say=lines.append))
+    assert same(first, again)
+    assert [line for line in lines if not line.startswith("measuring ")] == [
+        f"statistics cannot be kept on disk ([Errno 20] Not a directory: '{tmp_path}/file/tune_prune/"
+        f"{first_file}'); they are measured again next time (XDG_CACHE_HOME names another folder for them)"
+    ]
+
+
+def test_a_full_disk(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    model, lines = mlp(), list[str]()
+    monkeypatch.setattr(statistics_cache.files, "write_bytes", fail)
+    assert statistics_cache.load_or_measure(["hessian"], replace(context(model, toy_data), say=lines.append))
+    assert lines[-1].startswith("statistics cannot be kept on disk ([Errno 28] No space left on device); ")
+
+
+def test_a_user_without_a_home(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, lines = mlp(), list[str]()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "~")  # what `expanduser` makes of "~" where neither HOME nor the system knows better
+    assert statistics_cache.load_or_measure(["hessian"], replace(context(model, toy_data), say=lines.append))
+    assert lines[0] == "measuring hessian on the dense model"
+    assert lines[-1].startswith("statistics cannot be kept on disk (the user has no home directory); ")

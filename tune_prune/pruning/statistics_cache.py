@@ -1,21 +1,24 @@
 """Measures a dense model's expensive statistics once and caches them on disk.
 
 A file's name holds a hash of everything that determines the values: the weights, the images and labels, the statistic
-and the settings of its module. So a file is never out of date, and it may be deleted at any time.
+and the settings of its module. So a file is never out of date, and it may be deleted at any time. A file holds a hash
+of its values as well: one that is damaged, or has another's content, is measured again.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tune_prune.common import files
-from tune_prune.pruning import gates, loss_change, statistics
+from tune_prune.common.errors import UserError
+from tune_prune.pruning import checkpoint, gates, loss_change, statistics
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks.splits import Split
@@ -35,21 +38,36 @@ PER_LAYER = ("loss_change",)
 """Expensive statistics with a file for each layer, so that an interruption costs at most one layer."""
 
 
+METADATA = "statistic"
+"""The key of a file's metadata: the hashes of what its values were measured on, and of the values."""
+
+
 def cache_dir() -> Path:
-    """The folder of the files: `tune_prune` in the user's cache directory (XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tune_prune"
+    """The folder of the files: `tune_prune` in the user's cache directory (XDG_CACHE_HOME, else ~/.cache).
+
+    Raises OSError where the user has no home directory.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if not chosen and os.path.expanduser("~") == "~":
+        raise OSError("the user has no home directory")
+    return Path(chosen or Path.home() / ".cache") / "tune_prune"
 
 
 def load_or_measure(names: Iterable[str], context: Context) -> dict[str, dict[str, Tensor]]:
-    """Loads the expensive ones among the named statistics, by name and layer; measures those that have no file."""
+    """Loads the expensive ones among the named statistics, by name and layer; measures those that have no file.
+
+    Where files cannot be read or written, the statistics are measured all the same, and one line says so.
+    """
     state = context.generator.get_state()
-    values = {}
+    values, failures = {}, list[str]()
     for name in names:
         if name in EXPENSIVE:
             # every statistic draws the same random numbers, whether the others are loaded or measured
             generator = torch.Generator(context.generator.device)
             generator.set_state(state)
-            values[name] = _load_layers(name, replace(context, generator=generator))
+            values[name] = _load_layers(name, replace(context, generator=generator), failures)
+    if failures:
+        context.say(f"{failures[0]}; they are measured again next time (XDG_CACHE_HOME names another folder for them)")
     return values
 
 
@@ -62,27 +80,71 @@ def measure_dense(
     return load_or_measure(names, Context(model, sample, generator, say))
 
 
-def _load_layers(name: str, context: Context) -> dict[str, Tensor]:
+def _load_layers(name: str, context: Context, failures: list[str]) -> dict[str, Tensor]:
     """Loads or measures one statistic, by layer: of all layers in one file, or of each layer in its own."""
     if name not in PER_LAYER:
-        return _load_file(name, replace(context, layers=None))
+        return _load_file(name, replace(context, layers=None), failures)
     values: dict[str, Tensor] = {}
     for label in context.select_weights():
-        values |= _load_file(name, replace(context, layers=[label]))
+        values |= _load_file(name, replace(context, layers=[label]), failures)
     return values
 
 
-def _load_file(name: str, context: Context) -> dict[str, Tensor]:
-    """Loads a statistic's file; where it is missing, measures the statistic and writes the file."""
-    path = cache_dir() / f"{name}-{_hash_inputs(name, context)}.safetensors"
-    device = next(context.model.parameters()).device
-    if path.is_file():
-        return {label: value.to(device) for label, value in load_file(path).items()}
+def _load_file(name: str, context: Context, failures: list[str]) -> dict[str, Tensor]:
+    """Loads a statistic's file; where it is missing or damaged, measures the statistic and writes the file.
+
+    Where the file cannot be read or written, the reason is added to `failures`.
+    """
+    key = _hash_inputs(name, context)
+    try:
+        path = cache_dir() / f"{name}-{key}.safetensors"
+        kept = _read_values(path, key, context.say)
+    except OSError as error:
+        path, kept = None, None
+        failures.append(f"statistics cannot be kept on disk ({error})")
+    if kept is not None:
+        device = next(context.model.parameters()).device
+        return {label: value.to(device) for label, value in kept.items()}
     layers = "" if context.layers is None else f" of layer {', '.join(context.layers)}"
-    context.say(f"measuring {name}{layers} on the dense model, once: {path}")
+    context.say(f"measuring {name}{layers} on the dense model{f', once: {path}' if path else ''}")
     values = statistics.statistics[name](context)
-    files.write_bytes(path, save({label: value.cpu().contiguous() for label, value in values.items()}))
+    if path is not None:
+        stored = {label: value.cpu().contiguous() for label, value in values.items()}
+        metadata = {METADATA: json.dumps({"inputs": key, "values": _hash_values(stored)})}
+        try:
+            files.write_bytes(path, save(stored, metadata))
+        except OSError as error:
+            failures.append(f"statistics cannot be kept on disk ({error})")
     return values
+
+
+def _read_values(path: Path, key: str, say: Callable[[str], None]) -> dict[str, Tensor] | None:
+    """Reads a statistic's file; None where it is missing, and where its content is not what was written.
+
+    The latter is said, and the file is removed. Raises OSError where it cannot be read.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return None
+    try:
+        header, values = checkpoint.read_tensors(path, METADATA)
+        if header == {"inputs": key, "values": _hash_values(values)}:
+            return values
+        reason = "its values are not those that were measured"
+    except UserError:
+        reason = "it cannot be read"
+    path.unlink()
+    say(f"{path}: damaged, {reason}; removed, and measured again")
+    return None
+
+
+def _hash_values(values: Mapping[str, Tensor]) -> str:
+    """Hashes a statistic's values with the labels of their layers."""
+    digest = hashlib.sha256()
+    for label, value in sorted(values.items()):
+        digest.update(repr((label, value.dtype, tuple(value.shape))).encode() + _to_bytes(value))
+    return digest.hexdigest()
 
 
 def _hash_inputs(name: str, context: Context) -> str:
