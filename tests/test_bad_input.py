@@ -10,16 +10,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import mlp
+from safetensors.torch import save
+from toys import fault, mlp
 
 from tune_prune.cli import main
 from tune_prune.common.errors import UserError
-from tune_prune.export import sparse_format
-from tune_prune.hpo import space_reader
+from tune_prune.export import formats, sparse_format
+from tune_prune.hpo import run_files, space_reader
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.results import conf
+from tune_prune.results import conf, records
+from tune_prune.results.run_results import read_run
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "workflows" / "confs" / "lenet5.conf").read_text()
@@ -148,3 +151,34 @@ def test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: l
     assert ended.value.code in (0, 2), err.getvalue()
     assert err.getvalue().count("\n") == (ended.value.code == 2), err.getvalue()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("bomb", ["[" * 100_000, "[" * 900 + "]" * 900, "9" * 5_000], ids=["open", "deep", "digits"])
+def test_bombs_in_json(tmp_path: Path, bomb: str) -> None:
+    (tmp_path / "space.toml").write_text(SPACES[0])
+    (tmp_path / "a.safetensors").write_bytes(save({"x": torch.zeros(1)}, {"tune_prune": bomb, "pruning": bomb}))
+    for name in ("run.json", "summary.json", "1.json"):
+        (tmp_path / name).write_text(f'{{"format": 2, "space": "a", "trial": {bomb}}}' if "9" in bomb else bomb)
+    fault(lambda: checkpoint.read(tmp_path / "a.safetensors"))
+    fault(lambda: formats.load(tmp_path / "a.safetensors"))
+    fault(lambda: records.read(tmp_path / "1.json"))
+    fault(lambda: run_files.resume_run(tmp_path, {}, {}))
+    fault(lambda: read_run(tmp_path))
+    assert run_files.read_acc_tradeoff(tmp_path, space_reader.parse(SPACES[0], "a", "a")) == 0.5
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        ".".join("a" * 16_000) + " = 1",
+        "a = " + "[" * 100_000,
+        "a = 9" + "9" * 5_000,
+        "[goal]\nbudget = 0x" + "f" * 5_000,
+    ],
+    ids=["dots", "open", "digits", "hex"],
+)
+def test_bombs_in_toml(tmp_path: Path, bomb: str) -> None:
+    (tmp_path / "a.toml").write_text(f"{SPACES[0].replace('[goal]', '[more]')}\n{bomb}\n")
+    fault(lambda: space_reader.read(tmp_path / "a.toml"))
+    (tmp_path / "a.conf").write_text(f"1\n0.5\n# {bomb}\n# b = 1\n")
+    assert conf.read(tmp_path / "a.conf").notes["b"] == 1

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -13,6 +12,7 @@ from uuid import uuid4
 from tune_prune.common import files
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.flags import build, declared_settings, flatten
+from tune_prune.common.parsing import parse_toml, read_json, read_text
 from tune_prune.hpo import storage
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
@@ -90,7 +90,7 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
 def read_acc_tradeoff(run_dir: Path, space: Space) -> float:
     """Reads the tradeoff of a run, in percentage points; that of its space where run.json is missing or damaged."""
     try:
-        return float(json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["acc_tradeoff"])
+        return float(read_json(run_dir / "run.json")["acc_tradeoff"])
     except (OSError, ValueError, TypeError, KeyError):
         return space.acc_tradeoff
 
@@ -101,7 +101,7 @@ def _read_run(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"--resume {run_dir}: no run was begun there ({path.name} is missing)")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         if not isinstance(raw, dict):
             raise ValueError(f"must be an object, got {raw!r}")
     except ValueError as error:
@@ -119,8 +119,8 @@ def _read_run(run_dir: Path) -> dict[str, Any]:
 def _old_tables(path: Path) -> list[str]:
     """Lists the tables of a space's file that only the first format has; none where the file cannot be read."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        raw = parse_toml(read_text(path))
+    except (OSError, ValueError):
         return []
     return [name for name in OLD_TABLES if name in raw]
 

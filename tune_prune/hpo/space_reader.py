@@ -1,11 +1,11 @@
 """Reads a search space from TOML; a `UserError` is one line: the file, the key, and what would be right."""
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.parsing import parse_toml, read_text
 from tune_prune.hpo.groups import SCALES
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Domain, Number, check_scope, parse_domain, parse_scalar
 from tune_prune.hpo.space import Features, InitialTrials, Refinement, Space
@@ -83,19 +83,21 @@ def locate(name: str) -> Path:
 def read(path: Path) -> Space:
     """Reads and checks the space in a file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file; a space is TOML in UTF-8") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the space ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a space ({error})") from error
     return parse(text, path.stem, str(path))
 
 
 def parse(text: str, name: str, source: str) -> Space:
     """Reads and checks the space called `name` from a text; errors begin with `source`."""
     try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
+        raw = parse_toml(text)
+    except ValueError as error:
         raise UserError(f"{source}: not valid TOML: {error}") from error
     return _Reader(source).read_space(name, raw)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tune_prune.common import files
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.parsing import parse_json
 from tune_prune.pruning.masks import dense_masks, prunable
 from tune_prune.tasks.models import build, pretrained_path
 
@@ -70,9 +71,9 @@ def read_tensors(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(key, "null"))
+            header = parse_json((file.metadata() or {}).get(key, "null"))
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable safetensors checkpoint ({error})") from error
 
 

@@ -11,7 +11,6 @@ The format is that of torch7-pruner, whose reader takes the first two lines and 
 import io
 import json
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
+from tune_prune.common.parsing import MAX_KEY, parse_toml, read_bytes
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Conf:
 def read(path: Path) -> Conf:
     """Reads a .conf file. Raises a `UserError` that names file and line, what is wrong and what would be right."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read it ({error.strerror}); name a readable .conf file") from error
+    except ValueError as error:
+        raise UserError(f"{path}: no .conf file ({error}); a .conf is text: layers, ratios, pruners") from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -99,7 +101,7 @@ def _name(name: str, kind: str, where: str) -> str:
     """Returns the name of a layer or pruner if it can stand in a line separated by commas, else raises."""
     if not name:
         raise UserError(f"{where}: empty {kind}; separate them by single commas, like 1,4,8")
-    if not name.isprintable() or set(name) & set(" ,") or name.startswith("#"):
+    if not name.isprintable() or set(name) & set(" ,") or name.startswith("#") or len(name) > MAX_KEY:
         raise UserError(f"{where}: bad {kind} {name[:60]!r}; it may hold no space, comma or leading '#'")
     return name
 
@@ -132,8 +134,8 @@ def _notes(lines: list[str]) -> dict[str, object]:
         if not line.startswith("#") or comment.startswith("["):  # '# [x]' would be a table, not key = value
             continue
         try:
-            notes.update(tomllib.loads(comment))
-        except (ValueError, RecursionError):
+            notes.update(parse_toml(comment))
+        except ValueError:
             continue
     return notes
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
+from tune_prune.common.parsing import read_json
 from tune_prune.results.trial_params import TrialParams
 
 FINAL_STATES = ("complete", "stopped", "failed")
@@ -90,7 +91,7 @@ def write(run_dir: Path, record: TrialRecord) -> None:
 def read(path: Path) -> TrialRecord:
     """Reads one record; raises a `UserError` that names the file where it is damaged."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         points = [PointRecord(**point) for point in raw.pop("points")]
         params = TrialParams(**raw.pop("params"))
         return TrialRecord(points=points, params=params, **raw)

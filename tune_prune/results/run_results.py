@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.parsing import read_json
 from tune_prune.results import records, tables
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import find_front
@@ -204,10 +204,10 @@ def _with_states(found: Mapping[str, DataFrame | None]) -> DataFrame:
 
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; name the directory of a search that has finished") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); --resume the search to have it written again") from error
     if not isinstance(summary, dict):
         raise UserError(f"{path}: damaged (no JSON object); --resume the search to have it written again")

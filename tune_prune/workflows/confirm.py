@@ -13,6 +13,7 @@ import torch
 
 from tune_prune.common import files
 from tune_prune.common.errors import describe_error
+from tune_prune.common.parsing import read_json
 from tune_prune.common.seeding import derive_seed
 from tune_prune.distributed.parallel import ParallelMap
 from tune_prune.hpo.warm_start import Stage, list_stages, retrace
@@ -114,7 +115,7 @@ def _write_error(path: Path, job: Repetition, error: float) -> None:
 def _read_error(path: Path, job: Repetition) -> float | None:
     """Reads a repetition's result; None where there is none, or the file is damaged or of another repetition."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         error = float(raw["val_error"])
         agrees = (raw["seed"], raw["compression"]) == (job.seed, job.compression)
     except (OSError, ValueError, TypeError, KeyError):

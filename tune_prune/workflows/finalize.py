@@ -1,6 +1,5 @@
 """Ends a search: selects its front, tests it once on the test images, and writes every file of the run directory."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tune_prune.common.parsing import read_json
 from tune_prune.distributed.parallel import worker_pool
 from tune_prune.hpo.budget import SearchEnd
 from tune_prune.hpo.config import Config
@@ -162,7 +162,7 @@ def _earlier_wall_seconds(run_dir: Path) -> float:
 def _read_summary(run_dir: Path) -> dict[str, Any] | None:
     """summary.json, None where it is missing or damaged: it is written again from the records."""
     try:
-        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        summary: dict[str, Any] = read_json(run_dir / "summary.json")
     except (FileNotFoundError, ValueError):
         return None
     return summary
