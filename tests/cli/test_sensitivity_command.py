@@ -31,6 +31,33 @@ def test_nothing_is_measured_twice(command, capsys: pytest.CaptureFixture[str]) 
     assert list(rows["kept"]) == [512, 102, 32, 512, 32]
 
 
+DATA = """
+import torch
+
+def images():
+    generator = torch.Generator().manual_seed({seed})
+    return tuple((torch.rand(n, 1, 8, 8, generator=generator), torch.arange(n) % 4) for n in (80, 40, 40))
+"""
+
+
+def test_rows_of_other_data_are_not_taken_for_these(
+    command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    flags = ("sensitivity", "--model", "toys:mlp", "-l", 2, "-p", 0.5, "--data")
+    errors = []
+    for name, seed in (("one_lab", 1), ("two_lab", 2), ("two_lab", 3), ("two_lab", 3)):
+        Path(f"{name}.py").write_text(DATA.replace("{seed}", str(seed)))
+        sys.modules.pop(name, None)
+        assert command(*flags, f"{name}:images") == 0
+        errors.append(capsys.readouterr().out)
+    assert ["0 of them measured already" in out for out in errors] == [True, True, True, False]
+    assert ["changed since its last row: splits" in out for out in errors] == [False, False, True, False]
+    rows = pd.read_csv("sensitivity/sensitivity.csv")
+    assert list(rows["data"]) == ["one_lab:images", "two_lab:images", "two_lab:images"]
+    assert len(set(rows["splits"])) == len(set(rows["val_loss"])) == 3
+
+
 def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}

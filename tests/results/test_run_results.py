@@ -87,6 +87,12 @@ def test_a_run_without_sensitivity_misses_nothing(run_dir: Path) -> None:
     assert "sensitivity.csv" not in run.missing
 
 
+def test_curves_are_of_one_model_on_one_data_set(run_dir: Path) -> None:
+    rows = ["net,abc,8,mag,0.5,0.9", "net,abd,8,mag,0.5,0.7", "net,abd,10,mag,0.5,0.8"]
+    (run_dir / "sensitivity.csv").write_text("\n".join(["model,weights,layer,pruner,ratio,val_error", *rows, ""]))
+    assert read_run(run_dir).sensitivity.val_error.tolist() == [0.7, 0.8]  # of the weights that came last
+
+
 def test_a_summary_may_be_left_out_where_it_is_not_needed(run_dir: Path) -> None:
     (run_dir / "summary.json").unlink()
     assert "summary.json: not there" in fault(lambda: read_run(run_dir))

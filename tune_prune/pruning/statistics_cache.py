@@ -1,11 +1,10 @@
 """Measures a dense model's expensive statistics once and caches them on disk.
 
-A file's name holds a hash of everything that determines the values: the weights, the images and labels, the statistic
-and the settings of its module. So a file is never out of date, and it may be deleted at any time. A file holds a hash
-of its values as well: one that is damaged, or has another's content, is measured again.
+A file's name holds a hash of everything that determines the values: the weights, the model's code, the images and
+labels, the statistic and the settings of its module. So a file is never out of date, and it may be deleted at any time.
+A file holds a hash of its values as well: one that is damaged, or has another's content, is measured again.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, gates, loss_change, statistics
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.tasks.fingerprints import hash_code, hash_tensors, hash_texts
 from tune_prune.tasks.splits import Split
 
 SETTINGS = {
@@ -110,7 +110,7 @@ def _load_file(name: str, context: Context, failures: list[str]) -> dict[str, Te
     values = statistics.statistics[name](context)
     if path is not None:
         stored = {label: value.cpu().contiguous() for label, value in values.items()}
-        metadata = {METADATA: json.dumps({"inputs": key, "values": _hash_values(stored)})}
+        metadata = {METADATA: json.dumps({"inputs": key, "values": hash_tensors(dict(sorted(stored.items())))})}
         try:
             files.write_bytes(path, save(stored, metadata))
         except OSError as error:
@@ -129,7 +129,7 @@ def _read_values(path: Path, key: str, say: Callable[[str], None]) -> dict[str, 
         return None
     try:
         header, values = checkpoint.read_tensors(path, METADATA)
-        if header == {"inputs": key, "values": _hash_values(values)}:
+        if header == {"inputs": key, "values": hash_tensors(dict(sorted(values.items())))}:
             return values
         reason = "its values are not those that were measured"
     except UserError:
@@ -139,27 +139,14 @@ def _read_values(path: Path, key: str, say: Callable[[str], None]) -> dict[str, 
     return None
 
 
-def _hash_values(values: Mapping[str, Tensor]) -> str:
-    """Hashes a statistic's values with the labels of their layers."""
-    digest = hashlib.sha256()
-    for label, value in sorted(values.items()):
-        digest.update(repr((label, value.dtype, tuple(value.shape))).encode() + _to_bytes(value))
-    return digest.hexdigest()
-
-
 def _hash_inputs(name: str, context: Context) -> str:
     """Hashes everything that determines a statistic's values."""
-    digest = hashlib.sha256(repr((name, context.layers, _read_settings(name))).encode())
-    for label, weight in (*context.model.state_dict().items(), *prunable(context.model).items()):
-        digest.update(label.encode() + _to_bytes(weight))
-    digest.update(_to_bytes(context.sample.inputs) + _to_bytes(context.sample.labels))
-    return digest.hexdigest()[:32]
+    settings = repr((name, context.layers, _read_settings(name)))
+    weights = context.model.state_dict() | {f"layer {label}": w for label, w in prunable(context.model).items()}
+    sample = hash_tensors({"inputs": context.sample.inputs, "labels": context.sample.labels})
+    return hash_texts([settings, hash_code(context.model), hash_tensors(weights), sample])
 
 
 def _read_settings(statistic: str) -> Mapping[str, float]:
     module, names = SETTINGS[statistic]
     return {name: getattr(module, name) for name in names}
-
-
-def _to_bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b""

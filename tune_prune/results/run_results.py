@@ -17,6 +17,7 @@ from tune_prune.common.parsing import read_json
 from tune_prune.results import records, tables
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import find_front
+from tune_prune.results.sensitivity_table import SUBJECT
 
 Row = Mapping[str, Any]
 
@@ -104,7 +105,7 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
         members=members,
         points=_with_states(found),
         trials=_fill("trials.csv", found["trials.csv"]),
-        sensitivity=_fill("sensitivity.csv", found["sensitivity.csv"]),
+        sensitivity=_select_newest(_fill("sensitivity.csv", found["sensitivity.csv"])),
         confs=_read_confs(run_dir, members),
         best_conf=None if best is None else best.decode("utf-8", "replace"),
         picture=picture,
@@ -200,6 +201,12 @@ def _with_states(found: Mapping[str, DataFrame | None]) -> DataFrame:
     """points.csv with the `state` of each trial."""
     points, trials = (_fill(name, found[name]) for name in ("points.csv", "trials.csv"))
     return points.merge(trials[["trial", "state"]].drop_duplicates("trial"), on="trial", how="left")
+
+
+def _select_newest(table: DataFrame) -> DataFrame:
+    """The rows of sensitivity.csv that were measured of the same model on the same data as the last row."""
+    subject = table[[name for name in SUBJECT if name in table]]
+    return table if table.empty else table[(subject == subject.iloc[-1]).all(axis=1)]
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

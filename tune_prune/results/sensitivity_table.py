@@ -1,20 +1,21 @@
 """The files of a sensitivity analysis: sensitivity.csv, so that nothing is measured twice, and its curves as a PNG."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from torch import Tensor
-
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult, group_curves
 from tune_prune.results.palette import GREY, LINES
+from tune_prune.tasks.fingerprints import hash_texts
 
-KEY = ["model", "weights", *(f.name for f in fields(SensitivityJob))]
+SUBJECT = ("model", "data", "weights", "splits", "code")
+"""The columns that say what was measured, by name and by content: hashes of weights, of both splits and of the code."""
+
+KEY = [*SUBJECT, *(f.name for f in fields(SensitivityJob))]
 """The columns that tell measurements apart."""
 
 MEASURED = [f.name for f in fields(SensitivityResult) if f.name != "job"]
@@ -23,26 +24,28 @@ MEASURED = [f.name for f in fields(SensitivityResult) if f.name != "job"]
 Row = dict[str, str]
 
 
-def fingerprint_weights(weights: Mapping[str, Tensor]) -> str:
-    """Hashes a dense model's weights and their names to twelve hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, value in weights.items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
+def make_subject(model: str, data: str, fingerprint: Mapping[str, str]) -> Row:
+    """Makes the columns of `SUBJECT` from the names of model and data, and the fingerprint of their contents.
+
+    The hashes are shortened to twelve hexadecimal digits.
+    """
+    splits = [value for part, value in fingerprint.items() if part not in ("weights", "model code")]
+    hashes = fingerprint["weights"], hash_texts(splits), fingerprint["model code"]
+    return dict(zip(SUBJECT, (model, data, *(one[:12] for one in hashes)), strict=True))
 
 
 class SensitivityTable:
-    """A sensitivity.csv, seen from one model; rows of other models stay. Errors are in percent, losses in nats.
+    """A sensitivity.csv, seen from one model on its data; rows of others stay. Errors are in percent, losses in nats.
 
-    `weights` is the model's fingerprint. Raises a `UserError` where `path` is another file.
+    `subject` has the columns of `SUBJECT`. Raises a `UserError` where `path` is another file.
     """
 
-    def __init__(self, path: Path, model: str, weights: str) -> None:
-        self._path, self._model, self._weights = path, model, weights
+    def __init__(self, path: Path, subject: Row) -> None:
+        self._path, self._subject = path, subject
         self._rows = _read_rows(path)
 
     def missing(self, jobs: Iterable[SensitivityJob]) -> list[SensitivityJob]:
-        """The jobs of this model without a row."""
+        """The jobs of this subject without a row."""
         measured = {tuple(row[name] for name in KEY) for row in self._rows}
         return [job for job in jobs if tuple(self._key(job).values()) not in measured]
 
@@ -57,13 +60,18 @@ class SensitivityTable:
         files.write_text(self._path, text.getvalue())
 
     def results(self) -> list[SensitivityResult]:
-        """All results of this model, in the order in which they were added."""
-        of_model = [row for row in self._rows if (row["model"], row["weights"]) == (self._model, self._weights)]
-        return [_parse_result(row) for row in of_model]
+        """All results of this subject, in the order in which they were added."""
+        return [_parse_result(row) for row in self._rows if self._subject.items() <= row.items()]
+
+    def changed_parts(self) -> list[str]:
+        """The columns in which the newest row of the same model and data differs; none where there is no such row."""
+        named = ("model", "data")
+        rows = [row for row in self._rows if all(row[name] == self._subject[name] for name in named)]
+        return [name for name in SUBJECT if rows and rows[-1][name] != self._subject[name]]
 
     def _key(self, job: SensitivityJob) -> Row:
         values = {name: value if isinstance(value, str) else repr(value) for name, value in asdict(job).items()}
-        return {"model": self._model, "weights": self._weights} | values
+        return self._subject | values
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -79,7 +87,9 @@ def _read_rows(path: Path) -> list[Row]:
         for row in rows:
             _parse_result(row)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a sensitivity.csv of this program ({error}); name another --out") from error
+        raise UserError(
+            f"{path}: not a sensitivity.csv of this version of the program ({error}); name another --out"
+        ) from error
     return rows
 
 

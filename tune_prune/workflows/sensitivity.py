@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from tune_prune.common.errors import format_names
 from tune_prune.distributed.parallel import collect_results, worker_pool
 from tune_prune.pruning import masks, statistics_cache
 from tune_prune.pruning.checkpoint import load_dense_model
@@ -22,7 +23,8 @@ from tune_prune.pruning.sensitivity import (
 )
 from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
 from tune_prune.results.front import Member
-from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, fingerprint_weights
+from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, make_subject
+from tune_prune.tasks.fingerprints import fingerprint_task
 from tune_prune.tasks.task import Task, prepare_task
 from tune_prune.training.loop import steps_for, steps_per_epoch
 from tune_prune.training.resources import Resources
@@ -56,10 +58,15 @@ def measure_sensitivity(
     """
     device = torch.device(resources.own_device)
     statistics = sorted(required_statistics(request.pruners))
-    task, _ = prepare_task(request.model, load_dense_model(request.model, None, "--model"), request.data, device, say)
+    model = load_dense_model(request.model, None, "--model")
+    task, _ = prepare_task(request.model, model, request.data, device, say)
     jobs = _list_jobs(request, task, device)
-    table = SensitivityTable(out / CSV, request.model, fingerprint_weights(task.weights))
+    splits = {"training": task.train, "validation": task.validation}
+    fingerprint = fingerprint_task(request.model, model, task.weights, splits)
+    table = SensitivityTable(out / CSV, make_subject(request.model, request.data, fingerprint))
     missing = table.missing(jobs)
+    if changed := table.changed_parts():
+        say(f"{out / CSV}: changed since its last row: {format_names(changed)}; measured anew, its rows stay")
     say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {task.dense.error:.2f} %")
     cached = _measure_statistics(request, statistics, task, device, say) if missing else {}
     if request.epochs:
