@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import deadlines  # before PyTorch, whose import it times
 import optuna
 import pytest
 import torch
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 settings.register_profile("no timing assertions", deadline=None)
 settings.load_profile("no timing assertions")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives every test its deadline, unless --timeout does."""
+    if config.option.timeout is None:
+        config.option.timeout = deadlines.TEST
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import ray
 import yaml
+from deadlines import WAIT
 from searches import SPACE
 from test_launch import MODULE
 from typer.main import get_command
@@ -117,7 +118,6 @@ def test_bash_reads_the_scripts() -> None:
         assert subprocess.run(command, capture_output=True, check=False).stderr == b""
 
 
-@pytest.mark.timeout(300)
 def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -144,7 +144,7 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
         subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True) as job,
     ):
         try:
-            code = job.wait(120)
+            code = job.wait(WAIT)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(job.pid, signal.SIGKILL)

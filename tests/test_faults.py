@@ -18,14 +18,15 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from deadlines import WAIT, scaled
 from searches import SPACE, summary_of
 from test_cluster import FEATURES_OFF, TRACE, two_nodes
-from test_launch import DEADLINE, MODULE, Lab, ended, final, until
+from test_launch import MODULE, Lab, ended, final, until
 
 from tune_prune.results import records
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
-LONG = 600.0
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(scaled(3600))]
+LONG = scaled(1800)
 """Seconds within which even a search that loses many of its workers ends, on a machine that has other things to do."""
 
 WHOLE = os.environ.get("FAULTS") == "whole"
@@ -64,7 +65,7 @@ def needs_a_device(weight):
     if in_driver():
         return weight.abs()
     import torch
-    mine, met, end = HERE / f"{os.getpid()}.running", HERE / "met", time.monotonic() + 60
+    mine, met, end = HERE / f"{os.getpid()}.running", HERE / "met", time.monotonic() + WAIT
     mine.touch()
     try:
         while True:
@@ -86,7 +87,7 @@ def not_a_number(weight):
 def in_driver():
     import ray
     return not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None
-'''
+'''.replace("WAIT", str(WAIT))
 
 
 @pytest.fixture
@@ -169,11 +170,12 @@ def test_workers_killed_at_random(lab: Lab) -> None:
 
 def test_a_trial_that_hangs_is_given_up(lab: Lab) -> None:
     space(lab, "hangs_once")
-    code, _, err = ended(search(lab, "--budget", 4, "--max-concurrent", 1, "--trial-timeout", "5s", "--quiet"))
+    limit = round(scaled(15))  # within which the others end
+    code, _, err = ended(search(lab, "--budget", 4, "--max-concurrent", 1, "--trial-timeout", f"{limit}s", "--quiet"))
     assert (code, err) == (0, "")
     found = check(lab.folder / "run", 4)
     assert [record.state for record in found].count("failed") == 1
-    assert found[0].reason == "it took longer than --trial-timeout, 5 s"
+    assert found[0].reason == f"it took longer than --trial-timeout, {limit} s"
 
 
 def test_a_trial_without_memory_fails_alone(lab: Lab) -> None:
@@ -218,7 +220,7 @@ def test_signals_and_a_second_one(lab: Lab, number: signal.Signals, code: int) -
     until(lambda: len(final(run_dir)) > done)
     process.send_signal(number)
     process.send_signal(number)
-    process.communicate(timeout=DEADLINE)
+    process.communicate(timeout=WAIT)
     assert process.returncode == code
     lab.kill()
 
@@ -263,7 +265,7 @@ def test_a_study_that_another_program_locks_for_a_while(lab: Lab) -> None:
     run_dir = lab.folder / "run"
     process = search(lab, "--budget", 6, "--max-concurrent", 1, "--quiet")
     until(lambda: len(final(run_dir)) >= 1)
-    other = sqlite3.connect(run_dir / "study.db", isolation_level=None, timeout=DEADLINE)
+    other = sqlite3.connect(run_dir / "study.db", isolation_level=None, timeout=WAIT)
     other.execute("BEGIN EXCLUSIVE")
     waits = threading.Timer(5.0, lambda: None)
     waits.start()

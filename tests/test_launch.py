@@ -21,6 +21,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from deadlines import WAIT
 from searches import SPACE, points, searched, summary_of, without_ray
 
 import tune_prune
@@ -30,8 +31,6 @@ from tune_prune.tasks.datasets import load_data
 from tune_prune.workflows import prune
 
 ROOT = Path(tune_prune.__file__).parents[1]
-DEADLINE = 100.0
-pytestmark = pytest.mark.timeout(4 * DEADLINE)  # whichever test runs first starts Ray three times
 
 MODULE = '''
 import os
@@ -113,13 +112,13 @@ class Lab:
 
 def until(holds: Callable[[], object]) -> None:
     """Wait for something."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + WAIT
     while not holds():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
 
 
-def ended(process: "subprocess.Popen[str]", deadline: float = DEADLINE) -> tuple[int, str, str]:
+def ended(process: "subprocess.Popen[str]", deadline: float = WAIT) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
     out, err = process.communicate(timeout=deadline)
     return process.returncode, out, err

@@ -6,14 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deadlines import WAIT
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "experiments" / "notebook" / "own_model.ipynb"
 RUN = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], 4)
-nbclient.NotebookClient(notebook, timeout=100).execute()
+nbclient.NotebookClient(notebook, timeout=WAIT, startup_timeout=WAIT).execute()
 nbformat.write(notebook, "run.ipynb")
-"""
+""".replace("WAIT", str(int(WAIT)))
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:

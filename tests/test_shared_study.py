@@ -12,6 +12,7 @@ from socket import socket
 
 import optuna
 import pytest
+from deadlines import WAIT
 from searches import SPACE, summary_of
 from test_launch import MODULE, ROOT
 
@@ -59,7 +60,6 @@ def server() -> Iterator[str]:
         shutil.rmtree(place)
 
 
-@pytest.mark.timeout(300)
 def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     slow = "time.sleep(0.2)\n    return weight.abs()"  # so that there is something left for the second
     (tmp_path / "my_lab.py").write_text(MODULE.replace("return weight.abs()", slow))
@@ -79,7 +79,7 @@ def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     while not (run / "run.json").is_file():
         assert first.poll() is None, first.communicate()
     second = begin("--resume", "run")
-    outputs = [process.communicate(timeout=200) for process in (first, second)]
+    outputs = [process.communicate(timeout=WAIT) for process in (first, second)]
     assert [(process.returncode, err) for process, (_, err) in zip((first, second), outputs, strict=True)] == [
         (0, "")
     ] * 2

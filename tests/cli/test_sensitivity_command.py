@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from deadlines import WAIT
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
 
@@ -63,7 +64,7 @@ def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}
     arguments = ["sensitivity", *TOY, "-l", "2", "-p", "0.5", "-p", "0.9", "--retrain", "--epochs", "20", "--lr", "0.1"]
     run = [sys.executable, "-m", "tune_prune", *arguments]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=110, check=False)
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=WAIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     head, *measured, _ = done.stdout.splitlines()
     assert head.startswith("2 points, 0 of them measured already")

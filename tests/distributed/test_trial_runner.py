@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from deadlines import WAIT
 from toys import Conv, task_of
 
 from tune_prune.distributed import trial_runner
@@ -160,7 +161,7 @@ def test_a_trial_that_takes_too_long_ends_its_process(worker_data: WorkerData, m
     exited = threading.Event()
     monkeypatch.setattr(trial_runner.os, "_exit", lambda code: exited.set())
     worker(replace(worker_data, timeout=0.05), config(4))
-    assert exited.wait(20)
+    assert exited.wait(WAIT)
     record = records.read(records.record_path(worker_data.run_dir, 4))
     assert (record.state, record.reason) == ("failed", "it took longer than --trial-timeout, 0.05 s")
     again = worker(replace(worker_data, timeout=1000.0), config(4))  # as Ray does after a process has died

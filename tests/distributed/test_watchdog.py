@@ -1,12 +1,14 @@
 import threading
 
+from deadlines import WAIT
+
 from tune_prune.distributed.trial_runner import Watchdog
 
 
 def test_what_takes_too_long_is_noticed() -> None:
     bitten = threading.Event()
     late = Watchdog(0.01, bitten.set)
-    assert bitten.wait(20)
+    assert bitten.wait(WAIT)
     late.stop()
 
 
@@ -16,7 +18,7 @@ def test_what_is_in_time_is_left_alone() -> None:
     timer = watchdog._timer
     assert timer is not None
     watchdog.stop()
-    timer.join(20)
+    timer.join(WAIT)
     assert not timer.is_alive()
     watchdog._call()  # it had begun just before
     assert not bitten.is_set()

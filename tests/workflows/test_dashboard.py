@@ -4,6 +4,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from deadlines import WAIT
 from toys import fault
 
 from tune_prune.hpo import storage
@@ -13,7 +14,7 @@ from tune_prune.workflows import dashboard
 
 
 def studies(address: str) -> list[dict[str, object]]:
-    with urllib.request.urlopen(f"{address}api/studies", timeout=30) as answer:
+    with urllib.request.urlopen(f"{address}api/studies", timeout=WAIT) as answer:
         found: list[dict[str, object]] = json.load(answer)["study_summaries"]
     return found
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deadlines import WAIT
 from test_html import run_dir
 
 from tune_prune.results.report.html import write_report
@@ -19,7 +20,8 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no other way
+        # as root there is no sandbox
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * WAIT)
         yield opened
         opened.close()
 
@@ -32,6 +34,7 @@ def path(tmp_path: Path) -> Path:
 def page(browser: Any, path: Path, width: int) -> tuple[Any, list[str]]:
     """The page at this width, and what it complained of."""
     opened, faults = browser.new_page(viewport={"width": width, "height": 900}), list[str]()
+    opened.set_default_timeout(1000 * WAIT)
     opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
