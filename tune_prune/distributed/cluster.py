@@ -16,11 +16,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tune_prune.common.entrypoints import NO_CODE
 from tune_prune.common.errors import UserError, format_names
 
-ANSWER_TIMEOUT = 15.0
-"""Seconds to wait for a cluster's answer; Ray itself would try for ten minutes."""
+ANSWER_TIMEOUT = 60.0
+"""Seconds to wait for a cluster's answer, on a machine that may be busy; Ray itself would try for ten minutes."""
 
-START_TIMEOUT = 120.0
-"""Seconds to wait until every node has started one worker, which first unpacks the runtime environment."""
+START_TIMEOUT = 300.0
+"""Seconds to wait until every node, busy as it may be, has started one worker and unpacked its environment."""
 
 FILE_SYSTEM_LAG = 5.0
 """Seconds, at most, until a network file system shows a new file on every node."""
@@ -31,7 +31,7 @@ MODULES = ["*.*", "!*.py", "!/."]
 
 
 def check_answers(address: str) -> None:
-    """Raises a `UserError` where no Ray cluster answers at `auto` or HOST:PORT within twenty seconds."""
+    """Raises a `UserError` where no Ray cluster answers at `auto` or HOST:PORT within a minute or so."""
     if "://" in address:
         raise UserError(f"--address {address}: give auto or HOST:PORT, and run this on one of the cluster's nodes")
     if address != "auto":
