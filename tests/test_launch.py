@@ -79,6 +79,8 @@ class Lab:
         self.folder = folder
         self.mark = f"LAB_{uuid4().hex}"
         (folder / "my_lab.py").write_text(MODULE)
+        for name in ("torch", "safetensors", "cloudpickle", "typer"):  # what is installed is found before these
+            (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'a').write({name!r})")
         (folder / "toy.toml").write_text(
             SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
         )
@@ -193,6 +195,7 @@ def finished(lab: Lab, killed: Path) -> Path:
     before = final(killed)
     code, out, err = ended(lab.start(ROOT / "launch.py", "--resume", "cut", "--json"))
     assert (code, err) == (0, "")
+    assert not (lab.folder / "ran").exists()
     assert json.loads(out) == summary_of(killed)
     after = final(killed)
     assert {name: after[name] for name in before} == before  # nothing was run twice

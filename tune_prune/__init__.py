@@ -1,8 +1,7 @@
 """Find out how far a neural network can be pruned, and how."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+# nothing is imported here: with `python -m tune_prune`, files of the working directory would still be found first
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
     from tune_prune.export.formats import load
@@ -18,4 +17,6 @@ def __getattr__(name: str) -> object:
     """What is handed on from other modules, imported when it is asked for: torch and Ray take seconds."""
     if name not in _FROM:
         raise AttributeError(f"module 'tune_prune' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"tune_prune.{_FROM[name]}"), name)

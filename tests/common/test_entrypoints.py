@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.common.entrypoints import NO_CODE, call_factory, is_address, load, parse_arguments, refuse_code
+from tune_prune.common.entrypoints import call_factory, is_address, load, parse_arguments
 from tune_prune.common.errors import UserError
+from tune_prune.common.import_path import NO_CODE, refuse_code
 
 Write = Callable[[str, str], None]
 

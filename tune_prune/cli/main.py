@@ -2,13 +2,13 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import cast
 
 import typer
 
 from tune_prune.cli import model, prune, search, sensitivity
 from tune_prune.common.errors import HeldError, UserError
+from tune_prune.common.import_path import add_working_directory
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
 ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -34,10 +34,8 @@ def root() -> None:
 def main(command: str | None = None) -> None:
     """Runs the program, and ends the process; `command` goes before the arguments."""
     arguments = [*([command] if command else []), *(sys.argv[1:] or ([] if command else ["--help"]))]
-    # with `python launch.py`, Python itself makes modules in the working directory importable; here too
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
+        add_working_directory()
         code = app(arguments, standalone_mode=False)
     except ClickError as error:
         code = _fail(error.format_message(), 2)  # type: ignore[attr-defined]

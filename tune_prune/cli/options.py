@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from tune_prune.common import entrypoints
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
+from tune_prune.common.import_path import refuse_code
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -78,7 +78,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
     bool,
     typer.Option(
-        "--no-code", callback=entrypoints.refuse_code, help="Import no package.module:name that a file names."
+        "--no-code", callback=refuse_code, help="Import no package.module:name that a file names."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]

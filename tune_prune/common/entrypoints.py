@@ -4,14 +4,11 @@ import ast
 import difflib
 import functools
 import importlib
-import os
 from collections.abc import Callable
 from types import ModuleType
 
 from tune_prune.common.errors import UserError, format_names
-
-NO_CODE = "TUNE_PRUNE_NO_CODE"
-"""Environment variable: where it is set, no address is imported, in this process and in those that it starts."""
+from tune_prune.common.import_path import is_code_refused
 
 TRUSTED_MODULES = ("torchvision.models", "tune_prune.tasks.in_memory")
 """Modules that are imported in spite of `NO_CODE`: their factories take plain values and run no code of a file."""
@@ -25,13 +22,6 @@ def is_address(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
-def refuse_code(refuse: bool) -> bool:
-    """Turns off the import of addresses where `refuse` is true, as `--no-code` asks; returns `refuse`."""
-    if refuse:
-        os.environ[NO_CODE] = "1"
-    return refuse
-
-
 def load(address: str) -> Callable[..., object]:
     """Imports the callable at an address and binds the address's arguments to it.
 
@@ -39,7 +29,7 @@ def load(address: str) -> Callable[..., object]:
     """
     if not is_address(address):
         raise UserError(f"{address!r} is not an address; write {_FORM}")
-    if os.environ.get(NO_CODE) and address.partition(":")[0] not in TRUSTED_MODULES:
+    if is_code_refused() and address.partition(":")[0] not in TRUSTED_MODULES:
         raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
     arguments = parse_arguments(address)
     module_name, _, name = address.partition("(")[0].partition(":")

@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tune_prune.common.entrypoints import NO_CODE
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.import_path import NO_CODE, is_code_refused
 
 ANSWER_TIMEOUT = 60.0
 """Seconds to wait for a cluster's answer, on a machine that may be busy; Ray itself would try for ten minutes."""
@@ -37,7 +37,7 @@ def check_answers(address: str) -> None:
     if address != "auto":
         _check_port(address)
     # Ray's own check, in a process that can be ended: where something else listens at the port, it waits for ever
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check"]
     command += [] if address == "auto" else ["--address", address]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT, check=False)
@@ -63,11 +63,12 @@ def _check_port(address: str) -> None:
 def runtime_environment(variables: Iterable[str]) -> dict[str, Any]:
     """Ray's runtime environment for workers on other machines: Python modules and environment `variables`.
 
-    The modules are those of this package and of the working directory. Weights and images travel with the task.
+    The modules are those of this package and, unless `--no-code` refuses them, of the working directory. Weights and
+    images travel with the task.
     """
     return {
         "py_modules": [str(Path(__file__).parents[1])],
-        "working_dir": str(Path.cwd()),
+        **({} if is_code_refused() else {"working_dir": str(Path.cwd())}),
         "excludes": MODULES,
         "env_vars": {name: os.environ[name] for name in (*variables, NO_CODE) if name in os.environ},
     }

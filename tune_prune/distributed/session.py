@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
 from tune_prune.common.errors import UserError
 from tune_prune.distributed import cluster
@@ -54,11 +55,20 @@ def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[
             ray.shutdown()
 
 
+class _Job(JobConfig):
+    """The job of a search. Ray would put the working directory and the script's folder first on its workers' path."""
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True  # where it has, Ray adds neither
+
+
 def _start(shared_bytes: int) -> None:
     store = max(128 * 2**20, 2 * shared_bytes)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # workers look for modules where this process does, in the same order: Ray puts each of these before the last
+    job = _Job(_py_driver_sys_path=[os.path.abspath(entry) for entry in reversed(sys.path)])
     # a new one, even where another cluster runs on this machine or RAY_ADDRESS names one
-    ray.init(address="local", object_store_memory=store, **quiet)
+    ray.init(address="local", object_store_memory=store, job_config=job, **quiet)
 
 
 @contextmanager
@@ -74,7 +84,8 @@ def _join(address: str) -> None:
     cluster.check_answers(address)
     environment = cluster.runtime_environment(QUIET)
     try:
-        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(address=address, runtime_env=environment, job_config=_Job(), **quiet)
     except (ConnectionError, TimeoutError, RuntimeError, RayError) as error:
         # this machine is not a node of the cluster, or has another version of Ray or Python
         raise UserError(f"--address {address}: cannot join this Ray cluster ({error})") from error
