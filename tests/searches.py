@@ -112,6 +112,11 @@ def points(run_dir: Path) -> pd.DataFrame:
     return pd.read_csv(run_dir / "points.csv").drop(columns="seconds")
 
 
+def trials_of(run_dir: Path) -> pd.DataFrame:
+    """trials.csv but for what is never the same twice."""
+    return pd.read_csv(run_dir / "trials.csv").drop(columns=["seconds", "cpu_seconds"])
+
+
 def summary_of(run_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     return found

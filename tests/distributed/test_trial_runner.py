@@ -353,6 +353,9 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
         first.step()
     before = read(first, 4)
     again = worker(torn, config(4))  # another process
+    taken_up = again.step()
+    assert taken_up["rounds"] == cut  # told once more, since the first process may not have judged it
+    assert (taken_up["val_error"], taken_up["done"], read(again, 4)) == (before.last.val_error, False, before)
     said = again.step()
     assert said["rounds"] == cut + 1  # none is measured twice
     record = read(again, 4) if said["done"] else run(again)

@@ -17,12 +17,13 @@ import pytest
 import torch
 from filelock import FileLock
 from rich.console import Console
-from searches import SPACE, Trials, points, quiet, results, resumed, searched, summary_of, without_ray
+from searches import SPACE, Trials, points, quiet, results, resumed, searched, summary_of, trials_of, without_ray
 from toys import ended, fault, images, mlp, seeded
 
 from tune_prune.common.errors import HeldError
 from tune_prune.hpo import budget, checkpoint_store, run_files
 from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.early_stopping import EarlyStopping
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
@@ -159,6 +160,33 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
     trials.after = lambda count: None
     assert resumed(run_dir) == 0
     assert points(run_dir).equals(points(finished))
+
+
+def test_a_round_that_no_process_lived_to_judge_is_judged_by_the_next(
+    toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text(SPACE.replace("rounds = 2\nsteps", "rounds = 3\nsteps", 1).replace("share = 0.25", "share = 0"))
+    assert searched(toml, "whole", budget=12)[0] == 0
+    whole = toml.parent / "whole"
+    assert "stopped" in set(pd.read_csv(whole / "trials.csv")["state"])
+    killed, judge = set[int](), EarlyStopping.should_stop
+
+    def killed_once(self: EarlyStopping, number: int) -> bool:
+        if number not in killed:
+            killed.add(number)
+            raise SystemExit
+        return judge(self, number)
+
+    monkeypatch.setattr(EarlyStopping, "should_stop", killed_once)
+    with pytest.raises(SystemExit):
+        searched(toml, budget=12)
+    for _ in range(11):
+        with pytest.raises(SystemExit):
+            resumed(toml.parent / "run")
+    assert resumed(toml.parent / "run") == 0
+    assert len(killed) == 12
+    assert points(toml.parent / "run").equals(points(whole))
+    assert trials_of(toml.parent / "run").equals(trials_of(whole))
 
 
 def test_initial_points_are_tried_once_also_by_a_run_that_was_interrupted(toml: Path, trials: Trials) -> None:

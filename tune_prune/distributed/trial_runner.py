@@ -96,7 +96,11 @@ class TrialRunner:
         self._rounds: Iterator[Point] | None = None
 
     def run_round(self) -> RoundResult:
-        """Runs the next round and writes the record; an error of the file system is reported, not raised."""
+        """Runs the next round and writes the record; an error of the file system is reported, not raised.
+
+        A trial that was cut off reports its last recorded round first, without running it: the process that was to
+        judge whether the trial goes on from there may have died before it did.
+        """
         if self._has_ended:
             return RoundResult(self._config.trial, 0, done=True)
         try:
@@ -107,7 +111,10 @@ class TrialRunner:
 
     def _run_round(self) -> RoundResult:
         try:
-            self._rounds = self._rounds or self._start_rounds()
+            if self._rounds is None:
+                self._rounds = self._start_rounds()
+                if self._points:
+                    return self._result(done=False)
             point = next(self._rounds)
         except torch.OutOfMemoryError as error:  # the search knows whether other trials took the memory
             self._watchdog.stop()
@@ -223,9 +230,13 @@ class TrialRunner:
             cpu_seconds=time.process_time() - self._cpu_started,
         )  # fmt: skip
         records.write(self._worker_data.run_dir, record)
-        done = state != "running" or bool(out_of_memory)
+        return self._result(state != "running" or bool(out_of_memory), out_of_memory)
+
+    def _result(self, done: bool, out_of_memory: str = "") -> RoundResult:
+        """What is reported to Ray of the rounds so far."""
+        trial = self._config.trial
         if not self._points:
-            return RoundResult(config.trial, 0, done, out_of_memory=out_of_memory)
+            return RoundResult(trial, 0, done, out_of_memory=out_of_memory)
         last = self._points[-1]
         measures = last.compression, last.factor, last.val_error, last.val_loss
-        return RoundResult(config.trial, len(self._points), done, "", out_of_memory, *measures)
+        return RoundResult(trial, len(self._points), done, "", out_of_memory, *measures)
