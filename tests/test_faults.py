@@ -19,7 +19,7 @@ import optuna
 import pandas as pd
 import pytest
 from deadlines import WAIT, scaled
-from searches import SPACE, summary_of
+from searches import SPACE, points, searched, summary_of, trials_of, without_ray
 from test_cluster import FEATURES_OFF, TRACE, two_nodes
 from test_launch import MODULE, Lab, ended, final, until
 
@@ -155,6 +155,55 @@ def test_the_driver_killed_at_random_moments(lab: Lab) -> None:
     print(
         f"driver: {times} kills, {len(before)} results before the last start, none lost or run twice, {budget} trials"
     )
+
+
+def test_a_killed_search_is_the_one_that_was_not_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial by trial, with early stopping; every other kill comes as soon as a round is recorded, before a verdict."""
+    space(lab, "slow")
+    text = (lab.folder / "toy.toml").read_text()
+    (lab.folder / "toy.toml").write_text(text.replace("rounds = 2\nsteps", "rounds = 3\nsteps", 1))
+    times, budget = (20, 60) if WHOLE else (2, 14)
+    monkeypatch.syspath_prepend(lab.folder)
+    with without_ray():
+        assert searched(lab.folder / "toy.toml", "whole", seed=3, budget=budget, max_concurrent=1)[0] == 0
+    whole = lab.folder / "whole"
+    if WHOLE:
+        assert set(trials_of(whole)["state"]) == {"complete", "stopped"}
+    expected, run_dir, rng = measured(whole), lab.folder / "run", random.Random(2)
+    flags = ("--budget", budget, "--max-concurrent", 1, "--quiet")
+    alike = in_window = 0
+    for kill in range(times):
+        process = search(lab, *flags, *(() if (run_dir / "run.json").exists() else ("--seed", 3)))
+        before = len(final(run_dir))
+        until(lambda: process.poll() is not None or len(final(run_dir)) > before)  # noqa: B023
+        if kill % 2:
+            seen = rounds_recorded(run_dir)
+            until(lambda: process.poll() is not None or rounds_recorded(run_dir) > seen, pause=0.0)  # noqa: B023
+        else:
+            moment = time.monotonic() + rng.random()
+            until(lambda: process.poll() is not None or time.monotonic() > moment)  # noqa: B023
+        assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        lab.kill()
+        in_window += any(record.state == "running" and record.points for record in records.read_all(run_dir))
+        alike += all(timeless(record) == timeless(expected[at]) for at, record in measured(run_dir).items())
+    assert ended(search(lab, *flags), LONG) == (0, "", "")
+    check(run_dir, budget)
+    assert alike == times
+    assert trials_of(run_dir).equals(trials_of(whole))
+    assert points(run_dir).equals(points(whole))
+    print(f"driver: {alike} of {times} kills left the search as it was, {in_window} after a recorded round")
+
+
+def rounds_recorded(run_dir: Path) -> int:
+    """How many rounds all trials have recorded."""
+    return sum(len(record.points) for record in records.read_all(run_dir))
+
+
+def timeless(record: records.TrialRecord) -> records.TrialRecord:
+    """The record without times."""
+    return replace(record, seconds=0, cpu_seconds=0, points=[replace(point, seconds=0) for point in record.points])
 
 
 def test_workers_killed_at_random(lab: Lab) -> None:

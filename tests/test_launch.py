@@ -112,12 +112,12 @@ class Lab:
         until(lambda: not [os.kill(number, signal.SIGKILL) for number in self.left()])
 
 
-def until(holds: Callable[[], object]) -> None:
-    """Wait for something."""
+def until(holds: Callable[[], object], pause: float = 0.05) -> None:
+    """Wait for something, and look again after a pause in seconds."""
     end = time.monotonic() + WAIT
     while not holds():
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def ended(process: "subprocess.Popen[str]", deadline: float = WAIT) -> tuple[int, str, str]:

@@ -16,7 +16,7 @@ from tune_prune.hpo.refinement import MIN_WEIGHTS_RATIO, refinement_params
 from tune_prune.hpo.run_lock import join_run
 from tune_prune.hpo.scheduler import coarse_to_fine
 from tune_prune.hpo.space import Features, Refinement
-from tune_prune.hpo.trials import MAX_STARTS
+from tune_prune.hpo.trial_store import MAX_STARTS
 from tune_prune.results import records
 from tune_prune.results.trial_params import TrialParams
 
@@ -288,18 +288,42 @@ def test_what_was_measured_is_never_run_again(driver: Driver) -> None:
 
 def test_what_is_cut_off_again_and_again_is_given_up(driver: Driver) -> None:
     config = driver.suggest()
-    for _ in range(MAX_STARTS - 1):
+    records.write(driver.run_dir, measured(config, "running"))  # two rounds, and the third is never ended
+    for _ in range(MAX_STARTS):
         driver = Driver(driver.run_dir, driver.study)
         assert driver.suggest() == config
-    records.write(driver.run_dir, measured(config, "running"))
     last = Driver(driver.run_dir, driver.study)
     record = records.read(records.record_path(driver.run_dir, 0))
     assert last.trials.records == {0: record}
     assert record.state == "failed"
-    assert record.reason == f"it was cut off {MAX_STARTS} times"
+    assert record.reason == f"it was cut off {MAX_STARTS} times in the same round"
     assert len(record.points) == 2
     assert last.state(0) == TrialState.FAIL
     assert last.suggest()["trial"] == 1
+
+
+def test_a_round_that_ended_lets_a_trial_be_cut_off_again(driver: Driver) -> None:
+    config = driver.suggest()
+    whole = measured(config, "running")
+    for rounds in range(3):
+        for _ in range(MAX_STARTS - 1):
+            driver = Driver(driver.run_dir, driver.study)
+            assert driver.suggest() == config
+        last = whole.points[-1]
+        points = [*whole.points, *(replace(last, round=last.round + more) for more in range(rounds))]
+        records.write(driver.run_dir, replace(whole, points=points))
+    assert Driver(driver.run_dir, driver.study).suggest() == config
+
+
+def test_what_ends_in_order_is_no_crash(driver: Driver) -> None:
+    config = driver.suggest()
+    for reported in (True, False) * 3:  # Ray does not report the end of some trials
+        if reported:
+            driver.end(config, None)
+        driver.trials.cut_off_running()
+        driver = Driver(driver.run_dir, driver.study)
+        assert driver.suggest() == config
+    assert driver.study.trials[0].user_attrs["starts"] == 1
 
 
 # Several processes

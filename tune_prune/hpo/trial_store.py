@@ -16,6 +16,9 @@ from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
+MAX_STARTS = 3
+"""A trial whose process died this often in the same round is given up as failed."""
+
 
 @dataclass(frozen=True)
 class TrialAttrs:
@@ -23,8 +26,9 @@ class TrialAttrs:
 
     `queued` is its number among the initial points and levels, None for a trial that was drawn. `refines` is the trial
     that it refines, `parent` and `parent_round` the round from which it starts. `starts` counts how often it was
-    started. `exempt` says why it would have been stopped early, where it went on to measure what stopping costs.
-    `process` is the process that runs it, where several share the study.
+    started since its last round, of which `rounds_before` were recorded then; a start that ended in order, as by
+    SIGINT, is not counted. `exempt` says why it would have been stopped early, where it went on to measure what
+    stopping costs. `process` is the process that runs it, where several share the study.
     """
 
     queued: int | None = None
@@ -32,6 +36,7 @@ class TrialAttrs:
     parent: int | None = None
     parent_round: int | None = None
     starts: int = 1
+    rounds_before: int = 0
     exempt: str | None = None
     process: str | None = None
 
@@ -120,10 +125,31 @@ class TrialStore:
 
     def set_attrs(self, number: int, **values: Any) -> None:
         """Changes attributes of a trial; the study takes none of a trial that is complete and runs again."""
+        changed = {key: value for key, value in values.items() if value != getattr(self._attrs[number], key)}
         if number not in self.written:
-            for key, value in values.items():
+            for key, value in changed.items():
                 Trial(self._study, self._ids[number]).set_user_attr(key, value)
-        self._attrs[number] = replace(self._attrs[number], **values)
+        self._attrs[number] = replace(self._attrs[number], **changed)
+
+    def count_start(self, number: int) -> None:
+        """Counts another start of a trial; a round that was recorded since the last one begins the count anew."""
+        rounds = self._recorded_rounds(number)
+        starts = self._attrs[number].starts + 1 if rounds == self._attrs[number].rounds_before else 1
+        self.set_attrs(number, rounds_before=rounds, starts=starts)
+
+    def take_back_start(self, number: int) -> None:
+        """Counts the last start of a trial no more: the trial was cut off in order, its process did not die."""
+        self.set_attrs(number, starts=self._attrs[number].starts - 1)
+
+    def is_given_up(self, number: int) -> bool:
+        """Whether a trial was cut off `MAX_STARTS` times in the same round."""
+        attrs = self._attrs[number]
+        return attrs.starts >= MAX_STARTS and attrs.rounds_before == self._recorded_rounds(number)
+
+    def _recorded_rounds(self, number: int) -> int:
+        """How many rounds a trial's record holds so far."""
+        record = self.read_record(number)
+        return 0 if record is None else len(record.points)
 
     def read_record(self, number: int) -> TrialRecord | None:
         """The record that a trial's worker has written so far."""

@@ -20,14 +20,11 @@ from tune_prune.hpo.observations import Observations
 from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.run_lock import RunLock, sole_process
 from tune_prune.hpo.scheduler import SearchSettings, TrialScheduler
-from tune_prune.hpo.trial_store import TrialStore
+from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
-
-MAX_STARTS = 3
-"""A trial whose process died this often is given up as failed."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +133,8 @@ class Trials:
         if not self._to_restart:
             return None
         number = self._to_restart.pop(0)
-        self._count_starts(number, 1)
+        self._trial_store.count_start(number)
         return number
-
-    def _count_starts(self, number: int, more: int) -> None:
-        self._trial_store.set_attrs(number, starts=self._trial_store.attrs(number).starts + more)
 
     def _start(self) -> int:
         """Starts a trial: chooses or draws its parameters and its start, and puts it into the study."""
@@ -174,17 +168,23 @@ class Trials:
             elif failure:
                 self._finish(self._fail(number, record, failure))
             else:
+                self._trial_store.take_back_start(number)
                 self._cut_off.append(number)
             self._sweep()
         return number in self.records
 
+    def cut_off_running(self) -> None:
+        """Cuts off the trials that still count as running: Ray does not report the end of some it has not started."""
+        for number in self.running:
+            self._trial_store.take_back_start(number)
+        self._cut_off += self.running
+        self.running = set()
+
     def restart_cut_off(self) -> None:
-        """Restarts the trials that were cut off because one ran out of memory beside others; no start is counted."""
-        numbers = {*self._cut_off, *self.running}  # Ray does not report the end of some that it has not started
-        for number in numbers:
-            self._count_starts(number, -1)
-        self._to_restart = sorted({*self._to_restart, *numbers})
-        self.running, self._cut_off = set(), []
+        """Restarts the trials that were cut off because one ran out of memory beside others."""
+        self.cut_off_running()
+        self._to_restart = sorted({*self._to_restart, *self._cut_off})
+        self._cut_off = []
 
     def _finish(self, record: TrialRecord) -> None:
         """Enters the record of an ended trial into the study and shows its rounds to the sampler."""
@@ -241,8 +241,8 @@ class Trials:
         record = self._trial_store.read_record(number)
         if record is not None and record.state in records.FINAL_STATES:
             self._finish(self.early_stopping.mark_exempt(record))
-        elif not written and attrs.starts >= MAX_STARTS:
-            self._finish(self._fail(number, record, f"it was cut off {MAX_STARTS} times"))
+        elif not written and self._trial_store.is_given_up(number):
+            self._finish(self._fail(number, record, f"it was cut off {MAX_STARTS} times in the same round"))
         else:  # cut off, or its record is lost
             if self.process:
                 self._trial_store.set_attrs(number, process=self.process)

@@ -142,6 +142,7 @@ class _Run:
             say = self._console.say
             with dashboard.serve_dashboard(self._open_storage(), say) if config.dashboard else nullcontext():
                 concurrency = self._run_until_done(worker_data, concurrency)
+        trials.cut_off_running()
         self._info = replace(self._info, concurrency=concurrency)
         # Ray's scratch, nothing is read from it
         shutil.rmtree(self._run_dir / "ray" / (self._lock.name or ""), ignore_errors=True)
