@@ -51,6 +51,30 @@ class Tied(nn.Module):
         return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
 
 
+class TiedInside(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; `inner` and `again` share a weight, and read channels of `first`, which could go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.again, self.head = (nn.Linear(64, n) for n in (64, 64, 64, 4))
+        self.again.weight = self.inner.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.inner(self.first(inputs.flatten(1)).relu()).relu()).relu())
+
+
+class Twice(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; `again` is another name of `first`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 64), nn.Linear(64, 4)
+        self.again = self.first
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
+
+
 class Deciding(nn.Module):
     """[n, 1, 8, 8] -> [n, 4]; what it does depends on its input, so that it has no graph."""
 

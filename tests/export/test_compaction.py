@@ -11,7 +11,7 @@ from torch.nn import functional
 from toys import Conv, Deciding, Tied, fault, mlp, seeded
 
 from tune_prune.export.compaction import compact
-from tune_prune.export.resizing import load_resized
+from tune_prune.export.resizing import load_resized, own_state
 from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
 
@@ -170,7 +170,7 @@ def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> 
     assert sum(weight.numel() for weight in masks.prunable(made).values()) <= count
     # and its weights can be loaded into the model's code
     again = factory().eval()
-    load_resized(again, made.state_dict(), "x")
+    load_resized(again, own_state(made), "x")
     assert torch.equal(again(inputs(*shape)), made(inputs(*shape)))
 
 

@@ -1,20 +1,24 @@
 """A contract that every format keeps, and details of some formats."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
-from toys import Conv, Tied, fault, mlp, seeded
+from toys import Conv, Tied, TiedInside, Twice, fault, mlp, seeded
 
 import tune_prune
-from tune_prune.export import formats
+from tune_prune.export import exporter, formats
 from tune_prune.export.compaction import compact
 from tune_prune.export.formats import ExportInput
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.tasks.models import build
+from tune_prune.tasks.splits import Split
 
 TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
+TIED = {"toys:Tied": Tied, "toys:TiedInside": TiedInside, "toys:Twice": Twice}
 pytestmark = [
     # PyTorch's exporters warn about their own internals
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -25,10 +29,12 @@ pytestmark = [
 def pruned(address: str, ratio: float) -> ExportInput:
     """A toy of which this ratio of weights is removed, by magnitude."""
     torch.manual_seed(1)
-    model = TOYS[address]().eval()
+    model = (TOYS | TIED)[address]().eval()
     found = masks.dense_masks(model)
     for label, weight in masks.prunable(model).items():
-        found[label] = masks.shrink(found[label], weight.detach().abs(), ratio)
+        scores = weight.detach().abs()
+        scores[: len(scores) // 4] -= 1  # a quarter of the channels go whole
+        found[label] = masks.shrink(found[label], scores, ratio)
     masks.apply(model, found)
     samples = images(2)
     return ExportInput(address, model, found, samples, compact(model, samples))
@@ -54,6 +60,71 @@ def test_what_is_loaded_computes_what_was_written(name: str, address: str, ratio
             assert torch.equal(ours, theirs)
         else:
             torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("address", TIED)
+@pytest.mark.parametrize("name", ["dense", "pt2"])
+def test_tied_weights_are_written_once_and_stay_tied(name: str, address: str, tmp_path: Path) -> None:
+    export_input, one = pruned(address, 0.5), formats.formats[name]
+    path = tmp_path / f"a{one.ending}"
+    path.write_bytes(one.write(export_input))
+    with torch.no_grad():
+        torch.testing.assert_close(one.load(path)(images(9)), export_input.model(images(9)), rtol=1e-5, atol=1e-5)
+    if name == "dense":
+        loaded = tune_prune.load(path)
+        assert isinstance(loaded, TIED[address])
+        first, again = ("inner", "again") if address == "toys:TiedInside" else ("first", "again")
+        assert getattr(loaded, first).weight is getattr(loaded, again).weight
+        assert len(load_file(path)) == len(list(loaded.parameters()))
+    else:
+        program = torch.export.load(path)
+        assert len({value.data_ptr() for value in program.state_dict.values()}) == len(
+            list(export_input.model.parameters())
+        )
+
+
+def test_layers_of_one_weight_count_once(tmp_path: Path) -> None:
+    tied = pruned("toys:TiedInside", 0.5)
+    checkpoint.write(tmp_path / "a.safetensors", tied.name, tied.model, tied.masks)
+    for name in ("safetensors", "sparse", "dense", "pt2"):
+        test = Split(images(9), torch.arange(9) % 4)
+        report = exporter.export(tmp_path / "a.safetensors", name, test, tmp_path, lambda line: None)
+        assert report.bytes_dense == 4 * sum(value.numel() for value in tied.model.parameters())
+
+
+def test_a_model_that_asks_for_the_version_of_its_weights(tmp_path: Path) -> None:
+    name = "torchvision:mnasnet0_5(num_classes=10)"
+    model = build(name).eval()
+    export_input = ExportInput(name, model, masks.dense_masks(model), images(2), model)
+    for form in ("safetensors", "sparse"):
+        (tmp_path / "a").write_bytes(formats.formats[form].write(export_input))
+        inputs = torch.rand(2, 3, 32, 32, generator=seeded(3))
+        assert torch.equal(formats.formats[form].load(tmp_path / "a")(inputs), model(inputs))
+
+
+def test_a_network_that_is_larger_than_its_file_is_never_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> nn.Module:
+        raise AssertionError(f"{name} was built")
+
+    for module in (checkpoint, formats):
+        monkeypatch.setattr(module, "build", refuse)
+    path = tmp_path / "a.safetensors"
+    for model in (
+        "torchvision:resnet18(num_classes=4000000)",
+        "torchvision.models:regnet_y_128gf(num_classes=9999999)",
+    ):
+        for more in ({}, {"compact": True}, {"shapes": {}}):
+            path.write_bytes(save({"x": torch.zeros(1)}, {"tune_prune": json.dumps({"model": model, **more})}))
+            said = fault(lambda: tune_prune.load(path))
+            assert said.startswith(f"{path}: ")
+            assert "does not fit the model" in said or "is missing" in said
+
+
+def test_a_tensor_of_other_axes(tmp_path: Path) -> None:
+    tensors = {key: value.flatten() for key, value in mlp().state_dict().items()}
+    header = json.dumps({"model": "toys:mlp", "compact": True})
+    (tmp_path / "a").write_bytes(save(tensors, {"tune_prune": header}))
+    assert "1.weight has 1 axes" in fault(lambda: tune_prune.load(tmp_path / "a"))
 
 
 def test_plain_weights_need_nothing_of_this_package(tmp_path: Path) -> None:

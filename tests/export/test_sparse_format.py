@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import nn
 from toys import Conv, Tied, fault, mlp
 
+import tune_prune
 from tune_prune.export import sparse_format
 from tune_prune.export.sparse_format import ENCODINGS, dumps, read
 from tune_prune.pruning import checkpoint, masks
@@ -68,3 +71,32 @@ def test_damaged_files(damage, tmp_path: Path) -> None:
 def test_a_checkpoint_is_no_sparse_file(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "a.safetensors", "toys:mlp", mlp(), {})
     assert "not a sparse file" in fault(lambda: read(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "shape", [[10**5, 10**4], [10**6, 10**6], [2**32, 2**32], [2**40, 2**40], [-4, -4], "16", [[4]], [4.0], None]
+)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_shapes_that_a_file_cannot_hold(shape: object, encoding: str, tmp_path: Path) -> None:
+    header = {"model": "lenet5", "shapes": {"0.weight": shape}, "layers": {"0.weight": "1"}}
+    tensors = {"0.weight.kept": torch.zeros(0), f"0.weight.{encoding}": torch.zeros(0, dtype=torch.uint8)}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save(tensors, {"tune_prune": json.dumps(header)}))
+    assert fault(lambda: read(path)).startswith(f"{path}: ")
+    assert fault(lambda: tune_prune.load(path)).startswith(f"{path}: ")
+
+
+def test_a_layer_without_weights_is_no_claim(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100_000, bias=False))
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(dumps("toys:mlp", model, pruned(model, 1 - 1e-6)))  # six of 6,400,000 are left
+    assert int(read(path).masks["2"].sum()) == 6
+
+
+@pytest.mark.parametrize("header", [{"model": 3}, {"layers": []}, {"layers": {"1.weight": []}}, {"tied": 3}])
+def test_headers_of_other_types(header: dict[str, object], tmp_path: Path) -> None:
+    path, model = tmp_path / "a.safetensors", mlp()
+    path.write_bytes(dumps("toys:mlp", model, pruned(model, 0.9)))
+    right, tensors = checkpoint.read_tensors(path, "tune_prune")
+    path.write_bytes(save(tensors, {"tune_prune": json.dumps(right | header)}))
+    assert fault(lambda: tune_prune.load(path)).startswith(f"{path}: ")

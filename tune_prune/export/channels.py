@@ -4,6 +4,7 @@ A layer's output channels can be removed if every operation between the layer an
 itself. Where there is any other operation (an addition, a concatenation, a normalisation over channels) they stay.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -71,18 +72,24 @@ def find_channels(model: nn.Module) -> list[Channels]:
     modules = dict(model.named_modules())
     calls = [node for node in graph.nodes if node.op == "call_module"]
     names = [str(node.target) for node in calls]
-    weights = [id(module.weight) for module in modules.values() if isinstance(module, masks.PRUNABLE)]
+    shared = _find_sharing(modules)
     found = []
     for node in calls:
         module = modules[str(node.target)]
-        # the outputs of a layer or weight that is used twice have consumers elsewhere, too
-        once = names.count(str(node.target)) == 1 and weights.count(id(getattr(module, "weight", None))) == 1
-        if isinstance(module, masks.PRUNABLE) and getattr(module, "groups", 1) == 1 and once:
+        if isinstance(module, masks.PRUNABLE) and getattr(module, "groups", 1) == 1:
             follower = _Follower(modules, Channels(str(node.target)))
             if all(follower.follow(user, node, False) for user in node.users) and follower.channels.consumers:
                 found.append(follower.channels)
-    used_again = {name for name in names if names.count(name) > 1}
-    return [channels for channels in found if not used_again & {*channels.consumers, *channels.norms}]
+    # the outputs of a layer that is used twice have consumers elsewhere, too; tied weights would no longer be tied
+    staying = {name for name in names if names.count(name) > 1} | shared
+    return [one for one in found if not staying & {one.layer, *one.consumers, *one.norms}]
+
+
+def _find_sharing(modules: Mapping[str, nn.Module]) -> set[str]:
+    """The names of the modules that share a parameter with another module, or with another name of their own."""
+    owners = [(name, id(value)) for name, module in modules.items() for value in module._parameters.values()]
+    times = Counter(parameter for _, parameter in owners)
+    return {name for name, parameter in owners if times[parameter] > 1 and parameter != id(None)}
 
 
 @dataclass

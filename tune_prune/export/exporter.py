@@ -16,6 +16,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.export import costs
 from tune_prune.export.compaction import ROUNDING, compact
 from tune_prune.export.formats import ExportInput, Format, Scores, formats
+from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.splits import Split, as_float
 from tune_prune.training.resources import one_thread
@@ -174,7 +175,7 @@ def _make_report(
         kept=sum(kept for kept, _ in counts),
         compression=compressed,
         factor=masks.factor(compressed),
-        bytes_dense=sum(value.nbytes for value in export_input.model.state_dict().values()),
+        bytes_dense=sum(value.nbytes for value in own_state(export_input.model).values()),
         bytes_file=size,
         macs_dense=costs.multiply_adds(masks.dense_masks(export_input.model), uses),
         macs_kept=costs.multiply_adds(export_input.masks, uses),

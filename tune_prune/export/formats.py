@@ -22,7 +22,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.export import resizing, sparse_format
 from tune_prune.pruning import checkpoint
-from tune_prune.tasks.models import build
+from tune_prune.tasks.models import build, build_on_meta, load_state
 
 Scores = Callable[[Tensor], Tensor]
 """From samples, float32 [n, ...], to class scores, float32 [n, classes]."""
@@ -71,7 +71,8 @@ def load(path: str | Path) -> nn.Module:
         raise UserError(f"{path}: no such file; `tune-prune export` and a search write them")
     header, tensors = checkpoint.read_tensors(path, "tune_prune")
     if isinstance(header, dict) and "compact" in header:
-        model = build(str(header.get("model")))
+        name = str(header.get("model"))
+        model = build_on_meta(name) or build(name)
         resizing.load_resized(model, tensors, str(path))
     elif isinstance(header, dict) and "shapes" in header:
         model = checkpoint.restore(sparse_format.read(path), str(path))[0]
@@ -91,7 +92,7 @@ def _load_plain(path: Path) -> Scores:
     """Builds the model that the file names and loads the weights into it, without this package's readers."""
     with safe_open(path, framework="pt") as file:
         model = build(file.metadata()["model"])
-    model.load_state_dict(load_file(path))
+    load_state(model, load_file(path))
     return model.eval()
 
 
@@ -100,7 +101,9 @@ def _write_sparse(export_input: ExportInput) -> bytes:
 
 
 def _write_dense(export_input: ExportInput) -> bytes:
-    tensors = {key: value.detach().contiguous().clone() for key, value in export_input.compacted.state_dict().items()}
+    tensors = {
+        key: value.detach().contiguous().clone() for key, value in resizing.own_state(export_input.compacted).items()
+    }
     return save(tensors, {"tune_prune": json.dumps({"model": export_input.name, "compact": True})})
 
 

@@ -46,9 +46,10 @@ def _channel_tensors(module: nn.Module, of_inputs: bool) -> Iterator[tuple[str, 
 def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
     """Replaces a tensor of a module and sets the sizes that follow from its shape; a parameter is frozen."""
     if name in module._buffers:
-        module._buffers[name] = value
+        module._buffers[name] = value.data
     else:
-        setattr(module, name, nn.Parameter(value, requires_grad=False))
+        parameter = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
+        setattr(module, name, parameter)
     if isinstance(module, _BatchNorm) and value.dim():
         module.num_features = len(value)
     elif name == "weight" and isinstance(module, nn.Linear):
@@ -62,18 +63,36 @@ def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
 
 @torch.no_grad()
 def load_resized(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Gives a model other weights, and its modules the sizes of these weights.
+    """Gives a model other weights, and its modules the sizes of these weights; `weights` are as in `own_state`.
 
-    Raises a `UserError` that names `source` where weights are missing, or the model has no tensor of their name.
+    Raises a `UserError` that names `source` where weights are missing or have another number of axes, or the model has
+    no tensor of their name.
     """
+    first_names = _first_names(model)
+    given = {name: nn.Parameter(value, requires_grad=False) for name, value in weights.items()}
     placed = set()
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         for key in [*module._parameters, *module._buffers]:
-            full = f"{name}.{key}" if name else key
-            if full in weights:
-                set_tensor(module, key, weights[full])
-                placed.add(full)
-            elif getattr(module, key) is not None and full in model.state_dict():
-                raise UserError(f"{source}: {full} is missing; the file is damaged, or another model's")
+            full, before = f"{name}.{key}" if name else key, getattr(module, key)
+            first = first_names.get(full, full)
+            if first in given:
+                if before is not None and before.dim() != given[first].dim():
+                    raise UserError(f"{source}: {first} has {given[first].dim()} axes, the model's {before.dim()}")
+                set_tensor(module, key, given[first])
+                placed.add(first)
+            elif before is not None and full in first_names:
+                raise UserError(f"{source}: {first} is missing; the file is damaged, or another model's")
     if set(weights) - placed:
         raise UserError(f"{source}: the model has no place for {format_names(sorted(set(weights) - placed))}")
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict with each tensor once: of names that share one, as tied weights do, the first."""
+    first_names = _first_names(model)
+    return {name: value for name, value in model.state_dict().items() if first_names[name] == name}
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """By each name of the state dict, the first name of the same tensor."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}

@@ -11,6 +11,7 @@ A pruned layer's `<weight>.kept` holds the kept weights in the order of the flat
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,15 @@ from tune_prune.pruning import masks
 from tune_prune.pruning.checkpoint import Checkpoint, read_tensors
 
 ENCODINGS = ("bits", "gaps")
+
+SMALL_MODEL = 2**24
+"""Weights that any file may claim."""
+
+WEIGHTS_PER_BYTE = 1024
+"""Weights that a file of a larger model may claim for each of its bytes.
+
+A byte of gaps stands for up to 255 weights, and one of bits for 8; the rest is for layers that end in removed weights.
+"""
 
 
 def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
@@ -56,21 +66,37 @@ def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
 def read(path: Path) -> Checkpoint:
     """Reads a sparse file: weights and masks bit for bit as written. Raises a `UserError` for any other file."""
     header, tensors = read_tensors(path, "tune_prune")
-    if not (isinstance(header, dict) and isinstance(header.get("shapes"), dict)):
+    if not (
+        isinstance(header, dict) and isinstance(header.get("shapes"), dict) and isinstance(header.get("model"), str)
+    ):
         raise UserError(f"{path}: not a sparse file of tune_prune; `tune-prune export --to sparse` writes them")
+    totals = _count_claimed(header["shapes"], path)
     kept_masks: dict[str, Tensor] = {}
     try:
         for key, shape in header["shapes"].items():
             values = tensors.pop(f"{key}.kept")
             encoding = next(one for one in ENCODINGS if f"{key}.{one}" in tensors)
-            kept = torch.from_numpy(_decode(encoding, tensors.pop(f"{key}.{encoding}").numpy(), int(np.prod(shape))))
+            kept = torch.from_numpy(_decode(encoding, tensors.pop(f"{key}.{encoding}").numpy(), totals[key]))
             weight = torch.zeros(len(kept), dtype=values.dtype)
             weight[kept] = values
             tensors[key], kept_masks[header["layers"][key]] = weight.view(shape), kept.view(shape)
         tensors |= {key: tensors[stored] for key, stored in header.get("tied", {}).items()}
         return Checkpoint(header["model"], tensors, kept_masks)
-    except (KeyError, StopIteration, RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, StopIteration, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged sparse file ({type(error).__name__}: {error}); export it again") from error
+
+
+def _count_claimed(shapes: Mapping[str, object], path: Path) -> dict[str, int]:
+    """Counts the weights of each pruned layer by its shape; a `UserError` where a file of this size has fewer."""
+    totals = {}
+    for key, shape in shapes.items():
+        if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise UserError(f"{path}: damaged sparse file ({key} has the shape {str(shape)[:60]}); export it again")
+        totals[key] = math.prod(shape)
+    claimed, size = sum(totals.values()), path.stat().st_size
+    if claimed > max(SMALL_MODEL, WEIGHTS_PER_BYTE * size):
+        raise UserError(f"{path}: a file of {size:,} bytes that claims {claimed:,} weights; it is damaged or forged")
+    return totals
 
 
 def _encode(positions: np.ndarray, total: int) -> tuple[str, np.ndarray]:
@@ -94,6 +120,8 @@ def _encode_gaps(positions: np.ndarray) -> np.ndarray:
 def _decode(encoding: str, index: np.ndarray, total: int) -> np.ndarray:
     """Decodes what `_encode` made to the flat mask, bool [total]."""
     if encoding == "bits":
+        if len(index) != -(-total // 8):
+            raise ValueError(f"{len(index)} bytes of bits for {total} weights")
         return np.unpackbits(index, count=total).astype(bool)
     steps = np.where(index == 255, 255, index.astype(np.int64) + 1)
     kept = np.zeros(total, dtype=bool)

@@ -7,7 +7,8 @@ masks.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning.masks import dense_masks, prunable
-from tune_prune.tasks.models import build, pretrained_path
+from tune_prune.tasks.models import build, build_on_meta, pretrained_path
 
 _MASK = "mask/"
 
@@ -82,10 +83,12 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
     Raises a `UserError` that names `source` where tensors do not fit the model, or a removed weight is not zero.
     """
-    try:
+    with _naming(source):
+        on_meta = build_on_meta(checkpoint.model)
+    if on_meta is not None:  # before memory is taken for a model that the file does not hold
+        _check_shapes(on_meta, checkpoint, source)
+    with _naming(source):
         model = build(checkpoint.model)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
     load_weights(model, checkpoint, source)
     masks = dense_masks(model)
     for label, mask in checkpoint.masks.items():
@@ -100,16 +103,29 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
     """Copies a checkpoint's weights into a model; a `UserError` names `source` where the architectures differ."""
-    state = model.state_dict()
-    weights = checkpoint.weights
+    _check_shapes(model, checkpoint, source)
+    with torch.no_grad():
+        for key, value in model.state_dict().items():
+            value.copy_(checkpoint.weights[key])
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Puts the source before the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def _check_shapes(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
+    """Raises a `UserError` where model and checkpoint have other weights, or of another shape."""
+    state, weights = model.state_dict(), checkpoint.weights
     different = [key for key in state | weights if not _have_same_shape(state.get(key), weights.get(key))]
     if different:
         raise UserError(
             f"{source}: does not fit the model; made for {checkpoint.model!r}; differing: {format_names(different)}"
         )
-    with torch.no_grad():
-        for key, value in state.items():
-            value.copy_(weights[key])
 
 
 def load_dense_model(name: str, weights: str | None, source: str) -> nn.Module:

@@ -1,11 +1,13 @@
 """Builds models by name: the built-in ones, torchvision's, and a user's own."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tune_prune.common.entrypoints import call_factory, is_address
 from tune_prune.common.errors import UserError
@@ -74,10 +76,49 @@ def build(name: str) -> nn.Module:
     """
     if not is_address(name):
         return models[name]()
-    model = call_factory(re.sub(r"^torchvision:", "torchvision.models:", name), "model")
+    model = call_factory(_expand(name), "model")
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
     return model
+
+
+def build_on_meta(name: str) -> nn.Module | None:
+    """Makes a model of torchvision whose weights have shapes but take no memory; None for any other model.
+
+    Its name may come from a stranger's file and ask for any number of classes. Built-in models are small, and a user's
+    own code, which could take memory in any way, is run as it is.
+    """
+    if not _expand(name).startswith("torchvision.models:"):
+        return None
+    with torch.random.fork_rng([]), _EmptyOnMeta():
+        return build(name)
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Puts new tensors without values, as all layers make for their weights, on the meta device.
+
+    `torch.device("meta")` would do so with all tensors, and some factories read values of small ones.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs = kwargs | {"device": "meta"}
+        return func(*args, **kwargs)
+
+
+def _expand(name: str) -> str:
+    return re.sub(r"^torchvision:", "torchvision.models:", name)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copies a state dict, which may come from a file, into a model; raises as `load_state_dict` does."""
+    versioned = model.state_dict()  # has the versions of its modules, which some of them ask for when they load
+    versioned.clear()
+    versioned.update(state)
+    model.load_state_dict(versioned)
 
 
 def sequential_parts(model: nn.Module) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import Evaluation, evaluate, logits
-from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data, Split
 
 
@@ -31,7 +31,7 @@ class Task:
     def dense_model(self, device: torch.device) -> nn.Module:
         """Makes a new copy of the dense model on a device."""
         model = build(self.model)
-        model.load_state_dict(self.weights)
+        load_state(model, self.weights)
         return to_device(model, device)
 
     def to(self, device: torch.device) -> "Task":

@@ -17,6 +17,7 @@ from tune_prune.pruning.iterative import Point, State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.conf import Conf
+from tune_prune.tasks.models import load_state
 from tune_prune.tasks.splits import Data
 from tune_prune.workflows import prune
 from tune_prune.workflows.prune import PruneOptions
@@ -110,9 +111,8 @@ def _load_state(out: Path, request: PruneRequest, model: nn.Module) -> tuple[Sta
         rounds_done = int(header["rounds_done"])
         if different:
             raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
-        model.load_state_dict(
-            {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-        )
+        weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
+        load_state(model, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--resume: {path} is damaged ({reason}); prune again without --resume") from error

@@ -15,7 +15,7 @@ from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint
 from tune_prune.tasks.metrics import Evaluation, evaluate
-from tune_prune.tasks.models import build, to_device
+from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
 from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
 from tune_prune.training.optim import SGD, Recipe
@@ -125,7 +125,7 @@ def _load_state(state: TrainingState, path: Path, request: dict[str, object]) ->
     if different:
         raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
     weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    state.model.load_state_dict(weights)
+    load_state(state.model, weights)
     for velocity, saved in zip(state.optimizer.velocities, velocities, strict=True):
         velocity.copy_(saved)
     state.generator.set_state(tensors["generator"])
