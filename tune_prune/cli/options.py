@@ -77,9 +77,7 @@ Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
     bool,
-    typer.Option(
-        "--no-code", callback=refuse_code, help="Import no package.module:name that a file names."
-    ),
+    typer.Option("--no-code", callback=refuse_code, help="Import no package.module:name that a file names."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 

@@ -61,6 +61,8 @@ class _Tracer(fx.Tracer):
 def find_channels(model: nn.Module) -> list[Channels]:
     """Lists the layers whose output channels can be removed, in the order in which they are computed.
 
+    Layers that share a weight with another, and those that they read from, keep their channels.
+
     Raises a `UserError` that names the module where `torch.fx` cannot trace the model.
     """
     tracer = _Tracer()
