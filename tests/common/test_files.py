@@ -23,6 +23,10 @@ def test_text_is_utf8_with_its_line_ends_unchanged(tmp_path_factory: pytest.Temp
     assert path.read_bytes() == text.encode("utf-8")
 
 
+def test_a_suffix_is_appended(tmp_path: Path) -> None:
+    assert files.add_suffix(tmp_path / "m.lr0.1", ".csv") == tmp_path / "m.lr0.1.csv"
+
+
 def test_it_replaces_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     files.write_text(path, "a long first version")

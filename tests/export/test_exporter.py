@@ -71,6 +71,15 @@ def test_the_report_in_words(command, capsys: pytest.CaptureFixture[str]) -> Non
     assert Path("folder/a-sparse.safetensors").is_file()
 
 
+def test_names_with_dots(command) -> None:
+    for name in ("m.lr0.1", "m.lr0.2"):
+        made(Path(name))
+        assert command("export", name, "--to", "sparse", *TOY) == 0
+    assert sorted(path.name for path in Path().iterdir()) == [
+        *("m.lr0.1", "m.lr0.1-sparse.safetensors", "m.lr0.2", "m.lr0.2-sparse.safetensors"),
+    ]
+
+
 class Deciding(nn.Module):
     """Its operations depend on its inputs, so that it cannot be traced."""
 

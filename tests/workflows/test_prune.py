@@ -157,8 +157,22 @@ def test_going_on_from_a_checkpoint(command, capsys: pytest.CaptureFixture[str])
 
 def test_a_checkpoint_of_another_model(command, capsys: pytest.CaptureFixture[str]) -> None:
     command("prune", *TOY, "-l", 2, "-p", 0.5)
-    assert command("prune", "-l", 8, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors") == 2
+    assert command("prune", "-l", 8, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors", "--out", "b") == 2
     assert "holds model 'toys:mlp', not 'lenet5'; name it with --model" in capsys.readouterr().err
+
+
+def test_files_that_would_be_lost(command, capsys: pytest.CaptureFixture[str]) -> None:
+    command("prune", *TOY, "-l", 2, "-p", 0.5)
+    files = {path: path.read_bytes() for path in Path("pruned").iterdir()}
+    capsys.readouterr()
+    assert command("prune", *TOY, "-l", 4, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors") == 2
+    assert capsys.readouterr().err == (
+        "tune-prune: --checkpoint pruned/pruned.safetensors: would be replaced; name another folder with --out\n"
+    )
+    Path("pruned/run.json").write_text("{}")
+    assert command("prune", *TOY, "-l", 4, "-p", 0.5) == 2
+    assert "pruned: a search's run directory, whose files would be replaced" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_training_that_diverges(command, capsys: pytest.CaptureFixture[str]) -> None:

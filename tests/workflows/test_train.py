@@ -1,5 +1,6 @@
 import copy
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_best_epoch_is_kept(
 
 def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
     history = train.train("toys:Conv", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
-    with (tmp_path / "a.csv").open(newline="") as file:
+    with (tmp_path / "a.safetensors.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "train_loss", "train_error", "val_error", "val_loss"]
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
@@ -119,7 +120,7 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Dat
     assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
     assert train.train("toys:Conv", toy_data, RECIPE, cut, **settings, resume=True) == history
     assert cut.read_bytes() == whole.read_bytes()
-    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert Path(f"{cut}.csv").read_text() == Path(f"{whole}.csv").read_text()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".safetensors", ".safetensors"]
 
 
@@ -129,7 +130,7 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
     def resume(recipe: Recipe = RECIPE) -> list[Epoch]:
         return train.train("toys:mlp", toy_data, recipe, out, seed=1, device=CPU, resume=True)
 
-    assert "a.resume is not there" in fault(resume)
+    assert "a.safetensors.resume is not there" in fault(resume)
 
     def stop(epoch: Epoch) -> None:
         raise StopError
@@ -137,5 +138,37 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
     assert "was begun with another recipe" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
-    (tmp_path / "a.resume").write_bytes(b"noise")
-    assert "a.resume" in fault(resume)
+    (tmp_path / "a.safetensors.resume").write_bytes(b"noise")
+    assert "a.safetensors.resume" in fault(resume)
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.resume", "n", "m.lr0.1"])
+def test_a_model_of_any_name(toy_data: Data, tmp_path: Path, name: str) -> None:
+    out, other = tmp_path / name, tmp_path / "m.lr0.2"
+    train.train("toys:mlp", toy_data, RECIPE, other, seed=2, device=CPU)
+    table = Path(f"{other}.csv").read_text()
+    for _ in range(2):  # the second one replaces the files of the first
+        train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU)
+        assert checkpoint.read(out).notes["seed"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.csv", "m.lr0.2", "m.lr0.2.csv"])
+    assert Path(f"{other}.csv").read_text() == table != Path(f"{out}.csv").read_text()
+
+
+def test_files_that_would_be_lost(toy_data: Data, tmp_path: Path) -> None:
+    def start(name: str) -> list[Epoch]:
+        return train.train("toys:mlp", toy_data, RECIPE, tmp_path / name, seed=1, device=CPU)
+
+    start("a.csv")
+    start("b.resume")
+    (tmp_path / "mine.py").write_text("print()")
+    (tmp_path / "folder").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name, said in [
+        ("a", "a: its table would replace .*/a.csv, which is none; name another file"),
+        ("b", "b: its state would replace .*/b.resume, which is a model; name another file"),
+        ("mine.py", "mine.py: exists, and is not a model that tune-prune wrote; name another file"),
+        ("folder", "folder: exists, and is not a model"),
+        ("a.csv.csv", "a.csv.csv: exists, and is not a model"),  # the table of a.csv
+    ]:
+        assert re.match(f"--out {tmp_path}/{said}", fault(lambda name=name: start(name)))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

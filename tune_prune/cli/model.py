@@ -11,7 +11,7 @@ from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, si
 def train(
     model: Model = "lenet5",
     data: Data = "mnist",
-    out: Annotated[Path, typer.Option(help="File to write; a CSV goes beside it.")] = Path("model.safetensors"),
+    out: Annotated[Path, typer.Option(help="File to write; OUT.csv has its epochs.")] = Path("model.safetensors"),
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     lr: Annotated[float, typer.Option(min=0, help="Highest rate; it rises for 5 % of the steps, then falls.")] = 0.05,

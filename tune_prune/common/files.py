@@ -5,6 +5,14 @@ import secrets
 from pathlib import Path
 
 
+def add_suffix(path: Path, suffix: str) -> Path:
+    """Appends a suffix to a file's whole name: `m.lr0.1` becomes `m.lr0.1.csv`, where `with_suffix` makes `m.lr0.csv`.
+
+    So files of different names have companions of different names.
+    """
+    return path.with_name(path.name + suffix)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes text as UTF-8, line ends unchanged; otherwise like `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))

@@ -119,7 +119,7 @@ def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[st
 
 def _target(path: Path, out: Path | None, chosen: Format) -> Path:
     """The path of the file to write."""
-    name = f"{path.stem}{chosen.ending}"
+    name = f"{path.name.removesuffix('.safetensors')}{chosen.ending}"
     target = Path(name) if out is None else out / name if out.is_dir() else out
     if target.resolve() == path.resolve():
         raise UserError(f"--out {out}: that is the checkpoint itself; name another file")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
@@ -21,13 +22,19 @@ from tune_prune.workflows.prune import count_layers, describe_layers
 from tune_prune.workflows.prune_resume import PruneRequest, prune_resumable, remove_state
 
 
+CHECKPOINT = "pruned.safetensors"
+"""The file of the pruned model in the output folder."""
+
+
 def prune_and_write(
     out: Path, request: PruneRequest, device: torch.device, source: str, resume: bool, say: Callable[[str], None]
 ) -> dict[str, object]:
     """Prunes one model, tests it and writes all files into `out`; returns the summary that `--json` prints.
 
-    With `resume` it continues the pruning that was cut off there. Messages call the target `source`.
+    With `resume` it continues the pruning that was cut off there. Messages call the target `source`. Raises a
+    `UserError` where the files would replace the checkpoint to start from, or those of a search.
     """
+    _check_overwrites(out, request)
     data = load_data(request.data, say)
     state, plan, steps = prune_resumable(
         out, request, data, device, source, resume, lambda step: say(step.describe(request.options.iterations))
@@ -40,6 +47,13 @@ def prune_and_write(
     summary = _write_files(out, request, state, plan, steps, (val_error, test_error))
     remove_state(out)
     return summary
+
+
+def _check_overwrites(out: Path, request: PruneRequest) -> None:
+    if request.start is not None and request.start.resolve() == (out / CHECKPOINT).resolve():
+        raise UserError(f"--checkpoint {request.start}: would be replaced; name another folder with --out")
+    if (out / "run.json").exists():
+        raise UserError(f"--out {out}: a search's run directory, whose files would be replaced; name another folder")
 
 
 def _write_files(
@@ -59,7 +73,7 @@ def _write_files(
         "test_error": errors[1],
         "layers": count_layers(state.masks),
         "conf": "pruned.conf",
-        "checkpoint": "pruned.safetensors",
+        "checkpoint": CHECKPOINT,
     }
     options = {key: value for key, value in asdict(request.options).items() if value is not None}
     notes: dict[str, object] = {"model": request.model, "data": request.data} | options
@@ -71,7 +85,7 @@ def _write_files(
     files.write_text(out / "points.csv", points_csv(plan, steps))
     files.write_bytes(out / "points.png", draw_points(request.model, steps))
     conf.write(out / "pruned.conf", Conf(ratios, plan.pruners, notes))
-    checkpoint.write(out / "pruned.safetensors", request.model, state.model, state.masks, notes)
+    checkpoint.write(out / CHECKPOINT, request.model, state.model, state.masks, notes)
     files.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 

@@ -21,6 +21,12 @@ from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
 from tune_prune.training.optim import SGD, Recipe
 
 
+TABLE_SUFFIX, STATE_SUFFIX = ".csv", ".resume"
+"""What is appended to a model's file name for the table of its epochs, and for the state of a training."""
+
+COLUMNS = "epoch,train_loss,train_error,val_error,val_loss"
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One epoch: loss in nats and error in percent, on its training batches as they came and on validation images."""
@@ -67,13 +73,15 @@ def train(
     """Trains model `name` from scratch, or with `resume` from where it was cut off. Returns all epochs.
 
     After every epoch `out` holds the best one so far, `<out>.csv` a row for each, and `<out>.resume` the state, until
-    the last epoch is done. A `UserError` where there is nothing to resume, or another recipe, model or seed was used.
+    the last epoch is done. A `UserError` where there is nothing to resume, or another recipe, model or seed was used,
+    and where one of the three files is there already and not of that kind.
     """
+    _check_overwrites(out)
     torch.manual_seed(seed)  # the model's own initialisation draws from it
     model = to_device(build(name), device)
     state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
     request = {"model": name, "recipe": asdict(recipe), "seed": seed}
-    state_file = out.with_suffix(".resume")
+    state_file = files.add_suffix(out, STATE_SUFFIX)
     if resume:
         _load_state(state, state_file, request)
     train_split, validation = data.train.to(device), data.validation.to(device)
@@ -86,7 +94,7 @@ def train(
         if all(last.rank < earlier.rank for earlier in state.history[:-1]):
             notes = request | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
             checkpoint.write(out, name, model, {}, notes)
-        files.write_text(out.with_suffix(".csv"), _csv(state.history))
+        files.write_text(files.add_suffix(out, TABLE_SUFFIX), _csv(state.history))
         files.write_bytes(state_file, _dump_state(state, request))
         on_epoch(last)
 
@@ -98,9 +106,28 @@ def train(
     return state.history
 
 
+def _check_overwrites(out: Path) -> None:
+    """Raises a `UserError` where a training would overwrite a file that no training wrote under that name."""
+    table, state_file = files.add_suffix(out, TABLE_SUFFIX), files.add_suffix(out, STATE_SUFFIX)
+    if out.exists() and not _can_read(out, "tune_prune"):
+        raise UserError(f"--out {out}: exists, and is not a model that tune-prune wrote; name another file")
+    if table.exists() and not (table.is_file() and table.read_bytes().startswith(COLUMNS.encode())):
+        raise UserError(f"--out {out}: its table would replace {table}, which is none; name another file")
+    if state_file.exists() and _can_read(state_file, "tune_prune"):
+        raise UserError(f"--out {out}: its state would replace {state_file}, which is a model; name another file")
+
+
+def _can_read(path: Path, key: str) -> bool:
+    """Whether a safetensors file has this key in its metadata."""
+    try:
+        return path.is_file() and checkpoint.read_tensors(path, key)[0] is not None
+    except UserError:
+        return False
+
+
 def _csv(history: list[Epoch]) -> str:
     rows = [f"{e.epoch},{e.train_loss:.6f},{e.train_error:.4f},{e.val_error:.4f},{e.val_loss:.6f}" for e in history]
-    return "\n".join(["epoch,train_loss,train_error,val_error,val_loss", *rows, ""])
+    return "\n".join([COLUMNS, *rows, ""])
 
 
 def _dump_state(state: TrainingState, request: dict[str, object]) -> bytes:
