@@ -1,7 +1,10 @@
 """The command line: what is wrong ends with exit code 2 and one line, before anything is written."""
 
+import io
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -326,6 +329,72 @@ def test_interrupted(cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(run_files, "start_run", interrupt)
     assert command("search") == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_lacks_characters(
+    files: Path, cwd: Path, command, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    (files / "空.toml").write_text(SPACE)
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert command("--space", files / "空.toml", "--dry-run", name="search") == 0
+        print("空")  # what is printed without typer too
+        stream.flush()
+        lines = written.getvalue().splitlines()
+    assert b"toys:mlp on toys:images, 2 trials" in lines[0]
+    assert lines[-1] == b"\\u7a7a"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("search", "--space", "toy.toml", "--dry-run")])
+def test_an_output_that_nobody_reads(
+    cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    (cwd / "toy.toml").write_text(SPACE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert command(*arguments) == 1
+    said = "tune-prune: standard output was closed before the end; files written before are kept\n"
+    assert capfd.readouterr().err == said
+
+
+def test_an_output_on_a_full_disk(
+    cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert command("test", "nowhere.safetensors") == 2  # of two things that are wrong, the first
+        assert command("--help") == 1
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("tune-prune: OSError: [Errno 28] No space left on device; files written before are kept")
+
+
+def test_the_end_of_a_process_whose_output_is_closed() -> None:
+    program = "import sys; from tune_prune.cli import main; main.app = lambda *_, **__: print('x'); main.main('test')"
+    for output, said in ((os.pipe(), "was closed before the end"), (("/dev/full", "/dev/full"), "No space left on")):
+        reader, writer = output
+        if isinstance(reader, int):
+            os.close(reader)
+        with open(writer, "w") as stream:
+            ended = subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"PYTHONUNBUFFERED": ""},  # so that there is something left to be written at the end
+                stdout=stream,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert ended.returncode == 1  # 120 where Python itself finds that it cannot write
+        assert said in ended.stderr
+        assert ended.stderr.count("\n") == 1
+
+
+def test_errors_that_nobody_reads(cwd: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert command("test", "nowhere.safetensors") == 2
 
 
 def test_the_traceback_is_there_for_who_asks(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """The program: runs a command, prints every error as one line, and ends with an exit code."""
 
+import io
 import os
 import sys
-from typing import cast
+from typing import TextIO, cast
 
 import typer
 
@@ -12,6 +13,8 @@ from tune_prune.common.import_path import add_working_directory
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
 ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
+
+OUTPUT_CLOSED = "standard output was closed before the end; files written before are kept"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 for command, examples in (
@@ -33,6 +36,7 @@ def root() -> None:
 
 def main(command: str | None = None) -> None:
     """Runs the program, and ends the process; `command` goes before the arguments."""
+    _make_encodable()
     arguments = [*([command] if command else []), *(sys.argv[1:] or ([] if command else ["--help"]))]
     try:
         add_working_directory()
@@ -45,6 +49,11 @@ def main(command: str | None = None) -> None:
         code = _fail(str(error), 75)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
+    except SystemExit as error:  # by which both typer and rich end a command whose output nobody reads any more
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        _discard(sys.stdout)
+        code = _fail(OUTPUT_CLOSED, 1)
     except Exception as error:
         if os.environ.get("TUNE_PRUNE_TRACEBACK"):
             raise
@@ -53,9 +62,36 @@ def main(command: str | None = None) -> None:
             cause = cause.__cause__
         message = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
         code = _fail(message, 1)
-    sys.exit(code)
+    sys.exit(_flush_output(code))
+
+
+def _make_encodable() -> None:
+    """Lets standard output write characters that its encoding lacks as escapes, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush_output(code: int) -> int:
+    """Writes what is left of standard output, and returns the exit code: 1 in place of 0 where that fails."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _discard(sys.stdout)
+        broken = isinstance(error, BrokenPipeError)
+        return code or _fail(OUTPUT_CLOSED if broken else f"standard output: {error.strerror}", 1)
+    return code
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what a stream still holds nowhere: Python writes it at its end, and would make an exit code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"tune-prune: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"tune-prune: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it; the exit code says the same
+        _discard(sys.stderr)
     return code

@@ -21,7 +21,6 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.workflows.prune import count_layers, describe_layers
 from tune_prune.workflows.prune_resume import PruneRequest, prune_resumable, remove_state
 
-
 CHECKPOINT = "pruned.safetensors"
 """The file of the pruned model in the output folder."""
 

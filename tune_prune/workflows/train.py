@@ -20,7 +20,6 @@ from tune_prune.tasks.splits import Data
 from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
 from tune_prune.training.optim import SGD, Recipe
 
-
 TABLE_SUFFIX, STATE_SUFFIX = ".csv", ".resume"
 """What is appended to a model's file name for the table of its epochs, and for the state of a training."""
 
