@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import fault
 
 from tune_prune.common import files
 
@@ -79,3 +80,39 @@ def test_text_that_utf8_cannot_hold_touches_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         files.write_text(tmp_path / "new" / "file", "\ud800")
     assert not os.listdir(tmp_path)
+
+
+# What leads elsewhere
+
+
+def tree(root: Path) -> Path:
+    """A directory with files and a link within it."""
+    (root / "run" / "rounds" / "deep").mkdir(parents=True)
+    (root / "run" / "rounds" / "deep" / "a").write_text("a")
+    (root / "run" / "latest").symlink_to("rounds/deep")
+    (root / "outside").mkdir()
+    (root / "run-2").mkdir()
+    return root / "run"
+
+
+def test_links_within_a_directory(tmp_path: Path) -> None:
+    run = tree(tmp_path)
+    files.check_contained(run)
+    (tmp_path / "link").symlink_to(run)
+    files.check_contained(tmp_path / "link")
+    files.check_contained(tmp_path / "none")
+
+
+@pytest.mark.parametrize("target", ["../outside", "../run-2", "/etc", "nothing/../../gone", "rounds/../../outside"])
+@pytest.mark.parametrize("name", ["a", "rounds/a", "rounds/deep/b"])
+def test_links_out_of_a_directory(tmp_path: Path, target: str, name: str) -> None:
+    run = tree(tmp_path)
+    (run / name).symlink_to(tmp_path / "run" / target if not target.startswith("/") else target)
+    said = f"{run / name}: a link out of this directory, which is not followed; put a copy in its place"
+    assert fault(lambda: files.check_contained(run)) == said
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    run = tree(tmp_path)
+    os.mkfifo(run / "rounds" / "pipe")
+    assert fault(lambda: files.check_contained(run)) == f"{run}/rounds/pipe: neither a file nor a directory; remove it"

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 from toys import fault
 
 from tune_prune.common.flags import Setting, declared_settings
-from tune_prune.hpo import run_files
+from tune_prune.hpo import run_files, storage
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.parameters import Choice
 from tune_prune.hpo.run_files import new_run_dir, resume_run
@@ -85,18 +86,66 @@ def test_the_budget_may_grow_and_the_time_is_new(toml: Path) -> None:
 def test_no_password_is_kept(toml: Path) -> None:
     _, _, run_dir = start(toml, storage="postgresql://me:secret@host/db")
     assert "secret" not in "".join(path.read_text() for path in run_dir.iterdir())
-    settings = resume_run(run_dir, {}, {})[0]
-    assert settings.storage == "postgresql://me@host/db"  # as psycopg, a file or a variable may know the password
     again = resume_run(run_dir, {"storage": "postgresql://me:other@host/db"}, {})[0]
     assert again.storage == "postgresql://me:other@host/db"
-    assert again.study == settings.study
-    assert str(settings.study).startswith("tune_prune-toy-")
+    assert str(again.study).startswith("tune_prune-toy-")
 
 
 def test_a_study_of_its_own_stays_where_it_is(toml: Path) -> None:
     _, _, run_dir = start(toml)
     said = fault(lambda: resume_run(run_dir, {"storage": "sqlite:///x.db"}, {}))
     assert said == f"--resume {run_dir}: its study is its own study.db; leave out --storage"
+
+
+# What a stranger's run may choose
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "sqlite:////tmp/elsewhere.db", "sqlite:///x.db"])
+def test_a_run_does_not_choose_its_database(toml: Path, url: str) -> None:
+    _, _, run_dir = start(toml, storage=url)
+    advice = f"give --storage {storage.without_password(url)} again, with its password if it has one"
+    said = f"--resume {run_dir}: its study is not in it, and run.json does not choose where; {advice}"
+    assert fault(lambda: resume_run(run_dir, {}, {})) == said
+    assert resume_run(run_dir, {"storage": url}, {})[0].storage == url
+
+
+def test_a_database_inside_of_the_run(toml: Path) -> None:
+    inside = f"sqlite:///{toml.parent / 'run' / 'other.db'}"
+    _, _, run_dir = start(toml, storage=inside)
+    assert resume_run(run_dir, {}, {})[0].storage == inside
+
+
+@pytest.mark.parametrize("rest", ["../x.db", "x.db?uri=true", "../run-2/x.db", "y/../../x.db"])
+def test_a_database_that_only_looks_inside(toml: Path, rest: str) -> None:
+    _, _, run_dir = start(toml, storage=f"sqlite:///{toml.parent / 'run'}/{rest}")
+    assert "run.json does not choose where" in fault(lambda: resume_run(run_dir, {}, {}))
+
+
+def test_a_run_does_not_choose_its_cluster(toml: Path) -> None:
+    _, _, run_dir = start(toml, address="10.0.0.1:6379")
+    advice = "give --address 10.0.0.1:6379 again, or --address local for this machine alone"
+    said = f"--resume {run_dir}: it ran on a Ray cluster, which run.json does not choose; {advice}"
+    assert fault(lambda: resume_run(run_dir, {}, {})) == said
+    assert resume_run(run_dir, {"address": "auto"}, {})[0].resources.address == "auto"
+    assert resume_run(run_dir, {"address": None}, {})[0].resources.address is None
+
+
+@pytest.mark.parametrize("name", ["study.db", "results", "rounds", "run.json", "space.toml", ".lock", "checkpoints/1"])
+def test_links_out_of_a_run_are_not_followed(toml: Path, name: str) -> None:
+    _, _, run_dir = start(toml)
+    path, outside = run_dir / name, toml.parent / "outside"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(outside)
+    said = f"{path}: a link out of this directory, which is not followed; put a copy in its place"
+    assert fault(lambda: resume_run(run_dir, {}, {})) == said
+    assert not outside.exists()
+
+
+def test_a_run_directory_may_be_a_link_itself(toml: Path) -> None:
+    config, _, run_dir = start(toml)
+    (toml.parent / "link").symlink_to(run_dir)
+    assert resume_run(toml.parent / "link", {}, {})[0] == config
 
 
 def test_an_object_store_is_no_directory() -> None:
@@ -230,6 +279,11 @@ def test_a_new_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not list(tmp_path.iterdir())
     (tmp_path / "empty").mkdir()
     assert new_run_dir(Path("empty"), "toy") == tmp_path / "empty"
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    said = fault(lambda: new_run_dir(tmp_path / os.fsdecode(b"\xff"), "toy"))
+    assert said == f"--run-dir '{tmp_path}/\\udcff': its name is not UTF-8; name another"
 
 
 def test_a_directory_in_use(tmp_path: Path) -> None:

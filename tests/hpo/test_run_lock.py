@@ -33,6 +33,14 @@ def test_another_process_is_alive_until_it_is_killed(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "processes").iterdir()] == [name]
 
 
+def test_the_name_of_a_process_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    with join_run(tmp_path / "run") as lock:
+        assert not any(lock.is_alive(name) for name in ("../../precious", str(tmp_path / "precious"), "..", "a/b"))
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def test_one_process_at_a_time_is_exclusive(tmp_path: Path) -> None:
     with join_run(tmp_path) as first, join_run(tmp_path) as second:
         with first.exclusive():

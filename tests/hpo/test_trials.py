@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from drivers import LIMIT, PARAMETERS, REFINE, Driver, level, measured
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
-from toys import ended
+from toys import ended, fault
 
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.refinement import MIN_WEIGHTS_RATIO, refinement_params
@@ -50,7 +51,7 @@ def test_a_process_that_goes_between_the_two(
         raise OSError("database or disk is full")
 
     monkeypatch.setattr(driver.study, "tell", gone)
-    driver.end(driver.suggest(), ended(0, (0.9, 1.5)))
+    driver.end(config := driver.suggest(), measured(config))
     assert (driver.state(0), len(driver.study.trials[0].constraints)) == (TrialState.RUNNING, 1)
     monkeypatch.undo()
     Driver(driver.run_dir, driver.study)
@@ -389,3 +390,44 @@ def test_locks_that_do_not_hold_are_found_out(
         monkeypatch.setattr(second.trials._trial_store, "refresh", lambda: None)
         with pytest.raises(RuntimeError, match="another process started trial 0 at the same time"):
             second.suggest()
+
+
+# A study and records of different times
+
+
+def test_records_that_the_study_does_not_have(driver: Driver) -> None:
+    driver.run(4)
+    older = optuna.create_study(directions=["maximize", "minimize"])
+    older.add_trials(driver.study.trials[:2])
+    path = driver.run_dir / "results" / "2.json"
+    known = "the study has 2 trials, not this one, and so is older than its record"
+    said = f"{path}: {known}; put the newest study back, or delete the records that it lacks"
+    assert fault(lambda: Driver(driver.run_dir, older)) == said
+    assert len(older.trials) == 2
+    for number in (2, 3):
+        records.record_path(driver.run_dir, number).unlink()
+    assert Driver(driver.run_dir, older).suggest()["trial"] == 2
+
+
+def test_records_of_other_trials_than_the_study_s(driver: Driver, tmp_path: Path) -> None:
+    driver.run(4)
+    other = Driver(tmp_path / "other", optuna.create_study(directions=["maximize", "minimize"]), seed=8)
+    other.run(4)
+    path = driver.run_dir / "results" / "0.json"
+    before = path.read_bytes()
+    said = fault(lambda: Driver(driver.run_dir, other.study))
+    assert re.fullmatch(
+        re.escape(f"{path}: the study has another trial 0 (") + "(ratio/2|pruner|ratio/2, pruner)"
+        r" differ\); put the study of this record back, or delete the record and its trial is run again", said
+    )  # fmt: skip
+    assert path.read_bytes() == before
+
+
+def test_a_refinement_whose_record_is_of_another_trial(tmp_path: Path, study: optuna.Study) -> None:
+    driver = Driver(tmp_path, study, REFINE)
+    config = until_refinement(driver)
+    record = measured(config)
+    driver.end(config, record)
+    Driver(tmp_path, study, REFINE)
+    records.write(tmp_path, replace(record, refines=None))
+    assert "(refines differ)" in fault(lambda: Driver(tmp_path, study, REFINE))

@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,7 @@ from tune_prune.results.trial_params import TrialParams
 numbers = st.floats(allow_nan=False)  # which equals nothing, itself included
 texts = st.text()
 ratios = st.dictionaries(texts, st.floats(0, 1, exclude_max=True), max_size=3)
-points = st.builds(
-    PointRecord, st.integers(1), numbers, numbers, numbers, numbers, st.booleans(), numbers, ratios, st.none() | texts
-)
+points = st.builds(PointRecord, st.integers(1), numbers, numbers, numbers, numbers, st.booleans(), numbers, ratios)
 trials = st.builds(
     TrialRecord,
     st.integers(0, 10**6),
@@ -31,10 +31,16 @@ trials = st.builds(
     st.dictionaries(texts, texts, max_size=3),
     st.lists(points, max_size=3),
     texts,
-    st.none() | st.integers(0),
-    numbers,
-    numbers,
+    seconds=numbers,
+    cpu_seconds=numbers,
 )
+
+
+def with_names(record: TrialRecord, parent: int | None, kept: bool) -> TrialRecord:
+    """The record with a parent before it, and with its own checkpoints where they are `kept`."""
+    points = [replace(p, checkpoint=f"rounds/{record.trial}-{p.round}.safetensors") for p in record.points]
+    earlier = None if parent is None or parent >= record.trial else parent
+    return replace(record, points=points if kept else record.points, parent=earlier, refines=earlier)
 
 
 def trial(number: int, state: str = "complete") -> TrialRecord:
@@ -42,7 +48,7 @@ def trial(number: int, state: str = "complete") -> TrialRecord:
     return TrialRecord(number, state, TrialParams({"8": 0.2}, training={"rounds": 2}), {"8": "mag"}, found)
 
 
-@given(trials)
+@given(st.builds(with_names, trials, st.none() | st.integers(0, 100), st.booleans()))
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, record: TrialRecord) -> None:
     run_dir = tmp_path_factory.getbasetemp() / "run"
     records.write(run_dir, record)
@@ -110,3 +116,66 @@ def test_damaged_records(tmp_path: Path, content: bytes) -> None:
 
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:
     assert fault(lambda: records.read(tmp_path / "1.json")).startswith(f"{tmp_path / '1.json'}: damaged trial record (")
+
+
+# What a record may name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/hostname", "../x", "rounds/../study.db", "rounds/7-1.safetensors", "rounds/1-3.safetensors", "study.db",
+        "", "rounds/1-2.safetensors/", "./rounds/1-2.safetensors", 3,
+    ],
+)  # fmt: skip
+def test_a_record_names_no_file_but_its_own_trials(tmp_path: Path, name: Any) -> None:
+    record = trial(1)
+    last = replace(record.last, checkpoint=name)
+    records.write(tmp_path, replace(record, points=[record.points[0], last]))
+    path = records.record_path(tmp_path, 1)
+    for call in (lambda: records.read(path), lambda: records.read_all(tmp_path)):
+        assert fault(call).startswith(f"{path}: damaged trial record (")
+
+
+def test_the_checkpoints_of_a_trial(tmp_path: Path) -> None:
+    record = trial(12)
+    own = replace(record, points=[replace(p, checkpoint=f"rounds/12-{p.round}.safetensors") for p in record.points])
+    records.write(tmp_path, own)
+    assert records.read_all(tmp_path) == [own]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trial", 2), ("trial", "../1"), ("state", "done"), ("state", 3), ("parent", 1), ("parent", -1),
+        ("refines", 4), ("refines", "0"), ("reason", None), ("seconds", "1"), ("pruners", {"8": 1}), ("points", "a"),
+        ("params", {"ratios": {"8": "no"}}), ("params", {"ratios": {"8": 10**400}}),
+        ("params", {"ratios": {}, "training": {"lr": []}}),
+    ],
+)  # fmt: skip
+def test_a_record_with_a_wrong_value(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "1.json"
+    path.write_text(json.dumps(json.loads(WHOLE) | {key: value}))
+    assert fault(lambda: records.read(path)).startswith(f"{path}: damaged trial record (")
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"format": 2}, "format 2, and this one reads format 1"),
+        ({"weights": "x", "colour": 1}, "it has colour, weights"),
+    ],
+)
+def test_a_record_of_a_newer_version(tmp_path: Path, more: dict[str, Any], found: str) -> None:
+    path = tmp_path / "1.json"
+    path.write_text(json.dumps(json.loads(WHOLE) | more))
+    advice = "go on with that version; nothing was changed"
+    said = f"{path}: a newer version of tune-prune wrote this record ({found}); {advice}"
+    assert fault(lambda: records.read(path)) == said
+
+
+def test_a_point_of_a_newer_version(tmp_path: Path) -> None:
+    records.write(tmp_path, trial(1))
+    path = records.record_path(tmp_path, 1)
+    path.write_text(path.read_text().replace('"round": 2', '"round": 2, "energy": 3'))
+    assert "a newer version of tune-prune wrote this record (it has energy)" in fault(lambda: records.read(path))

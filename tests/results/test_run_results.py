@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,23 @@ def test_a_run_directory(run_dir: Path) -> None:
     assert not run.partial
     absent = ["pareto.png", "best.conf", "checkpoints/001.safetensors"]
     assert [name for name in run.missing if not name.endswith("summary.json")] == absent
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../outside.conf", "summary.json", "confs/../summary.json"])
+def test_a_member_names_no_other_file(run_dir: Path, name: str) -> None:
+    (run_dir.parent / "outside.conf").write_text("mine")
+    (run_dir / "pareto.csv").write_text(TABLES["pareto.csv"].replace("confs/001.conf", name))
+    assert name in read_run(run_dir).missing
+
+
+@pytest.mark.parametrize("name", ["best.conf", "confs", "summary.json"])
+def test_links_out_of_the_directory_are_not_read(run_dir: Path, tmp_path: Path, name: str) -> None:
+    outside = Path(shutil.copytree(run_dir, tmp_path / "outside"))
+    run = Path(shutil.copytree(outside, tmp_path / "run"))
+    shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(outside / name)
+    said = f"{run / name}: a link out of this directory, which is not followed; put a copy in its place"
+    assert fault(lambda: read_run(run)) == said
 
 
 @pytest.mark.parametrize("name", COLUMNS)

@@ -1,8 +1,12 @@
-"""Writes files whole or not at all, whenever the process is killed."""
+"""Writes files whole or not at all, whenever the process is killed; finds links that lead out of a directory."""
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from tune_prune.common.errors import UserError
 
 
 def add_suffix(path: Path, suffix: str) -> Path:
@@ -36,3 +40,31 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:  # an interrupt too must leave no file behind
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_contained(directory: Path) -> None:
+    """Raises a `UserError` where a directory, which another person may have made, leads elsewhere.
+
+    That is a symbolic link to something outside of it, at any depth, or what is neither a file nor a directory: a pipe
+    would be waited for without end. The directory itself may be a link.
+    """
+    root = os.path.realpath(directory)
+    for entry in _walk(root):
+        path = directory / os.path.relpath(entry.path, root)
+        if not entry.is_symlink():
+            if not entry.is_file() and not entry.is_dir():
+                raise UserError(f"{path}: neither a file nor a directory; remove it")
+        elif not Path(os.path.realpath(entry.path)).is_relative_to(root):
+            raise UserError(f"{path}: a link out of this directory, which is not followed; put a copy in its place")
+
+
+def _walk(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """Lists what is in a folder and in its folders, without following links."""
+    with (
+        suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(folder) as entries,
+    ):  # a folder of another process, just removed
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path)

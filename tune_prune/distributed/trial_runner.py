@@ -209,7 +209,7 @@ class TrialRunner:
         if self._latency:
             measured["latency"] = self._latency.share(state.model)
         feasible = limits.feasible(point.error, measured)
-        saved = f"rounds/{self._config.trial}-{point.round}.safetensors" if keep or feasible else None
+        saved = records.checkpoint_name(self._config.trial, point.round) if keep or feasible else None
         path = self._worker_data.run_dir / saved if saved else self._partial_path(point.round)
         checkpoint.write(path, self._task.model, state.model, state.masks)
         self._partial += [] if saved else [path]

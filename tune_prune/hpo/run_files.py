@@ -47,6 +47,10 @@ def new_run_dir(path: Path | None, space: str) -> Path:
         path = Path("runs") / f"{space}-{datetime.now():%Y%m%d-%H%M%S}"
     if re.match(r"\w+:/", str(path)):
         raise UserError(f"--run-dir {path}: an object store is not a file system; name a directory, on a mount of it")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--run-dir {str(path)!a}: its name is not UTF-8; name another") from error
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--run-dir {path} exists already; name another, or go on with --resume {path}")
     return path.absolute()
@@ -65,13 +69,16 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
     """Reads what a run was begun with, and changes what may change: the budget, the time, and where it runs.
 
     `barred` are options that make no sense with `--resume`, with their values: None where they were not given. Raises
-    `UserError` for these, for settings that define the search, and for a run that is damaged or of another format.
+    `UserError` for these, for settings that define the search, for a run that is damaged or of another format, and
+    where its directory leads elsewhere: another person may have made it. A file of the run chooses no cluster and no
+    database, but for a file in its directory; these are given again.
     """
     settings = declared_settings(Config)
     named = [option for option, value in barred.items() if value is not None]
     named += [setting.option for name, setting in settings.items() if setting.flag.fixed_on_resume and name in given]
     if named:
         raise UserError(f"--resume goes on with the search as it was begun; leave out {format_names(named)}")
+    files.check_contained(run_dir)
     raw = _read_run(run_dir)
     try:
         name = str(raw.pop("space"))
@@ -79,12 +86,25 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
         for key, setting in settings.items():
             if not setting.flag.kept_on_resume:
                 values.pop(key, None)
+        _check_elsewhere(run_dir, values, given)
         config = build(Config, values | dict(given))
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(run_dir / "run.json", error) from error
     if config.storage and not config.study:
         raise UserError(f"--resume {run_dir}: its study is its own study.db; leave out --storage")
     return config, _adapt_space(replace(read_space(run_dir / "space.toml"), name=name), config)
+
+
+def _check_elsewhere(run_dir: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises a `UserError` where run.json names a cluster or a storage outside the run that is not `given` again."""
+    address, url = kept.get("address"), kept.get("storage")
+    if address and "address" not in given:
+        advice = f"give --address {address} again, or --address local for this machine alone"
+        raise UserError(f"--resume {run_dir}: it ran on a Ray cluster, which run.json does not choose; {advice}")
+    if url and "storage" not in given and not storage.is_file_within(str(url), run_dir):
+        where = storage.without_password(str(url))
+        advice = f"give --storage {where} again, with its password if it has one"
+        raise UserError(f"--resume {run_dir}: its study is not in it, and run.json does not choose where; {advice}")
 
 
 def read_acc_tradeoff(run_dir: Path, space: Space) -> float:

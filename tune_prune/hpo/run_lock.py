@@ -5,6 +5,7 @@ that mounts the directory.
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,9 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from tune_prune.common.errors import HeldError
+
+PROCESS = r"[\w.-]*-\d+-[0-9a-f]{6}"
+"""The form of a process's name: host, process id, and digits that no other process has."""
 
 
 class RunLock:
@@ -28,7 +32,7 @@ class RunLock:
 
     def is_alive(self, name: str | None) -> bool:
         """Whether the process of this name runs."""
-        if self.name is None or name is None:
+        if self.name is None or name is None or not re.fullmatch(PROCESS, name):  # the study may be a stranger's
             return False
         path = self._run_dir / "processes" / name
         if name == self.name or not path.exists():

@@ -22,8 +22,10 @@ def open_file(run_dir: Path) -> RDBStorage:
     """Opens the study.db of a run; raises a `UserError` where it is damaged, or locked for a minute."""
     path = run_dir / "study.db"
     try:
+        # a path may hold what means something in a URL: ? % {
+        url = URL.create("sqlite", database=str(path)).render_as_string()
         # a reader such as a dashboard may hold SQLite's lock for a moment
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}})
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}})
     except (SQLAlchemyError, RuntimeError, AssertionError) as error:  # Optuna asserts what it expects in its tables
         raise UserError(
             f"{path}: cannot be used ({_first_line(error)}); put a copy back, or use a new --run-dir"
@@ -53,6 +55,14 @@ def open_url(url: str) -> RDBStorage:
 def check_url(url: str) -> None:
     """Raises a `UserError` where no storage at a URL can be opened for writing."""
     open_url(url).engine.dispose()
+
+
+def is_file_within(url: str, directory: Path) -> bool:
+    """Whether a URL names an SQLite file in a directory, and nothing else."""
+    parsed = _parse_url(url)
+    if parsed.drivername != "sqlite" or parsed.query or not parsed.database:  # a query may make the path another URL
+        return False
+    return Path(parsed.database).resolve().is_relative_to(directory.resolve())
 
 
 def describe_storage(storage: RDBStorage) -> str:

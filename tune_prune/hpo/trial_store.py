@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import Trial, TrialState
 
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.study import add_running_trial, distributions, from_study_params, log_factor, trial_id
 from tune_prune.hpo.warm_start import WarmStart
@@ -54,7 +55,8 @@ class TrialStore:
     """The trials of a study by number; `records` are those of ended trials, `written` the trials ended in the study.
 
     The study is the truth, and only this class writes it. What was written is remembered, since reading the study
-    copies all its trials. `limits` decide which trials are feasible.
+    copies all its trials. `limits` decide which trials are feasible. Raises a `UserError` where a record is not of the
+    study's trial of its number, as when an older copy of the study was put back.
     """
 
     def __init__(
@@ -67,7 +69,10 @@ class TrialStore:
         self._attrs: dict[int, TrialAttrs] = {}
         self.records: dict[int, TrialRecord] = {}
         self.written: set[int] = set()
+        found = records.read_all(run_dir)  # before the study: a trial enters it before it has a record
         self.refresh()
+        for record in found:
+            self._check_record(record)
 
     def refresh(self) -> None:
         """Reads what other processes have written to the study."""
@@ -76,6 +81,22 @@ class TrialStore:
                 self._remember(trial.number, trial_id(trial), dict(trial.params), TrialAttrs(**trial.user_attrs))
             if trial.state != TrialState.RUNNING:
                 self.written.add(trial.number)
+
+    def _check_record(self, record: TrialRecord) -> None:
+        """Raises a `UserError` where a record is of another trial than the study has under its number."""
+        number, path = record.trial, records.record_path(self._run_dir, record.trial)
+        if number not in self._attrs:
+            known = f"the study has {len(self._attrs)} trials, not this one, and so is older than its record"
+            raise UserError(f"{path}: {known}; put the newest study back, or delete the records that it lacks")
+        drawn, measured = self.params(number), record.params
+        if self.attrs(number).refines is not None:  # it retrains as refinements do
+            drawn, measured = replace(drawn, training={}), replace(measured, training={})
+        if measured != drawn or record.refines != self.attrs(number).refines:
+            theirs, ours = drawn.to_columns(), measured.to_columns()
+            differs = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)] or ["refines"]
+            fault = f"the study has another trial {number} ({format_names(differs)} differ)"
+            advice = "put the study of this record back, or delete the record and its trial is run again"
+            raise UserError(f"{path}: {fault}; {advice}")
 
     def _remember(self, number: int, id_: int, drawn: dict[str, Any], attrs: TrialAttrs) -> None:
         self._ids[number], self._drawn[number], self._attrs[number] = id_, drawn, attrs

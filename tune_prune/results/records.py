@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tune_prune.common import files
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import read_json
+from tune_prune.common.typecheck import check_fields
 from tune_prune.results.trial_params import TrialParams
+
+FORMAT = 1
+"""The format of a record, in its file; a record without a number has the first one."""
 
 FINAL_STATES = ("complete", "stopped", "failed")
 """The states of a trial that has ended; until then its record says `running`."""
@@ -83,20 +88,67 @@ def record_path(run_dir: Path, trial: int) -> Path:
     return run_dir / "results" / f"{trial}.json"
 
 
+def checkpoint_name(trial: int, round_: int) -> str:
+    """The file of a round's weights and masks, relative to the run directory."""
+    return f"rounds/{trial}-{round_}.safetensors"
+
+
 def write(run_dir: Path, record: TrialRecord) -> None:
     """Writes a record, whole or not at all."""
-    files.write_text(record_path(run_dir, record.trial), json.dumps(asdict(record), indent=1) + "\n")
+    content = {"format": FORMAT} | asdict(record)
+    files.write_text(record_path(run_dir, record.trial), json.dumps(content, indent=1) + "\n")
 
 
 def read(path: Path) -> TrialRecord:
-    """Reads one record; raises a `UserError` that names the file where it is damaged."""
+    """Reads one record; raises a `UserError` that names the file where it is damaged, or of a newer version.
+
+    A record is a file of the run directory, which another person may have made. It names no file but those that its
+    own trial writes.
+    """
     try:
         raw = read_json(path)
+        newer = _find_newer(raw)
+        if newer:
+            advice = "go on with that version; nothing was changed"
+            raise UserError(f"{path}: a newer version of tune-prune wrote this record ({newer}); {advice}")
+        raw.pop("format", None)
         points = [PointRecord(**point) for point in raw.pop("points")]
         params = TrialParams(**raw.pop("params"))
-        return TrialRecord(points=points, params=params, **raw)
+        record = TrialRecord(points=points, params=params, **raw)
+        for part in (record, params, *points):
+            check_fields(part)
+        _check_names(record, path.stem)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged trial record ({error}); delete it and its trial is run again") from error
+    return record
+
+
+def _find_newer(raw: dict[str, Any]) -> str:
+    """Says by what a record is of a newer version: its format, or fields beside all those that this one needs."""
+    written = raw.get("format", FORMAT)
+    if type(written) is int and written > FORMAT:
+        return f"format {written}, and this one reads format {FORMAT}"
+    kinds = [(TrialRecord, raw.keys() - {"format"}), *((PointRecord, point.keys()) for point in raw["points"])]
+    for kind, names in kinds:
+        unknown = names - {each.name for each in fields(kind)}
+        if unknown and names >= {each.name for each in fields(kind) if each.default is each.default_factory is MISSING}:
+            return f"it has {format_names(sorted(unknown))}"
+    return ""
+
+
+def _check_names(record: TrialRecord, stem: str) -> None:
+    """Raises ValueError where a record is not of its file's trial, or names another trial or file than it may."""
+    if str(record.trial) != stem or record.trial < 0:
+        raise ValueError(f"it is of trial {record.trial}")
+    if record.state not in ("running", *FINAL_STATES):
+        raise ValueError(f"unknown state {record.state!r}")
+    for name, earlier in {"parent": record.parent, "refines": record.refines}.items():
+        if earlier is not None and not 0 <= earlier < record.trial:
+            raise ValueError(f"{name} must be an earlier trial, got {earlier}")
+    for point in record.points:
+        expected = checkpoint_name(record.trial, point.round)
+        if point.round < 1 or point.checkpoint not in (None, expected):
+            raise ValueError(f"the checkpoint of round {point.round} must be {expected}, got {point.checkpoint}")
 
 
 def read_all(run_dir: Path) -> list[TrialRecord]:

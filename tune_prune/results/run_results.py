@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
+from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.common.parsing import read_json
 from tune_prune.results import records, tables
@@ -34,6 +36,9 @@ TEXTS = ("id", "state", "kind", "layer", "pruner", "conf", "checkpoint")
 NUMBERS = (
     "trial", "round", "compression", "factor", "val_error", "test_error", "test_error_low", "test_error_high", "ratio",
 )  # fmt: skip
+FRONT_FILES = r"(confs|checkpoints)/[^/]+"
+"""The files that a member of the front may name."""
+
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -84,9 +89,10 @@ def is_partial(run_dir: Path) -> bool:
 def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_summary: bool = True) -> RunResults:
     """Reads a run directory; with the description of its `search`, also one whose search still runs.
 
-    Raises `UserError` where summary.json is required and cannot be read, and for a search that still runs where no
-    round has ended or a record is damaged.
+    Raises `UserError` where summary.json is required and cannot be read, for a search that still runs where no round
+    has ended or a record is damaged, and where a link leads out of the directory, whose files another person may read.
     """
+    files.check_contained(run_dir)
     if search is not None and is_partial(run_dir):
         return _read_partial(run_dir, search)
     summary = _read_summary(run_dir / "summary.json") if require_summary else {}
@@ -112,7 +118,7 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
         missing=[
             *(f"{key} in summary.json" for key in SUMMARY_KEYS if key not in summary),
             *missing,
-            *(name for name in linked if not (run_dir / name).is_file()),
+            *(name for name in linked if not re.fullmatch(FRONT_FILES, name) or not (run_dir / name).is_file()),
         ],
     )
 

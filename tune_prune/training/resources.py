@@ -55,7 +55,14 @@ class Resources:
             "Trials at a time.  [default: as many as fit]", MACHINE, check=lambda count: count >= 1, rule="at least 1"
         ),
     )
-    address: str | None = field(default=None, metadata=flag("An existing Ray cluster: auto or HOST:PORT.", MACHINE))
+    address: str | None = field(
+        default=None,
+        metadata=flag(
+            "An existing Ray cluster: auto or HOST:PORT.  [default: local, a Ray of its own]",
+            MACHINE,
+            parse=lambda text, option: None if text == "local" else text,
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
