@@ -311,7 +311,8 @@ def test_a_round_that_ended_lets_a_trial_be_cut_off_again(driver: Driver) -> Non
             driver = Driver(driver.run_dir, driver.study)
             assert driver.suggest() == config
         last = whole.points[-1]
-        points = [*whole.points, *(replace(last, round=last.round + more) for more in range(rounds))]
+        later = [replace(last, round=last.round + more, checkpoint=None) for more in range(rounds)]
+        points = [*whole.points, *later]
         records.write(driver.run_dir, replace(whole, points=points))
     assert Driver(driver.run_dir, driver.study).suggest() == config
 
