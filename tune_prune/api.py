@@ -23,7 +23,7 @@ from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import to_device
-from tune_prune.tasks.splits import Data, Split
+from tune_prune.tasks.splits import Data, Split, check_split
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.search import search as run_search
 
@@ -150,11 +150,13 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
     if needed and train is None:
         raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
-    inputs, labels = train or (torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    split = Split(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    if train is not None:
+        split = check_split("train", "training", train)
     state = iterative.initial_state(to_device(copy.deepcopy(model), next(model.parameters()).device))
     granularity = str(settings.notes.get("granularity", Plan.granularity))
     if granularity not in granularities:
         raise UserError(f"{path}: unknown granularity {granularity!r}; known: {format_names(granularities)}")
     plan = Plan(dict(settings.ratios), pruners, rounds=1, granularity=granularity)
-    iterative.prune_once(state, plan, 1, Split(inputs, labels), iterative.round_generator(0, 1))
+    iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))
     return state.model

@@ -115,7 +115,11 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
         ("toys:mlp", "toys:mlq", "'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
         ("toys:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; linear layers, convolutions"),
         ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)': its factory failed (TypeError: "),
-        ("toys:images", "mnist", "model 'toys:mlp' fails on inputs of 'mnist', [2, 1, 28, 28] (RuntimeError: "),
+        (
+            "toys:images",
+            "mnist",
+            "model 'toys:mlp' fails on training inputs of 'mnist', [2, 1, 28, 28] (Runtime",
+        ),
         ("toys:images", "mnits", "unknown data set 'mnits'; known: mnist"),
         ("toys:images", "toys:mlp", "data 'toys:mlp' must return (train, validation, test)"),
         (

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -159,6 +160,18 @@ def test_another_architecture(path: Path) -> None:
     said = fault(lambda: checkpoint.load_weights(wider, read, str(path)))
     assert said.endswith("differing: 3.weight, 3.bias")
     assert torch.equal(wider[1].weight, before)
+
+
+def test_a_buffer_may_hold_infinity_and_no_nan(path: Path) -> None:
+    model = mlp()
+    model.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))  # as attention has it
+    checkpoint.write(path, "toys:mlp", model, {})
+    checkpoint.load_weights(model, checkpoint.read(path), str(path))
+    assert isinstance(model.mask, Tensor)
+    model.mask[0, 0] = math.nan
+    checkpoint.write(path, "toys:mlp", model, {})
+    said = fault(lambda: checkpoint.load_weights(model, checkpoint.read(path), str(path)))
+    assert said.startswith(f"{path}: NaN or infinity in mask; damaged")
 
 
 def test_the_file_is_what_the_docstring_says(path: Path) -> None:

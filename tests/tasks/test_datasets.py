@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -135,7 +136,45 @@ def test_data_sets_that_cannot_be_stacked(monkeypatch: pytest.MonkeyPatch, shape
 def test_a_users_own_data_object_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Data(Split(*pair()), Split(*pair()), lambda: Split(*pair()))
     answers(monkeypatch, data)
-    assert load_data(ADDRESS) is data
+    loaded = load_data(ADDRESS)
+    assert loaded.name == ADDRESS
+    assert loaded.train.inputs is data.train.inputs
+    assert loaded.validation.labels is data.validation.labels
+
+
+def test_test_images_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Split] = []
+    answers(monkeypatch, Data(Split(*pair()), Split(*pair()), lambda: made.append(Split(*pair())) or made[-1]))
+    loaded = load_data(ADDRESS)
+    assert made == []
+    assert loaded.load_test().inputs is loaded.load_test().inputs is made[0].inputs
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("at", [0, 999, 1000, 2499])
+@pytest.mark.parametrize(("where", "part"), [(0, "training"), (1, "validation"), (2, "test")])
+def test_the_first_input_that_is_no_number_is_named(
+    monkeypatch: pytest.MonkeyPatch, where: int, part: str, at: int
+) -> None:
+    inputs = torch.zeros(2500, 2, 2)
+    inputs[at, 1, 0] = math.nan
+    inputs[at:, 0, 1] = math.inf
+    wrong = inputs, torch.zeros(2500, dtype=torch.int64)
+    answers(monkeypatch, tuple(wrong if where == number else pair() for number in range(3)))
+    said = f"data {ADDRESS!r}: {part} input {at} holds NaN or infinity; every number must be finite"
+    assert fault(lambda: load_data(ADDRESS).load_test()) == said
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.9, "1.9"), (math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
+def test_labels_are_whole(monkeypatch: pytest.MonkeyPatch, value: float, shown: str) -> None:
+    said = f"data {ADDRESS!r}: training label 2 is {shown}; labels are the numbers of classes, 0, 1, 2 ..."
+    labels = torch.tensor([0.0, 1.0, value, value])
+    answers(monkeypatch, ((torch.rand(4, 2), labels), pair(), pair()))
+    assert fault(lambda: load_data(ADDRESS)) == said
+    answers(monkeypatch, ([(torch.rand(2), label) for label in labels.tolist()], pair(), pair()))
+    assert fault(lambda: load_data(ADDRESS)) == said
+    answers(monkeypatch, ([(torch.rand(2), label) for label in labels], pair(), pair()))
+    assert fault(lambda: load_data(ADDRESS)) == said
 
 
 @pytest.mark.parametrize("value", [None, pair(), (pair(), pair()), [pair()] * 3, {"train": pair()}])

@@ -8,10 +8,11 @@ from toys import Conv, fault, images, mlp
 
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import models
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.tasks.task import Task, prepare_task
+from tune_prune.tasks.task import Task, check_compatible, prepare_task
 
 CPU = torch.device("cpu")
 
@@ -109,7 +110,7 @@ class Odd(nn.Module):
     [
         (
             "torch.nn:Linear(in_features=3, out_features=4)",
-            "fails on inputs of 'toys:images', [2, 1, 8, 8] (Runtime",
+            "fails on training inputs of 'toys:images', [2, 1, 8, 8] (Runtime",
         ),
         ("test_task:Odd(shape=(8,))", "must return class scores [n, classes]; of 2 inputs it made [8]"),
         ("test_task:Odd(shape=(1, 8))", "must return class scores [n, classes]; of 2 inputs it made [1, 8]"),
@@ -121,7 +122,7 @@ def test_a_model_that_returns_no_class_scores(model: str, said: str) -> None:
 
 def test_labels_beyond_the_outputs() -> None:
     said = fault(lambda: prepared("test_task:Odd(outputs=3)", "toys:images", None))
-    assert said == "data 'toys:images' has labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
+    assert said == "data 'toys:images' has training labels from 0 to 3; model 'test_task:Odd(outputs=3)' has 3 outputs"
 
 
 def all_of_one() -> Data:
@@ -132,3 +133,32 @@ def all_of_one() -> Data:
 def test_a_split_of_one_class(weights: Path) -> None:
     said = fault(lambda: prepared("toys:Conv", "test_task:all_of_one", str(weights)))
     assert said == "data 'test_task:all_of_one': all validation labels are 2; give images of several classes"
+
+
+def larger_test_images() -> Data:
+    data = images()
+    return Data(data.train, data.validation, lambda: Split(torch.zeros(3, 1, 9, 9), torch.arange(3)))
+
+
+def fifth_class_in_test() -> Data:
+    data = images()
+    return Data(data.train, data.validation, lambda: Split(torch.zeros(5, 1, 8, 8), torch.arange(5)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            "test_task:larger_test_images",
+            "model 'toys:mlp' fails on test inputs of 'test_task:larger_test_images', [2, 1, 9, 9] (RuntimeError: ",
+        ),
+        (
+            "test_task:fifth_class_in_test",
+            "data 'test_task:fifth_class_in_test' has test labels from 0 to 4; model 'toys:mlp' has 4 outputs",
+        ),
+    ],
+)
+def test_test_images_that_do_not_fit(data: str, said: str) -> None:
+    loaded = load_data(data)
+    check_compatible("toys:mlp", mlp(), loaded, CPU, check_test=False)
+    assert fault(lambda: check_compatible("toys:mlp", mlp(), loaded, CPU, check_test=True)).startswith(said)

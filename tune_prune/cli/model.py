@@ -96,7 +96,7 @@ def export(
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    report = exporter.export(checkpoint, to, load_data(data, say).load_test(), out, say)
+    report = exporter.export(checkpoint, to, load_data(data, say), out, say)
     for line in report.describe():
         say(line)
     echo(dumps(report.to_dict()) if json else f"file: {report.file}")

@@ -18,7 +18,8 @@ from tune_prune.export.compaction import ROUNDING, compact
 from tune_prune.export.formats import ExportInput, Format, Scores, formats
 from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.splits import Data, as_float
+from tune_prune.tasks.task import check_compatible
 from tune_prune.training.resources import one_thread
 
 BATCHES = (1, 256)
@@ -92,16 +93,18 @@ class ExportReport:
         ]
 
 
-def export(path: Path, to: str, test: Split, out: Path | None, say: Callable[[str], None]) -> ExportReport:
+def export(path: Path, to: str, data: Data, out: Path | None, say: Callable[[str], None]) -> ExportReport:
     """Writes a checkpoint's model in the format `to`; `out` is a file or a folder, None the working directory.
 
-    `test` are the images on which model and file are compared. Raises `UserError` where the checkpoint, the images or
-    the format do not fit the model, and `RuntimeError`, with nothing written, where the loaded file is not the model.
+    Model and file are compared on the test images of `data`. Raises `UserError` where the checkpoint, the data or the
+    format do not fit the model, and `RuntimeError`, with nothing written, where the loaded file is not the model.
     """
     chosen = formats[to]
     saved = checkpoint.read(path)
     model, mask = checkpoint.restore(saved, str(path))
     target = _target(path, out, chosen)
+    check_compatible(saved.model, model, data, torch.device("cpu"), check_test=True)
+    test = data.load_test()
     inputs = as_float(test.inputs)
     # latency is measured on one core, and an ONNX session takes as many threads as torch does
     with one_thread(), TemporaryDirectory() as folder:

@@ -102,11 +102,12 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
-    """Copies a checkpoint's weights into a model; a `UserError` names `source` where the architectures differ."""
+    """Copies a checkpoint's weights into a model; a `UserError` names `source` where they do not fit, or are not finite."""
     _check_shapes(model, checkpoint, source)
     with torch.no_grad():
         for key, value in model.state_dict().items():
             value.copy_(checkpoint.weights[key])
+    _check_finite(model, source)
 
 
 @contextmanager
@@ -140,7 +141,18 @@ def load_dense_model(name: str, weights: str | None, source: str) -> nn.Module:
         load_weights(model, read(path), str(path))
     elif ":" not in name:
         raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
+    else:
+        _check_finite(model, f"model {name!r}")
     return model
+
+
+def _check_finite(model: nn.Module, source: str) -> None:
+    """Raises a `UserError` that names `source` where a weight is NaN or infinite; buffers may hold infinity."""
+    wrong = [key for key, value in model.named_parameters() if not bool(value.isfinite().all())]
+    wrong += [key for key, value in model.named_buffers() if bool(value.isnan().any())]
+    if wrong:
+        shown = format_names(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+        raise UserError(f"{source}: NaN or infinity in {shown}; damaged, or trained until it diverged: train it again")
 
 
 def check_trusted(path: Path, model: str | None) -> None:

@@ -97,6 +97,11 @@ def dump(conf: Conf) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check_label(label: str, where: str) -> None:
+    """Raises a `UserError` that begins with `where` for the label of a layer that no .conf can hold."""
+    _name(label, "layer label", where)
+
+
 def _name(name: str, kind: str, where: str) -> str:
     """Returns the name of a layer or pruner if it can stand in a line separated by commas, else raises."""
     if not name:

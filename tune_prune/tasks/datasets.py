@@ -7,6 +7,7 @@ import gzip
 import inspect
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from tune_prune.common.entrypoints import call_factory, is_address, parse_arguments
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
-from tune_prune.tasks.splits import Data, Split, hold_out, stack_pairs
+from tune_prune.tasks.splits import Data, Split, check_split, hold_out, stack_pairs
 
 MNIST = Path(__file__).parent / "mnist"
 """The folder with MNIST's files."""
@@ -47,16 +48,23 @@ def mnist() -> Data:
 def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data:
     """Loads a data set by a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
 
-    A user's factory returns a `Data`, or train, validation and test. `say` gets a line for each split made here.
+    A user's factory returns a `Data`, or train, validation and test. `say` gets a line for each split made here. Every
+    split is checked (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
     """
     if not is_address(name):
-        return datasets[name]()
-    if name.startswith("torchvision:"):
-        return load_torchvision(name, say)
-    data = call_factory(name, "data")
-    if isinstance(data, Data):
-        return data
-    return _from_splits(name, data)
+        data = datasets[name]()
+    elif name.startswith("torchvision:"):
+        data = load_torchvision(name, say)
+    else:
+        made = call_factory(name, "data")
+        data = made if isinstance(made, Data) else _from_splits(name, made)
+
+    @cache
+    def load_test() -> Split:
+        return check_split(name, "test", data.load_test())
+
+    train = check_split(name, "training", data.train)
+    return Data(train, check_split(name, "validation", data.validation), load_test, name)
 
 
 def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
@@ -114,23 +122,21 @@ def _from_splits(name: str, splits: object) -> Data:
     """Makes a `Data` of a factory's train, validation and test: pairs of tensors or data sets of pairs."""
     if not (isinstance(splits, tuple) and len(splits) == 3):
         raise UserError(f"data {name!r} must return (train, validation, test), each a pair (inputs, labels)")
-    train, validation, test = (_to_split(name, part) for part in splits)
+    pairs = zip(("training", "validation", "test"), splits, strict=True)
+    train, validation, test = (_to_split(name, part, split) for part, split in pairs)
     return Data(train, validation, lambda: test)
 
 
-def _to_split(name: str, part: object) -> Split:
-    """Converts a pair of tensors of equal, positive length, or a data set of pairs (input, label), to a Split."""
-    if hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, tuple | Tensor):
+def _to_split(name: str, part: str, split: object) -> Split:
+    """Converts a pair of tensors, or a data set of pairs (input, label), to a Split; see `check_split`."""
+    if hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor):
         try:
-            part = tuple(stack_pairs(part))
+            split = tuple(stack_pairs(split))
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"data {name!r}: a data set must hold pairs (input, label) of equal shapes ({error})"
             ) from error
-    match part:
-        case (Tensor() as inputs, Tensor() as labels) if labels.dim() == 1 and inputs.shape[:1] == labels.shape != (0,):
-            return Split(inputs if inputs.dtype == torch.uint8 else inputs.float(), labels.long())
-    raise UserError(f"data {name!r}: every split must be a pair of tensors, inputs [n, ...] and labels [n], n > 0")
+    return check_split(name, part, split if isinstance(split, tuple) and len(split) == 2 else (split, None))
 
 
 def _load_split(name: str, factory: Callable[..., Any], arguments: dict[str, object], resize: object) -> Split:

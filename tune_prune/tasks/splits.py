@@ -28,11 +28,42 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set. The test split is a function, so that reading it is a deliberate act, done once at the end."""
+    """A data set. The test split is a function, so that reading it is a deliberate act; `name` is for messages."""
 
     train: Split
     validation: Split
     load_test: Callable[[], Split]
+    name: str = ""
+
+
+def check_split(data: str, part: str, split: tuple[object, object]) -> Split:
+    """Returns inputs, uint8 or float32 [n, ...], and labels, int64 [n], after checking that they are finite and whole.
+
+    `part` is what messages call this split of the data set `data`. Raises a `UserError` that names the first input or
+    label that is wrong.
+    """
+    inputs, labels = split
+    if not (isinstance(inputs, Tensor) and isinstance(labels, Tensor)) or not (
+        labels.dim() == 1 and inputs.shape[:1] == labels.shape != (0,)
+    ):
+        what = "must be a pair of tensors, inputs [n, ...] and labels [n], n > 0"
+        raise UserError(f"data {data!r}: every split {what}; the {part} split is not")
+    if labels.is_floating_point() or labels.is_complex():
+        # NaN is not equal to itself
+        if len(wrong := (labels != labels.real.trunc()).nonzero()) or len(wrong := labels.isinf().nonzero()):
+            at = int(wrong[0])
+            rule = f"{labels[at].item():g}; labels are the numbers of classes, 0, 1, 2 ..."
+            raise UserError(f"data {data!r}: {part} label {at} is {rule}")
+        labels = labels.real
+    if inputs.dtype == torch.uint8:
+        return Split(inputs, labels.long())
+    inputs = inputs.float()
+    for first in range(0, len(inputs), 1000):
+        finite = inputs[first : first + 1000].isfinite().flatten(1).all(1)
+        if not finite.all():
+            at = first + int(finite.int().argmin())
+            raise UserError(f"data {data!r}: {part} input {at} holds NaN or infinity; every number must be finite")
+    return Split(inputs, labels.long())
 
 
 def as_float(inputs: Tensor) -> Tensor:
@@ -43,7 +74,8 @@ def as_float(inputs: Tensor) -> Tensor:
 def stack_pairs(pairs: Any) -> Split:
     """Stacks a map-style data set of pairs (input, label) into a Split; raises what its items raise."""
     inputs, labels = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
-    return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor([int(one) for one in labels]))
+    numbers = [one.item() if isinstance(one, Tensor) else one for one in labels]
+    return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor(numbers))
 
 
 def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:

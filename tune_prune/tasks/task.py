@@ -46,42 +46,52 @@ def prepare_task(
     data: str,
     device: torch.device,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    check_test: bool = False,
 ) -> tuple[Task, Callable[[], Split]]:
-    """Makes the task of a search; returns it, on the CPU, and a function that reads the test split once at the end.
+    """Makes the task of a search; returns it, on the CPU, and a function that loads the test split.
 
     `model` is the dense model called `name`, with its weights. `say` gets a line for each split that is made here.
-    Raises a `UserError` where model and data do not fit each other (`check_compatible`).
+    Raises a `UserError` where model and data do not fit each other; `check_test` as in `check_compatible`.
     """
     model = to_device(model, device)
     loaded = load_data(data, say)
-    check_compatible(name, model, data, loaded, device)
+    check_compatible(name, model, loaded, device, check_test=check_test)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
     return task.to(torch.device("cpu")), loaded.load_test
 
 
-def check_compatible(name: str, model: nn.Module, data: str, loaded: Data, device: torch.device) -> None:
-    """Raises a `UserError` where the model cannot take the data's inputs, or has no output for some label.
+def check_compatible(name: str, model: nn.Module, data: Data, device: torch.device, *, check_test: bool) -> None:
+    """Raises a `UserError` where the model cannot take the inputs of a split, or has no output for some label.
 
-    Also where all labels of a split are the same: a constant output would have no error there.
+    Also where all labels for training or for validation are the same: a constant output would have no error there. With
+    `check_test` the test split is loaded and checked as well, for a command that will need it; nothing is measured.
     """
-    inputs = loaded.train.inputs[:2].to(device)
+    splits = {"training": data.train, "validation": data.validation}
+    for part, split in splits.items():
+        _check_fit(name, model, data.name, part, split, device)
+        first = int(split.labels[0])
+        if bool((split.labels == first).all()):
+            raise UserError(f"data {data.name!r}: all {part} labels are {first}; give images of several classes")
+    if check_test:
+        _check_fit(name, model, data.name, "test", data.load_test(), device)
+
+
+def _check_fit(name: str, model: nn.Module, data: str, part: str, split: Split, device: torch.device) -> None:
+    """Raises a `UserError` where the model fails on the first inputs of a split, or has no output for some label."""
+    inputs = split.inputs[:2].to(device)
     try:
         scores = logits(model, inputs)
     except Exception as error:  # a user's model may raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"model {name!r} fails on inputs of {data!r}, {list(inputs.shape)} ({reason})") from error
+        what = f"{part} inputs of {data!r}, {list(inputs.shape)}"
+        raise UserError(f"model {name!r} fails on {what} ({reason})") from error
     if scores.dim() != 2 or len(scores) != len(inputs):
-        shape = list(scores.shape)
-        raise UserError(
-            f"model {name!r} must return class scores [n, classes]; of {len(inputs)} inputs it made {shape}"
-        )
-    for part, split in (("training", loaded.train), ("validation", loaded.validation)):
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= scores.shape[1]:
-            raise UserError(
-                f"data {data!r} has labels from {low} to {high}; model {name!r} has {scores.shape[1]} outputs"
-            )
-        if low == high:
-            raise UserError(f"data {data!r}: all {part} labels are {low}; give images of several classes")
+        made = f"of {len(inputs)} inputs it made {list(scores.shape)}"
+        raise UserError(f"model {name!r} must return class scores [n, classes]; {made}")
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= scores.shape[1]:
+        outputs = f"model {name!r} has {scores.shape[1]} outputs"
+        raise UserError(f"data {data!r} has {part} labels from {low} to {high}; {outputs}")

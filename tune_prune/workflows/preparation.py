@@ -22,6 +22,7 @@ from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
+from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
@@ -44,7 +45,7 @@ def describe_search(config: Config, space: Space) -> str:
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
     _check_traceable(space, model)
-    check_compatible(space.model, model, space.data, load_data(space.data), torch.device("cpu"))
+    check_compatible(space.model, model, load_data(space.data), torch.device("cpu"), check_test=True)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
@@ -66,7 +67,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     _check_searchable(space, shapes)
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    task, load_test = prepare_task(space.model, dense, space.data, device, say)
+    task, load_test = prepare_task(space.model, dense, space.data, device, say, check_test=True)
     info = RunInfo(
         space=space.name,
         model=space.model,
@@ -91,10 +92,15 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
 
 
 def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
-    """Raises a `UserError` where a pattern matches no layer, or every parameter is fixed; no data is read yet."""
+    """Raises a `UserError` where a pattern matches no layer, or every parameter is fixed; no data is read yet.
+
+    Also where no .conf can hold the name of a layer.
+    """
     if not shapes:
         kinds = "linear layers, convolutions and attention's projections can"
         raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
+    for label in shapes:
+        conf.check_label(label, f"model {space.model!r}")
     if not any(isinstance(domain, Range | Choice) for domain in space.parameters_for(shapes).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")

@@ -19,10 +19,11 @@ from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
 from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.results import conf
-from tune_prune.results.conf import Conf
+from tune_prune.results.conf import Conf, check_label
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import WEIGHTS, build, to_device
 from tune_prune.tasks.splits import Data
+from tune_prune.tasks.task import check_compatible
 from tune_prune.training.loop import steps_for, steps_per_epoch
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
@@ -112,10 +113,13 @@ def prune(
     """
     model, mask = open_model(name, start)
     masks.require_layers(model, target.ratios, source)
+    for label in target.ratios:
+        check_label(label, f"model {name!r}")
     _check_options(target, options, source)
     if not options.allow_empty:
         _check_not_emptied(target, model, source)
     model = to_device(model, device)
+    check_compatible(name, model, data, device, check_test=True)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
     plan = make_plan(target, options, steps_per_epoch(len(data.train.labels), Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
@@ -190,8 +194,11 @@ def _check_not_emptied(target: Conf, model: nn.Module, source: str) -> None:
 
 def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:
     """Measures a checkpoint file: compression, test error in percent, and the weights that each layer keeps."""
-    model, mask = checkpoint.restore(checkpoint.read(path), str(path))
-    error = evaluate(to_device(model, device), data.load_test().to(device)).error
+    saved = checkpoint.read(path)
+    model, mask = checkpoint.restore(saved, str(path))
+    model = to_device(model, device)
+    check_compatible(saved.model, model, data, device, check_test=True)
+    error = evaluate(model, data.load_test().to(device)).error
     for line in describe_layers(mask):
         say(line)
     return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)}

@@ -25,6 +25,7 @@ from tune_prune.hpo.scheduler import SearchSettings
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
+from tune_prune.results import records
 from tune_prune.results.confidence import Confirmation
 from tune_prune.workflows import dashboard, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
@@ -78,7 +79,17 @@ def search(
         raise RuntimeError(f"{run.failure}; what was measured is in {run_dir}")
     if run.remaining and run.end is SearchEnd.BUDGET:
         raise RuntimeError(f"Ray ended {run.remaining} trials early, see ray.log; go on with --resume {run_dir}")
+    if code == 3 and (reason := _why_all_failed(run_dir)):
+        raise RuntimeError(f"{reason}; what was measured is in {run_dir}")
     return code
+
+
+def _why_all_failed(run_dir: Path) -> str:
+    """Why no trial of a run measured anything that counts: all of them failed; "" where one has not."""
+    found = records.read_all(run_dir)
+    if not found or any(record.state != "failed" for record in found):
+        return ""
+    return f"all {len(found)} trials failed; the last: {found[-1].reason}"
 
 
 def _check_surroundings(config: Config, run_dir: Path) -> None:

@@ -17,6 +17,7 @@ from tune_prune.pruning import checkpoint
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
+from tune_prune.tasks.task import check_compatible
 from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
 from tune_prune.training.optim import SGD, Recipe
 
@@ -78,6 +79,7 @@ def train(
     _check_overwrites(out)
     torch.manual_seed(seed)  # the model's own initialisation draws from it
     model = to_device(build(name), device)
+    check_compatible(name, model, data, device, check_test=False)
     state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
     request = {"model": name, "recipe": asdict(recipe), "seed": seed}
     state_file = files.add_suffix(out, STATE_SUFFIX)
