@@ -37,6 +37,12 @@ def test_a_name_that_is_none() -> None:
             pass
 
 
+def test_every_command_that_reads_a_file_refuses_code() -> None:
+    commands = get_command(main.app).commands  # type: ignore[attr-defined]
+    refusing = [name for name, command in commands.items() if any("--no-code" in p.opts for p in command.params)]
+    assert refusing == [*commands]
+
+
 @pytest.mark.parametrize("name", ["search", "prune"])
 def test_every_option_of_the_large_commands_has_a_place(name: str) -> None:
     params = get_command(main.app).commands[name].params  # type: ignore[attr-defined]

@@ -147,7 +147,7 @@ FAULTS = [
     ("[0.5, 0.7]", "[]", "space.ratio.'1*': the list of choices is empty; give at least one value"),
     ('["mag", "taylor1"]', "[]", "space.pruner: the list of choices is empty; give at least one value"),
     ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; known: {PRUNERS}"),
-    ('"taylor1"]', '"no_lab:f"]', "space.pruner: 'no_lab:f': cannot import no_lab"),
+    ('"taylor1"]', '"no_lab:f(1)"]', "space.pruner: 'no_lab:f(1)': cannot read its arguments"),
     ('"taylor1"]', "3]", f"space.pruner: unknown pruner '3'; known: {PRUNERS}"),
     ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, geometric, one-shot"),
     ('"linear"', "2020-01-01", "space.schedule: must be text, a number or true or false, got datetime.date"),

@@ -6,9 +6,12 @@ import torch
 from PIL import Image
 from toys import fault
 
+from tune_prune.common.import_path import NO_CODE
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.parameters import Range
 from tune_prune.pruning import masks
+from tune_prune.pruning.criteria import find_criterion
+from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import build
 
@@ -91,3 +94,81 @@ def test_a_deep_network_needs_few_parameters() -> None:
     params = space_reader.parse(text, "deep", "deep.toml").parameters_for(masks.shapes(build(resnet50)))
     assert sum(name.startswith("ratio/") for name in params) == 53
     assert sum(isinstance(domain, Range) for domain in params.values()) == 5
+
+
+# Under --no-code
+
+
+@pytest.fixture
+def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses code, and fails where something would be downloaded or unpickled."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("downloaded or unpickled")
+
+    monkeypatch.setenv(NO_CODE, "1")
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    monkeypatch.setattr("pickle.load", fail)
+    monkeypatch.setattr("pickle.loads", fail)
+    monkeypatch.setattr("torch.load", fail)
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("torchvision:resnet18(weights='DEFAULT')", "weights would be downloaded and unpickled, which --no-code"),
+        ("torchvision:resnet18(pretrained=True)", "pretrained would be downloaded and unpickled"),
+        ("torchvision.models:resnet18(weights='DEFAULT')", "weights would be downloaded and unpickled"),
+        (
+            "torchvision:get_model(name='resnet18', weights='DEFAULT')",
+            "torchvision has no such network; it has alexnet",
+        ),
+        ("torchvision:get_weight(name='ResNet18_Weights.DEFAULT')", "torchvision has no such network"),
+        ("torchvision.models.detection:ssd300_vgg16(weights_backbone='DEFAULT')", "which --no-code refuses"),
+        ("torchvision.datasets.utils:download_url(url='http://x', root='.')", "which --no-code refuses"),
+    ],
+)
+def test_networks_that_no_code_refuses(name: str, said: str) -> None:
+    assert said in fault(lambda: build(name))
+    address = name.replace("torchvision:", "torchvision.models:")
+    assert "which --no-code refuses" in fault(lambda: load_data(address))
+    assert "which --no-code refuses" in fault(lambda: find_criterion(name))
+
+
+@pytest.mark.usefixtures("no_code")
+def test_networks_that_no_code_allows() -> None:
+    for name in ("torchvision:resnet18(num_classes=4, weights=None)", "torchvision.models:squeezenet1_1"):
+        build(name)
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("torchvision:LSUNClass(root='.')", "--no-code refuses this data set; it takes Caltech256, "),
+        ("torchvision:CIFAR10", "--no-code refuses this data set"),
+        ("torchvision:MNIST(root='data')", "--no-code refuses this data set"),
+        ("torchvision:DatasetFolder(root='.', loader='x')", "--no-code refuses this data set"),
+        ("torchvision:ImageFolder(root='.', loader='x')", "--no-code refuses loader; it takes root, "),
+        ("torchvision:USPS(download=True)", "--no-code downloads nothing; leave out download"),
+        ("torchvision:USPS(root='not/there')", "it is looked for in 'not/there'"),
+        ("torchvision:SEMEION(root='not/there')", "it is looked for in 'not/there'"),  # it downloads by default
+    ],
+)
+def test_data_that_no_code_refuses(name: str, said: str) -> None:
+    assert said in fault(lambda: load_data(name))
+
+
+@pytest.mark.usefixtures("no_code")
+def test_data_that_no_code_allows(tmp_path: Path) -> None:
+    assert len(load_data(FAKE).train.labels) == 40
+    assert len(load_data(folder(tmp_path, [8] * 10) + ")").train.labels) == 8
+
+
+def test_what_no_code_allows_is_there() -> None:
+    from torchvision import datasets
+
+    assert [name for name in torchvision_allowlist.DATASETS if not hasattr(datasets, name)] == []

@@ -49,6 +49,14 @@ def test_a_search_that_still_runs_shows_the_tradeoff_it_was_begun_with(
     assert f"{shown} points" in page
 
 
+def test_what_a_space_names_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_lab.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    named = SPACE.replace("lenet5", "evil_lab:f").replace("mnist", "evil_lab:f")
+    page = write_report(partial_run(tmp_path, named + '[space]\npruner = "evil_lab:f"\n')).read_text()
+    assert "evil_lab:f on evil_lab:f" in page
+
+
 def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "space.toml").write_text(SPACE)

@@ -23,6 +23,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a training with these flags was cut off.")
     ] = False,
+    no_code: NoCode = False,
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from tune_prune.tasks.datasets import load_data

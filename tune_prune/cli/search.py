@@ -69,6 +69,7 @@ def report(
     select: Annotated[
         str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
     ] = None,
+    no_code: NoCode = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was selected as JSON.")] = False,
 ) -> None:
     """Write the report of a run again, or select a member of its front."""

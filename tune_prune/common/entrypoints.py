@@ -10,8 +10,8 @@ from types import ModuleType
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.import_path import is_code_refused
 
-TRUSTED_MODULES = ("torchvision.models", "tune_prune.tasks.in_memory")
-"""Modules that are imported in spite of `NO_CODE`: their factories take plain values and run no code of a file."""
+TRUSTED = ("tune_prune.tasks.in_memory:model", "tune_prune.tasks.in_memory:data")
+"""Addresses that are imported in spite of `--no-code`: they look up what this process was given as objects."""
 
 _FORM = "'package.module:factory', or 'package.module:factory(key=value)'"
 
@@ -22,14 +22,21 @@ def is_address(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
-def load(address: str) -> Callable[..., object]:
-    """Imports the callable at an address and binds the address's arguments to it.
-
-    Raises a `UserError` that names the part of the address that is wrong.
-    """
+def check_address(address: str) -> None:
+    """Raises a `UserError` where a text is not an address, or its arguments cannot be read; nothing is imported."""
     if not is_address(address):
         raise UserError(f"{address!r} is not an address; write {_FORM}")
-    if is_code_refused() and address.partition(":")[0] not in TRUSTED_MODULES:
+    parse_arguments(address)
+
+
+def load(address: str, harmless: bool = False) -> Callable[..., object]:
+    """Imports the callable at an address and binds the address's arguments to it.
+
+    `harmless` is whether the caller has made sure that the address may be used in spite of `--no-code`. Raises a
+    `UserError` that names the part of the address that is wrong.
+    """
+    check_address(address)
+    if is_code_refused() and not harmless and address.partition("(")[0] not in TRUSTED:
         raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
     arguments = parse_arguments(address)
     module_name, _, name = address.partition("(")[0].partition(":")
@@ -61,12 +68,13 @@ def parse_arguments(address: str) -> dict[str, object]:
         raise UserError(f"{address!r}: cannot read its arguments ({reason}); write {_FORM}") from error
 
 
-def call_factory(address: str, kind: str) -> object:
+def call_factory(address: str, kind: str, harmless: bool = False) -> object:
     """Calls the factory at an address and returns its result.
 
-    `kind` is what the factory makes, "model" or "data". Where the factory fails, a `UserError` says why.
+    `kind` is what the factory makes, "model" or "data"; for `harmless` see `load`. Where the factory fails, a
+    `UserError` says why.
     """
-    factory = load(address)
+    factory = load(address, harmless)
     try:
         return factory()
     except UserError:

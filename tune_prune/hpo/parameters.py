@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.groups import GroupedRatio
-from tune_prune.pruning.criteria import find_criterion
+from tune_prune.pruning.criteria import check_name
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import MODES, schedules
 
@@ -111,8 +111,8 @@ def check_scope(value: object) -> str | None:
 
 
 def check_pruner(value: object) -> str | None:
-    """Checks that a pruner exists; a `UserError` lists those that there are."""
-    find_criterion(str(value))
+    """Checks that a name can be a pruner's, without importing it; a `UserError` lists those that there are."""
+    check_name(str(value))
     return None
 
 

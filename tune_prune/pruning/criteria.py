@@ -13,7 +13,7 @@ from torch import Tensor
 
 import tune_prune.pruning.gates
 import tune_prune.pruning.loss_change  # noqa: F401 - these two modules register their statistics
-from tune_prune.common.entrypoints import is_address, load
+from tune_prune.common.entrypoints import check_address, is_address, load
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
 from tune_prune.pruning.masks import prunable
@@ -102,6 +102,14 @@ def emp(loss_change: Tensor) -> Tensor:
 def random(noise: Tensor) -> Tensor:
     """Uniform noise: the baseline that any criterion must beat."""
     return noise
+
+
+def check_name(name: str) -> None:
+    """Raises a `UserError` where a pruner's name is neither known nor an address; nothing is imported."""
+    if is_address(name):
+        check_address(name)
+    else:
+        criteria[name]
 
 
 def find_criterion(name: str) -> Criterion:

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from tune_prune.common.entrypoints import call_factory, is_address, parse_arguments
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
+from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.splits import Data, Split, check_split, hold_out, stack_pairs
 
 MNIST = Path(__file__).parent / "mnist"
@@ -68,7 +70,7 @@ def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data
 
 
 def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
-    """Loads the data set `torchvision:NAME(key=value)`; it is downloaded where it is missing.
+    """Loads the data set `torchvision:NAME(key=value)`; it is downloaded where it is missing, unless by `--no-code`.
 
     `resize` in the name makes all images squares of that side, cut at the centre. A tenth of the training images is
     held out for validation, and where the set has no test images of its own, as many for testing; `say` gets a line
@@ -76,6 +78,8 @@ def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
     """
     from torchvision import datasets  # here, since the import takes half a second
 
+    if is_code_refused():
+        torchvision_allowlist.check_data(name)
     arguments = parse_arguments(name)
     resize = arguments.pop("resize", None)
     class_name = name.partition("(")[0].partition(":")[2]
@@ -84,7 +88,7 @@ def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
         classes = [key for key, value in vars(datasets).items() if isinstance(value, type)]
         raise UserError(f"data {name!r}: torchvision has no such data set; it has {format_names(sorted(classes))}")
     parameters = inspect.signature(factory).parameters
-    defaults = {"root": TORCHVISION_ROOT, "download": True}
+    defaults = {"root": TORCHVISION_ROOT, "download": not is_code_refused()}
     arguments = {key: value for key, value in defaults.items() if key in parameters} | arguments
 
     def load_part(**part: object) -> Split:

@@ -11,7 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 from tune_prune.common.entrypoints import call_factory, is_address
 from tune_prune.common.errors import UserError
+from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
+from tune_prune.tasks import torchvision_allowlist
 
 models: Registry[Callable[[], nn.Module]] = Registry("model")
 
@@ -76,7 +78,11 @@ def build(name: str) -> nn.Module:
     """
     if not is_address(name):
         return models[name]()
-    model = call_factory(_expand(name), "model")
+    address = _expand(name)
+    harmless = is_code_refused() and address.startswith("torchvision.models:")
+    if harmless:
+        torchvision_allowlist.check_model(name)
+    model = call_factory(address, "model", harmless)
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
     return model

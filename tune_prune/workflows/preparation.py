@@ -41,6 +41,7 @@ class Prepared:
 
 def describe_search(config: Config, space: Space) -> str:
     """Describes what would be searched, after the checks of a real run: for `--dry-run`."""
+    _load_pruners(config, space)
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
@@ -62,6 +63,7 @@ def format_budget(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
+    _load_pruners(config, space)
     model = build(space.model)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
@@ -89,6 +91,16 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         cached_sample=largest_sample(space),
     )
     return Prepared(task, info, load_test)
+
+
+def _load_pruners(config: Config, space: Space) -> None:
+    """Raises a `UserError` where a pruner that is named by its address cannot be imported, or cannot score weights."""
+    where = "--pruners" if config.pruners else f"{space.source}: space.pruner"
+    for name in space.pruners:
+        try:
+            criteria.find_criterion(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
