@@ -340,7 +340,7 @@ def test_summary_where_nothing_is_feasible() -> None:
     assert summary["trials"]["infeasible"] == 2
     assert summary["smallest_tradeoff"] == 1.1
     assert (summary["closest"]["factor"], summary["closest"]["val_error"]) == (pytest.approx(10.0), 1.96)
-    assert summary["closest"]["conf"] == "best.conf"
+    assert summary["closest"]["conf"] == "closest.conf"
     assert replace(INFO, acc_tradeoff=summary["smallest_tradeoff"]).limit >= 1.96
 
 
@@ -395,12 +395,22 @@ def test_a_lost_checkpoint_is_an_error_that_removes_nothing(tmp_path: Path) -> N
     assert len(names(tmp_path / "checkpoints")) == 3
 
 
-def test_where_nothing_is_feasible_best_conf_holds_the_closest(tmp_path: Path) -> None:
+def test_where_nothing_is_feasible_closest_conf_holds_the_closest(tmp_path: Path) -> None:
     write_front(tmp_path, outcome(MISSES))
-    assert names(tmp_path) == ["best.conf", "pareto.csv"]
-    best = conf.read(tmp_path / "best.conf")
-    assert best.ratios == {"8": 0.95}
-    assert best.notes["val_error"] == 1.96
+    assert names(tmp_path) == ["closest.conf", "pareto.csv"]
+    closest = conf.read(tmp_path / "closest.conf")
+    assert closest.ratios == {"8": 0.95}
+    assert closest.notes["val_error"] == 1.96
+
+
+def test_files_of_an_earlier_ending_are_removed(tmp_path: Path) -> None:
+    write_front(with_rounds(tmp_path), outcome(RECORDS))
+    write_front(tmp_path, outcome(MISSES))
+    assert names(tmp_path) == ["closest.conf", "pareto.csv", "rounds"]
+    write_front(tmp_path, outcome(RECORDS))
+    assert names(tmp_path) == ["best.conf", "checkpoints", "confs", "pareto.csv", "rounds"]
+    write_front(tmp_path, outcome([]))
+    assert names(tmp_path) == ["pareto.csv", "rounds"]
 
 
 def test_summary_json_refuses_what_json_has_not(tmp_path: Path) -> None:

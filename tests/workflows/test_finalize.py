@@ -167,14 +167,34 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
     summary = summary_of(tmp_path)
     assert (summary["front"], summary["best"], summary["smallest_tradeoff"]) == ([], None, 2.0)
     assert summary["dense"]["test_error"] is not None
-    assert conf.read(tmp_path / "best.conf").notes["trial"] == 1
+    assert conf.read(tmp_path / "closest.conf").notes["trial"] == 1
+    assert shown.splitlines()[-1] == f"files: {tmp_path} (report.html, pareto.png, closest.conf)"
     assert "no point keeps the tradeoff of 0.5 points" in shown
     assert "would keep one of 2\n" in shown
     hardest = summary["hardest_layer"]
     assert (hardest["layer"], hardest["ratio"]) == ("2", 0.5)  # the one that is pruned
     alone = f"pruned alone by 0.5, and not retrained, it makes {hardest['val_error']:.2f} %"
     assert f"layer 2 stands most in the way: {alone}" in shown
-    assert {path.name for path in tmp_path.iterdir()} >= {*FILES, "trials.csv"} - {"confs", "checkpoints"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *FILES, "trials.csv", "closest.conf", "results", "rounds"
+    } - {"best.conf", "confs", "checkpoints"}  # fmt: skip
+
+
+def test_an_ending_removes_the_best_of_an_earlier_one(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    record = measured(0, 0.5, 60.0)
+    assert finalized(tmp_path, task, info)[0] == 0
+    assert (tmp_path / "best.conf").is_file()
+    records.write(tmp_path, replace(record, points=[replace(record.last, feasible=False)]))
+    assert finalized(tmp_path, task, info)[0] == 3
+    assert not any((tmp_path / name).exists() for name in ("best.conf", "confs", "checkpoints"))
+    assert summary_of(tmp_path)["closest"]["conf"] == "closest.conf"
+    page = (tmp_path / "report.html").read_text()
+    assert '<a href="closest.conf">' in page
+    assert "Missing or damaged" not in page
+    records.write(tmp_path, record)
+    code, shown = finalized(tmp_path, task, info)
+    assert (code, (tmp_path / "closest.conf").exists()) == (0, False)
+    assert shown.splitlines()[-1] == f"files: {tmp_path} (report.html, pareto.png, best.conf, checkpoints/)"
 
 
 @pytest.mark.parametrize("end", [SearchEnd.BUDGET, SearchEnd.TIME_BUDGET, SearchEnd.INTERRUPTED])

@@ -333,7 +333,8 @@ def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
     assert summary["dense"]["val_error"] == evaluate(model, images().validation).error
     nearest = min(point["val_error"] for _, point in pd.read_csv(run_dir / "points.csv").iterrows())
     assert summary["smallest_tradeoff"] == pytest.approx(nearest - summary["dense"]["val_error"])
-    assert (run_dir / "best.conf").is_file()
+    assert (run_dir / "closest.conf").is_file()
+    assert not (run_dir / "best.conf").exists()
 
 
 def test_failed_trials_are_told(toml: Path, trials: Trials) -> None:

@@ -8,6 +8,12 @@ from tune_prune.results import pareto
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
 
+BEST_CONF = "best.conf"
+"""The file with the configuration of the most compressed member of the front."""
+
+CLOSEST_CONF = "closest.conf"
+"""Where nothing keeps the constraints, the file with the configuration of the point that comes closest."""
+
 
 @dataclass(frozen=True)
 class Member:

@@ -18,7 +18,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.parsing import read_json
 from tune_prune.results import records, tables
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import find_front
+from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, find_front
 from tune_prune.results.sensitivity_table import SUBJECT
 
 Row = Mapping[str, Any]
@@ -36,9 +36,7 @@ TEXTS = ("id", "state", "kind", "layer", "pruner", "conf", "checkpoint")
 NUMBERS = (
     "trial", "round", "compression", "factor", "val_error", "test_error", "test_error_low", "test_error_high", "ratio",
 )  # fmt: skip
-FRONT_FILES = r"(confs|checkpoints)/[^/]+"
-"""The files that a member of the front may name."""
-
+FRONT_FILE = r"(confs|checkpoints)/[^/]+$"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -58,7 +56,8 @@ class RunResults:
 
     `summary` is summary.json. `members` is pareto.csv, or the front in summary.json where that cannot be read; `points`
     is points.csv with the `state` of each trial; `trials` and `sensitivity` are the files of these names. `confs` are
-    the texts of the members' .conf files by id, `best_conf` that of best.conf, `picture` the bytes of pareto.png.
+    the texts of the members' .conf files by id, `conf` name and text of best.conf, or of closest.conf where
+    the front is empty, `picture` the bytes of pareto.png.
     `missing` names what is absent or damaged, files relative to the run directory. In `partial` results, of a search
     that still runs, the front has no test errors and no files.
     """
@@ -69,7 +68,7 @@ class RunResults:
     trials: DataFrame
     sensitivity: DataFrame
     confs: Mapping[str, str]
-    best_conf: str | None
+    conf: tuple[str, str] | None
     picture: bytes | None
     missing: Sequence[str]
     partial: bool = False
@@ -101,11 +100,14 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
     if found["pareto.csv"] is None:
         found["pareto.csv"] = parse_table("pareto.csv", DataFrame(summary_front(summary)).to_csv(index=False))
     members = _fill("pareto.csv", found["pareto.csv"])
-    picture, best = _read_bytes(run_dir / "pareto.png"), _read_bytes(run_dir / "best.conf")
+    closest = not len(members) and bool(get_mapping(summary, "closest"))
+    conf_name = CLOSEST_CONF if closest else BEST_CONF
+    picture, conf = _read_bytes(run_dir / "pareto.png"), _read_bytes(run_dir / conf_name)
     if picture is not None and not (picture.startswith(PNG_START) and picture.endswith(PNG_END)):
         picture = None
     linked = [str(path) for kind in ("conf", "checkpoint") for path in members[kind].dropna()]
-    missing += [name for name, content in {"pareto.png": picture, "best.conf": best}.items() if content is None]
+    missing += ["pareto.png"] if picture is None else []
+    missing += [conf_name] if conf is None and (closest or len(members)) else []
     return RunResults(
         summary=summary,
         members=members,
@@ -113,12 +115,12 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
         trials=_fill("trials.csv", found["trials.csv"]),
         sensitivity=_select_newest(_fill("sensitivity.csv", found["sensitivity.csv"])),
         confs=_read_confs(run_dir, members),
-        best_conf=None if best is None else best.decode("utf-8", "replace"),
+        conf=None if conf is None else (conf_name, conf.decode("utf-8", "replace")),
         picture=picture,
         missing=[
             *(f"{key} in summary.json" for key in SUMMARY_KEYS if key not in summary),
             *missing,
-            *(name for name in linked if not re.fullmatch(FRONT_FILES, name) or not (run_dir / name).is_file()),
+            *(name for name in linked if not re.match(FRONT_FILE, name) or not (run_dir / name).is_file()),
         ],
     )
 
@@ -156,7 +158,7 @@ def _read_partial(run_dir: Path, search: SearchDescription) -> RunResults:
         trials=_fill("trials.csv", parsed["trials.csv"]),
         sensitivity=_fill("sensitivity.csv", None),
         confs={},
-        best_conf=None,
+        conf=None,
         picture=None,
         missing=[],
         partial=True,

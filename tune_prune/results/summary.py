@@ -2,6 +2,7 @@
 
 import math
 
+from tune_prune.results.front import CLOSEST_CONF
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import EXEMPT_PREFIX
 from tune_prune.results.tables import member_row
@@ -74,10 +75,10 @@ def _count_stopped(outcome: SearchOutcome) -> dict[str, int]:
 
 
 def _closest(outcome: SearchOutcome) -> dict[str, object] | None:
-    """The closest point; its configuration is best.conf, and a search need not keep its weights."""
+    """The closest point; its configuration is closest.conf, and a search need not keep its weights."""
     if outcome.closest is None:
         return None
-    return member_row(outcome.closest, {}) | {"conf": "best.conf", "checkpoint": None}
+    return member_row(outcome.closest, {}) | {"conf": CLOSEST_CONF, "checkpoint": None}
 
 
 def _hardest_layer(outcome: SearchOutcome) -> dict[str, object] | None:

@@ -9,7 +9,7 @@ from pandas import DataFrame
 
 from tune_prune.common import files
 from tune_prune.results import conf
-from tune_prune.results.front import Member, TestResult
+from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, TestResult
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord, lineage
 from tune_prune.results.run_info import RunInfo
@@ -23,10 +23,10 @@ def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
 
 
 def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
-    """Writes pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf.
+    """Writes pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf, or without members closest.conf.
 
-    Checkpoints are copies of the rounds', which stay, since a later front may hold them under another number. Without
-    members, best.conf holds the closest point. Raises OSError where a checkpoint is gone.
+    Checkpoints are copies of the rounds', which stay, since a later front may hold them under another number. Of
+    these files, those of an earlier ending that this one lacks are removed. Raises OSError where a checkpoint is gone.
     """
     members, tested = outcome.members, outcome.tested
     by_trial = {record.trial: record for record in outcome.records}
@@ -37,10 +37,12 @@ def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
     _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
-    best = outcome.best or outcome.closest
-    if best is not None:
-        test = tested.get(best.id) if members else None
-        conf.write(run_dir / "best.conf", make_conf(best, test, outcome.info, by_trial))
+    for name, shown in {BEST_CONF: outcome.best, CLOSEST_CONF: outcome.closest}.items():
+        if shown is None:
+            (run_dir / name).unlink(missing_ok=True)
+        else:
+            test = tested.get(shown.id) if name == BEST_CONF else None  # the closest point has an id of its own
+            conf.write(run_dir / name, make_conf(shown, test, outcome.info, by_trial))
     _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, outcome.info, outcome.confirmed))
 
 
@@ -89,10 +91,12 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
 
 
 def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:
-    """Removes the numbered files of an earlier, longer front, and no others."""
+    """Removes the numbered files of an earlier, longer front, and no others; and the folder where it is empty then."""
     for path in folder.glob("*"):
         if re.fullmatch(r"\d{3,}\.(conf|safetensors)", path.name) and f"{folder.name}/{path.name}" not in keep:
             path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _write_csv(path: Path, table: DataFrame) -> None:

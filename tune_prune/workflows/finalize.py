@@ -16,7 +16,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import Member, TestResult, find_front
+from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, TestResult, find_front
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
@@ -31,6 +31,9 @@ from tune_prune.workflows.preparation import Prepared, cached_statistics
 from tune_prune.workflows.refit import refit_front
 from tune_prune.workflows.report import write_report
 from tune_prune.workflows.sensitivity import find_hardest_layer
+
+SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CLOSEST_CONF, "checkpoints/")
+"""The files of a run directory that the last line names, where they are there."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
             console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
     else:
         console.say("no round ended")
-    console.say(f"files: {run_dir} (report.html, pareto.png, best.conf, checkpoints/)")
+    shown = [name for name in SHOWN_FILES if (run_dir / name).exists()]
+    console.say(f"files: {run_dir} ({', '.join(shown)})")
 
 
 def read_final_summary(run_dir: Path) -> dict[str, Any] | None:

@@ -243,7 +243,9 @@ def test_ratios_of_many_layers_are_left_to_the_confs(tmp_path: Path) -> None:
 def test_a_search_without_a_feasible_point(tmp_path: Path) -> None:
     run_dir(tmp_path, MISSED)
     (tmp_path / "pareto.csv").write_text(",".join(MEMBER) + "\n")
+    (tmp_path / "best.conf").rename(tmp_path / "closest.conf")
     page = report(tmp_path)
+    assert page.links == ["closest.conf"]
     assert "Nothing within 0.5 points of the dense error." in page.text
     assert "1.1 points would have been met, by 10.0x at 0.90 % validation error." in page.text
     assert "The front" not in page.text

@@ -58,7 +58,7 @@ def write_report(
         _missing_html(run),
         charts.get("front") or _picture_html(run),
         _front_html(run),
-        _best_conf_html(run),
+        _conf_html(run),
         *(f"<h2>{heading}</h2>\n{charts[name]}" for name, heading in HEADINGS.items() if name in charts),
         _facts_html(run.summary),
         "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
@@ -155,10 +155,11 @@ def _link(run: RunResults, row: Row, kind: str) -> str:
     return f'<a href="{escape(quote(target))}">{kind}</a>' if target and target not in run.missing else ""
 
 
-def _best_conf_html(run: RunResults) -> str:
-    if run.best_conf is None:
+def _conf_html(run: RunResults) -> str:
+    if run.conf is None:
         return ""
-    return f'<h2><a href="best.conf">best.conf</a></h2>\n<pre>{escape(run.best_conf)}</pre>'
+    name, text = run.conf
+    return f'<h2><a href="{name}">{name}</a></h2>\n<pre>{escape(text)}</pre>'
 
 
 def _facts_html(summary: Row) -> str:
