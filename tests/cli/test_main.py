@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from toys import mlp
 
 from tune_prune.cli import main
 from tune_prune.hpo import run_files
+from tune_prune.pruning import checkpoint
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import train
@@ -334,6 +336,41 @@ def test_interrupted(cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(run_files, "start_run", interrupt)
     assert command("search") == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+EVIL = "\x1b[2J\u202e[bold]"
+"""Clears a terminal, turns the direction of writing, and is markup of rich."""
+
+
+@pytest.mark.parametrize(
+    ("command_line", "code"),
+    [
+        ("prune --model toys:mlp --data toys:images --conf evil.conf", 2),
+        ("test evil.safetensors", 2),
+        ("search --dry-run --space evil.toml", 2),
+        (f"search --dry-run --space {EVIL}.toml", 0),
+        ("report run --select knee", 0),
+        ("report run --select knee --json", 0),
+        (f"search --{EVIL}", 2),
+        (f"train --model {EVIL}", 2),
+    ],
+)
+def test_nothing_that_files_hold_acts_on_the_terminal(
+    cwd: Path, command, capsys: pytest.CaptureFixture[str], command_line: str, code: int
+) -> None:
+    (cwd / "evil.conf").write_text(f"{EVIL}\n0.5\n")
+    checkpoint.write(cwd / "evil.safetensors", f"{EVIL}:model", mlp(), {})
+    (cwd / "evil.toml").write_text(SPACE.replace('"2" =', json.dumps(EVIL) + " ="))
+    (cwd / f"{EVIL}.toml").write_text(SPACE)
+    (cwd / "run").mkdir()
+    columns = "id,trial,round,compression,factor,val_error,conf,checkpoint"
+    (cwd / "run" / "pareto.csv").write_text(f"{columns}\n{EVIL},1,1,0.5,2,1,{EVIL},{EVIL}\n")
+    assert command(*command_line.split()) == code
+    out, err = capsys.readouterr()
+    assert r"\u202e[bold]" in out + err
+    assert (out + err).replace("\n", "").isprintable()
+    if "--json" in command_line:
+        assert json.loads(out)["id"] == EVIL
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -7,6 +7,12 @@ def test_a_message_is_one_line_whatever_it_quotes() -> None:
     assert str(UserError("a.conf:1: no such\nlayer\r\n'8'")) == "a.conf:1: no such layer '8'"
 
 
+def test_a_message_holds_no_escape_sequence_that_it_quotes() -> None:
+    said = str(UserError("layer '\x1b[2J\u202eeman'"))
+    assert said == r"layer '\x1b[2J\u202eeman'"
+    assert str(UserError(said)) == said
+
+
 def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
     error = pickle.loads(pickle.dumps(UserError("a\nb")))
     assert isinstance(error, UserError)

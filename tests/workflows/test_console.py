@@ -98,6 +98,16 @@ def test_lines_are_printed_without_markup(passing: Clock) -> None:
     assert printed(on) == "/runs/[bold]mine: " + 200 * "x" + "\n"
 
 
+def test_nothing_that_is_printed_acts_on_a_terminal(passing: Clock) -> None:
+    on = make_console()
+    evil = "\x1b[2J\u202e[red]:smile:"
+    SearchConsole(on).say(evil)
+    members = [replace(member, id=evil) for member in find_front([ended(0, (0.5, 1.0))])]
+    SearchConsole(on).show_front(members, {evil: TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
+    assert printed(on).count(r"\x1b[2J\u202e[red]:smile:") == 2
+    assert "\x1b" not in printed(on)
+
+
 def test_a_live_table_in_a_terminal(passing: Clock) -> None:
     on = make_console(terminal=True)
     with SearchConsole(on) as shown:

@@ -10,6 +10,7 @@ import typer
 from tune_prune.cli import model, prune, search, sensitivity
 from tune_prune.common.errors import HeldError, UserError
 from tune_prune.common.import_path import add_working_directory
+from tune_prune.common.printable import make_printable
 
 # BadParameter < UsageError < ClickException: typer carries a click of its own, and exports no other name for it
 ClickError: type[Exception] = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -91,7 +92,7 @@ def _discard(stream: TextIO) -> None:
 
 def _fail(message: str, code: int) -> int:
     try:
-        print(f"tune-prune: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"tune-prune: {make_printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it; the exit code says the same
         _discard(sys.stderr)
     return code

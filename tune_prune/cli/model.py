@@ -37,14 +37,14 @@ def train(
 
     def show(epoch: train.Epoch) -> None:
         errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"
-        typer.echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
+        echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
 
     torch_device = pick_device(device)
     history = train.train(
         model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
     )
     best = min(history, key=lambda epoch: epoch.rank)
-    typer.echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
+    echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
 
 
 def test(
@@ -69,7 +69,7 @@ def test(
     path = checkpoint or prune.PRUNED_LENET5
     check_trusted(path, model)
     result = prune.test_checkpoint(path, load_data(data, say), pick_device(device), say)
-    typer.echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")
+    echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")
 
 
 def export(

@@ -4,12 +4,13 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TextIO, TypeVar, get_args
 
 import typer
 
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
 from tune_prune.common.import_path import refuse_code
+from tune_prune.common.printable import make_printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -82,9 +83,9 @@ NoCode = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
-def echo(line: str) -> None:
-    """Prints a line."""
-    typer.echo(line)
+def echo(line: str, file: TextIO | None = None) -> None:
+    """Prints a line on standard output, or in a file; control characters as their escapes."""
+    typer.echo(make_printable(line), file=file)
 
 
 def silent(line: str) -> None:

@@ -90,7 +90,7 @@ def prune(
     request = PruneRequest(model, data, checkpoint, target, options)
     say = silent if json else echo
     summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
-    typer.echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
+    echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
 
 
 def _replay(path: Path | None, device: str, json: bool) -> None:
@@ -106,7 +106,7 @@ def _replay(path: Path | None, device: str, json: bool) -> None:
     compared = replay(conf.read(path), pick_device(device), str(path))
     if json:
         numbers = {c.name: {"stated": c.stated, "replayed": c.replayed} for c in compared}
-        typer.echo(dumps({"agrees": all(c.agrees for c in compared)} | numbers))
+        echo(dumps({"agrees": all(c.agrees for c in compared)} | numbers))
         return
     for comparison in compared:
-        typer.echo(comparison.line())
+        echo(comparison.line())

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import NoCode, grouped, takes_settings
+from tune_prune.cli.options import NoCode, echo, grouped, takes_settings
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
 
@@ -37,6 +37,8 @@ def search(
 ) -> int:
     """Search ratios and pruners; write the Pareto front of compression against error."""
     began = time.monotonic()
+    from json import dumps, loads
+
     from rich.console import Console
 
     from tune_prune.hpo import run_files
@@ -52,12 +54,13 @@ def search(
         config, chosen, text = run_files.start_run(space or "lenet5", settings)
         directory = run_files.new_run_dir(run_dir, chosen.name)
     if dry_run:
-        typer.echo(describe_search(config, chosen))
+        for line in describe_search(config, chosen):
+            echo(line)
         return 0
     console = SearchConsole(Console(file=sys.stdout), quiet=quiet or json)
     code = run_search(config, chosen, directory, console, text, began)
     if json:
-        typer.echo((directory / "summary.json").read_text(encoding="utf-8").rstrip())
+        echo(dumps(loads((directory / "summary.json").read_text(encoding="utf-8"))))
     return code
 
 
@@ -79,8 +82,8 @@ def report(
         from tune_prune.results.report.select import describe_member, select_member
 
         member = select_member(run_dir, select)
-        typer.echo(dumps(member, default=lambda number: number.item()) if json else describe_member(member))
+        echo(dumps(member, default=lambda number: number.item()) if json else describe_member(member))
         return
     from tune_prune.workflows.report import write_report
 
-    typer.echo(write_report(run_dir.absolute(), [path.absolute() for path in compare or []]))
+    echo(str(write_report(run_dir.absolute(), [path.absolute() for path in compare or []])))

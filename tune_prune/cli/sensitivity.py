@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, silent
+from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, silent
 from tune_prune.common.errors import UserError
 
 
@@ -34,7 +34,7 @@ def sensitivity(
     from tune_prune.workflows.sensitivity import SensitivityRequest, measure_sensitivity
 
     # the stream is chosen now: while Ray runs, standard output goes to Ray's log
-    say = silent if json else partial(typer.echo, file=sys.stdout)
+    say = silent if json else partial(echo, file=sys.stdout)
     resources = Resources(device=pick_device(device).type, max_concurrent=max_concurrent)
     for value in ratio or []:
         if not 0 <= value < 1:
@@ -43,4 +43,4 @@ def sensitivity(
         model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed
     )
     files = measure_sensitivity(request, resources, out.absolute(), say)
-    typer.echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")
+    echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")

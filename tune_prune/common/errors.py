@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable
 
+from tune_prune.common.printable import make_printable
+
 
 class UserError(Exception):
     """An error that the user can correct: the message says on one line what is wrong, where, and what would be right.
 
-    The command line prints the message without a traceback and exits with 2.
+    Line breaks in the message become spaces, and control characters their escapes. The command line prints it without a
+    traceback and exits with 2.
     """
 
     def __init__(self, message: str) -> None:
-        # a message quotes file names and other libraries' errors, which may hold line breaks
-        super().__init__(" ".join(message.splitlines()))
+        # a message quotes files and other libraries' errors, which may hold line breaks and escape sequences
+        super().__init__(make_printable(" ".join(message.splitlines())))
 
 
 class HeldError(Exception):

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from tune_prune.common.printable import make_printable
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult
 
@@ -103,7 +105,7 @@ class SearchConsole:
     def say(self, text: str) -> None:
         """Prints one line, unless the console is quiet."""
         if not self._quiet:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(_make_text(text), soft_wrap=True)
 
     def show_status(self, status: Status) -> None:
         """Shows the newest status: in the live table, or as a line where the last one is old enough."""
@@ -156,8 +158,14 @@ class SearchConsole:
         for m in members:
             row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_error:.2f} %"
             repeated = [_format_confirmation(confirmed.get(m.id))] if confirmed else []
-            table.add_row(m.id, *row, _format_test(tested[m.id]), str(m.record.trial), *repeated)
+            cells = [m.id, *row, _format_test(tested[m.id]), str(m.record.trial), *repeated]
+            table.add_row(*map(_make_text, cells))
         self._console.print(table)
+
+
+def _make_text(text: str) -> Text:
+    """Text that is shown as it is: nothing in it is markup or an emoji, and control characters are escaped."""
+    return Text(make_printable(text))
 
 
 def _format_confirmation(confirmation: Confirmation | None) -> str:

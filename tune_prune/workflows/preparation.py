@@ -39,8 +39,8 @@ class Prepared:
     load_test: Callable[[], Split]
 
 
-def describe_search(config: Config, space: Space) -> str:
-    """Describes what would be searched, after the checks of a real run: for `--dry-run`."""
+def describe_search(config: Config, space: Space) -> list[str]:
+    """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
     _load_pruners(config, space)
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
@@ -50,7 +50,7 @@ def describe_search(config: Config, space: Space) -> str:
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
-    return "\n".join([head, *rows, f"  initial points: {len(space.initial_params(shapes))}"])
+    return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
 
 
 def format_budget(config: Config) -> str:
