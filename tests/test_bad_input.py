@@ -158,7 +158,7 @@ def test_bombs_in_json(tmp_path: Path, bomb: str) -> None:
     (tmp_path / "space.toml").write_text(SPACES[0])
     (tmp_path / "a.safetensors").write_bytes(save({"x": torch.zeros(1)}, {"tune_prune": bomb, "pruning": bomb}))
     for name in ("run.json", "summary.json", "1.json"):
-        (tmp_path / name).write_text(f'{{"format": 2, "space": "a", "trial": {bomb}}}' if "9" in bomb else bomb)
+        (tmp_path / name).write_text(f'{{"format": 3, "space": "a", "trial": {bomb}}}' if "9" in bomb else bomb)
     fault(lambda: checkpoint.read(tmp_path / "a.safetensors"))
     fault(lambda: formats.load(tmp_path / "a.safetensors"))
     fault(lambda: records.read(tmp_path / "1.json"))

@@ -186,9 +186,9 @@ def test_a_directory_without_a_run(tmp_path: Path) -> None:
         "{",
         "[]",
         "\udcff",
-        '{"format": 2}',
-        '{"format": 2, "space": "toy"}',
-        '{"format": 2, "space": 1, "pruners": 3}',
+        '{"format": 3}',
+        '{"format": 3, "space": "toy"}',
+        '{"format": 3, "space": 1, "pruners": 3}',
     ],
 )
 def test_a_damaged_run(toml: Path, content: str) -> None:
@@ -247,16 +247,16 @@ def refusal(run_dir: Path, why: str) -> str:
 def test_a_run_of_an_earlier_version(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(OLD_RUN, indent=1) + "\n")
     (tmp_path / "space.toml").write_text(OLD_SPACE)
-    why = "run.json names no format, and this version goes on with format 2"
+    why = "run.json names no format, and this version goes on with format 3"
     assert fault(lambda: resume_run(tmp_path, {"budget": 20}, {})) == refusal(tmp_path, why)
 
 
 def test_a_run_of_a_later_version(toml: Path) -> None:
     _, _, run_dir = start(toml)
     raw = json.loads((run_dir / "run.json").read_text())
-    assert raw["format"] == 2
-    (run_dir / "run.json").write_text(json.dumps(raw | {"format": 3}))
-    why = "run.json names format 3, and this version goes on with format 2"
+    assert raw["format"] == 3
+    (run_dir / "run.json").write_text(json.dumps(raw | {"format": 4}))
+    why = "run.json names format 4, and this version goes on with format 3"
     assert fault(lambda: resume_run(run_dir, {}, {})) == refusal(run_dir, why)
 
 

@@ -25,6 +25,7 @@ from tune_prune.hpo.study import (
 )
 from tune_prune.results import records
 
+THE_SAME = {"model": "net", "weights": "0"}
 PARAMETERS: dict[str, Parameter] = {
     "ratio/1": Range(0.1, 0.8),
     "ratio/layer1.0.conv1": Range(0.5, 0.999),
@@ -41,7 +42,7 @@ PARAMETERS: dict[str, Parameter] = {
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    return open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, "the same")
+    return open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, THE_SAME)
 
 
 def inside(params: Mapping[str, object]) -> None:
@@ -184,30 +185,32 @@ def test_seeds() -> None:
 
 def test_a_study_goes_on(tmp_path: Path, study: optuna.Study) -> None:
     study.enqueue_trial({"keep/1": 0.5})
-    again = open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, "the same")
+    again = open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, THE_SAME)
     assert len(again.trials) == 1
     assert again.directions == [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
 
 
 def test_a_study_of_another_search_is_refused(tmp_path: Path, study: optuna.Study) -> None:
-    said = fault(lambda: open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, "another"))
-    assert said == f"{tmp_path}: was begun for another model, data, space or goal; use a new --run-dir"
-    assert study.user_attrs["fingerprint"] == "the same"
+    said = fault(
+        lambda: open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, {"model": "net", "weights": "1"})
+    )
+    assert said == f"{tmp_path}: changed since it was begun: weights; undo that, or use a new --run-dir"
+    assert study.user_attrs["fingerprint"] == THE_SAME
 
 
 def test_a_shared_storage_holds_many_runs(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    open_study(storage.open_url(url), "one", tmp_path, "1").enqueue_trial({})
-    assert open_study(storage.open_url(url), "two", tmp_path, "2").trials == []
-    assert len(open_study(storage.open_url(url), "one", tmp_path, "1").trials) == 1
+    open_study(storage.open_url(url), "one", tmp_path, {"model": "1"}).enqueue_trial({})
+    assert open_study(storage.open_url(url), "two", tmp_path, {"model": "2"}).trials == []
+    assert len(open_study(storage.open_url(url), "one", tmp_path, {"model": "1"}).trials) == 1
 
 
 def test_a_study_that_is_lost(tmp_path: Path, study: optuna.Study) -> None:
     study.enqueue_trial({"keep/1": 0.5})
     records.write(tmp_path, ended(0))
-    open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, "the same")
+    open_study(storage.open_file(tmp_path), STUDY_NAME, tmp_path, THE_SAME)
     said = fault(
-        lambda: open_study(storage.open_url(f"sqlite:///{tmp_path / 'new.db'}"), STUDY_NAME, tmp_path, "the same")
+        lambda: open_study(storage.open_url(f"sqlite:///{tmp_path / 'new.db'}"), STUDY_NAME, tmp_path, THE_SAME)
     )
     assert said.startswith(f"{tmp_path / 'new.db'}: the study has no trials, and {tmp_path / 'results'} has; ")

@@ -82,6 +82,20 @@ def test_the_structure_counts() -> None:
     assert len({hash_code(chain) for chain in chains}) == 3
 
 
+def test_addresses_in_memory_do_not_count() -> None:
+    class Applied(nn.Module):
+        def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.function = function
+
+        def extra_repr(self) -> str:
+            return repr(self.function)
+
+    one, other = (Applied(lambda inputs: inputs) for _ in range(2))
+    assert repr(one) != repr(other)
+    assert hash_code(one) == hash_code(other)
+
+
 def test_an_object_from_python() -> None:
     scope: dict[str, Any] = {"__name__": "notebook"}
     exec("from torch import nn\nclass Net(nn.Linear):\n    pass", scope)  # as a notebook does; it has no file

@@ -21,7 +21,7 @@ def studies(address: str) -> list[dict[str, object]]:
 
 def test_it_shows_the_study_and_goes(tmp_path: Path) -> None:
     study_file, said = storage.open_file(tmp_path), list[str]()
-    open_study(study_file, "mine", tmp_path, "x", Constraints(2.0))
+    open_study(study_file, "mine", tmp_path, {"model": "x"}, Constraints(2.0))
     with socket.socket() as taken:  # another program has the usual port, or this one takes it
         try:
             taken.bind(("127.0.0.1", dashboard.PORT))

@@ -9,6 +9,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.results.conf import Conf
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import prune_resume
@@ -91,11 +92,34 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(CutError):
         prune(tmp_path, options, cut=1)
     other = fault(lambda: prune(tmp_path, OPTIONS["reload"], resume=True))
-    assert other == f"--resume: {path} was begun with another epochs; give the same flags as then"
+    changed = f"--resume: {path}: changed since it was begun:"
+    assert other == f"{changed} epochs, distill, reload; give the same flags, data and code as then"
     whole = path.read_bytes()
     for damaged in (b"", b"noise", whole[: len(whole) // 2], whole.replace(b"rounds_done", b"rounds_gone")):
         path.write_bytes(damaged)
         assert str(path) in fault(lambda: prune(tmp_path, options, resume=True))
+
+
+def test_other_contents_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, data = tmp_path / "start.safetensors", images()
+    model = Conv()
+    checkpoint.write(start, "toys:Conv", model, {})
+    request = PruneRequest("toys:Conv", "toys:images", start, TARGET, OPTIONS["rounds"])
+
+    def run(data: Data, resume: bool) -> object:
+        return prune_resume.prune_resumable(tmp_path, request, data, CPU, "here", resume, stop)
+
+    def stop(step: PruneStep) -> None:
+        raise CutError
+
+    with pytest.raises(CutError):
+        run(data, False)
+    dark = Data(Split(data.train.inputs // 2, data.train.labels), data.validation, data.load_test)
+    assert "changed since it was begun: training inputs; give" in fault(lambda: run(dark, True))
+    with torch.no_grad():
+        model.head.bias += 1
+    checkpoint.write(start, "toys:Conv", model, {})
+    assert "changed since it was begun: weights; give" in fault(lambda: run(data, True))
 
 
 def test_the_command(command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,9 +15,11 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+import toys
 from filelock import FileLock
 from rich.console import Console
 from searches import SPACE, Trials, points, quiet, results, resumed, searched, summary_of, trials_of, without_ray
+from torch import nn
 from toys import ended, fault, images, mlp, seeded
 
 from tune_prune.common.errors import HeldError
@@ -30,6 +32,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf, records
 from tune_prune.results.records import TrialRecord
 from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
@@ -308,7 +311,7 @@ def test_an_interruption_while_the_front_is_confirmed(
 def test_another_space_is_refused(finished: Path, trials: Trials) -> None:
     (finished / "space.toml").write_text(SPACE.replace("0.95", "0.96"))
     before = results(finished)
-    assert "was begun for another model, data, space or goal" in fault(lambda: resumed(finished))
+    assert "changed since it was begun: parameters of the space; undo" in fault(lambda: resumed(finished))
     assert (results(finished), trials.started) == (before, 0)
 
 
@@ -357,15 +360,62 @@ def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: T
     assert summary_of(toml.parent / "run")["trials"]["failed"] == 8
 
 
+# What changed since a search was begun
+
+
+def changed_images(part: str) -> Data:
+    """The toys' images with another last pixel in one split."""
+    data = images()
+    splits = {"training": data.train, "validation": data.validation, "test": data.load_test()}
+    splits[part].inputs[-1, -1, -1, -1] += 1
+    return Data(splits["training"], splits["validation"], lambda: splits["test"])
+
+
+def changed_mlp() -> nn.Module:
+    """The toy with another activation, and the same weights."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.LeakyReLU(1e-9), nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "test"])
+def test_other_images_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    before = results(finished)
+    monkeypatch.setattr(toys, "images", lambda: changed_images(part))
+    said = fault(lambda: resumed(finished, budget=20))
+    assert said.startswith(f"{finished}: changed since it was begun: ")
+    assert f"{part} inputs; undo that" in said
+    assert results(finished) == before
+
+
+def test_another_model_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toys, "mlp", changed_mlp)
+    said = fault(lambda: resumed(finished, budget=20))
+    assert said == f"{finished}: changed since it was begun: model code; undo that, or use a new --run-dir"
+
+
+def test_other_weights_are_refused(toml: Path, trials: Trials) -> None:
+    weights = toml.parent / "dense.safetensors"
+    toml.write_text(SPACE.replace("[task]", f"[task]\nweights = '{weights}'"))
+    model = mlp()
+    fit(model, images().train, Recipe(steps=150, lr=0.1), seeded(0))
+    checkpoint.write(weights, "toys:mlp", model, {})
+    searched(toml, budget=3)
+    with torch.no_grad():
+        model[1].weight[0, 0] += 1e-6  # too little to change the error
+    checkpoint.write(weights, "toys:mlp", model, {})
+    said = fault(lambda: resumed(toml.parent / "run", budget=5))
+    assert said.endswith("changed since it was begun: weights; undo that, or use a new --run-dir")
+
+
 # Pieces
 
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
     settings, space, _ = run_files.start_run(str(toml), {})
-    info = preparation.prepare(settings, space, print).info
+    prepared = preparation.prepare(settings, space, print)
 
-    def of(space: Space = space, **changed: Any) -> str:
-        return preparation.fingerprint_search(space, replace(info, **changed))
+    def of(space: Space = space, **changed: Any) -> tuple[object, ...]:
+        info = replace(prepared.info, **changed)
+        return tuple(preparation.fingerprint_search(space, info, prepared.contents).items())
 
     assert of() == of(budget=99, concurrency=7, command="x", device="cuda")
     others = [

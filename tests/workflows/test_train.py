@@ -137,7 +137,14 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
 
     with pytest.raises(StopError):
         train.train("toys:mlp", toy_data, RECIPE, out, seed=1, device=CPU, on_epoch=stop)
-    assert "was begun with another recipe" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
+    assert ": changed since it was begun: recipe; give" in fault(lambda: resume(Recipe(14, 0.1, batch_size=32)))
+    inputs, labels = toy_data.validation.inputs.clone(), toy_data.validation.labels
+    inputs[0] = 0
+    whole, toy_data = toy_data, Data(toy_data.train, Split(inputs, labels), toy_data.load_test)
+    said = f"--resume: {out}.resume: changed since it was begun: validation inputs; give the same flags, data and code"
+    assert fault(resume).startswith(said)
+    toy_data = Data(Split(whole.train.inputs, 3 - whole.train.labels), whole.validation, whole.load_test)
+    assert ": training labels; give" in fault(resume)
     (tmp_path / "a.safetensors.resume").write_bytes(b"noise")
     assert "a.safetensors.resume" in fault(resume)
 

@@ -19,7 +19,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_reader import locate
 from tune_prune.hpo.space_reader import read as read_space
 
-FORMAT = 2
+FORMAT = 3
 """The format of a run directory, in run.json. The first one had no number; no version goes on with another's."""
 
 OLD_TABLES = ("finish", "prior", "guess", "economy")

@@ -27,6 +27,7 @@ from tune_prune.hpo.parameters import Choice, Parameter, Range
 from tune_prune.hpo.storage import describe_storage
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.trial_params import GROUP, RATIO, TrialParams
+from tune_prune.tasks.fingerprints import check_unchanged
 
 STUDY_NAME = "tune_prune"
 RATIOS = (RATIO, GROUP)
@@ -151,11 +152,16 @@ def directions(limits: Constraints) -> list[StudyDirection]:
 
 
 def open_study(
-    storage: RDBStorage, name: str, run_dir: Path, fingerprint: str, limits: Constraints = NO_CONSTRAINTS
+    storage: RDBStorage,
+    name: str,
+    run_dir: Path,
+    fingerprint: Mapping[str, str],
+    limits: Constraints = NO_CONSTRAINTS,
 ) -> optuna.Study:
     """Creates a run's study or goes on with it: maximises log10(factor), minimises validation error and costs.
 
-    `fingerprint` identifies what is searched. Raises a `UserError` where the study is of another search, or lost.
+    `fingerprint` identifies what is searched, part by part. Raises a `UserError` that names the parts that are not
+    those of the study, and where the study is lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=storage, study_name=name, directions=directions(limits), load_if_exists=True)
@@ -164,9 +170,9 @@ def open_study(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
             study.set_metric_names(["log10_factor", "val_error", *limits.objectives])
-        study.set_user_attr("fingerprint", fingerprint)
-    elif stored != fingerprint:
-        raise UserError(f"{run_dir}: was begun for another model, data, space or goal; use a new --run-dir")
+        study.set_user_attr("fingerprint", dict(fingerprint))
+    else:
+        check_unchanged(stored, fingerprint, str(run_dir), "undo that, or use a new --run-dir")
     if any((run_dir / "results").glob("*.json")) and not study.get_trials(deepcopy=False):
         where = describe_storage(storage)
         lost = f"{where}: the study has no trials, and {run_dir / 'results'} has; the study was lost"

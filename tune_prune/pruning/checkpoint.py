@@ -102,7 +102,7 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
-    """Copies a checkpoint's weights into a model; a `UserError` names `source` where they do not fit, or are not finite."""
+    """Copies a checkpoint's weights into a model; a `UserError` names `source` where that goes wrong."""
     _check_shapes(model, checkpoint, source)
     with torch.no_grad():
         for key, value in model.state_dict().items():

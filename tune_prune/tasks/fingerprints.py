@@ -5,6 +5,7 @@ Data is hashed by its content, and so its code is not: what that returns is know
 
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ def hash_code(model: nn.Module, name: str = "") -> str:
         factories = [sys.modules.get(name.partition(":")[0])]
     defined = [*(type(part) for part in model.modules()), *factories]
     sources = {source for each in defined if (source := _read_source(each)) is not None}
-    return hash_texts([repr(model), *sorted(sources)])
+    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(model))  # without addresses, which differ in every process
+    return hash_texts([structure, *sorted(sources)])
 
 
 def _read_source(defined: object) -> str | None:
@@ -68,13 +70,15 @@ def _read_source(defined: object) -> str | None:
 
 
 def fingerprint_task(
-    name: str, model: nn.Module, weights: Mapping[str, Tensor], splits: Mapping[str, Split]
+    name: str, model: nn.Module, weights: Mapping[str, Tensor] | None, splits: Mapping[str, Split]
 ) -> dict[str, str]:
     """Fingerprints a model and the splits that are used, such as "training": a hash by part.
 
-    The parts are "model code", "weights", "training inputs", "training labels", and so on.
+    The parts are "model code", "weights" where some are given, "training inputs", "training labels", and so on.
     """
-    parts = {"model code": hash_code(model, name), "weights": hash_tensors(weights)}
+    parts = {"model code": hash_code(model, name)}
+    if weights is not None:
+        parts["weights"] = hash_tensors(weights)
     for part, split in splits.items():
         parts[f"{part} inputs"] = hash_tensors({"": split.inputs})
         parts[f"{part} labels"] = hash_tensors({"": split.labels})

@@ -1,6 +1,5 @@
 """Prepares a search and checks it before anything is written: its space, its task, and its cached statistics."""
 
-import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Split
 from tune_prune.tasks.task import Task, check_compatible, prepare_task
@@ -32,11 +32,15 @@ from tune_prune.tasks.task import Task, check_compatible, prepare_task
 
 @dataclass(frozen=True)
 class Prepared:
-    """A search that can begin: its task, the facts of the run, and a function that reads the test images."""
+    """A search that can begin: its task, the facts of the run, and a function that returns the test images.
+
+    `contents` is the fingerprint of the task: of the model's code and weights and of all three splits.
+    """
 
     task: Task
     info: RunInfo
     load_test: Callable[[], Split]
+    contents: Mapping[str, str]
 
 
 def describe_search(config: Config, space: Space) -> list[str]:
@@ -90,7 +94,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         objectives=tuple(space.objectives),
         cached_sample=largest_sample(space),
     )
-    return Prepared(task, info, load_test)
+    splits = {"training": task.train, "validation": task.validation, "test": load_test()}
+    return Prepared(task, info, load_test, fingerprint_task(space.model, dense, task.weights, splits))
 
 
 def _load_pruners(config: Config, space: Space) -> None:
@@ -135,12 +140,26 @@ def _command_line(storage: str | None) -> str:
     return shlex.join([*program, *words])
 
 
-def fingerprint_search(space: Space, info: RunInfo) -> str:
-    """A hash of everything that must stay the same when a run is resumed; the budget may grow."""
-    searched = (space.model, space.data, sorted(space.parameters_for(info.shapes).items(), key=str))
-    settings = (info.limits, info.acc_tradeoff, info.dense_val_error, info.seed, info.sampler)
-    strategy = (space.refine, space.initial, space.features)
-    return hashlib.sha256(repr((searched, settings, strategy)).encode()).hexdigest()
+def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str]) -> dict[str, str]:
+    """Everything that must stay the same when a run is resumed, by what messages call it; the budget may grow.
+
+    `contents` is the fingerprint of the task.
+    """
+    return {
+        "model": space.model,
+        "data": space.data,
+        "parameters of the space": hash_texts(map(repr, sorted(space.parameters_for(info.shapes).items(), key=str))),
+        "tradeoff": repr(info.acc_tradeoff),
+        "limits on costs": repr(dict(info.at_most)),
+        "objectives": repr(info.objectives),
+        "seed": repr(info.seed),
+        "sampler": info.sampler,
+        "refinement": repr(space.refine),
+        "initial trials": repr(space.initial),
+        "features": repr(space.features),
+        "error of the dense model": repr(info.dense_val_error),
+        **contents,
+    }
 
 
 def cached_statistics(space: Space, task: Task, config: Config, say: Callable[[str], None]) -> CachedStatistics:

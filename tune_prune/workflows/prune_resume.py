@@ -1,7 +1,7 @@
 """Makes `tune-prune prune` resumable: after every step its state is written, and `--resume` continues from there."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tune_prune.pruning.iterative import Point, State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.conf import Conf
+from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.models import load_state
 from tune_prune.tasks.splits import Data
 from tune_prune.workflows import prune
@@ -61,9 +62,15 @@ def prune_resumable(
     request was another, or where the file is damaged. `on_step` is called with each step of this call.
     """
     steps: list[PruneStep] = []
+    begun = request.to_json()
+
+    def add_contents(model: nn.Module) -> None:
+        splits = {"training": data.train, "validation": data.validation}
+        begun.update(fingerprint_task(request.model, model, model.state_dict(), splits))
 
     def load_progress(model: nn.Module) -> tuple[State, list[PruneStep]]:
-        state, done = _load_state(out, request, model)
+        add_contents(model)
+        state, done = _load_state(out, begun, model)
         steps.extend(done)
         return state, done
 
@@ -77,40 +84,40 @@ def prune_resumable(
         source,
         load_progress if resume else None,
     )
+    if not resume:
+        add_contents(state.model)  # no step has run yet
     for step in remaining:
         steps.append(step)
-        _save_state(out, request, state, steps)
+        _save_state(out, begun, state, steps)
         on_step(step)
     return state, plan, steps
 
 
-def _save_state(out: Path, request: PruneRequest, state: State, steps: Sequence[PruneStep]) -> None:
+def _save_state(out: Path, begun: Mapping[str, Any], state: State, steps: Sequence[PruneStep]) -> None:
     """Writes the state of a pruning, whole or not at all."""
     tensors = {f"model/{key}": value for key, value in state.model.state_dict().items()}
     tensors |= {f"mask/{label}": mask for label, mask in state.masks.items()}
-    header = {"begun": request.to_json(), "rounds_done": state.rounds_done, "found": [asdict(step) for step in steps]}
+    header = {"begun": begun, "rounds_done": state.rounds_done, "found": [asdict(step) for step in steps]}
     out.mkdir(parents=True, exist_ok=True)
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     saved = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     files.write_bytes(out / STATE_FILE, save(saved, {"pruning": json.dumps(header)}))
 
 
-def _load_state(out: Path, request: PruneRequest, model: nn.Module) -> tuple[State, list[PruneStep]]:
+def _load_state(out: Path, begun: Mapping[str, Any], model: nn.Module) -> tuple[State, list[PruneStep]]:
     """Reads the state of a pruning that was cut off into `model`, and the steps done."""
     path = out / STATE_FILE
     if not path.is_file():
         raise UserError(f"--resume: {path} is not there; a pruning that has ended leaves none, and none was cut off")
     header, tensors = checkpoint.read_tensors(path, "pruning")
     try:
-        different = [key for key, value in request.to_json().items() if header["begun"].get(key) != value]
         steps = [PruneStep(Point(**fields.pop("point")), **fields) for fields in header["found"]]
         device = next(model.parameters()).device
         masks = {
             key.removeprefix("mask/"): value.to(device) for key, value in tensors.items() if key.startswith("mask/")
         }
         rounds_done = int(header["rounds_done"])
-        if different:
-            raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
+        check_unchanged(header["begun"], begun, f"--resume: {path}", "give the same flags, data and code as then")
         weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
         load_state(model, weights)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

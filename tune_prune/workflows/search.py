@@ -188,7 +188,8 @@ class _Run:
         config, space, info = self._config, self._space, self._info
         opened = self._open_storage()
         with self._lock.exclusive():
-            name, fingerprint = config.study or STUDY_NAME, fingerprint_search(space, info)
+            name = config.study or STUDY_NAME
+            fingerprint = fingerprint_search(space, info, self._prepared.contents)
             study = open_study(opened, name, self._run_dir, fingerprint, info.limits)
             initial = load_or_store_initial(
                 study, lambda: initial_trials.plan_initial_trials(space, self._prepared, config, self._console.say)

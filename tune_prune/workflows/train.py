@@ -14,6 +14,7 @@ from torch import nn
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint
+from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
@@ -73,7 +74,7 @@ def train(
     """Trains model `name` from scratch, or with `resume` from where it was cut off. Returns all epochs.
 
     After every epoch `out` holds the best one so far, `<out>.csv` a row for each, and `<out>.resume` the state, until
-    the last epoch is done. A `UserError` where there is nothing to resume, or another recipe, model or seed was used,
+    the last epoch is done. A `UserError` where there is nothing to resume, where recipe, model, seed or data changed,
     and where one of the three files is there already and not of that kind.
     """
     _check_overwrites(out)
@@ -81,7 +82,8 @@ def train(
     model = to_device(build(name), device)
     check_compatible(name, model, data, device, check_test=False)
     state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
-    request = {"model": name, "recipe": asdict(recipe), "seed": seed}
+    notes = {"model": name, "data": data.name, "recipe": asdict(recipe), "seed": seed}
+    request = notes | fingerprint_task(name, model, None, {"training": data.train, "validation": data.validation})
     state_file = files.add_suffix(out, STATE_SUFFIX)
     if resume:
         _load_state(state, state_file, request)
@@ -93,8 +95,8 @@ def train(
         model.train()
         state.history.append(last)
         if all(last.rank < earlier.rank for earlier in state.history[:-1]):
-            notes = request | {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
-            checkpoint.write(out, name, model, {}, notes)
+            best = {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
+            checkpoint.write(out, name, model, {}, notes | best)
         files.write_text(files.add_suffix(out, TABLE_SUFFIX), _csv(state.history))
         files.write_bytes(state_file, _dump_state(state, request))
         on_epoch(last)
@@ -149,9 +151,7 @@ def _load_state(state: TrainingState, path: Path, request: dict[str, object]) ->
         velocities = [tensors[f"momentum/{i}"] for i in range(len(state.optimizer.velocities))]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"--resume: {path} is damaged ({error}); train again without --resume") from error
-    different = [key for key, value in request.items() if header.get(key) != value]
-    if different:
-        raise UserError(f"--resume: {path} was begun with another {different[0]}; give the same flags as then")
+    check_unchanged(header, request, f"--resume: {path}", "give the same flags, data and code as then")
     weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     load_state(state.model, weights)
     for velocity, saved in zip(state.optimizer.velocities, velocities, strict=True):
