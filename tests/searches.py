@@ -60,7 +60,8 @@ class Trials:
         while searcher.trials.remaining > 0 and not stop.stop_all():
             number += 1
             suggested = searcher.suggest(f"ray{number}")
-            assert suggested is not None
+            if isinstance(suggested, str):
+                return  # it cannot go on
             self.started += 1
             worker = PruneTrainable.__new__(PruneTrainable)
             worker.setup(suggested, worker_data)

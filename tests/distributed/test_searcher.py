@@ -94,6 +94,15 @@ def test_a_search_that_cannot_be_written_ends_and_goes_on(driver: Driver, monkey
     assert [config["trial"] for config in resumed.run(3)] == [one["trial"], last["trial"], 5]
 
 
+def test_a_study_that_takes_no_trial_ends_the_search(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> None:
+        raise OSError("server closed the connection")
+
+    monkeypatch.setattr(driver.trials._trial_store, "start", gone)
+    assert driver.searcher.suggest("one") == "FINISHED"
+    assert driver.searcher.failure_reason() == "OSError: server closed the connection"
+
+
 @pytest.mark.parametrize("call", ["on_trial_result", "on_trial_complete", "should_stop"])
 def test_what_the_search_itself_raises_breaks_it(driver: Driver, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: Any) -> None:

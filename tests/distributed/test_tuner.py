@@ -23,6 +23,7 @@ class Answers:
     should_stop: Callable[[str], bool] = lambda trial_id: False
     failure_reason: Callable[[], str] = str
     out_of_memory: bool = False
+    fatal_error: Exception | None = None
 
 
 def stopper(budget: Budget, signals: SignalHandler | None = None, **answers: Any) -> SearchStopper:
@@ -50,6 +51,10 @@ def test_the_first_reason_to_end_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (stop.stop_all(), stop.end, stop.failure) == (False, SearchEnd.BUDGET, "")
     for _ in range(2):
         assert (stop.stop_all(), stop.end, stop.failure) == (True, SearchEnd.FAILED, "4 of 6 trials failed")
+
+
+def test_an_error_of_the_search_itself_ends_it_though_no_trial_asks() -> None:
+    assert stopper(Budget(3), fatal_error=OSError("full")).end is SearchEnd.ERROR
 
 
 def test_a_trial_is_stopped_where_the_searcher_says_so_and_the_search_goes_on() -> None:

@@ -11,12 +11,14 @@ import torch
 from rich.console import Console
 from toys import images
 
+from tune_prune.common.errors import UserError
 from tune_prune.hpo.budget import SearchEnd
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.results import conf, records
+from tune_prune.results import conf, records, test_record
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
+from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Split
@@ -25,6 +27,8 @@ from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.finalize import Ending, select_front, write_results
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
+FIRST = {"points.csv", "trials.csv", "pareto.csv", "summary.json", "confs", "best.conf"}
+"""What is written before anything that may fail."""
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def finalized(
     """The exit code, and what is on the screen."""
     shown = io.StringIO()
     console = SearchConsole(Console(file=shown, width=140))
-    ending = ending or Ending(SearchEnd.BUDGET, 10.0, 4.0)
+    ending = ending or Ending(SearchEnd.BUDGET, 10.0 + earlier_wall_seconds(run_dir), 4.0)
     front = select_front(run_dir, info.limits, ending.end)
     code = write_results(run_dir, task, info, (test or TestImages()).load, console, front, ending)
     return code, shown.getvalue()
@@ -110,7 +114,9 @@ def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: Ru
     test = TestImages()
     code, shown = finalized(tmp_path, task, info, test)
     assert (code, test.read) == (0, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "trials.csv", "results", "rounds"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*FILES, "trials.csv", "results", "rounds", "test_results.json"]
+    )
     summary, split = summary_of(tmp_path), images().load_test()
     assert [member["id"] for member in summary["front"]] == ["001", "002", "003"]
     for member in summary["front"]:
@@ -234,7 +240,100 @@ def test_a_checkpoint_of_another_compression(tmp_path: Path, task: Task, info: R
     (tmp_path / str(record.last.checkpoint)).write_bytes((tmp_path / str(other.last.checkpoint)).read_bytes())
     with pytest.raises(RuntimeError, match=r"0-1\.safetensors: holds another compression than its trial measured"):
         finalized(tmp_path, task, info)
-    assert not (tmp_path / "summary.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} >= FIRST
+    summary = summary_of(tmp_path)
+    assert [member["test_error"] for member in summary["front"]] == [None, None]
+    assert read_final_summary(tmp_path) is None
+    (tmp_path / str(record.last.checkpoint)).unlink()
+    with pytest.raises(RuntimeError, match=r"0-1\.safetensors"):
+        finalized(tmp_path, task, info)
+    assert summary_of(tmp_path)["dense"]["test_error"] is not None  # it was measured by then
+
+
+def damaged_inputs(run_dir: Path) -> Split:
+    """Test images of another shape than the model takes."""
+    return Split(torch.zeros(5, 1, 3, 3), torch.zeros(5, dtype=torch.int64))
+
+
+def no_such_file(run_dir: Path) -> Split:
+    raise UserError("test.idx: cannot be read")
+
+
+def no_checkpoint(run_dir: Path) -> Split:
+    (run_dir / "rounds/0-1.safetensors").unlink()
+    return images().load_test()
+
+
+@pytest.mark.parametrize("fault", [damaged_inputs, no_such_file, no_checkpoint])
+def test_whatever_fails_in_the_test_files_are_written_first(
+    tmp_path: Path, task: Task, info: RunInfo, measured, fault: Callable[[Path], Split]
+) -> None:
+    measured(0, 0.5, error=60.0)
+    test = TestImages()
+    test.load = lambda: fault(tmp_path)  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):  # and so exit code 1, not 2
+        finalized(tmp_path, task, info, test)
+    assert {path.name for path in tmp_path.iterdir()} >= FIRST
+    assert conf.read(tmp_path / "best.conf").notes["compression"] == summary_of(tmp_path)["front"][0]["compression"]
+
+
+@pytest.mark.parametrize("where", ["write_report", "pareto_plot.draw_pareto", "writer.write_checkpoints"])
+def test_whatever_fails_after_the_test_files_are_written_first(
+    tmp_path: Path, task: Task, info: RunInfo, measured, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise UserError("points.csv: damaged")
+
+    measured(0, 0.5, error=60.0)
+    monkeypatch.setattr(f"tune_prune.workflows.finalize.{where}", fails)
+    with pytest.raises(RuntimeError, match=r"points\.csv: damaged"):
+        finalized(tmp_path, task, info)
+    assert {path.name for path in tmp_path.iterdir()} >= FIRST
+    assert summary_of(tmp_path)["front"][0]["test_error"] is not None
+
+
+def test_the_same_weights_are_tested_once(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.2, error=60.0)
+    test = TestImages()
+    finalized(tmp_path, task, info, test)
+    first = summary_of(tmp_path)["front"]
+    finalized(tmp_path, task, info, test)
+    finalized(tmp_path, task, info, test, ending=Ending(SearchEnd.INTERRUPTED, 10.0, 4.0))
+    assert (summary_of(tmp_path)["front"], test.read) == (first, 1)  # an interruption takes nothing away
+    measured(1, 0.5, error=61.0)
+    finalized(tmp_path, task, info, test, ending=Ending(SearchEnd.INTERRUPTED, 10.0, 4.0))
+    assert [member["test_error"] for member in summary_of(tmp_path)["front"]] == [first[0]["test_error"], None]
+    assert read_final_summary(tmp_path) is None
+    finalized(tmp_path, task, info, test)
+    kept = test_record.read(tmp_path)
+    assert (test.read, kept.reads, kept.images, len(kept.errors)) == (2, 2, 120, 3)  # the dense model among them
+    front = summary_of(tmp_path)["front"]
+    assert front[0] == first[0]
+    assert front[1]["test_error"] in kept.errors.values()
+    assert read_final_summary(tmp_path) is not None
+
+
+def test_results_of_other_test_images_do_not_count(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
+    measured(0, 0.2, error=60.0)
+    finalized(tmp_path, task, info)
+    written = json.loads((tmp_path / test_record.FILE).read_text())
+    errors = dict.fromkeys(written["errors"], 0.0)
+    (tmp_path / test_record.FILE).write_text(json.dumps(written | {"data": "another", "errors": errors}))
+    measured(1, 0.5, error=61.0)  # so that the test images are read again
+    finalized(tmp_path, task, info)
+    assert all(member["test_error"] > 0 for member in summary_of(tmp_path)["front"])
+    assert test_record.read(tmp_path).reads == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"errors": {}}', '{"images": 0, "data": "", "reads": 1, "errors": {}}',
+                                  '{"images": 9, "data": "", "reads": 1, "errors": {"a": 200}}'])  # fmt: skip
+def test_a_damaged_record_of_tests_is_written_anew(
+    tmp_path: Path, task: Task, info: RunInfo, measured, text: str
+) -> None:
+    measured(0, 0.2, error=60.0)
+    (tmp_path / test_record.FILE).write_text(text)
+    finalized(tmp_path, task, info)
+    assert summary_of(tmp_path)["front"][0]["test_error"] in test_record.read(tmp_path).errors.values()
 
 
 def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:

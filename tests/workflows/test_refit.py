@@ -22,7 +22,7 @@ from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError, fit
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import refit
-from tune_prune.workflows.refit import Refit, join_splits, refit_front, refit_plan
+from tune_prune.workflows.refit import Refit, join_splits, read_refits, refit_front, refit_plan
 
 CPU = torch.device("cpu")
 PARAMS = TrialParams({"features.4": 0.8, "head": 0.5}, "mag", training={"rounds": 3, "batch_size": 16, "distill": 0.5})
@@ -150,7 +150,8 @@ FILES = {"001": "refits/4-1.safetensors", "002": "refits/4-3.safetensors"}
 def refitted(
     run_dir: Path, members: Sequence[Member], parallel_map: SerialMap, steps: int = 60, lr: float = 0.05
 ) -> tuple[dict[str, str], list[str]]:
-    return refit_front(run_dir, members, seed=9, steps=steps, lr=lr, parallel_map=parallel_map)
+    failures = refit_front(run_dir, members, seed=9, steps=steps, lr=lr, parallel_map=parallel_map)
+    return read_refits(run_dir, members, seed=9, steps=steps, lr=lr), failures
 
 
 def test_every_member_is_refitted_from_its_file(task: Task, members: list[Member], tmp_path: Path) -> None:

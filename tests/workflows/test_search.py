@@ -22,14 +22,15 @@ from searches import SPACE, Trials, points, quiet, results, resumed, searched, s
 from torch import nn
 from toys import ended, fault, images, mlp, seeded
 
-from tune_prune.common.errors import HeldError
+from tune_prune.common.errors import HeldError, UserError
 from tune_prune.hpo import budget, checkpoint_store, run_files
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.early_stopping import EarlyStopping
 from tune_prune.hpo.space import Space
+from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.results import conf, records
+from tune_prune.results import conf, records, test_record
 from tune_prune.results.records import TrialRecord
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
@@ -78,7 +79,7 @@ def finished(original: Path, tmp_path: Path) -> Path:
 def test_a_search(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} - {".lock"} == {
         *("run.json", "space.toml", "study.db", "results", "rounds", "points.csv", "trials.csv", "pareto.csv"),
-        *("summary.json", "confs", "best.conf", "checkpoints", "pareto.png", "report.html"),
+        *("summary.json", "confs", "best.conf", "checkpoints", "pareto.png", "report.html", "test_results.json"),
     }
     table, summary = pd.read_csv(finished / "trials.csv"), summary_of(finished)
     assert list(table["trial"]) == list(range(8))
@@ -289,8 +290,12 @@ def test_the_front_confirmed_and_refitted(finished: Path, trials: Trials, monkey
         assert masks.compression(mask) == member["compression"]
         assert evaluate(model, images().load_test()).error == member["test_error"]
     times = {path: path.stat().st_mtime_ns for kind in ("confirm", "refits") for path in (finished / kind).iterdir()}
-    assert resumed(finished, confirm=3, refit=True) == 0
-    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is measured twice
+    assert test_record.read(finished).reads == 2  # for the front, and for its refitted weights
+    for given in ({"confirm": 3, "refit": True}, {}, {"confirm": 2}):  # what was done once stays
+        assert resumed(finished, **given) == 0
+        assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is measured twice
+        assert summary_of(finished)["front"] == front
+    assert test_record.read(finished).reads == 2
 
 
 def test_an_interruption_while_the_front_is_confirmed(
@@ -302,10 +307,51 @@ def test_an_interruption_while_the_front_is_confirmed(
         os.kill(os.getpid(), signal.SIGINT)
         return confirm.confirm_front(*given, **more)
 
+    before = summary_of(finished)
     monkeypatch.setattr(finalize, "confirm_front", interrupted)
     assert resumed(finished, confirm=2, refit=True) == 130
     assert not (finished / "confirm").exists()
-    assert all(member["test_error"] is None for member in summary_of(finished)["front"])
+    after = summary_of(finished)
+    assert (after["front"], after["dense"]) == (before["front"], before["dense"])
+    assert all(member["test_error"] is not None for member in after["front"])
+    assert resumed(finished) == 0
+    assert test_record.read(finished).reads == 1
+
+
+def test_whatever_fails_while_the_front_is_confirmed_files_are_written_first(
+    toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise UserError("the workers do not start")
+
+    monkeypatch.setattr(finalize, "worker_pool", broken)
+    with pytest.raises(RuntimeError, match="the workers do not start"):
+        searched(toml, budget=3, confirm=2)
+    run_dir = toml.parent / "run"
+    assert summary_of(run_dir)["trials"]["completed"] == 3
+    assert all((run_dir / name).exists() for name in ("points.csv", "trials.csv", "pareto.csv", "confs", "best.conf"))
+
+
+def test_a_search_that_cannot_go_on_writes_what_there_is(
+    toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = TrialStore.start
+
+    def gone(self: TrialStore, *given: Any) -> int:
+        if len(self.numbers) == 3:
+            raise OSError("server closed the connection")
+        return start(self, *given)
+
+    monkeypatch.setattr(TrialStore, "start", gone)
+    with pytest.raises(OSError, match="server closed the connection"):
+        searched(toml)
+    summary = summary_of(toml.parent / "run")
+    assert summary["trials"]["completed"] == 3
+    assert summary["dense"]["test_error"] is None  # the front is not the final one
+    monkeypatch.undo()
+    with without_ray():
+        assert resumed(toml.parent / "run") == 0
+    assert summary_of(toml.parent / "run")["trials"]["completed"] == 8
 
 
 def test_another_space_is_refused(finished: Path, trials: Trials) -> None:

@@ -37,13 +37,14 @@ class StudySearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The configuration of the next trial; `Searcher.FINISHED` where other processes run all that remain."""
-        number = self.trials.start_next()
-        if number is None:
-            return str(Searcher.FINISHED)
-        self._numbers[trial_id] = number
-        self._on_change(self.trials)
-        return to_ray(self.trials.worker_config(number))
+        """The configuration of the next trial; `FINISHED` after an error, or where others run all that remain."""
+        with self._keep_error():
+            number = self.trials.start_next()
+            if number is not None:
+                self._numbers[trial_id] = number
+                self._on_change(self.trials)
+                return to_ray(self.trials.worker_config(number))
+        return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Called when a round has ended; what it measured is in the trial's record."""

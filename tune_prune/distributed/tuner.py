@@ -61,6 +61,8 @@ class SearchStopper(tune.Stopper):
         """Why the search ends; `SearchEnd.BUDGET` as long as nothing else ends it."""
         if self._signals.number is not None:
             return SearchEnd.INTERRUPTED
+        if self._searcher.fatal_error is not None:
+            return SearchEnd.ERROR
         if self.failure:
             return SearchEnd.FAILED
         return SearchEnd.TIME_BUDGET if self._time_is_up else SearchEnd.BUDGET

@@ -7,12 +7,14 @@ from enum import Enum
 
 
 class SearchEnd(Enum):
-    """Why a search ended: its trials were run, its time was up, a user interrupted it, or it failed."""
+    """Why a search ended: its trials were run, its time was up, a user interrupted it, too many trials failed, or it
+    could not go on, as with a full disk."""
 
     BUDGET = "budget"
     TIME_BUDGET = "time budget"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
+    ERROR = "error"
 
 
 @dataclass

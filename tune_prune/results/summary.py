@@ -1,7 +1,11 @@
 """summary.json: the outcome of a search as one object. Errors in percent, tradeoffs in percentage points."""
 
 import math
+from pathlib import Path
+from typing import Any
 
+from tune_prune.common.parsing import read_json
+from tune_prune.results import records
 from tune_prune.results.front import CLOSEST_CONF
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import EXEMPT_PREFIX
@@ -97,3 +101,31 @@ def _valid_json(value: object) -> object:
         case float() if not math.isfinite(value):
             return None
     return value
+
+
+def read_final_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a run that is finished and tested, as its records are now; else None."""
+    summary = _read_summary(run_dir)
+    if summary is None:
+        return None
+    found = records.read_all(run_dir)
+    trials = summary["trials"]
+    counted = trials["completed"] + trials["stopped"] + trials["failed"]
+    complete = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
+    tested = all(one["test_error"] is not None for one in (summary["dense"], *summary["front"]))
+    return summary if complete and tested else None
+
+
+def earlier_wall_seconds(run_dir: Path) -> float:
+    """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
+    summary = _read_summary(run_dir)
+    return 0.0 if summary is None else float(summary["wall_seconds"])
+
+
+def _read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """summary.json, None where it is missing or damaged: it is written again from the records."""
+    try:
+        summary: dict[str, Any] = read_json(run_dir / "summary.json")
+    except (FileNotFoundError, ValueError):
+        return None
+    return summary

@@ -23,20 +23,16 @@ def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
 
 
 def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
-    """Writes pareto.csv, confs/NNN.conf, checkpoints/NNN.safetensors and best.conf, or without members closest.conf.
+    """Writes pareto.csv, confs/NNN.conf and best.conf, or without members closest.conf.
 
-    Checkpoints are copies of the rounds', which stay, since a later front may hold them under another number. Of
-    these files, those of an earlier ending that this one lacks are removed. Raises OSError where a checkpoint is gone.
+    Of these files, those of an earlier ending that this one lacks are removed.
     """
     members, tested = outcome.members, outcome.tested
     by_trial = {record.trial: record for record in outcome.records}
     for member in members:
-        if member.checkpoint is not None and member.point.checkpoint is not None:
-            files.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
         conf.write(run_dir / member.conf, make_conf(member, tested.get(member.id), outcome.info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
-    _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in members})
     for name, shown in {BEST_CONF: outcome.best, CLOSEST_CONF: outcome.closest}.items():
         if shown is None:
             (run_dir / name).unlink(missing_ok=True)
@@ -44,6 +40,17 @@ def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
             test = tested.get(shown.id) if name == BEST_CONF else None  # the closest point has an id of its own
             conf.write(run_dir / name, make_conf(shown, test, outcome.info, by_trial))
     _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, outcome.info, outcome.confirmed))
+
+
+def write_checkpoints(run_dir: Path, outcome: SearchOutcome) -> None:
+    """Writes checkpoints/NNN.safetensors; raises OSError where the checkpoint of a member's round is gone.
+
+    They are copies of the rounds', which stay, since a later front may hold them under another number.
+    """
+    for member in outcome.members:
+        if member.checkpoint is not None and member.point.checkpoint is not None:
+            files.write_bytes(run_dir / member.checkpoint, (run_dir / member.point.checkpoint).read_bytes())
+    _remove_stale(run_dir / "checkpoints", {member.checkpoint for member in outcome.members})
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ The front holds the lowest errors of hundreds of rounds, and the lowest of many 
 prunes and retrains a member again from the dense model, from a seed by which nothing was chosen, and so is not.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,33 +79,46 @@ def confirm_front(
     by_trial: Mapping[int, TrialRecord],
     *,
     seed: int,
-    limit: float,
     count: int,
     parallel_map: ParallelMap,
-) -> tuple[dict[str, Confirmation], list[str]]:
+) -> list[str]:
     """Repeats every member from `count` other seeds, at least 2, except for repetitions that the run directory holds.
 
-    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Returns the
-    confirmations by member id, of members whose repetitions are all there, and a line for each repetition that failed.
-    Where `parallel_map` ends early, as on an interruption, the results so far are on disk.
+    `seed` is the search's. Returns a line for each repetition that failed. Where `parallel_map` ends early, as on an
+    interruption, the results so far are on disk.
     """
     if count < 2:
         raise ValueError(f"count must be at least 2, got {count}")
-    repetitions = {member.id: list_repetitions(member, by_trial, seed, count) for member in members}
-    jobs = [job for row in repetitions.values() for job in row]
-    errors = {job.file: error for job in jobs if (error := _read_error(run_dir / job.file, job)) is not None}
+    jobs = [job for member in members for job in list_repetitions(member, by_trial, seed, count)]
     failures = []
-    for job, result in parallel_map(run_repetition, [job for job in jobs if job.file not in errors]):
+    missing = [job for job in jobs if _read_error(run_dir / job.file, job) is None]
+    for job, result in parallel_map(run_repetition, missing):
         if isinstance(result, Exception):
             failures.append(
                 f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {describe_error(result)}"
             )
         else:
             _write_error(run_dir / job.file, job, result)
-            errors[job.file] = result
-    complete = {id_: row for id_, row in repetitions.items() if all(job.file in errors for job in row)}
-    confirmed = {id_: Confirmation(tuple(errors[job.file] for job in row), limit) for id_, row in complete.items()}
-    return confirmed, failures
+    return failures
+
+
+def read_confirmations(
+    run_dir: Path, members: Sequence[Member], by_trial: Mapping[int, TrialRecord], *, seed: int, limit: float
+) -> dict[str, Confirmation]:
+    """Reads the confirmations by member id, of all repetitions that the run directory holds, by any process.
+
+    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Of a member count
+    the repetitions before the first that is missing; one alone confirms nothing.
+    """
+    confirmed = {}
+    for member in members:
+        found = list((run_dir / "confirm").glob(f"{member.record.trial}-{member.point.round}-*.json"))
+        jobs = list_repetitions(member, by_trial, seed, len(found)) if found else []
+        errors = [_read_error(run_dir / job.file, job) for job in jobs]
+        there = [error for error in itertools.takewhile(lambda error: error is not None, errors) if error is not None]
+        if len(there) > 1:
+            confirmed[member.id] = Confirmation(tuple(there), limit)
+    return confirmed
 
 
 def _write_error(path: Path, job: Repetition, error: float) -> None:

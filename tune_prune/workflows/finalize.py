@@ -1,36 +1,37 @@
-"""Ends a search: selects its front, tests it once on the test images, and writes every file of the run directory."""
+"""Ends a search: selects its front, tests it once on the test images, and writes every file of the run directory.
 
-from collections.abc import Callable, Mapping, Sequence
+What is known is written before anything that may fail: the test of a model of one's own, a repetition, a picture.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tune_prune.common.parsing import read_json
+from tune_prune.common.errors import UserError
 from tune_prune.distributed.parallel import worker_pool
 from tune_prune.hpo.budget import SearchEnd
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
-from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import pareto_plot, records, writer
-from tune_prune.results.confidence import Confirmation, wilson_interval
+from tune_prune.results.confidence import Confirmation
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, TestResult, find_front
+from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, find_front
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
-from tune_prune.tasks.metrics import evaluate
-from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Split
 from tune_prune.tasks.task import Task
-from tune_prune.workflows.confirm import confirm_front
+from tune_prune.workflows.confirm import confirm_front, read_confirmations
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics
-from tune_prune.workflows.refit import refit_front
+from tune_prune.workflows.refit import read_refits, refit_front
 from tune_prune.workflows.report import write_report
 from tune_prune.workflows.sensitivity import find_hardest_layer
+from tune_prune.workflows.testing import evaluate_front, read_front_test
 
 SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CLOSEST_CONF, "checkpoints/")
 """The files of a run directory that the last line names, where they are there."""
@@ -48,8 +49,9 @@ class SelectedFront:
 class Ending:
     """Why a search ended, what it cost, and what was done with its front since.
 
-    Seconds are wall-clock, and CPU of this process without its workers. `confirmed` are the repetitions of members and
-    `refitted` the files of refitted weights, relative to the run directory, both by member id.
+    Seconds are wall-clock, of all processes of the run, and CPU of this process without its workers. `confirmed` are
+    the repetitions of members and `refitted` the files of refitted weights, relative to the run directory, both by
+    member id.
     """
 
     end: SearchEnd
@@ -57,6 +59,11 @@ class Ending:
     cpu_seconds: float
     confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
     refitted: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the front is the final one; only then the test images are read."""
+        return self.end not in (SearchEnd.INTERRUPTED, SearchEnd.ERROR)
 
 
 def select_front(run_dir: Path, limits: Constraints, end: SearchEnd, failure: str = "") -> SelectedFront:
@@ -84,41 +91,73 @@ def write_results(
 ) -> int:
     """Tests the front, and writes every file of a run directory; returns 0, or 3 where no point is feasible.
 
-    After an interruption the test images are not read: the front is not the final one yet.
+    Where the front is not final, the test images are not read: what was tested before stays. Tables, confs and summary
+    are written first: a `RuntimeError`, or an error of the model's own, says what failed after that.
     """
-    device, interrupted = torch.device(info.device), ending.end is SearchEnd.INTERRUPTED
-    members = [_with_refit(member, ending.refitted) for member in front.members]
-    tested: dict[str, TestResult] = {}
-    dense_test: TestResult | None = None
-    if not interrupted:
-        tested, dense_test = _test_members(run_dir, members, task, load_test, device)
-        tested = {id_: replace(test, refit=id_ in ending.refitted) for id_, test in tested.items()}
-    outcome = SearchOutcome(
-        info=info,
-        records=front.records,
-        members=members,
-        tested=tested,
-        dense_test=dense_test,
-        confirmed=ending.confirmed,
-        wall_seconds=ending.wall_seconds + _earlier_wall_seconds(run_dir),
-        cpu_seconds=sum(record.cpu_seconds for record in front.records) + ending.cpu_seconds,
-    )
-    if outcome.closest and not interrupted:
-        hardest = find_hardest_layer(task, outcome.closest, device, info.cached_sample)
-        outcome = replace(outcome, hardest=hardest)
-    _write_files(run_dir, outcome)
-    if tested and dense_test:
-        console.show_front(members, tested, dense_test, info.dense_val_error, ending.confirmed)
+    outcome = make_outcome(run_dir, task, info, front, ending)
+    write_files(run_dir, outcome)
+    with _failing_late():
+        if ending.is_final:
+            complete = _complete(run_dir, outcome, task, load_test, ending)
+            if complete is not outcome:
+                outcome = complete
+                write_files(run_dir, outcome)
+        writer.write_checkpoints(run_dir, outcome)
+        pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
+        write_report(run_dir)
+    members = outcome.members
+    if outcome.dense_test and members and all(member.id in outcome.tested for member in members):
+        console.show_front(members, outcome.tested, outcome.dense_test, info.dense_val_error, ending.confirmed)
     _print_outcome(console, run_dir, outcome)
     return 0 if members else 3
 
 
-def _write_files(run_dir: Path, outcome: SearchOutcome) -> None:
+def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront, ending: Ending) -> SearchOutcome:
+    """What a search came to, as far as the run directory holds it: test results are those of an earlier test."""
+    members = [_with_refit(member, ending.refitted) for member in front.members]
+    known = read_front_test(run_dir, members, task, ending.refitted)
+    return SearchOutcome(
+        info=info,
+        records=front.records,
+        members=members,
+        tested=known.members,
+        dense_test=known.dense,
+        confirmed=ending.confirmed,
+        wall_seconds=ending.wall_seconds,
+        cpu_seconds=sum(record.cpu_seconds for record in front.records) + ending.cpu_seconds,
+    )
+
+
+def _complete(
+    run_dir: Path, outcome: SearchOutcome, task: Task, load_test: Callable[[], Split], ending: Ending
+) -> SearchOutcome:
+    """Measures what is missing of an outcome: test results, and the hardest layer where no point is feasible."""
+    device = torch.device(outcome.info.device)
+    known = read_front_test(run_dir, outcome.members, task, ending.refitted)
+    if not known.covers(outcome.members):
+        evaluate_front(run_dir, outcome.members, task, load_test, device)
+        known = read_front_test(run_dir, outcome.members, task, ending.refitted)
+        outcome = replace(outcome, tested=known.members, dense_test=known.dense)
+    if outcome.closest:
+        hardest = find_hardest_layer(task, outcome.closest, device, outcome.info.cached_sample)
+        outcome = replace(outcome, hardest=hardest)
+    return outcome
+
+
+def write_files(run_dir: Path, outcome: SearchOutcome) -> None:
+    """Writes tables, confs and summary: all that the measurements alone make."""
     writer.write_tables(run_dir, outcome)
     writer.write_front(run_dir, outcome)
     writer.write_summary(run_dir, summarize(outcome))
-    pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
-    write_report(run_dir)
+
+
+@contextmanager
+def _failing_late() -> Iterator[None]:
+    """Turns a `UserError` into a `RuntimeError`: nothing that the user gave is wrong, and results are written."""
+    try:
+        yield
+    except UserError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
@@ -145,31 +184,12 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
     console.say(f"files: {run_dir} ({', '.join(shown)})")
 
 
-def read_final_summary(run_dir: Path) -> dict[str, Any] | None:
-    """The summary of a run that is finished and tested, as its records are now; else None."""
-    summary = _read_summary(run_dir)
-    if summary is None:
-        return None
+def describe_failure(run_dir: Path) -> str:
+    """Says why the trials of a run failed, where all of them did; else ""."""
     found = records.read_all(run_dir)
-    trials = summary["trials"]
-    counted = trials["completed"] + trials["stopped"] + trials["failed"]
-    complete = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
-    return summary if complete and summary["dense"]["test_error"] is not None else None
-
-
-def _earlier_wall_seconds(run_dir: Path) -> float:
-    """The wall-clock seconds of earlier processes of a resumed run, as far as they came to write a summary."""
-    summary = _read_summary(run_dir)
-    return 0.0 if summary is None else float(summary["wall_seconds"])
-
-
-def _read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """summary.json, None where it is missing or damaged: it is written again from the records."""
-    try:
-        summary: dict[str, Any] = read_json(run_dir / "summary.json")
-    except (FileNotFoundError, ValueError):
-        return None
-    return summary
+    if not found or any(record.state != "failed" for record in found):
+        return ""
+    return f"all {len(found)} trials failed; the last: {found[-1].reason}"
 
 
 def _with_refit(member: Member, files: Mapping[str, str]) -> Member:
@@ -177,23 +197,15 @@ def _with_refit(member: Member, files: Mapping[str, str]) -> Member:
     return replace(member, point=replace(member.point, checkpoint=files.get(member.id, member.point.checkpoint)))
 
 
-def _test_members(
-    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
-) -> tuple[dict[str, TestResult], TestResult]:
-    """Reads the test images, once, and tests each member's checkpoint as it is on disk, and the dense model."""
-    split = load_test().to(device)
-    tested = {}
-    for member in members:
-        path = run_dir / str(member.point.checkpoint)
-        model, mask = checkpoint.restore(checkpoint.read(path), str(path))
-        if masks.compression(mask) != member.point.compression:
-            raise RuntimeError(f"{path}: holds another compression than its trial measured")
-        tested[member.id] = _test_result(evaluate(to_device(model, device), split).error, len(split.labels))
-    return tested, _test_result(evaluate(task.dense_model(device), split).error, len(split.labels))
-
-
-def _test_result(error: float, n: int) -> TestResult:
-    return TestResult(error, *wilson_interval(round(error * n / 100), n))
+def read_confirmed_and_refitted(
+    run_dir: Path, space: Space, info: RunInfo, front: SelectedFront
+) -> tuple[dict[str, Confirmation], dict[str, str]]:
+    """Reads what this process or an earlier one has done with a front: confirmations and refitted files, by id."""
+    by_trial = {record.trial: record for record in front.records}
+    confirmed = read_confirmations(run_dir, front.members, by_trial, seed=info.seed, limit=info.limit)
+    refine = space.refine
+    refitted = read_refits(run_dir, front.members, seed=info.seed, steps=refine.steps, lr=refine.lr)
+    return confirmed, refitted
 
 
 def confirm_and_refit(
@@ -204,35 +216,28 @@ def confirm_and_refit(
     front: SelectedFront,
     is_interrupted: Callable[[], bool],
     say: Callable[[str], None],
-) -> tuple[dict[str, Confirmation], dict[str, str]]:
-    """Repeats and refits the front as far as `config` asks: confirmations, and files of refitted weights, by member id.
+) -> None:
+    """Repeats and refits the front as far as `config` asks, and writes what comes of it to the run directory.
 
-    Files are relative to the run directory; what it holds is not done again. A member that fails is reported and left
-    out, as is what is missing after an interruption.
+    What that holds is not done again. A member that fails is reported and left out, as is what is missing after an
+    interruption.
     """
-    confirmed: dict[str, Confirmation] = {}
-    refitted: dict[str, str] = {}
     members = front.members
-    if not members or not (config.confirm or config.refit):
-        return confirmed, refitted
-    cached, info = cached_statistics(space, prepared.task, config, say), prepared.info
-    failures: list[str] = []
-    with worker_pool(prepared.task, config.resources, cached, run_dir / "ray.log", is_interrupted) as parallel_map:
+    info, log = prepared.info, run_dir / "ray.log"
+    with _failing_late(), ExitStack() as block:
+        cached = cached_statistics(space, prepared.task, config, say)
+        parallel_map = block.enter_context(worker_pool(prepared.task, config.resources, cached, log, is_interrupted))
         if config.confirm:
             say(f"confirming {len(members)} members of the front from {config.confirm} seeds each")
             by_trial = {record.trial: record for record in front.records}
-            confirmed, failures = confirm_front(
-                run_dir, members, by_trial, seed=info.seed, limit=info.limit, count=config.confirm,
-                parallel_map=parallel_map,
-            )  # fmt: skip
-            for failure in failures:
+            for failure in confirm_front(
+                run_dir, members, by_trial, seed=info.seed, count=config.confirm, parallel_map=parallel_map
+            ):
                 say(failure)
         if config.refit and not is_interrupted():
             say(f"refitting {len(members)} members of the front on training and validation images together")
             refine = space.refine
-            refitted, failures = refit_front(
+            for failure in refit_front(
                 run_dir, members, seed=info.seed, steps=refine.steps, lr=refine.lr, parallel_map=parallel_map
-            )
-            for failure in failures:
+            ):
                 say(failure)
-    return confirmed, refitted

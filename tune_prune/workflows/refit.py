@@ -91,35 +91,46 @@ def refit_member(task: Task, job: Refit, device: torch.device, cached: CachedSta
 
 def refit_front(
     run_dir: Path, members: Sequence[Member], *, seed: int, steps: int, lr: float, parallel_map: ParallelMap
-) -> tuple[dict[str, str], list[str]]:
+) -> list[str]:
     """Refits every member by its own trial's recipe, for `steps` of SGD from the learning rate `lr`.
 
     `seed` is the search's; a member draws from `derive_seed(seed, -2, trial, round)`. A member whose file is written
-    already is not trained again. Returns the written files by member id, relative to the run directory, and a line for
-    each member that failed.
+    already is not trained again. Returns a line for each member that failed.
     """
-    jobs, files = {}, {}
-    for member in members:
-        trial, round_ = member.record.trial, member.point.round
-        files[member.id] = f"refits/{trial}-{round_}.safetensors"
-        jobs[member.id] = Refit(
-            trial=trial,
-            round=round_,
-            source=(run_dir / str(member.point.checkpoint)).absolute(),
-            target=(run_dir / files[member.id]).absolute(),
-            plan=refit_plan(member.record.params, steps, lr),
-            seed=derive_seed(seed, -2, trial, round_),
-            compression=member.point.compression,
-        )
+    jobs = _list_refits(run_dir, members, seed, steps, lr)
     failures = []
     for job, raised in parallel_map(refit_member, [job for job in jobs.values() if not _is_done(job)]):
         if raised is not None:
             failures.append(f"trial {job.trial}, round {job.round} failed: {describe_error(raised)}")
-    return {id_: files[id_] for id_, job in jobs.items() if _is_done(job)}, failures
+    return failures
+
+
+def read_refits(run_dir: Path, members: Sequence[Member], *, seed: int, steps: int, lr: float) -> dict[str, str]:
+    """The files of refitted weights by member id, relative to the run directory, whichever process wrote them."""
+    jobs = _list_refits(run_dir, members, seed, steps, lr)
+    return {id_: str(job.target.relative_to(run_dir.absolute())) for id_, job in jobs.items() if _is_done(job)}
+
+
+def _list_refits(run_dir: Path, members: Sequence[Member], seed: int, steps: int, lr: float) -> dict[str, Refit]:
+    jobs = {}
+    for member in members:
+        trial, round_ = member.record.trial, member.point.round
+        jobs[member.id] = Refit(
+            trial=trial,
+            round=round_,
+            source=(run_dir / str(member.point.checkpoint)).absolute(),
+            target=(run_dir / "refits" / f"{trial}-{round_}.safetensors").absolute(),
+            plan=refit_plan(member.record.params, steps, lr),
+            seed=derive_seed(seed, -2, trial, round_),
+            compression=member.point.compression,
+        )
+    return jobs
 
 
 def _is_done(job: Refit) -> bool:
     """Whether the file is there and whole, and was made as this job would make it."""
+    if not job.target.is_file():
+        return False
     try:
         saved = checkpoint.read(job.target)
         _, kept = checkpoint.restore(saved, str(job.target))

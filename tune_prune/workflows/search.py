@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tune_prune.common.errors import HeldError
 from tune_prune.distributed import loggers
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import check_cluster, has_exclusive_device, ray_session, reduce_concurrency
@@ -25,11 +26,19 @@ from tune_prune.hpo.scheduler import SearchSettings
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
-from tune_prune.results import records
-from tune_prune.results.confidence import Confirmation
+from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
 from tune_prune.workflows import dashboard, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.finalize import Ending, confirm_and_refit, read_final_summary, select_front, write_results
+from tune_prune.workflows.finalize import (
+    Ending,
+    confirm_and_refit,
+    describe_failure,
+    make_outcome,
+    read_confirmed_and_refitted,
+    select_front,
+    write_files,
+    write_results,
+)
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search, format_budget, prepare
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
@@ -75,21 +84,13 @@ def search(
     if run.end is SearchEnd.INTERRUPTED:
         console.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
         return 130 if signals.number == signal.SIGINT else 143
-    if run.end is SearchEnd.FAILED:
-        raise RuntimeError(f"{run.failure}; what was measured is in {run_dir}")
+    if run.error is not None:
+        raise run.error
     if run.remaining and run.end is SearchEnd.BUDGET:
         raise RuntimeError(f"Ray ended {run.remaining} trials early, see ray.log; go on with --resume {run_dir}")
-    if code == 3 and (reason := _why_all_failed(run_dir)):
+    if code == 3 and (reason := describe_failure(run_dir)):
         raise RuntimeError(f"{reason}; what was measured is in {run_dir}")
     return code
-
-
-def _why_all_failed(run_dir: Path) -> str:
-    """Why no trial of a run measured anything that counts: all of them failed; "" where one has not."""
-    found = records.read_all(run_dir)
-    if not found or any(record.state != "failed" for record in found):
-        return ""
-    return f"all {len(found)} trials failed; the last: {found[-1].reason}"
 
 
 def _check_surroundings(config: Config, run_dir: Path) -> None:
@@ -130,9 +131,11 @@ class _Run:
         return self._stopper.end
 
     @property
-    def failure(self) -> str:
-        """Why the search failed, where it did."""
-        return self._stopper.failure
+    def error(self) -> Exception | None:
+        """What ended the search before its budget, if an error did: its own, or too many failed trials."""
+        if self.end is SearchEnd.FAILED:
+            return RuntimeError(f"{self._stopper.failure}; what was measured is in {self._run_dir}")
+        return self._searcher.fatal_error
 
     @property
     def remaining(self) -> float:
@@ -164,7 +167,7 @@ class _Run:
         while True:
             searcher.exclusive_device = has_exclusive_device(config.resources, concurrency)
             run_trials(worker_data, searcher, config, concurrency, self._stopper)
-            if searcher.fatal_error is not None:
+            if isinstance(searcher.fatal_error, HeldError):  # the files are another process's now
                 raise searcher.fatal_error
             if searcher.out_of_memory and self.end is SearchEnd.BUDGET:
                 resources, concurrency = reduce_concurrency(config.resources, concurrency)
@@ -228,18 +231,20 @@ class _Run:
             return 0 if summary["front"] else 3
 
     def _finalize(self) -> int:
-        prepared, console = self._prepared, self._console
-        front = select_front(self._run_dir, self._info.limits, self.end, self.failure)
-        confirmed: dict[str, Confirmation] = {}
-        refitted: dict[str, str] = {}
-        if not self._is_interrupted():
-            confirmed, refitted = confirm_and_refit(
-                self._run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say
-            )
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_seconds = usage.ru_utime + usage.ru_stime
-        ending = Ending(self.end, self._budget.elapsed, cpu_seconds, confirmed, refitted)
-        return write_results(self._run_dir, prepared.task, self._info, prepared.load_test, console, front, ending)
+        prepared, console, run_dir = self._prepared, self._console, self._run_dir
+        front = select_front(run_dir, self._info.limits, self.end, self._stopper.failure)
+        earlier = earlier_wall_seconds(run_dir)
+
+        def ending() -> Ending:
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            done = read_confirmed_and_refitted(run_dir, self._space, self._info, front)
+            return Ending(self.end, earlier + self._budget.elapsed, usage.ru_utime + usage.ru_stime, *done)
+
+        if front.members and (self._config.confirm or self._config.refit) and ending().is_final:
+            # whatever fails from here on, what was found is written
+            write_files(run_dir, make_outcome(run_dir, prepared.task, self._info, front, ending()))
+            confirm_and_refit(run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say)
+        return write_results(run_dir, prepared.task, self._info, prepared.load_test, console, front, ending())
 
     def _is_interrupted(self) -> bool:
         return self._signals.number is not None

@@ -1,0 +1,92 @@
+"""Tests a front on the test images, once: what was measured of some weights is kept, and never measured again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tune_prune.common.errors import UserError
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.checkpoint import Checkpoint
+from tune_prune.results import test_record
+from tune_prune.results.front import Member, TestResult
+from tune_prune.results.test_record import TestRecord
+from tune_prune.tasks.fingerprints import hash_tensors
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.models import to_device
+from tune_prune.tasks.splits import Split
+from tune_prune.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class FrontTest:
+    """Test results: of `members` by id, and of the dense model; what was not tested is left out, or None."""
+
+    members: Mapping[str, TestResult]
+    dense: TestResult | None
+
+    def covers(self, members: Sequence[Member]) -> bool:
+        """Whether the dense model and each of these members were tested."""
+        return self.dense is not None and all(member.id in self.members for member in members)
+
+
+def read_front_test(run_dir: Path, members: Sequence[Member], task: Task, refitted: Mapping[str, str]) -> FrontTest:
+    """Reads what the run directory holds of a front's test results.
+
+    Members are tested with the weights in their checkpoints; `refitted` has the ids of those that were refitted.
+    """
+    record = test_record.read(run_dir)
+    if not record.errors:
+        return FrontTest({}, None)
+    results = {
+        member.id: record.result(_hash_member(run_dir, member), refit=member.id in refitted) for member in members
+    }
+    tested = {id_: result for id_, result in results.items() if result is not None}
+    return FrontTest(tested, record.result(hash_tensors(task.weights)))
+
+
+def evaluate_front(
+    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
+) -> None:
+    """Reads the test images and tests the dense model and each member's checkpoint, as it is on disk.
+
+    What the run directory holds of the same images is not measured again; each result is written at once.
+    """
+    split = load_test()
+    data = hash_tensors(split._asdict())
+    record = test_record.read(run_dir)
+    if record.data != data:
+        record = TestRecord(len(split.labels), data)
+    record, split = replace(record, reads=record.reads + 1), split.to(device)
+
+    def measure(weights: str, model: Callable[[], torch.nn.Module]) -> TestRecord:
+        if weights in record.errors:
+            return record
+        errors = {**record.errors, weights: evaluate(model(), split).error}
+        return replace(record, errors=errors)
+
+    record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
+    test_record.write(run_dir, record)
+    for member in members:
+        path = run_dir / str(member.point.checkpoint)
+        saved = checkpoint.read(path)
+        model, mask = checkpoint.restore(saved, str(path))
+        if masks.compression(mask) != member.point.compression:
+            raise RuntimeError(f"{path}: holds another compression than its trial measured")
+        record = measure(_hash_weights(saved), lambda: to_device(model, device))  # noqa: B023
+        test_record.write(run_dir, record)
+
+
+def _hash_member(run_dir: Path, member: Member) -> str | None:
+    """The hash of a member's weights and masks; None where its file cannot be read or holds another compression."""
+    try:
+        saved = checkpoint.read(run_dir / str(member.point.checkpoint))
+    except UserError:
+        return None
+    agrees = saved.masks and masks.compression(saved.masks) == member.point.compression
+    return _hash_weights(saved) if agrees else None
+
+
+def _hash_weights(saved: Checkpoint) -> str:
+    return hash_tensors({**saved.weights, **{f"mask/{label}": mask for label, mask in saved.masks.items()}})
