@@ -74,8 +74,11 @@ class Driver:
         """The next trial; Ray has a name of its own for it."""
         name = next(self.names)
         config = self.searcher.suggest(name)
+        if isinstance(config, dict):
+            self.ids[config["trial"]] = name
+        elif self.searcher.fatal_error is not None:
+            raise self.searcher.fatal_error
         assert isinstance(config, dict)
-        self.ids[config["trial"]] = name
         return config
 
     def end(self, config: Mapping[str, Any], record: TrialRecord | None, error: bool = False, **result: object) -> None:

@@ -161,6 +161,9 @@ def interrupted(lab: Lab) -> Path:
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     (lab.folder / "hold").unlink()
     assert ended(process) == (130, "", "")
+    study = optuna.load_study(study_name="tune_prune", storage=f"sqlite:///{run_dir / 'study.db'}")
+    cut_off = [trial.user_attrs for trial in study.trials if not trial.state.is_finished()]
+    assert [attrs["starts"] for attrs in cut_off] == [0]  # an end in order is no crash
     return run_dir
 
 

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
@@ -29,9 +31,17 @@ def programs() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A database server that listens on loopback alone, and how it is stopped at once and started again."""
+
+    url: str
+    stop: Callable[[], object]
+    start: Callable[[], object]
+
+
 @pytest.fixture
-def server() -> Iterator[str]:
-    """The URL of a database, whose server listens on loopback alone."""
+def server() -> Iterator[Server]:
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
@@ -52,38 +62,58 @@ def server() -> Iterator[str]:
     made = [folder / "initdb", "-D", data, "-U", "prune", "-A", "scram-sha-256", f"--pwfile={place / 'word'}"]
     subprocess.run([*user, *made], **quiet)  # type: ignore[call-overload]
     control = [*user, folder / "pg_ctl", "-D", data, "-w", "-l", place / "log"]
-    subprocess.run([*control, "-o", start, "start"], **quiet)  # type: ignore[call-overload]
+    begin, end = [*control, "-o", start, "start"], [*control, "-m", "immediate", "stop"]
+    made_ = Server(
+        f"postgresql://prune:{PASSWORD}@127.0.0.1:{port}/postgres",
+        stop=lambda: subprocess.run(end, **quiet),  # type: ignore[call-overload]
+        start=lambda: subprocess.run(begin, **quiet),  # type: ignore[call-overload]
+    )
+    made_.start()
     try:
-        yield f"postgresql://prune:{PASSWORD}@127.0.0.1:{port}/postgres"
+        yield made_
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)  # type: ignore[call-overload]
+        made_.stop()
         shutil.rmtree(place)
 
 
-def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
+def test_two_processes_share_a_search_whose_server_is_restarted(server: Server, tmp_path: Path) -> None:
     slow = "time.sleep(0.2)\n    return weight.abs()"  # so that there is something left for the second
     (tmp_path / "my_lab.py").write_text(MODULE.replace("return weight.abs()", slow))
     space = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')
     (tmp_path / "toy.toml").write_text(space)
     run = tmp_path / "run"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 
-    def begin(*flags: str) -> "subprocess.Popen[str]":
-        words = ["-m", "tune_prune", "search", *flags, "--storage", server, "--max-concurrent", "1"]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [sys.executable, *words], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True
-        )
+    def begin(output: str, *flags: str) -> "subprocess.Popen[str]":
+        words = ["-m", "tune_prune", "search", *flags, "--storage", server.url, "--max-concurrent", "1"]
+        pipe, out = subprocess.PIPE, (tmp_path / output).open("w")
+        with out:
+            return subprocess.Popen(
+                [sys.executable, *words], cwd=tmp_path, env=environment, stdout=out, stderr=pipe, text=True
+            )
 
-    first = begin("--space", "toy.toml", "--run-dir", "run", "--budget", "14")
+    first = begin("first.txt", "--space", "toy.toml", "--run-dir", "run", "--budget", "14")
     while not (run / "run.json").is_file():
         assert first.poll() is None, first.communicate()
-    second = begin("--resume", "run")
-    outputs = [process.communicate(timeout=WAIT) for process in (first, second)]
+    second = begin("second.txt", "--resume", "run")
+    both = (first, "first.txt"), (second, "second.txt")
+
+    def wait_until(holds: Callable[[], object]) -> None:
+        while not holds():
+            if first.poll() is not None or second.poll() is not None:
+                raise AssertionError([process.communicate() for process, _ in both])
+            time.sleep(0.02)
+
+    wait_until(lambda: len(list((run / "processes").glob("*"))) == 2 and list((run / "results").glob("*.json")))
+    server.stop()
+    wait_until(lambda: any("does not answer" in (tmp_path / name).read_text() for _, name in both))
+    server.start()
+    errors = [process.communicate(timeout=WAIT)[1] for process, _ in both]
+    outputs = [((tmp_path / name).read_text(), err) for (_, name), err in zip(both, errors, strict=True)]
     assert [(process.returncode, err) for process, (_, err) in zip((first, second), outputs, strict=True)] == [
         (0, "")
     ] * 2
-    opened = storage.open_url(server)
+    opened = storage.open_url(server.url)
     [name] = optuna.get_all_study_names(opened)
     trials = optuna.load_study(study_name=name, storage=opened).trials
     opened.remove_session()
@@ -100,5 +130,6 @@ def test_two_processes_share_a_search(server: str, tmp_path: Path) -> None:
     assert sum("another process has written the front" in out for out, _ in outputs) == 1
     assert list((run / "processes").iterdir()) == []
     written = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
+    assert sum("the server of the study answers again" in out for out, _ in outputs) >= 1
     assert PASSWORD.encode() not in written
     assert not any(PASSWORD in out + err for out, err in outputs)

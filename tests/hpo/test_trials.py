@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from toys import ended, fault
 
+from tune_prune.common.errors import HeldError
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.refinement import MIN_WEIGHTS_RATIO, refinement_params
-from tune_prune.hpo.run_lock import join_run
+from tune_prune.hpo.run_lock import join_run, lock_run
 from tune_prune.hpo.scheduler import coarse_to_fine
 from tune_prune.hpo.space import Features, Refinement
 from tune_prune.hpo.trial_store import MAX_STARTS
@@ -391,6 +392,24 @@ def test_locks_that_do_not_hold_are_found_out(
         monkeypatch.setattr(second.trials._trial_store, "refresh", lambda: None)
         with pytest.raises(RuntimeError, match="another process started trial 0 at the same time"):
             second.suggest()
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING, TrialState.FAIL]  # no phantom runs on
+
+
+def test_a_search_whose_lock_was_removed_leaves_the_study_to_who_came(tmp_path: Path, study: optuna.Study) -> None:
+    with lock_run(tmp_path, shared=False) as lock:
+        first = Driver(tmp_path, study, budget=Budget(4), lock=lock)
+        first.run(1)
+        config = first.suggest()
+        (tmp_path / ".lock").unlink()
+        with lock_run(tmp_path, shared=False) as other:
+            second = Driver(tmp_path, study, budget=Budget(4), lock=other)
+            assert second.suggest() == config
+            first.end(config, measured(config))
+            assert isinstance(first.searcher.fatal_error, HeldError)
+            assert first.searcher.suggest("one more") == "FINISHED"
+            second.end(config, measured(config))
+            second.run(2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
 
 
 # A study and records of different times

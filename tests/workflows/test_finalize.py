@@ -182,7 +182,7 @@ def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, m
     alone = f"pruned alone by 0.5, and not retrained, it makes {hardest['val_error']:.2f} %"
     assert f"layer 2 stands most in the way: {alone}" in shown
     assert {path.name for path in tmp_path.iterdir()} == {
-        *FILES, "trials.csv", "closest.conf", "results", "rounds"
+        *FILES, "trials.csv", "closest.conf", "results", "rounds", "test_results.json"
     } - {"best.conf", "confs", "checkpoints"}  # fmt: skip
 
 

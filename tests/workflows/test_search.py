@@ -367,6 +367,19 @@ def test_a_held_directory(finished: Path, trials: Trials) -> None:
     assert resumed(finished) == 0
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_new_searches_in_one_directory(toml: Path, trials: Trials, shared: bool) -> None:
+    given: dict[str, Any] = {"storage": f"sqlite:///{toml.parent / 'shared.db'}"} if shared else {}
+    run_dir = toml.parent / "run"
+    settings, space, text = run_files.start_run(str(toml), {"budget": 2, "seed": 1} | given)
+    assert searched(toml, budget=1, **given)[0] in (0, 3)  # while the other one, that began as well, still prepares
+    before = {name: (run_dir / name).read_bytes() for name in ("run.json", "space.toml", "summary.json")}
+    with pytest.raises(HeldError, match="another process has begun a run there meanwhile"):
+        search.search(settings, space, run_dir, quiet(), text)
+    assert {name: (run_dir / name).read_bytes() for name in before} == before
+    assert trials.started == 1
+
+
 # Nothing is feasible
 
 

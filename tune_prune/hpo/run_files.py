@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from tune_prune.common import files
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import HeldError, UserError, format_names
 from tune_prune.common.flags import build, declared_settings, flatten
 from tune_prune.common.parsing import parse_toml, read_json, read_text
 from tune_prune.hpo import storage
@@ -57,7 +57,12 @@ def new_run_dir(path: Path | None, space: str) -> Path:
 
 
 def save_run(run_dir: Path, config: Config, space: Space, text: str) -> None:
-    """Writes what a run is begun with: run.json and the text of its space."""
+    """Writes what a run is begun with: run.json and the text of its space.
+
+    Raises `HeldError` where another process has begun a run there meanwhile.
+    """
+    if (run_dir / "run.json").exists():
+        raise HeldError(f"{run_dir}: another process has begun a run there meanwhile; name another --run-dir")
     values = {"format": FORMAT, "space": space.name} | flatten(config)
     # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
     values["storage"] = config.storage and storage.without_password(config.storage)

@@ -21,14 +21,38 @@ PROCESS = r"[\w.-]*-\d+-[0-9a-f]{6}"
 
 
 class RunLock:
-    """The lock of one process on its run directory; `name` is the process's among several, None for the only one."""
+    """The lock of one process on its run directory; `name` is the process's among several, None for the only one.
 
-    def __init__(self, run_dir: Path, name: str | None = None) -> None:
-        self._run_dir, self.name = run_dir, name
+    `held` is the lock that keeps all other processes out, where this one holds it.
+    """
+
+    def __init__(self, run_dir: Path, name: str | None = None, held: FileLock | None = None) -> None:
+        self._run_dir, self.name, self._held = run_dir, name, held
+        self._inode = None if held is None else _inode(held)
 
     def exclusive(self) -> AbstractContextManager[object]:
-        """Excludes the other processes while trials are started or ended, and weights deleted."""
-        return nullcontext() if self.name is None else FileLock(self._run_dir / ".turn")
+        """Excludes the other processes while trials are started or ended, and weights deleted.
+
+        Raises `HeldError` where the file of the lock was removed and another process has come.
+        """
+        if self.name is not None:
+            return FileLock(self._run_dir / ".turn")
+        if self._held is not None and _inode(self._held) != self._inode:
+            self._lock_again(self._held)
+        return nullcontext()
+
+    def _lock_again(self, removed: FileLock) -> None:
+        """Makes the removed file of the lock again; where another process made one, that process has come."""
+        path = Path(removed.lock_file)
+        error = HeldError(f"{path}: was removed while this search ran, and another process has come; this one ends")
+        if path.exists():
+            raise error
+        removed.release()
+        try:
+            removed.acquire(timeout=0)
+        except Timeout:
+            raise error from None
+        self._inode = _inode(removed)
 
     def is_alive(self, name: str | None) -> bool:
         """Whether the process of this name runs."""
@@ -44,6 +68,12 @@ class RunLock:
         return False
 
 
+def _inode(lock: FileLock) -> int | None:
+    """What tells the file at a lock's path from another; None where there is none."""
+    path = Path(lock.lock_file)
+    return path.stat().st_ino if path.exists() else None
+
+
 def sole_process(run_dir: Path) -> RunLock:
     """The lock of the only process of a run; it excludes nobody."""
     return RunLock(run_dir)
@@ -51,15 +81,30 @@ def sole_process(run_dir: Path) -> RunLock:
 
 @contextmanager
 def join_run(run_dir: Path) -> Iterator[RunLock]:
-    """Enters a run as one process of several, alive until the block ends."""
+    """Enters a run as one process of several, alive until the block ends; files of processes that died are removed."""
     name = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
     path = run_dir / "processes" / name
     path.parent.mkdir(exist_ok=True)
-    with FileLock(path):
+    alive, turn = FileLock(path), FileLock(run_dir / ".turn")
+    with turn:
+        _remove_dead(path.parent)
+        alive.acquire()
+    try:
+        yield RunLock(run_dir, name)
+    finally:
+        alive.release()
+        with turn:
+            _remove_dead(path.parent)
+
+
+def _remove_dead(processes: Path) -> None:
+    """Removes the files of processes that have ended, in whatever way."""
+    for path in [path for path in processes.iterdir() if re.fullmatch(PROCESS, path.name)]:
         try:
-            yield RunLock(run_dir, name)
-        finally:
-            path.unlink()
+            with FileLock(path).acquire(timeout=0):
+                path.unlink()
+        except Timeout:  # it is alive
+            continue
 
 
 @contextmanager
@@ -73,9 +118,12 @@ def lock_run(run_dir: Path, *, shared: bool) -> Iterator[RunLock]:
         with join_run(run_dir) as lock:
             yield lock
         return
+    held = FileLock(run_dir / ".lock")
     try:
-        held = FileLock(run_dir / ".lock").acquire(timeout=0)
+        held.acquire(timeout=0)
     except Timeout as error:
         raise HeldError(f"{run_dir}: another process works there; wait for it, or name another --run-dir") from error
-    with held:
-        yield sole_process(run_dir)
+    try:
+        yield RunLock(run_dir, held=held)
+    finally:
+        held.release()

@@ -1,5 +1,6 @@
 """Opens the storage of a study: the run's own file, or a server that several processes share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from optuna.storages import RDBStorage
@@ -7,6 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from tune_prune.common.errors import UserError
+from tune_prune.hpo.server_storage import ServerStorage, wait_for_server
 
 Storage = RDBStorage
 """The kind of storage in which Optuna keeps a study."""
@@ -32,10 +34,11 @@ def open_file(run_dir: Path) -> RDBStorage:
         ) from error
 
 
-def open_url(url: str) -> RDBStorage:
+def open_url(url: str, say: Callable[[str], None] | None = None) -> RDBStorage:
     """Opens the storage at a URL, such as `postgresql://user:password@host/database`.
 
-    Raises a `UserError`, which does not show the password, where that fails.
+    Raises a `UserError`, which does not show the password, where that fails. Where `say` is given, opening waits for a
+    server that does not answer for a while, as all later operations do, and `say` prints a line.
     """
     parsed = _parse_url(url)
     timeouts = {"postgresql": {"connect_timeout": CONNECT_TIMEOUT}, "sqlite": {"timeout": LOCK_TIMEOUT}}
@@ -43,13 +46,20 @@ def open_url(url: str) -> RDBStorage:
         # a connection is tested before each use: a server may be restarted during a search
         engine = {"connect_args": timeouts.get(parsed.get_backend_name(), {}), "pool_pre_ping": True}
         full = parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
-        return RDBStorage(full.render_as_string(hide_password=False), engine_kwargs=engine)
+        address = full.render_as_string(hide_password=False)
+        opened = (
+            ServerStorage(address, engine)
+            if say is None
+            else wait_for_server(lambda: ServerStorage(address, engine), say)
+        )
     except ImportError as error:
         if parsed.get_backend_name() == "postgresql":
             raise UserError(f"{_describe_flag(parsed)}: needs a driver; pip install 'tune-prune[postgres]'") from error
         raise UserError(f"{_describe_flag(parsed)}: its driver is not installed ({error})") from error
     except SQLAlchemyError as error:
         raise UserError(f"{_describe_flag(parsed)}: cannot be opened ({_first_line(error)})") from error
+    opened.say = say or opened.say
+    return opened
 
 
 def check_url(url: str) -> None:

@@ -139,8 +139,15 @@ class TrialStore:
         return WarmStart.from_point(parent.trial, point)
 
     def start(self, drawn: Mapping[str, Any], attrs: TrialAttrs) -> int:
-        """Puts a trial with these parameters, under the study's names, into the study as running; its number."""
+        """Puts a trial with these parameters, under the study's names, into the study as running; its number.
+
+        Raises a `RuntimeError` where another process has added a trial meanwhile, and leaves none running.
+        """
         number, id_ = add_running_trial(self._study, drawn, self._distributions, attrs.to_dict())
+        if number != len(self._attrs):
+            self._study.tell(number, state=TrialState.FAIL)
+            reason = f"another process started trial {len(self._attrs)} at the same time"
+            raise RuntimeError(f"{self._run_dir}: {reason}: locks on its files do not hold there")
         self._remember(number, id_, dict(drawn), attrs)
         return number
 

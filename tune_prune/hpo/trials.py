@@ -145,11 +145,7 @@ class Trials:
         start = None if attrs.refines is not None else self._scheduler.choose_warm_start(drawn)
         if start is not None:
             attrs = replace(attrs, parent=start.trial, parent_round=start.round)
-        started = self._trial_store.start(drawn, replace(attrs, process=self.process))
-        if started != number:
-            reason = f"another process started trial {number} at the same time: locks on its files do not hold there"
-            raise RuntimeError(f"{self._run_dir}: {reason}")
-        return number
+        return self._trial_store.start(drawn, replace(attrs, process=self.process))
 
     # End
 

@@ -27,18 +27,8 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
-from tune_prune.workflows import dashboard, initial_trials, profiling
+from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.finalize import (
-    Ending,
-    confirm_and_refit,
-    describe_failure,
-    make_outcome,
-    read_confirmed_and_refitted,
-    select_front,
-    write_files,
-    write_results,
-)
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search, format_budget, prepare
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
@@ -77,7 +67,8 @@ def search(
         config = replace(config, resources=resources)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
-                save_run(run_dir, config, space, text)
+                with lock.exclusive():
+                    save_run(run_dir, config, space, text)
             run = _Run(config, space, run_dir, console, prepared, budget, signals, timings, lock)
             run.run_trials()
             code = run.finalize()
@@ -88,7 +79,7 @@ def search(
         raise run.error
     if run.remaining and run.end is SearchEnd.BUDGET:
         raise RuntimeError(f"Ray ended {run.remaining} trials early, see ray.log; go on with --resume {run_dir}")
-    if code == 3 and (reason := describe_failure(run_dir)):
+    if code == 3 and (reason := finalize.describe_failure(run_dir)):
         raise RuntimeError(f"{reason}; what was measured is in {run_dir}")
     return code
 
@@ -183,7 +174,7 @@ class _Run:
 
     def _open_storage(self) -> storage.Storage:
         if self._config.storage:
-            return storage.open_url(self._config.storage)
+            return storage.open_url(self._config.storage, self._console.say)
         return storage.open_file(self._run_dir)
 
     def _make_searcher(self, timings: Timings) -> StudySearcher:
@@ -222,7 +213,8 @@ class _Run:
         Of several processes that share the study, the first one does it.
         """
         if self._lock.name is None:
-            return self._finalize()
+            with self._lock.exclusive():
+                return self._finalize()
         with FileLock(self._run_dir / ".lock"):
             summary = read_final_summary(self._run_dir)
             if summary is None:
@@ -232,19 +224,21 @@ class _Run:
 
     def _finalize(self) -> int:
         prepared, console, run_dir = self._prepared, self._console, self._run_dir
-        front = select_front(run_dir, self._info.limits, self.end, self._stopper.failure)
+        front = finalize.select_front(run_dir, self._info.limits, self.end, self._stopper.failure)
         earlier = earlier_wall_seconds(run_dir)
 
-        def ending() -> Ending:
+        def ending() -> finalize.Ending:
             usage = resource.getrusage(resource.RUSAGE_SELF)
-            done = read_confirmed_and_refitted(run_dir, self._space, self._info, front)
-            return Ending(self.end, earlier + self._budget.elapsed, usage.ru_utime + usage.ru_stime, *done)
+            done = finalize.read_confirmed_and_refitted(run_dir, self._space, self._info, front)
+            return finalize.Ending(self.end, earlier + self._budget.elapsed, usage.ru_utime + usage.ru_stime, *done)
 
         if front.members and (self._config.confirm or self._config.refit) and ending().is_final:
             # whatever fails from here on, what was found is written
-            write_files(run_dir, make_outcome(run_dir, prepared.task, self._info, front, ending()))
-            confirm_and_refit(run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say)
-        return write_results(run_dir, prepared.task, self._info, prepared.load_test, console, front, ending())
+            finalize.write_files(run_dir, finalize.make_outcome(run_dir, prepared.task, self._info, front, ending()))
+            finalize.confirm_and_refit(
+                run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say
+            )
+        return finalize.write_results(run_dir, prepared.task, self._info, prepared.load_test, console, front, ending())
 
     def _is_interrupted(self) -> bool:
         return self._signals.number is not None
