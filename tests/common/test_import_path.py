@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from deadlines import WAIT
 
 import tune_prune
 from tune_prune.common import import_path
@@ -45,7 +46,7 @@ def test_files_of_the_working_directory_do_not_run_in_place_of_libraries(
     hostile: Path, program: list[str], command: list[str]
 ) -> None:
     done = subprocess.run(
-        [sys.executable, *program, *command], cwd=hostile, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, *program, *command], cwd=hostile, capture_output=True, text=True, timeout=WAIT, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tune-prune: ")

@@ -18,6 +18,7 @@ from test_launch import MODULE
 from toys import fault
 
 import tune_prune
+from tune_prune.common.import_path import NO_CODE
 from tune_prune.distributed import cluster
 
 ROOT = Path(tune_prune.__file__).parents[1]
@@ -80,6 +81,14 @@ def test_a_cluster_that_asks_for_a_token(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (
         fault(lambda: cluster.check_answers("auto")) == f"--address auto: this Ray cluster asks for a token; {advice}"
     )
+
+
+def test_the_working_directory_is_not_sent_where_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NO_CODE, "")
+    assert cluster.runtime_environment([])["working_dir"] == os.getcwd()
+    monkeypatch.setenv(NO_CODE, "1")
+    assert "working_dir" not in (environment := cluster.runtime_environment([]))
+    assert environment["env_vars"] == {NO_CODE: "1"}
 
 
 def test_an_address_of_ray_client() -> None:

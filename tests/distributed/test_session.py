@@ -1,6 +1,8 @@
 """The parts of a session that need no Ray; test_launch.py and test_cluster.py test the others."""
 
 import logging
+import os
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,20 @@ def test_ray_logs_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert (tmp_path / "ray.log").read_text().endswith("(raylet)\x1b[0m a worker died\n")
     assert capfd.readouterr() == ("", "")
     logger.handlers[0].close()
+
+
+def test_workers_look_for_modules_where_this_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray does with it is in test_launch.py, whose directory has files that are called as libraries are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "/lib", "/last"])
+    started: list[Any] = []
+    monkeypatch.setattr(session.ray, "init", lambda **given: started.append(given["job_config"]))
+    session._start(0)
+    path = ["/first of a worker"]
+    for entry in started[0]._py_driver_sys_path:  # as Ray's workers do
+        path.insert(0, entry)
+    assert path == [os.getcwd(), "/lib", "/last", "/first of a worker"]
+    assert started[0]._runtime_env_has_working_dir()  # so that Ray adds nothing
 
 
 def test_a_full_disk_is_not_reported_by_rays_log(
