@@ -1,6 +1,7 @@
 """A cluster of two nodes on this machine finds what one node finds; errors for addresses without a cluster."""
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def test_a_search_on_two_nodes_is_the_same_as_on_one(tmp_path: Path) -> None:
     (tmp_path / "toy.toml").write_text(space + FEATURES_OFF)
     traces = tmp_path / "traces"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRACES": str(traces), "NODES": "1"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with two_nodes(environment | {"NODES": "2"}) as (address, _):
         # without --address it is not joined, whatever the environment says
         search(tmp_path, environment | {"RAY_ADDRESS": address}, "one")

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from tune_prune.common.errors import UserError
-from tune_prune.distributed import cluster
+from tune_prune.distributed import authentication, cluster
 from tune_prune.training.resources import Resources
 
 QUIET = {
@@ -63,12 +63,15 @@ class _Job(JobConfig):
 
 
 def _start(shared_bytes: int) -> None:
+    authentication.check_environment()
+    authentication.ensure_token()
     store = max(128 * 2**20, 2 * shared_bytes)
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     # workers look for modules where this process does, in the same order: Ray puts each of these before the last
     job = _Job(_py_driver_sys_path=[os.path.abspath(entry) for entry in reversed(sys.path)])
     # a new one, even where another cluster runs on this machine or RAY_ADDRESS names one
-    ray.init(address="local", object_store_memory=store, job_config=job, **quiet)
+    with authentication.on_loopback():
+        ray.init(address="local", object_store_memory=store, job_config=job, **quiet)
 
 
 @contextmanager
@@ -82,6 +85,8 @@ def _keep_sigterm() -> Iterator[None]:
 
 def _join(address: str) -> None:
     cluster.check_answers(address)
+    if os.environ.get(authentication.MODE, "").lower() != "token":
+        authentication.warn_unprotected(address)  # it has answered without one
     environment = cluster.runtime_environment(QUIET)
     try:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

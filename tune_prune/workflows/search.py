@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tune_prune.common.errors import HeldError
-from tune_prune.distributed import loggers
+from tune_prune.distributed import authentication, loggers
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import check_cluster, has_exclusive_device, ray_session, reduce_concurrency
 from tune_prune.distributed.tuner import SearchStopper, SignalHandler, run_trials
@@ -85,9 +85,11 @@ def search(
 
 
 def _check_surroundings(config: Config, run_dir: Path) -> None:
-    """Raises a `UserError` where the cluster, the storage, a logger or the dashboard cannot be used."""
+    """Raises a `UserError` where Ray, the storage, a logger or the dashboard cannot be used."""
     if config.resources.address:
         check_cluster(config.resources, run_dir)
+    else:
+        authentication.check_environment()
     if config.storage:
         storage.check_url(config.storage)
     loggers.check_loggers(config.logger)
