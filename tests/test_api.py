@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from toys import Conv, fault, images, mlp
 
 import tune_prune
-from tune_prune.pruning import masks
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import in_memory
 
 SCRIPT = """
@@ -83,6 +85,24 @@ def test_a_pruner_that_needs_images(tmp_path: Path) -> None:
     assert int((masks.prunable(pruned)["2"] == 0).sum()) == round(0.5 * masks.prunable(pruned)["2"].numel())
     path.write_text("9\n0.5\n")
     assert "layer 9 cannot be pruned; layers that can: 2, 4" in fault(lambda: tune_prune.prune(mlp(), path))
+
+
+def test_as_many_images_as_the_conf_notes(tmp_path: Path) -> None:
+    path, model, train = tmp_path / "a.conf", mlp(), images().train
+    made = []
+    for note, sample in (("# sample = 20", 20), ("", Plan.sample)):
+        path.write_text(f"2\n0.5\ntaylor1\n{note}\n")
+        state = iterative.initial_state(mlp())
+        state.model.load_state_dict(model.state_dict())
+        plan = Plan({"2": 0.5}, {"2": "taylor1"}, sample=sample)
+        iterative.prune_once(state, plan, 1, train, iterative.round_generator(0, 1))
+        pruned = tune_prune.prune(model, path, train)
+        assert torch.equal(masks.prunable(pruned)["2"], masks.prunable(state.model)["2"])
+        made.append(masks.prunable(pruned)["2"])
+    assert not torch.equal(*made)
+    path.write_text("2\n0.5\ntaylor1\n# sample = [20]\n")
+    said = fault(lambda: tune_prune.prune(model, path, train))
+    assert said == f"{path}: sample must be a whole number in [1, inf), got [20]"
 
 
 def test_a_model_that_is_kept_stays_as_it_was() -> None:

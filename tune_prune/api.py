@@ -13,11 +13,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError
 from tune_prune.hpo import run_files, space_reader
 from tune_prune.hpo.config import Config
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
-from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
@@ -25,6 +24,7 @@ from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import Data, Split, check_split
 from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
 
 Ratios = Mapping[str, tuple[float, float]]
@@ -139,7 +139,7 @@ def _space(
 
 
 def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.Tensor] | None = None) -> nn.Module:
-    """Prunes a copy of a model as a .conf file says, without retraining.
+    """Prunes a copy of a model as a .conf file says, with its granularity and its `sample`, without retraining.
 
     `train` are inputs and labels, for pruners that need more than weights. Raises `UserError` where the conf does not
     fit the model, and where a pruner needs images and there are none.
@@ -154,9 +154,8 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     if train is not None:
         split = check_split("train", "training", train)
     state = iterative.initial_state(to_device(copy.deepcopy(model), next(model.parameters()).device))
-    granularity = str(settings.notes.get("granularity", Plan.granularity))
-    if granularity not in granularities:
-        raise UserError(f"{path}: unknown granularity {granularity!r}; known: {format_names(granularities)}")
-    plan = Plan(dict(settings.ratios), pruners, rounds=1, granularity=granularity)
+    how: dict[str, Any] = {key: settings.notes[key] for key in ("granularity", "sample") if key in settings.notes}
+    check_values(how, str(path))
+    plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
     iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))
     return state.model

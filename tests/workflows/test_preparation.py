@@ -10,13 +10,14 @@ from toys import ended, mlp, task_of
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
-from tune_prune.pruning import statistics_cache
+from tune_prune.pruning import checkpoint, statistics_cache
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.results.front import Member
 from tune_prune.workflows.preparation import cached_statistics, largest_sample, prepare
+from tune_prune.workflows.prune import open_model
 from tune_prune.workflows.replay import replay
 from tune_prune.workflows.sensitivity import find_hardest_layer
 
@@ -88,12 +89,13 @@ def test_a_replay_measures_on_as_many_images_as_the_search(tmp_path: Path, image
     assert images
     for path in sorted((run_dir / "confs").glob("*.conf")):
         found = conf.read(path)
-        assert [one.line() for one in replay(found, CPU, str(path)) if not one.agrees] == []
+        assert [one.line() for one in replay(found, CPU, path) if one.differs] == []
     assert set(images) == {largest_sample(parse(sample))}
 
 
 def test_a_conf_without_the_note_measures_on_its_own_sample(images: list[int]) -> None:
     notes = {"model": "toys:mlp", "data": "toys:images", "seed": 0, "trial": 0, "round": 1, "rounds": 1}
+    notes |= {"val_error": 50.0, "weights_hash": checkpoint.hash_weights(*open_model("toys:mlp", None))}
     for more in ({}, {"sample": 40}, {"sample": 40, "cached_sample": 90}):
-        replay(Conf({"2": 0.5}, {"2": "taylor2"}, notes | more), CPU, "a.conf")
+        replay(Conf({"2": 0.5}, {"2": "taylor2"}, notes | more), CPU, Path("a.conf"))
     assert images == [Plan.sample, 40, 90]

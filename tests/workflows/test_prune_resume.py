@@ -13,7 +13,7 @@ from tune_prune.tasks.splits import Data, Split
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import prune_resume
-from tune_prune.workflows.prune import PruneOptions
+from tune_prune.workflows.prune import PruneOptions, open_model
 from tune_prune.workflows.prune_resume import STATE_FILE, PruneRequest
 
 CPU = torch.device("cpu")
@@ -41,8 +41,9 @@ def prune(out: Path, options: PruneOptions, resume: bool = False, cut: int = -1)
             raise CutError
 
     request = PruneRequest("toys:Conv", "toys:images", None, TARGET, options)
-    state, _, steps = prune_resume.prune_resumable(out, request, images(), CPU, "here", resume, on_step)
-    return state, steps, len(measured)
+    result = prune_resume.prune_resumable(out, request, images(), CPU, "here", resume, on_step)
+    assert result.weights_hash == checkpoint.hash_weights(*open_model("toys:Conv", None))
+    return result.state, result.steps, len(measured)
 
 
 def timeless(steps: list[PruneStep]) -> list[object]:
@@ -82,8 +83,8 @@ def test_a_step_that_was_taken_back_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(CutError):
         prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", False, on_step)
     layer = measured[-1].layer
-    _, _, steps = prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", True, measured.append)
-    assert [step.layer for step in steps].count(layer) == [step.layer for step in measured].count(layer)
+    result = prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", True, measured.append)
+    assert [step.layer for step in result.steps].count(layer) == [step.layer for step in measured].count(layer)
 
 
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The command `tune-prune prune`. Heavy modules are imported when it runs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, grouped, silent
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, format_names
 
 PRUNE_EXAMPLES = """Examples:
 
@@ -32,7 +33,9 @@ def prune(
     conf: Annotated[Path | None, typer.Option(help="A .conf file.  [default: the model's own]")] = None,
     model: Model = "lenet5",
     data: Data = "mnist",
-    checkpoint: Annotated[Path | None, typer.Option(help="Start from this file instead of the dense model.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights to start from.  [default: dense, or as --conf notes]")
+    ] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
     mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
     granularity: Annotated[str, typer.Option(help="What goes as one: weight, filter, neuron or 2:4.")] = "weight",
@@ -54,18 +57,17 @@ def prune(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("pruned"),
     replay: Annotated[
-        bool, typer.Option("--replay", help="Run --conf as its comments say; compare with what they state.")
+        bool, typer.Option("--replay", help="Run --conf as its comments say; exit with 1 if the numbers differ.")
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a pruning with these flags was cut off.")
     ] = False,
     no_code: NoCode = False,
     json: AsJson = False,
-) -> None:
+) -> int:
     """Prune layers of one model, once or iteratively, with or without retraining."""
     if replay:
-        _replay(conf, device, json)
-        return
+        return _replay(conf, checkpoint, device, json)
     from json import dumps
     from math import inf
 
@@ -91,10 +93,11 @@ def prune(
     say = silent if json else echo
     summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
     echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
+    return 0
 
 
-def _replay(path: Path | None, device: str, json: bool) -> None:
-    """Replays a conf, and prints what it states beside what came out now."""
+def _replay(path: Path | None, checkpoint: Path | None, device: str, json: bool) -> int:
+    """Replays a conf, and prints what it states beside what came out now; returns 1 where they differ."""
     from json import dumps
 
     from tune_prune.results import conf
@@ -103,10 +106,14 @@ def _replay(path: Path | None, device: str, json: bool) -> None:
 
     if path is None:
         raise UserError("--replay without --conf; name the conf to replay")
-    compared = replay(conf.read(path), pick_device(device), str(path))
+    compared = replay(conf.read(path), pick_device(device), path, checkpoint, silent if json else echo)
+    differing = [comparison.name for comparison in compared if comparison.differs]
     if json:
         numbers = {c.name: {"stated": c.stated, "replayed": c.replayed} for c in compared}
-        echo(dumps({"agrees": all(c.agrees for c in compared)} | numbers))
-        return
-    for comparison in compared:
-        echo(comparison.line())
+        echo(dumps({"agrees": not differing} | numbers))
+    else:
+        for comparison in compared:
+            echo(comparison.line())
+    if differing:
+        echo(f"tune-prune: {path}: the replay differs in {format_names(differing)}", sys.stderr)
+    return 1 if differing else 0

@@ -18,7 +18,7 @@ HEAD = """# Command line
 | exit code | means |
 |---|---|
 | 0 | done |
-| 1 | failed while running; one line says why, and files written before are kept |
+| 1 | failed while running; one line says why, and files written before are kept. Or a replay measured other numbers |
 | 2 | a command, a flag, a space, a conf or a checkpoint is wrong; one line names it and says what would be right |
 | 3 | done, but no point keeps the tradeoff; the best that was found is in the run directory |
 | 75 | another process works in the run directory |

@@ -23,6 +23,7 @@ from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning.masks import dense_masks, prunable
+from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
 
 _MASK = "mask/"
@@ -153,6 +154,12 @@ def _check_finite(model: nn.Module, source: str) -> None:
     if wrong:
         shown = format_names(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
         raise UserError(f"{source}: NaN or infinity in {shown}; damaged, or trained until it diverged: train it again")
+
+
+def hash_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> str:
+    """Hashes what a pruning starts from: weights and buffers, and the masks that remove something."""
+    removing = {_MASK + label: mask != 0 for label, mask in masks.items() if not bool(mask.all())}
+    return hash_tensors(model.state_dict() | removing)
 
 
 def check_trusted(path: Path, model: str | None) -> None:

@@ -10,6 +10,7 @@ The format is that of torch7-pruner, whose reader takes the first two lines and 
 
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -75,6 +76,20 @@ def parse(text: str, source: str) -> Conf:
 def write(path: Path, conf: Conf) -> None:
     """Writes a .conf file, whole or not at all. Raises as `dump` does, and `OSError`."""
     files.write_text(path, dump(conf))
+
+
+def note_path(file: Path, conf: Path, root: Path) -> str:
+    """A file's path as a .conf notes it: relative to the .conf's folder where the file lies in `root`, else absolute.
+
+    `root` is the folder that is moved or sent with the .conf in it, such as a run directory.
+    """
+    file = file.absolute()
+    return os.path.relpath(file, conf.parent) if file.is_relative_to(root.absolute()) else str(file)
+
+
+def noted_path(noted: str, conf: Path) -> Path:
+    """The path that `note_path` noted in this .conf."""
+    return conf.parent / noted
 
 
 def dump(conf: Conf) -> str:

@@ -15,7 +15,8 @@ class RunInfo:
     `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
     `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order. `at_most` are limits on
     costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
-    run; `cached_sample` is the number of training images on which cached statistics were measured.
+    run; `cached_sample` is the number of training images on which cached statistics were measured. `weights` is the
+    file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its tensors.
     """
 
     space: str
@@ -35,6 +36,8 @@ class RunInfo:
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
     cached_sample: int = Plan.sample
+    weights: str | None = None
+    weights_hash: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pandas import DataFrame
@@ -30,7 +31,7 @@ def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
     members, tested = outcome.members, outcome.tested
     by_trial = {record.trial: record for record in outcome.records}
     for member in members:
-        conf.write(run_dir / member.conf, make_conf(member, tested.get(member.id), outcome.info, by_trial))
+        _write_conf(run_dir, run_dir / member.conf, make_conf(member, tested.get(member.id), outcome.info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
     for name, shown in {BEST_CONF: outcome.best, CLOSEST_CONF: outcome.closest}.items():
@@ -38,7 +39,7 @@ def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
             (run_dir / name).unlink(missing_ok=True)
         else:
             test = tested.get(shown.id) if name == BEST_CONF else None  # the closest point has an id of its own
-            conf.write(run_dir / name, make_conf(shown, test, outcome.info, by_trial))
+            _write_conf(run_dir, run_dir / name, make_conf(shown, test, outcome.info, by_trial))
     _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, outcome.info, outcome.confirmed))
 
 
@@ -72,6 +73,8 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
     facts: dict[str, object] = {
         "model": info.model,
         "data": info.data,
+        "weights": info.weights,
+        "weights_hash": info.weights_hash,
         "seed": info.seed,
         "trial": record.trial,
         "round": point.round,
@@ -95,6 +98,14 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         for earlier, last_round in lineage(record, by_trial)
     ]
     return conf.Conf(ratios, pruners, notes | ({"history": history} if history else {}))
+
+
+def _write_conf(run_dir: Path, path: Path, made: conf.Conf) -> None:
+    """Writes a .conf; dense weights that lie in the run directory are noted relative to the .conf."""
+    weights = made.notes.get("weights")
+    if weights is not None:
+        made = replace(made, notes={**made.notes, "weights": conf.note_path(Path(str(weights)), path, run_dir)})
+    conf.write(path, made)
 
 
 def _remove_stale(folder: Path, keep: set[str] | set[str | None]) -> None:

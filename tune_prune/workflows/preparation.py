@@ -74,6 +74,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
     task, load_test = prepare_task(space.model, dense, space.data, device, say, check_test=True)
+    splits = {"training": task.train, "validation": task.validation, "test": load_test()}
+    contents = fingerprint_task(space.model, dense, task.weights, splits)
     info = RunInfo(
         space=space.name,
         model=space.model,
@@ -93,9 +95,10 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         at_most=space.at_most,
         objectives=tuple(space.objectives),
         cached_sample=largest_sample(space),
+        weights=space.weights and str(Path(space.weights).absolute()),
+        weights_hash=contents["weights"],
     )
-    splits = {"training": task.train, "validation": task.validation, "test": load_test()}
-    return Prepared(task, info, load_test, fingerprint_task(space.model, dense, task.weights, splits))
+    return Prepared(task, info, load_test, contents)
 
 
 def _load_pruners(config: Config, space: Space) -> None:

@@ -11,7 +11,6 @@ import torch
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf, palette
@@ -19,7 +18,7 @@ from tune_prune.results.conf import Conf
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.workflows.prune import count_layers, describe_layers
-from tune_prune.workflows.prune_resume import PruneRequest, prune_resumable, remove_state
+from tune_prune.workflows.prune_resume import PruneRequest, PruneResult, prune_resumable, remove_state
 
 CHECKPOINT = "pruned.safetensors"
 """The file of the pruned model in the output folder."""
@@ -35,15 +34,16 @@ def prune_and_write(
     """
     _check_overwrites(out, request)
     data = load_data(request.data, say)
-    state, plan, steps = prune_resumable(
+    result = prune_resumable(
         out, request, data, device, source, resume, lambda step: say(step.describe(request.options.iterations))
     )
+    state = result.state
     for line in describe_layers(state.masks):
         say(line)
     splits = data.validation, data.load_test()
     val_error, test_error = (evaluate(state.model, split.to(device)).error for split in splits)
     say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
-    summary = _write_files(out, request, state, plan, steps, (val_error, test_error))
+    summary = _write_files(out, request, result, (val_error, test_error))
     remove_state(out)
     return summary
 
@@ -56,14 +56,10 @@ def _check_overwrites(out: Path, request: PruneRequest) -> None:
 
 
 def _write_files(
-    out: Path,
-    request: PruneRequest,
-    state: State,
-    plan: Plan,
-    steps: Sequence[PruneStep],
-    errors: tuple[float, float],
+    out: Path, request: PruneRequest, result: PruneResult, errors: tuple[float, float]
 ) -> dict[str, object]:
     """Writes all files; returns the summary. `errors` are the state's, in percent, on validation and on test images."""
+    state, plan, steps = result.state, result.plan, result.steps
     kept = [step for step in steps if not step.reverted]
     ratios = kept[-1].point.ratios if kept else dict.fromkeys(plan.ratios, 0.0)
     summary: dict[str, object] = {
@@ -79,7 +75,8 @@ def _write_files(
     # a replay needs the target of each layer, and a layer whose step was taken back has not reached it
     notes |= {f"ratio/{label}": target for label, target in plan.ratios.items() if ratios[label] != target}
     if request.start is not None:
-        notes["start"] = str(request.start)
+        notes["weights"] = conf.note_path(request.start, out / "pruned.conf", out)
+    notes["weights_hash"] = result.weights_hash
     notes |= {key: summary[key] for key in ("compression", "val_error", "test_error")}
     files.write_text(out / "points.csv", points_csv(plan, steps))
     files.write_bytes(out / "points.png", draw_points(request.model, steps))

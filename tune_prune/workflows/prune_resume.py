@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -47,6 +47,18 @@ class PruneRequest:
         return converted
 
 
+class PruneResult(NamedTuple):
+    """A pruning that has ended: its final state, its plan, all steps, and the hash of the weights that it started from.
+
+    The hash is that of `checkpoint.hash_weights`.
+    """
+
+    state: State
+    plan: Plan
+    steps: list[PruneStep]
+    weights_hash: str
+
+
 def prune_resumable(
     out: Path,
     request: PruneRequest,
@@ -55,8 +67,8 @@ def prune_resumable(
     source: str,
     resume: bool,
     on_step: Callable[[PruneStep], None],
-) -> tuple[State, Plan, list[PruneStep]]:
-    """Prunes one model, and writes the state into `out` after every step. Returns the final state, the plan, all steps.
+) -> PruneResult:
+    """Prunes one model, and writes the state into `out` after every step.
 
     With `resume` it continues the pruning that was cut off in `out`: a `UserError` where there is none, where the
     request was another, or where the file is damaged. `on_step` is called with each step of this call.
@@ -84,13 +96,14 @@ def prune_resumable(
         source,
         load_progress if resume else None,
     )
+    weights_hash = checkpoint.hash_weights(state.model, state.masks)  # the first step has not run yet
     if not resume:
         add_contents(state.model)  # no step has run yet
     for step in remaining:
         steps.append(step)
         _save_state(out, begun, state, steps)
         on_step(step)
-    return state, plan, steps
+    return PruneResult(state, plan, steps, weights_hash)
 
 
 def _save_state(out: Path, begun: Mapping[str, Any], state: State, steps: Sequence[PruneStep]) -> None:
