@@ -89,8 +89,8 @@ def without_ray() -> Iterator[Trials]:
 
 
 def searched(toml: Path, name: str = "run", **given: Any) -> tuple[int, Path]:
-    """The exit code of a new search, and its run directory."""
-    settings, space, text = run_files.start_run(str(toml), given)
+    """The exit code of a new search, and its run directory. The toys are not trained."""
+    settings, space, text = run_files.start_run(str(toml), {"force": True} | given)
     return search.search(settings, space, toml.parent / name, quiet(), text), toml.parent / name
 
 

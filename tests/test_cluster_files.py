@@ -137,7 +137,7 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
     # without the variables that Ray wrote into this process's environment
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment = inherited | slurm | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": scratch}
-    command = ["bash", HERE / "slurm.sh", "--space", "toy.toml", "--budget", "3", "--quiet"]
+    command = ["bash", HERE / "slurm.sh", "--space", "toy.toml", "--budget", "3", "--quiet", "--force"]
     log = tmp_path / "log"
     with (
         log.open("w") as out,

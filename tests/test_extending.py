@@ -60,7 +60,7 @@ def prune(command: Command, tmp_path: Path) -> Callable[..., dict[str, torch.Ten
 
     def run(*flags: object, model: str = "toys:mlp") -> dict[str, torch.Tensor]:
         out = tmp_path / "pruned"
-        assert command("prune", "--model", model, "--data", "toys:images", "--out", out, *flags) == 0
+        assert command("prune", "--force", "--model", model, "--data", "toys:images", "--out", out, *flags) == 0
         return checkpoint.read(out / "pruned.safetensors").masks
 
     return run
@@ -153,7 +153,7 @@ def test_an_export_format_is_written_and_compared(
 def test_a_logger_is_called_after_every_round(install: Install, command: Command, tmp_path: Path) -> None:
     install("logger")
     (tmp_path / "space.toml").write_text(searches.SPACE)
-    flags = ["--space", tmp_path / "space.toml", "--budget", 2, "--logger", "jsonl", "--quiet"]
+    flags = ["--space", tmp_path / "space.toml", "--budget", 2, "--logger", "jsonl", "--quiet", "--force"]
     here = os.environ.get("PYTHONPATH", "")
     with pytest.MonkeyPatch.context() as patch:  # workers import the toys
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path(__file__).parent), str(ROOT), here])))

@@ -106,7 +106,7 @@ def space(lab: Lab, pruner: str, more: str = "") -> None:
 def search(lab: Lab, *flags: object) -> "subprocess.Popen[str]":
     if (lab.folder / "run" / "run.json").exists():
         return lab.start("-m", "tune_prune", "search", "--resume", "run", *flags)
-    return lab.start("-m", "tune_prune", "search", "--space", "toy.toml", "--run-dir", "run", *flags)
+    return lab.start("-m", "tune_prune", "search", "--force", "--space", "toy.toml", "--run-dir", "run", *flags)
 
 
 def check(run_dir: Path, trials: int) -> list[records.TrialRecord]:
@@ -285,7 +285,7 @@ def test_a_disk_that_is_full(lab: Lab, kilobytes: int) -> None:
     (small / "run").mkdir()
     try:
         space(lab, "mag")
-        process = lab.start("-m", "tune_prune", "search", "--space", "toy.toml", "--run-dir", "small/run",
+        process = lab.start("-m", "tune_prune", "search", "--force", "--space", "toy.toml", "--run-dir", "small/run",
                             "--budget", 60, "--max-concurrent", 2, "--quiet")  # fmt: skip
         code, _, err = ended(process)
         assert code == 1, err

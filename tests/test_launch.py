@@ -153,7 +153,7 @@ def undisturbed(lab: Lab) -> Path:
 def interrupted(lab: Lab) -> Path:
     """The directory of a search after a SIGINT in the middle of a trial."""
     run_dir = lab.folder / "cut"
-    flags = ("--space", "toy.toml", "--run-dir", "cut", "--seed", 3, "--max-concurrent", 1, "--quiet")
+    flags = ("--space", "toy.toml", "--force", "--run-dir", "cut", "--seed", 3, "--max-concurrent", 1, "--quiet")
     process = lab.start("-m", "tune_prune", "search", *flags, stall_at=11)
     until((lab.folder / "stalled").exists)
     assert len(final(run_dir)) >= 2

@@ -54,6 +54,7 @@ def test_a_residual_network_by_names_in_groups(tmp_path: Path) -> None:
         "-m",
         "tune_prune",
         "search",
+        "--force",
         "--space",
         "mine.toml",
         "--budget",

@@ -92,7 +92,7 @@ def test_two_processes_share_a_search_whose_server_is_restarted(server: Server, 
                 [sys.executable, *words], cwd=tmp_path, env=environment, stdout=out, stderr=pipe, text=True
             )
 
-    first = begin("first.txt", "--space", "toy.toml", "--run-dir", "run", "--budget", "14")
+    first = begin("first.txt", "--force", "--space", "toy.toml", "--run-dir", "run", "--budget", "14")
     while not (run / "run.json").is_file():
         assert first.poll() is None, first.communicate()
     second = begin("second.txt", "--resume", "run")

@@ -91,6 +91,7 @@ def search(
     lr: tuple[float, float] = (0.01, 0.1),
     refine: float = 0.2,
     seed: int = 0,
+    force: bool = False,
     run_dir: Path | None = None,
     quiet: bool = False,
 ) -> Front:
@@ -102,15 +103,15 @@ def search(
     and 0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` says which
     weights are removed together: "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for
     `steps` steps after each, for twice as many after the last, at a learning rate within `lr`. The share `refine` of
-    the trials prunes the most promising ratios anew in small steps and retrains for longer. Raises `UserError` where an
-    argument is wrong.
+    the trials prunes the most promising ratios anew in small steps and retrains for longer. A model
+    near chance is refused unless `force` is true. Raises `UserError` where an argument is wrong.
     """
     began = time.monotonic()
     name = model if isinstance(model, str) else in_memory.keep_model(model)
     source = data if isinstance(data, str) else in_memory.keep_data(data)
     text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, refine)
     space = space_reader.parse(text, "search", "tune_prune.search")
-    settings = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed)
+    settings = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force)
     directory = run_files.new_run_dir(run_dir, space.name)
     run_search(settings, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
     return Front(directory)

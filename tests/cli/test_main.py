@@ -200,7 +200,7 @@ def test_a_run_that_an_earlier_version_began(refused, files: Path) -> None:
 
 def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "toy.toml").write_text(SPACE)
-    assert command("--space", files / "toy.toml", "--dry-run", "--budget", 9, name="search") == 0
+    assert command("--space", files / "toy.toml", "--dry-run", "--force", "--budget", 9, name="search") == 0
     out = capsys.readouterr().out
     assert out.startswith("toy: toys:mlp on toys:images, 9 trials, tradeoff 0.5 points\n")
     assert "ratio/2" in out
@@ -271,7 +271,7 @@ def test_bad_confs(refused, files: Path, content: str | bytes | None, said: str)
     path = files / "a.conf"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert refused("prune", *TOY, "--conf", str(path)).startswith(f"{path}{said}")
+    assert refused("prune", "--force", *TOY, "--conf", str(path)).startswith(f"{path}{said}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\x00" * 100])
@@ -279,7 +279,7 @@ def test_bad_checkpoints(refused, files: Path, content: bytes) -> None:
     path = files / "a.safetensors"
     path.write_bytes(content)
     assert refused("test", str(path)).startswith(f"{path}: not a readable safetensors checkpoint")
-    said = refused("prune", *TOY, "-l", "2", "-p", "0.5", "--checkpoint", str(path))
+    said = refused("prune", "--force", *TOY, "-l", "2", "-p", "0.5", "--checkpoint", str(path))
     assert said.startswith(f"{path}: not a readable safetensors checkpoint")
 
 
@@ -348,7 +348,7 @@ EVIL = "\x1b[2J\u202e[bold]"
         ("prune --model toys:mlp --data toys:images --conf evil.conf", 2),
         ("test evil.safetensors", 2),
         ("search --dry-run --space evil.toml", 2),
-        (f"search --dry-run --space {EVIL}.toml", 0),
+        (f"search --dry-run --force --space {EVIL}.toml", 0),
         ("report run --select knee", 0),
         ("report run --select knee --json", 0),
         (f"search --{EVIL}", 2),
@@ -381,7 +381,7 @@ def test_an_output_that_lacks_characters(
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding) as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert command("--space", files / "空.toml", "--dry-run", name="search") == 0
+        assert command("--space", files / "空.toml", "--dry-run", "--force", name="search") == 0
         print("空")  # what is printed without typer too
         stream.flush()
         lines = written.getvalue().splitlines()
@@ -389,7 +389,7 @@ def test_an_output_that_lacks_characters(
     assert lines[-1] == b"\\u7a7a"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("search", "--space", "toy.toml", "--dry-run")])
+@pytest.mark.parametrize("arguments", [("--help",), ("search", "--space", "toy.toml", "--dry-run", "--force")])
 def test_an_output_that_nobody_reads(
     cwd: Path, command, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:

@@ -18,10 +18,10 @@ def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_measured_twice(command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("sensitivity", *TOY, "-l", 2, "-p", 0.5, "-p", 0.9) == 0
+    assert command("sensitivity", "--force", *TOY, "-l", 2, "-p", 0.5, "-p", 0.9) == 0
     assert "2 points, 0 of them measured already" in capsys.readouterr().out
     before = Path("sensitivity/sensitivity.csv").read_text()
-    assert command("sensitivity", *TOY, "-p", 0.5, "--pruner", "mag,taylor2", "--json") == 0
+    assert command("sensitivity", "--force", *TOY, "-p", 0.5, "--pruner", "mag,taylor2", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"csv": "sensitivity.csv", "picture": "sensitivity.png", "points": 4}
     after = Path("sensitivity/sensitivity.csv").read_text()
     assert after.startswith(before)
@@ -45,7 +45,7 @@ def test_rows_of_other_data_are_not_taken_for_these(
     command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    flags = ("sensitivity", "--model", "toys:mlp", "-l", 2, "-p", 0.5, "--data")
+    flags = ("sensitivity", "--force", "--model", "toys:mlp", "-l", 2, "-p", 0.5, "--data")
     errors = []
     for name, seed in (("one_lab", 1), ("two_lab", 2), ("two_lab", 3), ("two_lab", 3)):
         Path(f"{name}.py").write_text(DATA.replace("{seed}", str(seed)))
@@ -62,7 +62,22 @@ def test_rows_of_other_data_are_not_taken_for_these(
 def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}
-    arguments = ["sensitivity", *TOY, "-l", "2", "-p", "0.5", "-p", "0.9", "--retrain", "--epochs", "20", "--lr", "0.1"]
+    arguments = [
+        "sensitivity",
+        "--force",
+        *TOY,
+        "-l",
+        "2",
+        "-p",
+        "0.5",
+        "-p",
+        "0.9",
+        "--retrain",
+        "--epochs",
+        "20",
+        "--lr",
+        "0.1",
+    ]
     run = [sys.executable, "-m", "tune_prune", *arguments]
     done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=WAIT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -83,7 +98,7 @@ def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(command, capsys: pytest.CaptureFixture[str], arguments: tuple[object, ...], said: str) -> None:
-    assert command("sensitivity", *TOY, *arguments) == 2
+    assert command("sensitivity", "--force", *TOY, *arguments) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1

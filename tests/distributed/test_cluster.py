@@ -142,7 +142,9 @@ def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], N
 
 def search(folder: Path, environment: dict[str, str], run: str, *flags: str) -> None:
     """A search, with two trials at a time."""
-    words = "search --space toy.toml --budget 8 --sampler random --refine 0 --max-concurrent 2 --quiet --run-dir"
+    words = (
+        "search --space toy.toml --force --budget 8 --sampler random --refine 0 --max-concurrent 2 --quiet --run-dir"
+    )
     command = [sys.executable, "-m", "tune_prune", *words.split(), run, *flags]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WAIT)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -9,10 +9,10 @@ from toys import Conv, fault, images, mlp
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks.datasets import load_data
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import Evaluation, evaluate, logits
 from tune_prune.tasks.models import models
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.tasks.task import Task, check_compatible, prepare_task
+from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 
 CPU = torch.device("cpu")
 
@@ -162,3 +162,34 @@ def test_test_images_that_do_not_fit(data: str, said: str) -> None:
     loaded = load_data(data)
     check_compatible("toys:mlp", mlp(), loaded, CPU, check_test=False)
     assert fault(lambda: check_compatible("toys:mlp", mlp(), loaded, CPU, check_test=True)).startswith(said)
+
+
+def of_shares(*counts: int) -> Split:
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    return Split(torch.zeros(len(labels), 1), labels)
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "refused"),
+    [
+        ([1000] * 10, 100.0, True),
+        ([1000] * 10, 83.0, True),  # as an untrained network may have it
+        ([1000] * 10, 80.0, False),
+        ([12] * 10, 70.0, False),
+        ([2, 2], 0.0, False),
+        ([5, 5], 30.0, True),  # by luck, maybe
+        ([5, 5], 20.0, False),
+        ([9500, 500], 5.0, True),  # always 0
+        ([9500, 500], 4.0, False),
+    ],
+)
+def test_near_chance(counts: list[int], error: float, refused: bool) -> None:
+    dense, split = Evaluation(error, 1.0), of_shares(*counts)
+    check_trained("net", dense, split, force=True)
+    if refused:
+        chance = 100 * (1 - max(counts) / sum(counts))
+        said = fault(lambda: check_trained("net", dense, split, force=False))
+        assert said.startswith(f"model 'net' is near chance: {error:.2f} % validation error, and always answering 0 ")
+        assert f"makes {chance:.2f} %; train it first" in said
+    else:
+        check_trained("net", dense, split, force=False)

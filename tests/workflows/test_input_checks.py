@@ -11,6 +11,7 @@ from torch import nn
 from toys import images, mlp
 
 from tune_prune.pruning import checkpoint
+from tune_prune.tasks import in_memory
 from tune_prune.tasks.splits import Data, Split
 
 HERE = "test_input_checks"
@@ -130,6 +131,39 @@ def test_weights_that_are_no_numbers(refused: Run, name: str, value: float) -> N
     checkpoint.write(Path("dense.safetensors"), "toys:mlp", model, {})
     said = refused(name, weights='weights = "dense.safetensors"')
     assert "dense.safetensors: NaN or infinity in 3.weight; damaged, or trained until it diverged" in said
+
+
+def test_a_model_near_chance_is_refused(
+    refused: Run, command: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "model 'toys:mlp' is near chance: 7"
+    for name in ("search", "dry run", "prune", "sensitivity"):
+        line = refused(name)
+        assert said in line
+        assert "train it first and name its weights, or add --force" in line
+    assert "is near chance" in refused("search", weights='weights = "dense.safetensors"')
+    for name in ("dry run", "prune", "sensitivity"):
+        words = COMMANDS[name].format(model="toys:mlp", data="toys:images", layer="2").split(" ")
+        assert command(*words, "--force") == 0
+    command("train", "--model", "toys:mlp", "--data", "toys:images", "--epochs", 30, "--out", "dense.safetensors")
+    words = COMMANDS["prune on"].format(model="toys:mlp", data="toys:images", layer="2").split(" ")
+    assert command(*words) == 0
+
+
+@pytest.mark.parametrize("name", ["test", "export"])
+def test_the_data_of_a_model_of_ones_own_is_asked_for_or_named_by_its_file(
+    refused: Run, command: Callable[..., object], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    COMMANDS["no data"] = COMMANDS[name].replace(" --data {data}", "")
+    assert "dense.safetensors: does not say what data its model is for; name it with --data" in refused("no data")
+    command("train", "--model", "toys:mlp", "--data", "toys:images", "--epochs", 1, "--out", "dense.safetensors")
+    capsys.readouterr()
+    said = "dense.safetensors: its data is code, 'toys:images'; if you trust it, add --data toys:images"
+    assert said in refused("no data")  # images of another shape, MNIST's, are not taken for them
+    checkpoint.write(Path("dense.safetensors"), "toys:mlp", mlp(), {}, {"data": in_memory.keep_data(images())})
+    assert "does not say what data" in refused("no data")
+    checkpoint.write(Path("dense.safetensors"), "toys:mlp", mlp(), {}, {"data": "mnist"})
+    assert "fails on training inputs of 'mnist'" in refused("no data")
 
 
 def diverged() -> nn.Module:

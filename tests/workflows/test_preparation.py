@@ -63,7 +63,7 @@ SAMPLES = {
 
 @pytest.mark.parametrize(("sample", "count"), SAMPLES.items())
 def test_cached_statistics_are_measured_on_the_largest_sample(sample: str, count: int) -> None:
-    space, config = parse(sample), Config(budget=8, acc_tradeoff=5)
+    space, config = parse(sample), Config(budget=8, acc_tradeoff=5, force=True)
     cached = cached_statistics(space, TASK, config, print)
     files = {path.name for path in statistics_cache.cache_dir().iterdir()}
     expected = statistics_cache.measure_dense(["hessian"], TASK.dense_model(CPU), TASK.train, count)

@@ -16,6 +16,7 @@ from tune_prune.workflows.prune import PruneOptions
 
 CPU = torch.device("cpu")
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
+UNTRAINED = (*TOY, "--force")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_the_pruned_lenet5_that_comes_along(command, capsys: pytest.CaptureFixtu
 
 
 def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("prune", *TOY, "-l", 2, "-p", 0.9, "-l", 4, "-p", 0.5, "--json", "--pruner", "taylor1") == 0
+    assert command("prune", *UNTRAINED, "-l", 2, "-p", 0.9, "-l", 4, "-p", 0.5, "--json", "--pruner", "taylor1") == 0
     shown = json.loads(capsys.readouterr().out)
     assert sorted(path.name for path in Path("pruned").iterdir()) == [
         *("points.csv", "points.png", "pruned.conf", "pruned.safetensors", "summary.json"),
@@ -79,12 +80,12 @@ def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFix
     last = pd.read_csv("pruned/points.csv").iloc[-1]
     assert (last["compression"], last["val_error"]) == measured[:2]
     # what it wrote is what it reads
-    assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--out", "again", "--json") == 0
+    assert command("prune", *UNTRAINED, "--conf", "pruned/pruned.conf", "--out", "again", "--json") == 0
     assert json.loads(capsys.readouterr().out) == shown
 
 
 def test_rounds_with_retraining(command, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("prune", *TOY, "-l", 2, "-p", 0.8, "--iterations", 4, "--lr", 0.1)
+    arguments = ("prune", *UNTRAINED, "-l", 2, "-p", 0.8, "--iterations", 4, "--lr", 0.1)
     assert command(*arguments, "--retrain", "--epochs", 30) == 0
     shown = capsys.readouterr().out
     points = pd.read_csv("pruned/points.csv")
@@ -105,7 +106,7 @@ def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixtur
     command("train", *TOY, "--epochs", 30, "--out", "dense.safetensors")
     arguments = (*TOY, "--checkpoint", "dense.safetensors", "-l", 2, "-p", 0.999, "-l", 4, "-p", 0.3)
     capsys.readouterr()
-    assert command("prune", *arguments, "--acc-tradeoff", 5) == 0
+    assert command("prune", "--force", *arguments, "--acc-tradeoff", 5) == 0
     shown = capsys.readouterr().out
     assert "round 1/1, layer 2:" in shown
     assert "taken back" in shown
@@ -120,7 +121,7 @@ def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixtur
 
 
 def test_a_layer_that_would_lose_all(command, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("prune", *TOY, "-l", 4, "-p", 0.999)
+    arguments = ("prune", *UNTRAINED, "-l", 4, "-p", 0.999)
     assert command(*arguments) == 2
     said = "--layer: ratio 0.999 leaves none of the 64 weights of layer 4; lower it, or add --allow-empty"
     assert said in capsys.readouterr().err
@@ -130,53 +131,53 @@ def test_a_layer_that_would_lose_all(command, capsys: pytest.CaptureFixture[str]
 
 
 def test_reload_starts_every_round_from_the_unpruned_model(command) -> None:
-    arguments = ("prune", *TOY, "-l", 2, "--retrain", "--json")
+    arguments = ("prune", *UNTRAINED, "-l", 2, "--retrain", "--json")
     assert command(*arguments, "-p", 0.8, "--iterations", 2, "--reload", "--out", "a") == 0
     assert command(*arguments, "-p", 0.8, "--iterations", 2, "--out", "b") == 0
     a, b = (pd.read_csv(f"{name}/points.csv")["val_loss"] for name in "ab")
     assert a[0] == b[0]
     assert a[1] != b[1]
-    assert command("prune", *TOY, "-l", 2, "-p", 0.5, "--reload", "--acc-tradeoff", 1) == 2
+    assert command("prune", *UNTRAINED, "-l", 2, "-p", 0.5, "--reload", "--acc-tradeoff", 1) == 2
 
 
 def test_the_seed_decides(command) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        command("prune", *TOY, "-l", 2, "-p", 0.8, "--retrain", "--seed", seed, "--out", name)
+        command("prune", *UNTRAINED, "-l", 2, "-p", 0.8, "--retrain", "--seed", seed, "--out", name)
     a, b, c = (checkpoint.read(Path(name, "pruned.safetensors")).weights["1.weight"] for name in "abc")
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
 
 def test_going_on_from_a_checkpoint(command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("prune", *TOY, "-l", 2, "-p", 0.5, "--out", "a", "--json")
-    command("prune", *TOY, "-l", 4, "-p", 0.5, "--checkpoint", "a/pruned.safetensors", "--out", "b", "--json")
+    command("prune", *UNTRAINED, "-l", 2, "-p", 0.5, "--out", "a", "--json")
+    command("prune", *UNTRAINED, "-l", 4, "-p", 0.5, "--checkpoint", "a/pruned.safetensors", "--out", "b", "--json")
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert second["layers"] == {"2": first["layers"]["2"], "4": {"total": 64, "kept": 32}}
     assert loaded(Path("b/pruned.safetensors"))[0] == second["compression"] == (512 + 32) / 1088
 
 
 def test_a_checkpoint_of_another_model(command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("prune", *TOY, "-l", 2, "-p", 0.5)
+    command("prune", *UNTRAINED, "-l", 2, "-p", 0.5)
     assert command("prune", "-l", 8, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors", "--out", "b") == 2
     assert "holds model 'toys:mlp', not 'lenet5'; name it with --model" in capsys.readouterr().err
 
 
 def test_files_that_would_be_lost(command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("prune", *TOY, "-l", 2, "-p", 0.5)
+    command("prune", *UNTRAINED, "-l", 2, "-p", 0.5)
     files = {path: path.read_bytes() for path in Path("pruned").iterdir()}
     capsys.readouterr()
-    assert command("prune", *TOY, "-l", 4, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors") == 2
+    assert command("prune", *UNTRAINED, "-l", 4, "-p", 0.5, "--checkpoint", "pruned/pruned.safetensors") == 2
     assert capsys.readouterr().err == (
         "tune-prune: --checkpoint pruned/pruned.safetensors: would be replaced; name another folder with --out\n"
     )
     Path("pruned/run.json").write_text("{}")
-    assert command("prune", *TOY, "-l", 4, "-p", 0.5) == 2
+    assert command("prune", *UNTRAINED, "-l", 4, "-p", 0.5) == 2
     assert "pruned: a search's run directory, whose files would be replaced" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in files} == files
 
 
 def test_training_that_diverges(command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("prune", *TOY, "-l", 2, "-p", 0.5, "--retrain", "--lr", 1e30, "--epochs", 9) == 1
+    assert command("prune", *UNTRAINED, "-l", 2, "-p", 0.5, "--retrain", "--lr", 1e30, "--epochs", 9) == 1
     err = capsys.readouterr().err
     assert "DivergedError: the training loss became" in err
     assert err.count("\n") == 1
@@ -189,13 +190,13 @@ def test_training_that_diverges(command, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("granularity", ["weight", "filter", "2:4"])
 def test_the_whole_network_as_one(command, granularity: str, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--mode", "global", "-p", 0.6, "--granularity", granularity, "--iterations", 2)
-    assert command("prune", *TOY, *flags, "--json", "--out", "mine") == 0
+    assert command("prune", *UNTRAINED, *flags, "--json", "--out", "mine") == 0
     pruned = json.loads(capsys.readouterr().out)
     kept = {label: layer["kept"] for label, layer in pruned["layers"].items()}
     exact = 1088 - round(0.6 * 1088)
     assert sum(kept.values()) == exact if granularity != "filter" else abs(sum(kept.values()) - exact) <= 32
     assert kept["2"] / 1024 != kept["4"] / 64  # the scores have decided
-    assert command("prune", *TOY, "--conf", "mine/pruned.conf", "--replay", "--json") == 0
+    assert command("prune", *UNTRAINED, "--conf", "mine/pruned.conf", "--replay", "--json") == 0
     assert json.loads(capsys.readouterr().out)["agrees"]
 
 
@@ -210,7 +211,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("flags", "said"), FAULTS)
 def test_modes_that_do_not_go(command, flags: tuple, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("prune", *TOY, *flags) == 2
+    assert command("prune", *UNTRAINED, *flags) == 2
     assert said in capsys.readouterr().err
     assert not Path("pruned").exists()
 
@@ -220,7 +221,9 @@ def test_modes_that_do_not_go(command, flags: tuple, said: str, capsys: pytest.C
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.0, 0), (0.5, 5), (2.0, 20), (1e-6, 1)])
 def test_plans(epochs: float, steps: int) -> None:
-    options = PruneOptions(iterations=3, epochs=epochs, pruner="random", schedule="cubic", lr=0.2, distill=0.5)
+    options = PruneOptions(
+        force=True, iterations=3, epochs=epochs, pruner="random", schedule="cubic", lr=0.2, distill=0.5
+    )
     plan = prune.make_plan(Conf({"2": 0.5}), options, 10)
     assert (plan.ratios, plan.pruners) == ({"2": 0.5}, {"2": "random"})
     assert (plan.rounds, plan.schedule, plan.lr, plan.distill) == (3, "cubic", 0.2, 0.5)
@@ -231,7 +234,7 @@ def test_plans(epochs: float, steps: int) -> None:
 def test_the_dense_model_teaches() -> None:
     data, found = images(), []
     for distill in (0.0, 1.0):
-        options = PruneOptions(epochs=100, lr=0.1, distill=distill)
+        options = PruneOptions(force=True, epochs=100, lr=0.1, distill=distill)
         _, _, steps = prune.prune("toys:mlp", None, data, Conf({"2": 0.5}), options, CPU, "x")
         found.append([replace(step.point, seconds=0) for step in steps])
     untrained = evaluate(mlp(), data.validation).error

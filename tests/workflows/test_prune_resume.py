@@ -19,10 +19,10 @@ from tune_prune.workflows.prune_resume import STATE_FILE, PruneRequest
 CPU = torch.device("cpu")
 TARGET = Conf({"features.4": 0.9, "head": 0.6}, {"features.4": "mag", "head": "random"})
 OPTIONS = {
-    "rounds": PruneOptions(iterations=4, epochs=1.0, distill=0.5),
-    "reload": PruneOptions(iterations=4, epochs=0.5, reload=True),
-    "layers": PruneOptions(iterations=3, epochs=0.5, acc_tradeoff=1.0),
-    "epochs": PruneOptions(iterations=2, epochs=0.5, l2=1e-3),
+    "rounds": PruneOptions(force=True, iterations=4, epochs=1.0, distill=0.5),
+    "reload": PruneOptions(force=True, iterations=4, epochs=0.5, reload=True),
+    "layers": PruneOptions(force=True, iterations=3, epochs=0.5, acc_tradeoff=1.0),
+    "epochs": PruneOptions(force=True, iterations=2, epochs=0.5, l2=1e-3),
 }
 
 
@@ -67,7 +67,7 @@ def test_it_resumes_as_if_it_had_not_been_cut_off(tmp_path: Path, kind: str, cut
 
 
 def test_a_step_that_was_taken_back_is_not_tried_again(tmp_path: Path) -> None:
-    never = PruneOptions(iterations=2, acc_tradeoff=0.0, pruner="random")
+    never = PruneOptions(force=True, iterations=2, acc_tradeoff=0.0, pruner="random")
     target, start = Conf({"features.4": 0.99, "head": 0.98}, None), tmp_path / "start.safetensors"
     model = Conv()
     fit(model, images().train, Recipe(60, 0.1, batch_size=32), seeded(0))
@@ -124,7 +124,7 @@ def test_other_contents_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_command(command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--model", "toys:mlp", "--data", "toys:images", "-l", 2, "-p", 0.9, "--out", tmp_path / "out")
+    flags = ("--model", "toys:mlp", "--data", "toys:images", "-l", 2, "-p", 0.9, "--out", tmp_path / "out", "--force")
     assert command("prune", *flags, "--iterations", 3, "--resume") == 2
     capsys.readouterr()
     assert command("prune", *flags, "--iterations", 3, "--json") == 0

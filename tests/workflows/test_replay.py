@@ -24,7 +24,7 @@ def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_layers_that_were_taken_back_and_a_start(command, capsys: pytest.CaptureFixture[str]) -> None:
     command("train", *TOY, "--epochs", 30, "--out", "dense.safetensors")
     layers = ("-l", 2, "-p", 0.999, "-l", 4, "-p", 0.3)
-    assert command("prune", *TOY, *layers, "--checkpoint", "dense.safetensors", "--acc-tradeoff", 5) == 0
+    assert command("prune", "--force", *TOY, *layers, "--checkpoint", "dense.safetensors", "--acc-tradeoff", 5) == 0
     assert conf.read(Path("pruned/pruned.conf")).ratios["2"] == 0
     capsys.readouterr()
     assert command("prune", "--conf", "pruned/pruned.conf", "--replay", "--json") == 0
@@ -42,7 +42,7 @@ def test_what_prune_did_comes_out_again(
     how: tuple[object, ...],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command("prune", *TOY, "-l", 2, "-p", 0.8, *how, "--json") == 0
+    assert command("prune", "--force", *TOY, "-l", 2, "-p", 0.8, *how, "--json") == 0
     pruned = json.loads(capsys.readouterr().out)
     assert command("prune", "--conf", "pruned/pruned.conf", "--replay", "--json") == 0
     again = json.loads(capsys.readouterr().out)
@@ -51,7 +51,7 @@ def test_what_prune_did_comes_out_again(
 
 
 def test_a_difference_is_shown(command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("prune", *TOY, "-l", 2, "-p", 0.8)
+    command("prune", "--force", *TOY, "-l", 2, "-p", 0.8)
     path = Path("pruned/pruned.conf")
     found = conf.read(path)
     conf.write(path, Conf(found.ratios, found.pruners, found.notes | {"val_error": 0.125}))
@@ -105,7 +105,7 @@ def replays(command, capsys: pytest.CaptureFixture[str], path: str, *flags: obje
 def test_weights_that_lie_elsewhere(command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     train(command, "dense.safetensors")
     train(command, "other.safetensors", seed=1)
-    command("prune", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "dense.safetensors")
+    command("prune", "--force", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "dense.safetensors")
     path = "pruned/pruned.conf"
     assert conf.read(Path(path)).notes["weights"] == f"{tmp_path}/dense.safetensors"
     assert replays(command, capsys, path) == ""
@@ -123,7 +123,7 @@ def test_a_folder_that_is_moved_with_its_weights(
     command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(command, "pruned/dense.safetensors")
-    command("prune", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "pruned/dense.safetensors")
+    command("prune", "--force", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "pruned/dense.safetensors")
     Path("pruned").rename("sent")
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -131,8 +131,8 @@ def test_a_folder_that_is_moved_with_its_weights(
 
 
 def test_masks_of_a_start_count(command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("prune", *TOY, "-l", 2, "-p", 0.5, "--out", "first")
-    command("prune", *TOY, "-l", 4, "-p", 0.5, "--checkpoint", "first/pruned.safetensors")
+    command("prune", "--force", *TOY, "-l", 2, "-p", 0.5, "--out", "first")
+    command("prune", "--force", *TOY, "-l", 4, "-p", 0.5, "--checkpoint", "first/pruned.safetensors")
     assert replays(command, capsys, "pruned/pruned.conf") == ""
     saved = checkpoint.read(Path("first/pruned.safetensors"))
     model, _ = checkpoint.restore(saved, "first")
@@ -174,7 +174,7 @@ def test_random_weights_are_not_those_of_a_model(
     command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(command, "dense.safetensors")
-    command("prune", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "dense.safetensors")
+    command("prune", "--force", *TOY, "-l", 2, "-p", 0.8, "--checkpoint", "dense.safetensors")
     path = Path("pruned/pruned.conf")
     made = conf.read(path)
     unknown = {key: value for key, value in made.notes.items() if not key.startswith("weights")}

@@ -371,7 +371,7 @@ def test_a_held_directory(finished: Path, trials: Trials) -> None:
 def test_two_new_searches_in_one_directory(toml: Path, trials: Trials, shared: bool) -> None:
     given: dict[str, Any] = {"storage": f"sqlite:///{toml.parent / 'shared.db'}"} if shared else {}
     run_dir = toml.parent / "run"
-    settings, space, text = run_files.start_run(str(toml), {"budget": 2, "seed": 1} | given)
+    settings, space, text = run_files.start_run(str(toml), {"budget": 2, "seed": 1, "force": True} | given)
     assert searched(toml, budget=1, **given)[0] in (0, 3)  # while the other one, that began as well, still prepares
     before = {name: (run_dir / name).read_bytes() for name in ("run.json", "space.toml", "summary.json")}
     with pytest.raises(HeldError, match="another process has begun a run there meanwhile"):
@@ -417,6 +417,12 @@ def test_too_many_failures_end_a_search_with_what_there_is(toml: Path, trials: T
     with pytest.raises(RuntimeError, match="all 8 trials failed"):
         resumed(toml.parent / "run", max_failures=1.0)
     assert summary_of(toml.parent / "run")["trials"]["failed"] == 8
+
+
+def test_every_saved_model_names_its_data(finished: Path) -> None:
+    paths = sorted((finished / "checkpoints").iterdir())
+    assert paths
+    assert {checkpoint.read(path).notes["data"] for path in paths} == {"toys:images"}
 
 
 # What changed since a search was begun
@@ -469,7 +475,7 @@ def test_other_weights_are_refused(toml: Path, trials: Trials) -> None:
 
 
 def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
-    settings, space, _ = run_files.start_run(str(toml), {})
+    settings, space, _ = run_files.start_run(str(toml), {"force": True})
     prepared = preparation.prepare(settings, space, print)
 
     def of(space: Space = space, **changed: Any) -> tuple[object, ...]:
@@ -490,7 +496,7 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
 
 
 def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, space, _ = run_files.start_run(str(toml), {})
+    settings, space, _ = run_files.start_run(str(toml), {"force": True})
     info = preparation.prepare(settings, space, print).info
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
@@ -550,7 +556,7 @@ def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) ->
 
 def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
     toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
-    settings, space, text = run_files.start_run(str(toml), {"budget": 2})
+    settings, space, text = run_files.start_run(str(toml), {"budget": 2, "force": True})
     said = io.StringIO()
     assert search.search(settings, space, toml.parent / "run", SearchConsole(Console(file=said, width=200)), text) == 3
     assert "no point keeps macs of 0.0001 at most; the nearest has macs of 0." in said.getvalue()

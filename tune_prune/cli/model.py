@@ -47,11 +47,16 @@ def train(
     echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
 
 
+FileData = Annotated[
+    str | None, typer.Option(help="Built-in name or package.module:factory.  [default: what the file names]")
+]
+
+
 def test(
     checkpoint: Annotated[
         Path | None, typer.Argument(help="A .safetensors file.  [default: the pruned lenet5 of the package]")
     ] = None,
-    data: Data = "mnist",
+    data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
     device: Device = "auto",
     no_code: NoCode = False,
@@ -60,7 +65,7 @@ def test(
     """Test error and compression of a saved model."""
     from json import dumps
 
-    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.pruning.checkpoint import check_trusted, choose_data
     from tune_prune.tasks.datasets import load_data
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import prune
@@ -68,7 +73,7 @@ def test(
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
     check_trusted(path, model)
-    result = prune.test_checkpoint(path, load_data(data, say), pick_device(device), say)
+    result = prune.test_checkpoint(path, load_data(choose_data(path, data), say), pick_device(device), say)
     echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")
 
 
@@ -76,7 +81,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file of a search or of `tune-prune prune`.")],
     to: Annotated[str, typer.Option(help="safetensors, sparse, dense, pt2 or onnx.")],
     out: Annotated[Path | None, typer.Option(help="File or folder.  [default: named after it, here]")] = None,
-    data: Data = "mnist",
+    data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
     no_code: NoCode = False,
     json: AsJson = False,
@@ -91,13 +96,13 @@ def export(
 
     from tune_prune.export import exporter
     from tune_prune.export.formats import formats
-    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.pruning.checkpoint import check_trusted, choose_data
     from tune_prune.tasks.datasets import load_data
 
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    report = exporter.export(checkpoint, to, load_data(data, say), out, say)
+    report = exporter.export(checkpoint, to, load_data(choose_data(checkpoint, data), say), out, say)
     for line in report.describe():
         say(line)
     echo(dumps(report.to_dict()) if json else f"file: {report.file}")

@@ -80,6 +80,7 @@ NoCode = Annotated[
     bool,
     typer.Option("--no-code", callback=refuse_code, help="Import no package.module:name that a file names."),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Go on with a model that is no better than chance.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, grouped, silent
+from tune_prune.cli.options import AsJson, Data, Device, Force, Model, NoCode, echo, grouped, silent
 from tune_prune.common.errors import UserError, format_names
 
 PRUNE_EXAMPLES = """Examples:
@@ -22,7 +22,7 @@ PRUNE_EXAMPLES = """Examples:
 @grouped(
     {
         "What is pruned": "layer ratio conf model data checkpoint no_code",
-        "How": "pruner mode granularity iterations schedule reload allow_empty acc_tradeoff",
+        "How": "pruner mode granularity iterations schedule reload allow_empty force acc_tradeoff",
         "What is trained after each round": "retrain epochs lr l1 l2 distill scale_dropout",
         "How it runs": "device seed out resume replay json",
     }
@@ -50,6 +50,7 @@ def prune(
     schedule: Annotated[str, typer.Option(help="linear, cubic, geometric or one-shot.")] = "linear",
     reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Let a layer lose all its weights.")] = False,
+    force: Force = False,
     acc_tradeoff: Annotated[
         float | None, typer.Option(min=0, help="Prune layer by layer; take back what costs more points of error.")
     ] = None,
@@ -86,7 +87,7 @@ def prune(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
         mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill,
         scale_dropout=scale_dropout, reload=reload,
-        acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, seed=seed,
+        acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
     )  # fmt: skip
     target, source = choose_target(layer or [], ratio or [], conf, model, mode)
     request = PruneRequest(model, data, checkpoint, target, options)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, silent
+from tune_prune.cli.options import AsJson, Data, Device, Force, Model, NoCode, echo, silent
 from tune_prune.common.errors import UserError
 
 
@@ -20,6 +20,7 @@ def sensitivity(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    force: Force = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Workers at a time.  [default: as fit]")] = None,
@@ -40,7 +41,7 @@ def sensitivity(
         if not 0 <= value < 1:
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
     request = SensitivityRequest(
-        model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed
+        model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed, force
     )
     files = measure_sensitivity(request, resources, out.absolute(), say)
     echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")

@@ -211,7 +211,7 @@ class TrialRunner:
         feasible = limits.feasible(point.error, measured)
         saved = records.checkpoint_name(self._config.trial, point.round) if keep or feasible else None
         path = self._worker_data.run_dir / saved if saved else self._partial_path(point.round)
-        checkpoint.write(path, self._task.model, state.model, state.masks)
+        checkpoint.write(path, self._task.model, state.model, state.masks, {"data": self._task.data})
         self._partial += [] if saved else [path]
         return PointRecord(
             point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,

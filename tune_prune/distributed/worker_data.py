@@ -23,7 +23,7 @@ class WorkerData:
 
     `uses` are the multiply-adds of a weight of each layer for a sample. A trial has `threads` and ends after `timeout`
     seconds, None: never. `cached` are the expensive statistics of the dense model, by name and layer; `models` are
-    models that were passed as objects.
+    models that were passed as objects. `data` is the name of the data.
     """
 
     model: str
@@ -38,6 +38,7 @@ class WorkerData:
     timeout: float | None
     cached: dict[str, dict[str, np.ndarray]]
     models: Mapping[str, in_memory.Model]
+    data: str = ""
 
     @classmethod
     def create(
@@ -63,7 +64,19 @@ class WorkerData:
         models = in_memory.find_models(task.model)
         uses = costs.count_uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
         return cls(
-            task.model, weights, numpy, task.dense, run_dir, limits, uses, device, threads, timeout, found, models
+            task.model,
+            weights,
+            numpy,
+            task.dense,
+            run_dir,
+            limits,
+            uses,
+            device,
+            threads,
+            timeout,
+            found,
+            models,
+            task.data,
         )
 
     @property
@@ -79,7 +92,7 @@ class WorkerData:
         train = Split(arrays["train"], arrays["train_labels"])
         validation = Split(arrays["validation"], arrays["validation_labels"])
         weights = {key: torch.tensor(value) for key, value in self.weights.items()}
-        task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense)
+        task = Task(self.model, weights, train, validation, arrays["teacher"], self.dense, self.data)
         return task.to(torch.device(self.device))
 
     def make_statistics(self) -> CachedStatistics:

@@ -105,6 +105,10 @@ class Config:
             fixed_on_resume=True,
         ),
     )
+    force: bool = field(
+        default=False,
+        metadata=flag("Go on with a model that is no better than chance.", SEARCHED),
+    )
     seed: int = field(
         default=0,
         metadata=flag(

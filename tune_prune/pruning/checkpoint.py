@@ -23,6 +23,7 @@ from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning.masks import dense_masks, prunable
+from tune_prune.tasks import in_memory
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
 
@@ -169,6 +170,22 @@ def check_trusted(path: Path, model: str | None) -> None:
         raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
     if model is None and is_address(named) and not named.startswith("torchvision:"):
         raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
+
+
+def choose_data(path: Path, data: str | None) -> str:
+    """Chooses the data to measure a checkpoint on: what the user named, else what the file names in its notes.
+
+    Raises a `UserError` where the file names none and its model is not built in, and where what it names is code.
+    """
+    if data is not None:
+        return data
+    saved = read(path)
+    named = saved.notes.get("data", None if is_address(saved.model) else "mnist")
+    if not isinstance(named, str) or named.startswith(in_memory.__name__):
+        raise UserError(f"{path}: does not say what data its model is for; name it with --data")
+    if is_address(named):
+        raise UserError(f"{path}: its data is code, {named!r}; if you trust it, add --data {shlex.quote(named)}")
+    return named
 
 
 def _have_same_shape(one: Tensor | None, other: Tensor | None) -> bool:

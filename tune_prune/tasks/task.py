@@ -1,5 +1,6 @@
 """The task that all trials of a search share: a dense model, training and validation images, the teacher's logits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ from tune_prune.tasks.metrics import Evaluation, evaluate, logits
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data, Split
 
+ONE_SIDED_95 = 1.645
+"""Standard deviations that a normal variable exceeds in 5 of 100 cases."""
+
 
 @dataclass(frozen=True)
 class Task:
     """A search's task, made once a run and never changed.
 
     `weights` is the dense model's state dict, `teacher` its logits on `train`, float32 [n, classes], and `dense` its
-    error and loss on `validation`.
+    error and loss on `validation`. `data` is the name of its data.
     """
 
     model: str
@@ -27,6 +31,7 @@ class Task:
     validation: Split
     teacher: Tensor
     dense: Evaluation
+    data: str = ""
 
     def dense_model(self, device: torch.device) -> nn.Module:
         """Makes a new copy of the dense model on a device."""
@@ -37,7 +42,7 @@ class Task:
     def to(self, device: torch.device) -> "Task":
         """Copies the task with its images and logits on a device."""
         moved = self.train.to(device), self.validation.to(device), self.teacher.to(device)
-        return Task(self.model, self.weights, *moved, self.dense)
+        return Task(self.model, self.weights, *moved, self.dense, self.data)
 
 
 def prepare_task(
@@ -59,8 +64,25 @@ def prepare_task(
     check_compatible(name, model, loaded, device, check_test=check_test)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    task = Task(name, state, train, validation, logits(model, train.inputs).clone(), evaluate(model, validation))
+    teacher, dense = logits(model, train.inputs).clone(), evaluate(model, validation)
+    task = Task(name, state, train, validation, teacher, dense, data)
     return task.to(torch.device("cpu")), loaded.load_test
+
+
+def check_trained(name: str, dense: Evaluation, validation: Split, force: bool) -> None:
+    """Raises a `UserError` where a model's validation error is near chance, unless `force` is true.
+
+    Chance is the error of always answering the most frequent class. Near it is an error that is not below nine tenths
+    of chance, as untrained networks have it, or that is so by luck: not below it at 95 %, one-sided.
+    """
+    counts = validation.labels.bincount()
+    share = int(counts.max()) / len(validation.labels)
+    chance = 100 * (1 - share)
+    luck = 100 * ONE_SIDED_95 * math.sqrt(share * (1 - share) / len(validation.labels))
+    if not force and dense.error >= min(0.9 * chance, chance - luck):
+        always = f"always answering {int(counts.argmax())} makes {chance:.2f} %"
+        advice = "train it first and name its weights, or add --force (from Python: force=True)"
+        raise UserError(f"model {name!r} is near chance: {dense.error:.2f} % validation error, and {always}; {advice}")
 
 
 def check_compatible(name: str, model: nn.Module, data: Data, device: torch.device, *, check_test: bool) -> None:

@@ -25,9 +25,10 @@ from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Split
-from tune_prune.tasks.task import Task, check_compatible, prepare_task
+from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def describe_search(config: Config, space: Space) -> list[str]:
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
     _check_traceable(space, model)
-    check_compatible(space.model, model, load_data(space.data), torch.device("cpu"), check_test=True)
+    data = load_data(space.data)
+    check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
+    check_trained(space.model, evaluate(model, data.validation), data.validation, config.force)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
@@ -74,6 +77,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
     task, load_test = prepare_task(space.model, dense, space.data, device, say, check_test=True)
+    check_trained(space.model, task.dense, task.validation, config.force)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits)
     info = RunInfo(

@@ -23,7 +23,7 @@ from tune_prune.results.conf import Conf, check_label
 from tune_prune.tasks.metrics import evaluate, logits
 from tune_prune.tasks.models import WEIGHTS, build, to_device
 from tune_prune.tasks.splits import Data
-from tune_prune.tasks.task import check_compatible
+from tune_prune.tasks.task import check_compatible, check_trained
 from tune_prune.training.loop import steps_for, steps_per_epoch
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
@@ -75,7 +75,7 @@ class PruneOptions:
 
     With `acc_tradeoff`, in percentage points, layers are pruned one at a time, and a step that costs more is taken
     back. `l1` and `l2` are penalties on the weights during retraining, `distill` is the dense model's share of the
-    loss; for the rest see `plan.Plan`.
+    loss; for the rest see `plan.Plan`. `force` also prunes a model that is near chance.
     """
 
     iterations: int = 1
@@ -92,6 +92,7 @@ class PruneOptions:
     reload: bool = False
     acc_tradeoff: float | None = None
     allow_empty: bool = False
+    force: bool = False
     seed: int = 0
 
 
@@ -123,6 +124,7 @@ def prune(
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
     plan = make_plan(target, options, steps_per_epoch(len(data.train.labels), Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
+    check_trained(name, evaluate(model, validation), data.validation, options.force)
     teacher = logits(model, train.inputs).clone() if options.distill else None
     reached, done = (None, []) if load_progress is None else load_progress(copy.deepcopy(model))
     if options.acc_tradeoff is None:

@@ -86,7 +86,7 @@ def refit_member(task: Task, job: Refit, device: torch.device, cached: CachedSta
     refit(task, state, job.plan, job.seed)
     if masks.compression(state.masks) != job.compression:
         raise RuntimeError(f"{job.source}: holds another compression than its trial measured")
-    checkpoint.write(job.target, task.model, state.model, state.masks, job.notes)
+    checkpoint.write(job.target, task.model, state.model, state.masks, job.notes | {"data": task.data})
 
 
 def refit_front(
@@ -136,4 +136,4 @@ def _is_done(job: Refit) -> bool:
         _, kept = checkpoint.restore(saved, str(job.target))
     except UserError:
         return False
-    return saved.notes == job.notes and masks.compression(kept) == job.compression
+    return job.notes.items() <= saved.notes.items() and masks.compression(kept) == job.compression

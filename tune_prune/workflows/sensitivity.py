@@ -25,7 +25,7 @@ from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
 from tune_prune.results.front import Member
 from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, make_subject
 from tune_prune.tasks.fingerprints import fingerprint_task
-from tune_prune.tasks.task import Task, prepare_task
+from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.loop import steps_for, steps_per_epoch
 from tune_prune.training.resources import Resources
 
@@ -47,6 +47,7 @@ class SensitivityRequest:
     epochs: float = 0.0
     lr: float = 0.01
     seed: int = 0
+    force: bool = False
 
 
 def measure_sensitivity(
@@ -60,6 +61,7 @@ def measure_sensitivity(
     statistics = sorted(required_statistics(request.pruners))
     model = load_dense_model(request.model, None, "--model")
     task, _ = prepare_task(request.model, model, request.data, device, say)
+    check_trained(request.model, task.dense, task.validation, request.force)
     jobs = _list_jobs(request, task, device)
     splits = {"training": task.train, "validation": task.validation}
     fingerprint = fingerprint_task(request.model, model, task.weights, splits)
