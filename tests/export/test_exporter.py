@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 from toys import fault, images, mlp, seeded
 
 import tune_prune
-from tune_prune.export import exporter, formats
+from tune_prune.export import costs, exporter, formats
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.training.loop import fit
@@ -56,6 +57,38 @@ def test_the_report_as_json(command, to: str, capsys: pytest.CaptureFixture[str]
     assert (report["images"], report["agree"]) == (120, 120)
     assert report["test_error"] == pytest.approx(evaluate(model, images().load_test()).error)
     assert [t["batch"] for t in report["latencies"]] == ([] if formats.formats[to].exact else [1])  # of 120 images
+
+
+@pytest.mark.parametrize("to", ["dense", "pt2", "onnx"])
+def test_latency_is_compared_with_the_unpruned_network_in_the_same_runtime(
+    to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, loaded, compared = formats.formats[to], [], []
+
+    def load(path: Path) -> formats.Scores:
+        loaded.append(chosen.load(path))
+        return loaded[-1]
+
+    def read(dense: formats.Scores, pruned: formats.Scores, inputs: torch.Tensor) -> costs.Readings:
+        compared.append((dense, pruned, len(inputs)))
+        return costs.Readings([(0.004, 0.001), (0.006, 0.003), (0.008, 0.004)])
+
+    monkeypatch.setitem(formats.formats._entries, to, replace(chosen, load=load))
+    monkeypatch.setattr(costs, "compare_latency", read)
+    made(Path("a.safetensors"))
+    report = exporter.export(Path("a.safetensors"), to, images(), None, print)
+    assert compared == [(loaded[1], loaded[0], 1)]  # both are files of this format, which its own reader has loaded
+    inputs = images().load_test().inputs[:5] / 256
+    assert torch.allclose(loaded[0](inputs), loaded[1](inputs), atol=1e-5)
+    if to == "dense":
+        shapes = [[tuple(p.shape) for p in model.parameters()] for model in loaded]
+        assert shapes == [[(4, 64), (4,), (4, 4), (4,)], [(16, 64), (16,), (4, 16), (4,)]]
+    runtime = {"dense": "PyTorch", "pt2": "torch.export", "onnx": "ONNX Runtime"}[to]
+    assert report.runtime == runtime
+    assert report.latencies == [exporter.LatencyResult(1, 0.006, 0.003, 2.0, 2.0, 4.0)]
+    assert report.describe()[-1] == (
+        f"1 at a time on one core in {runtime}: unpruned 6 ms, pruned 3 ms, 2.00x as fast (quartiles 2.00 to 4.00)"
+    )
 
 
 def test_the_report_in_words(command, capsys: pytest.CaptureFixture[str]) -> None:

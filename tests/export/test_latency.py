@@ -6,7 +6,7 @@ from torch import nn
 from toys import mlp, seeded
 
 from tune_prune.export import costs
-from tune_prune.export.costs import LatencyMeter, compare_latency
+from tune_prune.export.costs import LatencyMeter, Readings, compare_latency
 
 SAMPLES = torch.randn(8, 1, 8, 8, generator=seeded(0))
 
@@ -33,7 +33,17 @@ def test_the_share_is_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "time", clock)
     first = clock.watch(nn.Sequential(nn.Linear(3, 8)))
     second = clock.watch(nn.Sequential(nn.Linear(3, 2)))
-    assert compare_latency(first, second, torch.zeros(5, 3)) == (40.0, 10.0, 0.25)
+    readings = compare_latency(first, second, torch.zeros(5, 3))
+    assert readings.pairs == [(40.0, 10.0)] * costs.READINGS
+    assert readings.medians == (40.0, 10.0)
+    assert readings.share == 0.25
+
+
+def test_all_figures_are_of_the_same_pairs() -> None:
+    readings = Readings([(2.0, 1.0), (8.0, 2.0), (3.0, 3.0), (4.0, 1.0), (1.0, 0.5)])
+    assert readings.medians == (3.0, 1.0)
+    assert readings.speedups == (1.5, 2.0, 4.0)  # of 1, 2, 2, 4 and 4 times
+    assert readings.share == 0.5
 
 
 def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,10 +52,10 @@ def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: p
         pruned[1].weight[:12] = 0
     measured: list[list[tuple[int, ...]]] = []
 
-    def record_shapes(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> tuple[float, float, float]:
+    def record_shapes(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> Readings:
         measured.extend([[tuple(p.shape) for p in model.parameters()] for model in (first, second)])
         assert inputs.shape == (1, 1, 8, 8)
-        return 2.0, 1.0, 0.5
+        return Readings([(2.0, 1.0)])
 
     monkeypatch.setattr(costs, "compare_latency", record_shapes)
     assert LatencyMeter(dense, SAMPLES).share(pruned) == 0.5
@@ -54,4 +64,4 @@ def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: p
 
 
 def test_a_real_clock_moves() -> None:
-    assert all(value > 0 for value in compare_latency(mlp(), mlp(), SAMPLES))
+    assert all(value > 0 for pair in compare_latency(mlp(), mlp(), SAMPLES).pairs for value in pair)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,24 +100,45 @@ def seconds_per_call(model: Callable[[Tensor], Tensor], inputs: Tensor, calls: i
     return (time.perf_counter() - began) / calls
 
 
-@torch.no_grad()
-def compare_latency(
-    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], inputs: Tensor
-) -> tuple[float, float, float]:
-    """Measures two models in turn: the median seconds per call of each, and the median of the second's share.
+class Readings(NamedTuple):
+    """The latencies of two models, read in turn: pairs of seconds per call. All figures are of the same pairs."""
 
-    A pair of readings has as share the second's time divided by the first's. `inputs` are a batch, float [n, ...], on
-    the models' device; modules are left in evaluation mode.
+    pairs: list[tuple[float, float]]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        """The median seconds per call of each model."""
+        first, second = zip(*self.pairs, strict=True)
+        return statistics.median(first), statistics.median(second)
+
+    @property
+    def share(self) -> float:
+        """The median over the pairs of the second's time as a share of the first's."""
+        return statistics.median(second / first for first, second in self.pairs)
+
+    @property
+    def speedups(self) -> tuple[float, float, float]:
+        """The lower quartile, the median and the upper quartile of how many times as fast the second is, in a pair."""
+        low, middle, high = statistics.quantiles((first / second for first, second in self.pairs), n=4)
+        return low, middle, high
+
+
+@torch.no_grad()
+def compare_latency(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], inputs: Tensor) -> Readings:
+    """Measures two models in turn; `inputs` are a batch, float [n, ...], on the models' device.
+
+    Modules are left in evaluation mode.
     """
     for model in (first, second):
         if isinstance(model, nn.Module):
             model.eval()
     calls = [max(1, round(READING_SECONDS / seconds_per_call(model, inputs, 2))) for model in (first, second)]
-    pairs = [
-        (seconds_per_call(first, inputs, calls[0]), seconds_per_call(second, inputs, calls[1])) for _ in range(READINGS)
-    ]
-    of_first, of_second = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return of_first, of_second, statistics.median(b / a for a, b in pairs)
+    return Readings(
+        [
+            (seconds_per_call(first, inputs, calls[0]), seconds_per_call(second, inputs, calls[1]))
+            for _ in range(READINGS)
+        ]
+    )
 
 
 @dataclass
@@ -130,4 +151,4 @@ class LatencyMeter:
     def share(self, model: nn.Module) -> float:
         """The time of one sample, as a share of the dense model's. Raises a `UserError` where `torch.fx` fails."""
         compacted = compact(model, self.samples)
-        return compare_latency(self.dense, compacted, self.samples[:1])[2]
+        return compare_latency(self.dense, compacted, self.samples[:1]).share

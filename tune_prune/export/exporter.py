@@ -4,7 +4,7 @@ A file whose loaded model is not the model that was written is never put in its 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,15 +31,18 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """Median seconds that a batch takes before (the model) and after (the loaded file), on one core.
+    """What a batch takes on one core in the format's own runtime: the unpruned network, and the file's.
 
-    `share` is the median of after divided by before.
+    `dense` and `pruned` are median seconds, `speedup` is the median of dense divided by pruned, and `speedup_low` and
+    `speedup_high` are its quartiles, all of the same pairs of readings, which were taken in turn.
     """
 
     batch: int
-    before: float
-    after: float
-    share: float
+    dense: float
+    pruned: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class ExportReport:
     tensors in memory, `bytes_file` the file. Multiply-adds (`macs_...`) are for one sample: of the dense model, of the
     kept weights, and of the file's network. `test_error` is in percent, of `images` test images; `agree` counts the
     images for which model and file predict the same class; `max_difference` is the largest difference of two scores as
-    a share of the largest score. `latencies` is empty where the file's network is the model's own.
+    a share of the largest score. `latencies` compares the file's network with the same network unpruned, written in the
+    same format and loaded alike by `runtime`; it is empty where the file's network is that one.
     """
 
     format: str
@@ -68,6 +72,7 @@ class ExportReport:
     images: int
     agree: int
     max_difference: float
+    runtime: str
     latencies: Sequence[LatencyResult]
 
     def to_dict(self) -> dict[str, object]:
@@ -86,8 +91,9 @@ class ExportReport:
             f"test error {self.test_error:.2f} %; loaded again, {self.agree:,} of {self.images:,} test images get the "
             f"same class, and scores {scores}",
             *(
-                f"{t.batch} at a time on one core: {1000 * t.before:.3g} ms before, {1000 * t.after:.3g} ms after, "
-                f"{1 / t.share:.2f}x as fast"
+                f"{t.batch} at a time on one core in {self.runtime}: unpruned {1000 * t.dense:.3g} ms, pruned "
+                f"{1000 * t.pruned:.3g} ms, {t.speedup:.2f}x as fast (quartiles {t.speedup_low:.2f} to "
+                f"{t.speedup_high:.2f})"
                 for t in self.latencies
             ),
         ]
@@ -111,13 +117,37 @@ def export(path: Path, to: str, data: Data, out: Path | None, say: Callable[[str
         before = _scores(model.eval(), inputs, saved.model)
         # a copy: an exported program keeps the samples, and a view of them would keep all images
         export_input = _make_input(saved.model, model, mask, inputs[:2].clone(), chosen, say)
-        written, temporary = chosen.write(export_input), Path(folder, f"model{chosen.ending}")
-        temporary.write_bytes(written)
-        loaded = chosen.load(temporary)
-        report = _make_report(to, str(target), export_input, len(written), loaded, inputs, test.labels, before)
+        written = chosen.write(export_input)
+        loaded = _load(chosen, written, Path(folder, "pruned"))
+        latencies = []
+        if export_input.compacted is not export_input.model:  # else the file's network is the unpruned one
+            # its removed weights are zeros here, which take the time of any other numbers
+            unpruned = chosen.write(replace(export_input, compacted=export_input.model))
+            latencies = _compare_latencies(_load(chosen, unpruned, Path(folder, "unpruned")), loaded, inputs)
+        report = _make_report(
+            chosen, to, str(target), export_input, len(written), loaded, inputs, test.labels, before, latencies
+        )
         _check_report(chosen, loaded, export_input, report)
     files.write_bytes(target.absolute(), written)
     return report
+
+
+def _load(chosen: Format, written: bytes, stem: Path) -> Scores:
+    """Loads the bytes of a file as the programs do that read such files."""
+    path = stem.with_name(stem.name + chosen.ending)
+    path.write_bytes(written)
+    return chosen.load(path)
+
+
+def _compare_latencies(dense: Scores, pruned: Scores, inputs: Tensor) -> list[LatencyResult]:
+    """Measures two networks in turn, for each size of a batch for which there are enough inputs."""
+    found = []
+    for size in BATCHES:
+        if size <= len(inputs):
+            readings = costs.compare_latency(dense, pruned, inputs[:size])
+            low, middle, high = readings.speedups
+            found.append(LatencyResult(size, *readings.medians, middle, low, high))
+    return found
 
 
 def _target(path: Path, out: Path | None, chosen: Format) -> Path:
@@ -155,6 +185,7 @@ def _scores(model: Scores, inputs: Tensor, name: str) -> Tensor:
 
 
 def _make_report(
+    chosen: Format,
     to: str,
     name: str,
     export_input: ExportInput,
@@ -163,10 +194,10 @@ def _make_report(
     inputs: Tensor,
     labels: Tensor,
     before: Tensor,
+    latencies: Sequence[LatencyResult],
 ) -> ExportReport:
     """Measures the loaded file; `before` are the model's scores of the inputs, `size` is the file's in bytes."""
     after = _scores(loaded, inputs, export_input.name)
-    batches = () if formats[to].exact else BATCHES  # the same network takes the same time
     counts = masks.kept_counts(export_input.masks).values()
     uses = costs.count_uses(export_input.model, export_input.samples)
     compacted_uses = costs.count_uses(export_input.compacted, export_input.samples)
@@ -187,11 +218,8 @@ def _make_report(
         images=len(labels),
         agree=int((after.argmax(1) == before.argmax(1)).sum()),
         max_difference=float((after - before).abs().max() / before.abs().max().clamp_min(1e-12)),
-        latencies=[
-            LatencyResult(n, *costs.compare_latency(export_input.model, loaded, inputs[:n]))
-            for n in batches
-            if n <= len(inputs)
-        ],
+        runtime=chosen.runtime,
+        latencies=latencies,
     )
 
 

@@ -48,7 +48,7 @@ class Format:
 
     `exact`: the loaded model's scores equal the written model's bit for bit, not just to rounding. `compaction`: "must"
     where the format stores the compacted model, "may" where it stores the model if that cannot be compacted, "" where
-    it always stores the model.
+    it always stores the model. `runtime` is what runs a loaded model.
     """
 
     ending: str
@@ -56,6 +56,7 @@ class Format:
     write: Callable[[ExportInput], bytes]
     load: Callable[[Path], Scores]
     compaction: str = ""
+    runtime: str = "PyTorch"
 
 
 formats = Registry[Format]("format")
@@ -159,5 +160,5 @@ def _trace_program(export_input: ExportInput) -> torch.export.ExportedProgram:
 formats.add("safetensors", Format("-weights.safetensors", True, _write_plain, _load_plain))
 formats.add("sparse", Format("-sparse.safetensors", True, _write_sparse, load))
 formats.add("dense", Format("-dense.safetensors", False, _write_dense, load, compaction="must"))
-formats.add("pt2", Format(".pt2", False, _write_pt2, _load_pt2, compaction="may"))
-formats.add("onnx", Format(".onnx", False, _write_onnx, _load_onnx, compaction="may"))
+formats.add("pt2", Format(".pt2", False, _write_pt2, _load_pt2, compaction="may", runtime="torch.export"))
+formats.add("onnx", Format(".onnx", False, _write_onnx, _load_onnx, compaction="may", runtime="ONNX Runtime"))
