@@ -40,7 +40,7 @@ def main() -> None:
     """Runs the search and measures it."""
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     run_dir = Path(tempfile.mkdtemp()) / "run"
-    command = [sys.executable, "-m", "tune_prune", "search", "--space", "toy.toml", "--budget", str(trials)]
+    command = [sys.executable, "-m", "tune_prune", "search", "--space", "toy.toml", "--budget", str(trials), "--force"]
     began, rows = time.perf_counter(), list[dict[str, float]]()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     with subprocess.Popen([*command, "--run-dir", str(run_dir), "--quiet"], cwd=HERE, env=environment) as process:
