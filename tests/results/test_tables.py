@@ -21,7 +21,7 @@ from tune_prune.results.run_info import RunInfo, round_up
 from tune_prune.results.summary import summarize
 from tune_prune.results.tables import member_row, pareto_table, points_table, trials_table
 from tune_prune.results.trial_params import TrialParams
-from tune_prune.results.writer import make_conf, write_front, write_summary, write_tables
+from tune_prune.results.writer import make_conf, write_checkpoints, write_front, write_summary, write_tables
 
 INFO = RunInfo(
     space="lenet5",
@@ -360,6 +360,12 @@ def with_rounds(run_dir: Path) -> Path:
     return run_dir
 
 
+def write_both(run_dir: Path, made: SearchOutcome) -> None:
+    """Writes a front and its checkpoints, as a search that ends does."""
+    write_front(run_dir, made)
+    write_checkpoints(run_dir, made)
+
+
 def names(folder: Path) -> list[str]:
     """What is in a folder."""
     return sorted(path.name for path in folder.iterdir())
@@ -367,7 +373,7 @@ def names(folder: Path) -> list[str]:
 
 def test_files_of_a_front(tmp_path: Path) -> None:
     members = find_front(RECORDS)
-    write_front(with_rounds(tmp_path), outcome(RECORDS, TESTED))
+    write_both(with_rounds(tmp_path), outcome(RECORDS, TESTED))
     write_summary(tmp_path, {"front": len(members)})
     assert names(tmp_path) == ["best.conf", "checkpoints", "confs", "pareto.csv", "rounds", "summary.json"]
     assert names(tmp_path / "confs") == ["001.conf", "002.conf", "003.conf"]
@@ -377,10 +383,10 @@ def test_files_of_a_front(tmp_path: Path) -> None:
 
 
 def test_a_shorter_front_removes_the_numbers_of_a_longer_one_and_nothing_else(tmp_path: Path) -> None:
-    write_front(with_rounds(tmp_path), outcome(RECORDS))
+    write_both(with_rounds(tmp_path), outcome(RECORDS))
     (tmp_path / "confs" / "mine.conf").write_text("1\n0.5\n")
     better = [*RECORDS, trial(4, point(1, 0.96, 0.5, "rounds/2-1", r8=0.98))]
-    write_front(tmp_path, outcome(better))
+    write_both(tmp_path, outcome(better))
     assert names(tmp_path / "confs") == ["001.conf", "mine.conf"]
     assert names(tmp_path / "checkpoints") == ["001.safetensors"]
     assert (tmp_path / "checkpoints" / "001.safetensors").read_bytes() == b"2-1"
@@ -388,15 +394,15 @@ def test_a_shorter_front_removes_the_numbers_of_a_longer_one_and_nothing_else(tm
 
 
 def test_a_lost_checkpoint_is_an_error_that_removes_nothing(tmp_path: Path) -> None:
-    write_front(with_rounds(tmp_path), outcome(RECORDS))
+    write_both(with_rounds(tmp_path), outcome(RECORDS))
     better = [trial(4, point(1, 0.96, 0.5, "rounds/gone", r8=0.98))]
     with pytest.raises(FileNotFoundError, match="gone"):
-        write_front(tmp_path, outcome(better))
+        write_both(tmp_path, outcome(better))
     assert len(names(tmp_path / "checkpoints")) == 3
 
 
 def test_where_nothing_is_feasible_closest_conf_holds_the_closest(tmp_path: Path) -> None:
-    write_front(tmp_path, outcome(MISSES))
+    write_both(tmp_path, outcome(MISSES))
     assert names(tmp_path) == ["closest.conf", "pareto.csv"]
     closest = conf.read(tmp_path / "closest.conf")
     assert closest.ratios == {"8": 0.95}
@@ -404,12 +410,12 @@ def test_where_nothing_is_feasible_closest_conf_holds_the_closest(tmp_path: Path
 
 
 def test_files_of_an_earlier_ending_are_removed(tmp_path: Path) -> None:
-    write_front(with_rounds(tmp_path), outcome(RECORDS))
-    write_front(tmp_path, outcome(MISSES))
+    write_both(with_rounds(tmp_path), outcome(RECORDS))
+    write_both(tmp_path, outcome(MISSES))
     assert names(tmp_path) == ["closest.conf", "pareto.csv", "rounds"]
-    write_front(tmp_path, outcome(RECORDS))
+    write_both(tmp_path, outcome(RECORDS))
     assert names(tmp_path) == ["best.conf", "checkpoints", "confs", "pareto.csv", "rounds"]
-    write_front(tmp_path, outcome([]))
+    write_both(tmp_path, outcome([]))
     assert names(tmp_path) == ["pareto.csv", "rounds"]
 
 
