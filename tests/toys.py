@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from tune_prune.common.errors import UserError
 from tune_prune.results.records import PointRecord, TrialRecord
@@ -73,6 +74,22 @@ class Twice(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
+
+
+class Halved(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4] in bfloat16; the layers of `mlp`, as net.1 and net.3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp().to(torch.bfloat16)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.net(inputs.to(torch.bfloat16))
+
+
+def normed(layer: nn.Linear | None = None) -> nn.Sequential:
+    """`mlp` of which layer 2 has a weight norm, or is `layer`."""
+    return nn.Sequential(nn.Flatten(), layer or weight_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 4))
 
 
 class Deciding(nn.Module):

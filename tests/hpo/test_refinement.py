@@ -207,3 +207,14 @@ def test_the_choice_is_dominated_by_no_other(found: list[tuple[float, float]], r
         assert not (compression >= best.last.compression and error <= best.last.val_error) or (
             (compression, error) == (best.last.compression, best.last.val_error)
         )
+
+
+def test_trials_that_removed_every_weight() -> None:
+    emptied = ended(0, (0.5, 90.0))
+    emptied = replace(emptied, points=[replace(emptied.last, compression=1.0)])
+    found = [emptied, ended(1, (0.9, 30.0)), replace(ended(2, (0.9, 3.0)), refines=1)]
+    again = replace(emptied, trial=3, refines=0)
+    assert 3.0 < learned([*found, again]).expected_error(90.0, 1.0) < 90.0  # between what the two refinements made
+    assert chosen(found, [1]) == 0
+    assert farthest(found, [1]) == emptied
+    assert farthest([*found, again], [0, 1]) is None

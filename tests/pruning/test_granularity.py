@@ -102,3 +102,16 @@ def test_a_filter_that_is_gone_in_part_counts_what_it_has_left() -> None:
     scores = torch.tensor([[1.0] * 4, [2] * 4, [3] * 4])
     assert count(shrink(before, scores, 4 / 12, "filter")) == 4
     assert granularity.outputs(scores, before).score.tolist() == [0.25, 2, 3]
+
+
+@given(st.sampled_from(list(granularities)), st.floats(0, 0.9999), st.integers(0, 100))
+def test_layers_as_one_keep_a_weight_each(name: str, ratio: float, seed: int) -> None:
+    shapes = {"a": (40, 8), "b": (2, 4), "c": (1, 1)}
+    before = {label: torch.ones(shape) for label, shape in shapes.items()}
+    scores = {label: drawn(shape, seed) * (1 if label == "a" else 1e-3) for label, shape in shapes.items()}
+    found = remove(before, scores, ratio, name, keep_one=True)
+    kept = {label: count(1 - mask) for label, mask in found.items()}
+    assert all(kept.values())
+    if name == "weight":
+        assert sum(kept.values()) == max(329 - round(ratio * 329), 3)
+        assert all(scores[label][mask > 0].max() == scores[label].max() for label, mask in found.items())

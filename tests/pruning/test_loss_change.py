@@ -1,10 +1,11 @@
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toys import Conv, mlp, seeded
+from toys import Conv, Halved, mlp, seeded
 
 from tune_prune.pruning import loss_change
 from tune_prune.pruning.masks import prunable
@@ -95,3 +96,10 @@ def test_it_says_how_far_it_is(toy_data: Data, monkeypatch: pytest.MonkeyPatch) 
     loss_change.loss_change(Context(mlp(), toy_data.validation, seeded(0), said.append))
     assert said[0] == "emp: layer 2: 1,024 of 1,024 weights, about 0 s left"
     assert said[-1] == "emp: layer 4: 64 of 64 weights, about 0 s left"
+
+
+@pytest.mark.parametrize("model", [mlp, Halved])
+def test_losses_of_another_type(model: Callable[[], nn.Module], toy_data: Data) -> None:
+    found = loss_change.loss_change(Context(model(), toy_data.train, seeded(0)))
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert any(value.any() for value in found.values())

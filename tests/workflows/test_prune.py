@@ -200,11 +200,32 @@ def test_the_whole_network_as_one(command, granularity: str, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["agrees"]
 
 
+@pytest.mark.parametrize("ratio", [0.97, 0.99, 0.998])
+def test_the_whole_network_as_one_keeps_a_weight_of_each_layer(command, ratio: float, capsys) -> None:
+    assert command("prune", *TOY, "--mode", "global", "-p", ratio, "--json") == 0
+    pruned = json.loads(capsys.readouterr().out)
+    kept = {label: layer["kept"] for label, layer in pruned["layers"].items()}
+    assert min(kept.values()) > 0
+    assert sum(kept.values()) == 1088 - round(ratio * 1088)
+    assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--replay") == 0
+
+
+def test_the_whole_network_as_one_may_be_allowed_to_lose_a_layer(command, capsys) -> None:
+    assert command("prune", *TOY, "--mode", "global", "-p", 0.99, "--allow-empty", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["layers"]["2"]["kept"] == 0
+    assert conf.read(Path("pruned/pruned.conf")).ratios["2"] == 1023.75 / 1024  # below 1, as every ratio is
+    assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--replay") == 0
+
+
 FAULTS = [
     (("-l", 2, "-p", 0.5, "--mode", "net"), "--mode must be one of layer, global, got 'net'"),
     (("-l", 2, "-p", 0.5, "--granularity", "row"), "unknown granularity 'row'; known: weight, filter, neuron, 2:4"),
     (("-l", 2, "-p", 0.5, "-l", 4, "-p", 0.6, "--mode", "global"), "--layer: --mode global takes one ratio for all"),
     (("-p", 0.5, "--mode", "global", "--acc-tradeoff", 1), "--acc-tradeoff prunes layer by layer; leave out --mode"),
+    (
+        ("-p", 0.999, "--mode", "global"),
+        "--ratio: ratio 0.999 leaves 1 of the 1,088 weights of 2 layers; lower it, or add",
+    ),
     (("-p", 1.5, "--mode", "global"), "--ratio must be in [0, 1), got 1.5 for all layers"),
 ]
 

@@ -588,3 +588,21 @@ def test_every_conf_of_the_front_replays_to_what_it_states(trials: Trials, toml:
         assert [each.line() for each in compared if each.differs] == []
         warm_started += "parent" in found.notes
     assert warm_started, "no refinement on the front, so its replay was not tried"
+
+
+def test_a_search_that_removes_every_weight(trials: Trials, toml: Path) -> None:
+    toml.write_text(re.sub(r'"2" = .*\n"4" = .*', '"*" = {low = 0.99, high = 0.99999}', SPACE))
+    code, run_dir = searched(toml, acc_tradeoff=99.0)
+    assert code == 0
+    assert summary_of(run_dir)["front"][-1]["compression"] == 1
+
+
+def test_a_search_of_a_model_in_bfloat16(trials: Trials, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(toml.parent / "cache"))
+    text = SPACE.replace("toys:mlp", "toys:Halved").replace('"2"', '"net.1"').replace('"4"', '"net.3"')
+    toml.write_text(text.replace('"taylor1"', '"taylor12", "l1", "emp"'))
+    code, run_dir = searched(toml, acc_tradeoff=99.0)
+    assert code == 0
+    assert summary_of(run_dir)["trials"]["completed"] == 8
+    path = run_dir / summary_of(run_dir)["front"][-1]["checkpoint"]
+    assert all(value.dtype == torch.bfloat16 for value in checkpoint.read(path).weights.values())

@@ -179,3 +179,24 @@ def test_files_that_would_be_lost(toy_data: Data, tmp_path: Path) -> None:
     ]:
         assert re.match(f"--out {tmp_path}/{said}", fault(lambda name=name: start(name)))
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["toys:Tied", "toys:Twice", "toys:Halved"])
+def test_a_training_of_tied_and_of_halved_weights_goes_on(toy_data: Data, tmp_path: Path, name: str) -> None:
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    history = train.train(name, toy_data, RECIPE, whole, seed=1, device=CPU)
+
+    def stop(epoch: Epoch) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        train.train(name, toy_data, RECIPE, cut, seed=1, device=CPU, on_epoch=stop)
+    assert train.train(name, toy_data, RECIPE, cut, seed=1, device=CPU, resume=True) == history
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_a_model_that_cannot_be_pruned_is_not_trained(toy_data: Data, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    said = fault(lambda: train.train("toys:normed", toy_data, RECIPE, out, seed=1, device=CPU))
+    assert "layer 2 is computed from other tensors" in said
+    assert not any(tmp_path.iterdir())

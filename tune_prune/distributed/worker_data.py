@@ -56,10 +56,10 @@ class WorkerData:
             "train": task.train.inputs, "train_labels": task.train.labels, "teacher": task.teacher,
             "validation": task.validation.inputs, "validation_labels": task.validation.labels,
         }  # fmt: skip
-        weights = {key: value.numpy() for key, value in task.weights.items()}
-        numpy = {key: value.numpy() for key, value in arrays.items()}
+        weights = {key: _to_array(value) for key, value in task.weights.items()}
+        numpy = {key: _to_array(value) for key, value in arrays.items()}
         found = {
-            name: {label: v.cpu().numpy() for label, v in values.items()} for name, values in (cached or {}).items()
+            name: {label: _to_array(v.cpu()) for label, v in values.items()} for name, values in (cached or {}).items()
         }
         models = in_memory.find_models(task.model)
         uses = costs.count_uses(task.dense_model(torch.device("cpu")), as_float(task.train.inputs[:2].cpu()))
@@ -101,6 +101,11 @@ class WorkerData:
         return {
             name: {label: _view(v).to(device) for label, v in values.items()} for name, values in self.cached.items()
         }
+
+
+def _to_array(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as an array without a copy; of bfloat16, which NumPy lacks, the same numbers in float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _view(array: np.ndarray) -> torch.Tensor:

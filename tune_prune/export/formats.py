@@ -137,7 +137,10 @@ def _load_onnx(path: Path) -> Scores:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has no common base for its errors
+        raise UserError(f"--to onnx: ONNX Runtime cannot run this model ({error})") from error
     return lambda inputs: torch.from_numpy(session.run(["scores"], {"input": inputs.numpy()})[0])
 
 

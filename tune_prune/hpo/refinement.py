@@ -64,9 +64,9 @@ class Recovery:
 
     def share_left(self, compression: float) -> float:
         """The share, at most 1, of an error above the dense model's that refinement is expected to leave."""
-        kept = math.log(1 - compression)
+        kept = _log_kept(compression)
         significant = [pair for pair in self.pairs if pair.before > self.dense_error + self.standard_error]
-        nearest = sorted(significant, key=lambda pair: abs(math.log(1 - pair.compression) - kept))[:NEAREST]
+        nearest = sorted(significant, key=lambda pair: abs(_log_kept(pair.compression) - kept))[:NEAREST]
         shares = [max(0.0, p.after - self.dense_error) / (p.before - self.dense_error) for p in nearest]
         return min(1.0, median(shares or [ASSUMED_RECOVERY]))
 
@@ -156,5 +156,10 @@ def _choose_beyond_front(
     between = [r for r in candidates if reached < r.last.compression < nearest]
     if nearest == 1.0 or not between:
         return between[-1:]
-    middle = (math.log(1 - reached) + math.log(1 - nearest)) / 2
-    return [min(between, key=lambda r: abs(math.log(1 - r.last.compression) - middle))]
+    middle = (_log_kept(reached) + _log_kept(nearest)) / 2
+    return [min(between, key=lambda r: abs(_log_kept(r.last.compression) - middle))]
+
+
+def _log_kept(compression: float) -> float:
+    """The logarithm of the share of weights that is left; finite where none is."""
+    return math.log(max(1 - compression, 1e-16))

@@ -83,6 +83,8 @@ def remove(
     ratio: float,
     granularity: str = "weight",
     transposed: Collection[str] = (),
+    *,
+    keep_one: bool = False,
 ) -> dict[str, Tensor]:
     """Makes new masks of several layers, pruned together to one ratio of all their weights.
 
@@ -90,7 +92,8 @@ def remove(
     units have several weights, the number of removed weights comes as near to the ratio as it can, and each layer keeps
     one unit: without any output it would pass nothing on. Where the masks have more zeros already, they stay as they
     are. Of equal scores the first in position goes first, layer by layer. Masks and scores have their weights' shapes;
-    `transposed` names layers of transposed convolutions, whose weights are [inputs, outputs, ...].
+    `transposed` names layers of transposed convolutions, whose weights are [inputs, outputs, ...]. With `keep_one` each
+    layer keeps one unit where units are single weights, too, even if the ratio is not reached then.
     """
     divide = granularities[granularity]
     oriented = {label: _outputs_first(mask, label in transposed) for label, mask in before.items()}
@@ -98,7 +101,7 @@ def remove(
     kept = {label: oriented[label].reshape(-1, units[label].size).count_nonzero(1) for label in before}
     total = sum(mask.numel() for mask in before.values())
     already_removed = total - sum(int(counts.sum()) for counts in kept.values())
-    sizes = torch.cat([_count_removable(units[label], kept[label]) for label in before])
+    sizes = torch.cat([_count_removable(units[label], kept[label], keep_one) for label in before])
     removed = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
     removed[_choose_units(units, sizes, masks.count_removed(ratio, total) - already_removed)] = True
     new_masks = {}
@@ -113,9 +116,9 @@ def _outputs_first(weight: Tensor, transposed: bool) -> Tensor:
     return weight.transpose(0, 1) if transposed else weight
 
 
-def _count_removable(units: Units, kept: Tensor) -> Tensor:
+def _count_removable(units: Units, kept: Tensor, keep_one: bool) -> Tensor:
     """Counts the weights that each unit would remove: those it has kept, 0 for the unit that the layer keeps."""
-    if units.size == 1 or not kept.any():
+    if (units.size == 1 and not keep_one) or not kept.any():
         return kept
     removable = kept.clone()
     removable[units.score.masked_fill(kept == 0, -math.inf).argmax()] = 0

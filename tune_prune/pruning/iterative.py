@@ -157,7 +157,8 @@ def _shrink_masks(
     before = {label: state.masks[label] for label in ratios}
     transposed = masks.transposed_layers(state.model)
     if plan.mode == "global" and ratios:
-        return granularity.remove(before, scores, next(iter(ratios.values())), plan.granularity, transposed)
+        ratio, keep_one = next(iter(ratios.values())), not plan.allow_empty
+        return granularity.remove(before, scores, ratio, plan.granularity, transposed, keep_one=keep_one)
     return {
         label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, label in transposed)
         for label, mask in before.items()

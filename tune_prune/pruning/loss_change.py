@@ -45,7 +45,7 @@ def loss_change(context: Context) -> dict[str, Tensor]:
         nonzero = weight.flatten().nonzero().flatten()
         started, reported, done = time.monotonic(), time.monotonic(), 0
         for index, losses in _measure_losses(model, weight, split, nonzero):
-            changes[index] = losses - base
+            changes[index] = (losses - base).to(changes)  # losses have the type of the model's scores
             done += len(index)
             if time.monotonic() - reported > REPORT_SECONDS:
                 reported = time.monotonic()

@@ -23,11 +23,14 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     In an `nn.Sequential` a layer's label is its position counted from 1, as in torch7-pruner ("8"); a layer inside a
     part of it is labelled by the part's position and its name in there ("2/conv1"). In any other model a layer's label
     is its qualified name ("layer1.0.conv1"). A weight that several layers share is listed once. The projections of an
-    `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj").
+    `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj"). Raises a
+    `UserError` for a layer whose weight is computed from other tensors, as by `weight_norm`: a mask would not last.
     """
     weights: dict[str, Tensor] = {}
     for label, module in _labelled_modules(model):
         for part, weight in _module_weights(module):
+            if not isinstance(weight, nn.Parameter):
+                raise UserError(_describe_computed(label or "of the model itself"))
             if not any(weight is seen for seen in weights.values()):
                 is_position = isinstance(model, nn.Sequential) and "/" not in label
                 separator = "" if not part or not label else "/" if is_position else "."
@@ -98,7 +101,7 @@ def actual_ratios(masks: Mapping[str, Tensor], requested: Mapping[str, float]) -
     """The requested ratio of each layer where its mask removes as many weights, else the mask's own ratio."""
     counts = kept_counts({label: masks[label] for label in requested})
     return {
-        label: ratio if total - kept == count_removed(ratio, total) else (total - kept) / total
+        label: ratio if total - kept == count_removed(ratio, total) else _ratio_of(total - kept, total)
         for (label, ratio), (kept, total) in zip(requested.items(), counts.values(), strict=True)
     }
 
@@ -109,7 +112,12 @@ def global_ratio(masks: Mapping[str, Tensor], requested: Mapping[str, float]) ->
     counts = kept_counts({label: masks[label] for label in requested}).values()
     total = sum(n for _, n in counts)
     removed = total - sum(kept for kept, _ in counts)
-    return ratio if removed == count_removed(ratio, total) else removed / total
+    return ratio if removed == count_removed(ratio, total) else _ratio_of(removed, total)
+
+
+def _ratio_of(removed: int, total: int) -> float:
+    """A ratio that removes so many weights; it is below 1, as ratios are, where that is all of them."""
+    return min(removed, total - 0.25) / total
 
 
 def compression(masks: Mapping[str, Tensor]) -> float:
@@ -132,6 +140,14 @@ def _labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for position, part in enumerate(model, start=1):
         for name, module in part.named_modules():
             yield f"{position}/{name}" if name else str(position), module
+
+
+def _describe_computed(label: str) -> str:
+    """Says why a layer with a parametrized weight is refused, and what to do."""
+    remedy = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+    older = "remove_weight_norm, remove_spectral_norm or prune.remove for what torch.nn.utils made without it"
+    why = "is computed from other tensors, as by weight_norm, and cannot be pruned"
+    return f"the weight of layer {label} {why}; let the model's factory end with {remedy}, or with {older}"
 
 
 def _module_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -52,7 +52,8 @@ class Plan:
     `weight_decay` is an L2 penalty on the weights, `l1` an L1 penalty. `sample` training images are used for the
     statistics of the pruners. With `reload` every round starts from the unpruned model, so that its point belongs to
     its ratio alone. In mode "layer" each layer has its own ratio; in mode "global" all have the same, which applies to
-    all their weights together, and the scores decide which layers lose how much. `granularity` names the units that are
+    all their weights together, and the scores decide which layers lose how much; each keeps one weight at least, unless
+    `allow_empty`. `granularity` names the units that are
     removed whole (`granularity.granularities`). With `scale_dropout` the rates of dropout fall with the ratios
     (`recalibration.scaled_dropout`).
     """
@@ -75,6 +76,7 @@ class Plan:
     scale_dropout: bool = False
     mode: str = "layer"
     granularity: str = "weight"
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.mode == "global" and len(set(self.ratios.values())) > 1:

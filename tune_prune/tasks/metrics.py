@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
 def logits(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> Tensor:
     """Computes a model's class scores in evaluation mode: inputs [n, ...] -> float32 [n, classes]."""
     model.eval()
-    return torch.cat([model(as_float(part)) for part in inputs.split(batch_size)])
+    return torch.cat([model(as_float(part)).float() for part in inputs.split(batch_size)])
 
 
 def evaluate(model: nn.Module, split: Split) -> Evaluation:

@@ -51,7 +51,7 @@ class Step:
         inputs = as_float(inputs)
         if self.recipe.augment:
             inputs = affine(inputs, self.generator)
-        scores = self.model(inputs)
+        scores = self.model(inputs).float()  # a model may compute in bfloat16; other scores stay as they are
         teacher = None if self.teacher is None else self.teacher.index_select(0, index)
         loss = _compute_loss(scores, labels, teacher, self.recipe)
         loss.backward()

@@ -118,7 +118,7 @@ def prune(
         check_label(label, f"model {name!r}")
     _check_options(target, options, source)
     if not options.allow_empty:
-        _check_not_emptied(target, model, source)
+        _check_not_emptied(target, model, options.mode, source)
     model = to_device(model, device)
     check_compatible(name, model, data, device, check_test=True)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
@@ -164,6 +164,7 @@ def make_plan(target: Conf, options: PruneOptions, epoch_steps: int) -> Plan:
         reload=options.reload,
         distill=options.distill,
         scale_dropout=options.scale_dropout,
+        allow_empty=options.allow_empty,
     )
 
 
@@ -185,13 +186,21 @@ def _check_options(target: Conf, options: PruneOptions, source: str) -> None:
             raise UserError(f"{source if target.pruners else '--pruner'}: {error}") from error
 
 
-def _check_not_emptied(target: Conf, model: nn.Module, source: str) -> None:
+def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -> None:
     """Raises a `UserError` for a ratio that leaves a layer no weight at all: no signal would pass it."""
-    for label, weight in masks.prunable(model).items():
-        total = weight.numel()
-        if label in target.ratios and masks.count_removed(target.ratios[label], total) == total:
+    totals = {label: weight.numel() for label, weight in masks.prunable(model).items() if label in target.ratios}
+    advice = "lower it, or add --allow-empty"
+    if mode == "global" and totals:  # scores decide how much each layer loses, and each keeps a weight
+        total, ratio = sum(totals.values()), next(iter(target.ratios.values()))
+        left = total - masks.count_removed(ratio, total)
+        if left < len(totals):
+            rule = f"ratio {ratio:g} leaves {left} of the {total:,} weights of {len(totals)} layers"
+            raise UserError(f"{source}: {rule}; {advice}")
+        return
+    for label, total in totals.items():
+        if masks.count_removed(target.ratios[label], total) == total:
             rule = f"ratio {target.ratios[label]:g} leaves none of the {total:,} weights of layer {label}"
-            raise UserError(f"{source}: {rule}; lower it, or add --allow-empty")
+            raise UserError(f"{source}: {rule}; {advice}")
 
 
 def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:

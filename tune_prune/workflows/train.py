@@ -13,7 +13,7 @@ from torch import nn
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.pruning import checkpoint
+from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
@@ -80,6 +80,7 @@ def train(
     _check_overwrites(out)
     torch.manual_seed(seed)  # the model's own initialisation draws from it
     model = to_device(build(name), device)
+    masks.prunable(model)  # refuses a model that could not be pruned afterwards
     check_compatible(name, model, data, device, check_test=False)
     state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
     notes = {"model": name, "data": data.name, "recipe": asdict(recipe), "seed": seed}
@@ -138,7 +139,9 @@ def _dump_state(state: TrainingState, request: dict[str, object]) -> bytes:
     tensors |= {f"momentum/{i}": velocity for i, velocity in enumerate(state.optimizer.velocities)}
     tensors["generator"] = state.generator.get_state()
     header = request | {"history": [asdict(epoch) for epoch in state.history]}
-    return save({key: value.cpu().contiguous() for key, value in tensors.items()}, {"training": json.dumps(header)})
+    # cloned, since safetensors refuses tensors that share memory, as tied weights do
+    saved = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    return save(saved, {"training": json.dumps(header)})
 
 
 def _load_state(state: TrainingState, path: Path, request: dict[str, object]) -> None:
