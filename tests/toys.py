@@ -76,6 +76,20 @@ class Twice(nn.Module):
         return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
 
 
+class Recurrent(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; the 64 weights of `head` can be pruned, and 1,664 others cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(8, 16))
+        self.rows = nn.LSTM(8, 16, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.rows(inputs.flatten(1, 2))[0] + self.place)[:, -1])
+
+
 class Halved(nn.Module):
     """[n, 1, 8, 8] -> [n, 4] in bfloat16; the layers of `mlp`, as net.1 and net.3."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_prune.pruning.coverage import Coverage
 from tune_prune.results.front import TestResult, find_front
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.pareto_plot import describe_outcome, draw_pareto
@@ -26,6 +27,7 @@ INFO = RunInfo(
     acc_tradeoff=0.5,
     dense_val_error=0.9,
     shapes={"8": (10, 10)},
+    coverage=Coverage(1088, 1088),
     command="python launch.py",
     versions={},
 )

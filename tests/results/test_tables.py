@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tune_prune.pruning.coverage import Coverage
 from tune_prune.results import conf
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.constraints import Constraints
@@ -35,6 +36,7 @@ INFO = RunInfo(
     acc_tradeoff=0.5,
     dense_val_error=0.86,
     shapes={"1": (6, 1, 5, 5), "4": (96, 6, 5, 5), "8": (300, 960)},
+    coverage=Coverage(1088, 1088),
     command="python launch.py --budget 3",
     versions={"torch": "2.9.1"},
 )

@@ -14,6 +14,7 @@ from toys import images
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.budget import SearchEnd
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.coverage import Coverage
 from tune_prune.results import conf, records, test_record
 from tune_prune.results.confidence import Confirmation, wilson_interval
 from tune_prune.results.records import PointRecord, TrialRecord
@@ -50,6 +51,7 @@ def info(task: Task) -> RunInfo:
         acc_tradeoff=50.0,
         dense_val_error=task.dense.error,
         shapes={"2": (16, 64), "4": (4, 16)},
+        coverage=Coverage(1088, 1088),
         command="tune-prune search",
         versions={"torch": "2"},
     )

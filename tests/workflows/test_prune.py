@@ -50,7 +50,7 @@ def test_lenet5s_own_conf(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert pruned["layers"]["12"] == {"total": 840, "kept": 420}
     assert command("test", Path("mine", pruned["checkpoint"]), "--json") == 0
     tested = json.loads(capsys.readouterr().out)
-    assert tested == {key: pruned[key] for key in ("compression", "test_error", "layers")}
+    assert tested == {key: pruned[key] for key in ("compression", "test_error", "layers", "coverage")}
     assert conf.read(Path("mine", pruned["conf"])).ratios == conf.read(prune.model_conf("lenet5")).ratios
 
 
@@ -272,3 +272,17 @@ def test_a_checkpoint_that_names_code_must_be_trusted(tmp_path: Path) -> None:
     other = f"{path}: holds model 'toys:mlp', not 'lenet5'; leave out --model, or name it as the file does"
     assert fault(lambda: checkpoint.check_trusted(path, "lenet5")) == other
     checkpoint.check_trusted(prune.PRUNED_LENET5, None)
+
+
+def test_what_compression_does_not_count_is_said(command, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", "toys:Recurrent", "--data", "toys:images")
+    said = "warning: compression counts 64 of the model's 1,728 weights (3.704 %)"
+    assert command("prune", *model, "-l", "head", "-p", 0.5) == 0
+    assert said in capsys.readouterr().out
+    assert command("test", "pruned/pruned.safetensors", *model) == 0
+    assert said in capsys.readouterr().out
+    summary = json.loads(Path("pruned/summary.json").read_text())
+    assert command("test", "pruned/pruned.safetensors", *model, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["coverage"] == summary["coverage"]
+    assert summary["compression"] == 0.5
+    assert summary["coverage"]["left_out"][0] == {"module": "rows", "type": "LSTM", "weights": 1536}

@@ -27,7 +27,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
     `UserError` for a layer whose weight is computed from other tensors, as by `weight_norm`: a mask would not last.
     """
     weights: dict[str, Tensor] = {}
-    for label, module in _labelled_modules(model):
+    for label, module in labelled_modules(model):
         for part, weight in _module_weights(module):
             if not isinstance(weight, nn.Parameter):
                 raise UserError(_describe_computed(label or "of the model itself"))
@@ -121,7 +121,7 @@ def _ratio_of(removed: int, total: int) -> float:
 
 
 def compression(masks: Mapping[str, Tensor]) -> float:
-    """The share of all weights of all weighted layers that the masks remove, in [0, 1]."""
+    """The share of the weights of all layers that can be pruned that the masks remove, in [0, 1] (`coverage`)."""
     counts = kept_counts(masks).values()
     total = sum(n for _, n in counts)
     return (total - sum(kept for kept, _ in counts)) / total
@@ -132,7 +132,8 @@ def factor(compressed: float) -> float:
     return 1 / (1 - compressed) if compressed < 1 else float("inf")
 
 
-def _labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields every module with the label that a layer in its place has (`prunable`)."""
     if not isinstance(model, nn.Sequential):
         yield from model.named_modules()
         return

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.constraints import Constraints
+
+if TYPE_CHECKING:
+    from tune_prune.pruning.coverage import Coverage  # which imports torch; tables and pictures do without it
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class RunInfo:
     """The facts of a run as summary.json has them.
 
     `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
-    `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order. `at_most` are limits on
+    `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order; `coverage`
+    is the share of the model that they make up. `at_most` are limits on
     costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
     run; `cached_sample` is the number of training images on which cached statistics were measured. `weights` is the
     file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its tensors.
@@ -30,6 +35,7 @@ class RunInfo:
     acc_tradeoff: float
     dense_val_error: float
     shapes: Mapping[str, tuple[int, ...]]
+    coverage: "Coverage"
     command: str
     versions: dict[str, str]
     time_budget: float | None = None

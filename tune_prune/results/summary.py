@@ -42,6 +42,7 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
             "test_error": outcome.dense_test.error if outcome.dense_test else None,
         },
         "layers": info.totals,
+        "coverage": info.coverage.to_dict(),
         "trials": _count_trials(outcome),
         "early_stopping": _count_stopped(outcome),
         "points": sum(len(record.points) for record in outcome.records),

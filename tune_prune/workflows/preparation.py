@@ -19,6 +19,7 @@ from tune_prune.hpo.parameters import Choice, Range
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
+from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
@@ -92,6 +93,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         acc_tradeoff=config.acc_tradeoff,
         dense_val_error=task.dense.error,
         shapes=shapes,
+        coverage=measure_coverage(dense),
         command=_command_line(config.storage),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
         | {name: version(name) for name in ("ray", "optuna", "torch", "pandas")},

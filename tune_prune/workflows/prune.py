@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
@@ -210,9 +211,11 @@ def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[
     model = to_device(model, device)
     check_compatible(saved.model, model, data, device, check_test=True)
     error = evaluate(model, data.load_test().to(device)).error
-    for line in describe_layers(mask):
+    for line in describe_layers(model, mask):
         say(line)
-    return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)}
+    return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)} | {
+        "coverage": measure_coverage(model).to_dict()
+    }
 
 
 def count_layers(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
@@ -220,11 +223,12 @@ def count_layers(mask: dict[str, Tensor]) -> dict[str, dict[str, int]]:
     return {label: {"total": total, "kept": kept} for label, (kept, total) in masks.kept_counts(mask).items()}
 
 
-def describe_layers(mask: dict[str, Tensor]) -> list[str]:
-    """A line for each layer with the weights it retains, and the compression with 14 digits, as torch7-pruner did."""
+def describe_layers(model: nn.Module, mask: dict[str, Tensor]) -> list[str]:
+    """A line for each layer with the weights it retains, the compression with 14 digits, and what that counts."""
     lines = [
         f"layer {label}: retained {kept:,} of {total:,} ({100 * kept / total:.2f} %)"
         for label, (kept, total) in masks.kept_counts(mask).items()
     ]
     compressed = masks.compression(mask)
-    return [*lines, f"total compression {compressed:.14f} ({masks.factor(compressed):.1f}x)"]
+    total = f"total compression {compressed:.14f} ({masks.factor(compressed):.1f}x)"
+    return [*lines, total, measure_coverage(model).describe()]

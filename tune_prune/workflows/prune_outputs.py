@@ -11,6 +11,7 @@ import torch
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf, palette
@@ -38,7 +39,7 @@ def prune_and_write(
         out, request, data, device, source, resume, lambda step: say(step.describe(request.options.iterations))
     )
     state = result.state
-    for line in describe_layers(state.masks):
+    for line in describe_layers(state.model, state.masks):
         say(line)
     splits = data.validation, data.load_test()
     val_error, test_error = (evaluate(state.model, split.to(device)).error for split in splits)
@@ -67,6 +68,7 @@ def _write_files(
         "val_error": errors[0],
         "test_error": errors[1],
         "layers": count_layers(state.masks),
+        "coverage": measure_coverage(state.model).to_dict(),
         "conf": "pruned.conf",
         "checkpoint": CHECKPOINT,
     }

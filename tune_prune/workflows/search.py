@@ -61,6 +61,7 @@ def search(
             f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
+        console.say(prepared.info.coverage.describe())
         plan = space.midpoint(prepared.info.shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
         timings = profiling.time_rounds(budget, resources, prepared.task, plan)
