@@ -15,7 +15,7 @@ from tune_prune.export.compaction import compact
 from tune_prune.export.formats import ExportInput
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.models import build
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import Data, Split
 
 TOYS = {"toys:mlp": mlp, "toys:Conv": Conv, "toys:Tied": Tied}
 TIED = {"toys:Tied": Tied, "toys:TiedInside": TiedInside, "toys:Twice": Twice}
@@ -87,8 +87,9 @@ def test_layers_of_one_weight_count_once(tmp_path: Path) -> None:
     tied = pruned("toys:TiedInside", 0.5)
     checkpoint.write(tmp_path / "a.safetensors", tied.name, tied.model, tied.masks)
     for name in ("safetensors", "sparse", "dense", "pt2"):
-        test = Split(images(9), torch.arange(9) % 4)
-        report = exporter.export(tmp_path / "a.safetensors", name, test, tmp_path, lambda line: None)
+        split = Split(images(9), torch.arange(9) % 4)
+        data = Data(split, split, lambda split=split: split)
+        report = exporter.export(tmp_path / "a.safetensors", name, data, tmp_path, lambda line: None)
         assert report.bytes_dense == 4 * sum(value.numel() for value in tied.model.parameters())
 
 

@@ -202,19 +202,19 @@ def test_the_whole_network_as_one(command, granularity: str, capsys: pytest.Capt
 
 @pytest.mark.parametrize("ratio", [0.97, 0.99, 0.998])
 def test_the_whole_network_as_one_keeps_a_weight_of_each_layer(command, ratio: float, capsys) -> None:
-    assert command("prune", *TOY, "--mode", "global", "-p", ratio, "--json") == 0
+    assert command("prune", *UNTRAINED, "--mode", "global", "-p", ratio, "--json") == 0
     pruned = json.loads(capsys.readouterr().out)
     kept = {label: layer["kept"] for label, layer in pruned["layers"].items()}
     assert min(kept.values()) > 0
     assert sum(kept.values()) == 1088 - round(ratio * 1088)
-    assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--replay") == 0
+    assert command("prune", *UNTRAINED, "--conf", "pruned/pruned.conf", "--replay") == 0
 
 
 def test_the_whole_network_as_one_may_be_allowed_to_lose_a_layer(command, capsys) -> None:
-    assert command("prune", *TOY, "--mode", "global", "-p", 0.99, "--allow-empty", "--json") == 0
+    assert command("prune", *UNTRAINED, "--mode", "global", "-p", 0.99, "--allow-empty", "--json") == 0
     assert json.loads(capsys.readouterr().out)["layers"]["2"]["kept"] == 0
     assert conf.read(Path("pruned/pruned.conf")).ratios["2"] == 1023.75 / 1024  # below 1, as every ratio is
-    assert command("prune", *TOY, "--conf", "pruned/pruned.conf", "--replay") == 0
+    assert command("prune", *UNTRAINED, "--conf", "pruned/pruned.conf", "--replay") == 0
 
 
 FAULTS = [
@@ -277,7 +277,7 @@ def test_a_checkpoint_that_names_code_must_be_trusted(tmp_path: Path) -> None:
 def test_what_compression_does_not_count_is_said(command, capsys: pytest.CaptureFixture[str]) -> None:
     model = ("--model", "toys:Recurrent", "--data", "toys:images")
     said = "warning: compression counts 64 of the model's 1,728 weights (3.704 %)"
-    assert command("prune", *model, "-l", "head", "-p", 0.5) == 0
+    assert command("prune", *model, "--force", "-l", "head", "-p", 0.5) == 0
     assert said in capsys.readouterr().out
     assert command("test", "pruned/pruned.safetensors", *model) == 0
     assert said in capsys.readouterr().out

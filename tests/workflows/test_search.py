@@ -613,7 +613,7 @@ def test_what_compression_does_not_count_is_said(trials: Trials, toml: Path) -> 
         "toys:mlp", "toys:Recurrent"
     )
     toml.write_text(text.replace("budget = 8", "budget = 2"))
-    settings, space, text = run_files.start_run(str(toml), {"acc_tradeoff": 99.0})
+    settings, space, text = run_files.start_run(str(toml), {"acc_tradeoff": 99.0, "force": True})
     shown = io.StringIO()
     search.search(settings, space, toml.parent / "run", SearchConsole(Console(file=shown, width=200)), text)
     assert "warning: compression counts 64 of the model's 1,728 weights (3.704 %)" in shown.getvalue()
