@@ -14,14 +14,14 @@ import torch
 
 def images():
     source = torch.Generator().manual_seed(0)
-    kinds = torch.rand(10, 3, 32, 32, generator=source)
+    kinds = torch.rand(10, 3, 16, 16, generator=source)
 
     def split(n):
         labels = torch.arange(n) % 10
-        noisy = kinds[labels] * 160 + torch.rand(n, 3, 32, 32, generator=source) * 90
+        noisy = kinds[labels] * 160 + torch.rand(n, 3, 16, 16, generator=source) * 90
         return noisy.to(torch.uint8), labels
 
-    return split(2000), split(200), split(200)
+    return split(400), split(100), split(100)
 """
 SPACE = """
 [task]
@@ -49,21 +49,10 @@ def test_a_residual_network_by_names_in_groups(tmp_path: Path) -> None:
     shutil.copy(ROOT / "experiments" / "resnet20" / "resnet20.py", tmp_path)
     (tmp_path / "my_images.py").write_text(IMAGES)
     (tmp_path / "mine.toml").write_text(SPACE)
-    command = [
-        sys.executable,
-        "-m",
-        "tune_prune",
-        "search",
-        "--force",
-        "--space",
-        "mine.toml",
-        "--budget",
-        "4",
-        "--run-dir",
-        "run",
-    ]
+    words = "search --force --space mine.toml --budget 4 --max-concurrent 1 --run-dir run --json"
+    command = [sys.executable, "-m", "tune_prune", *words.split()]
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    ended = subprocess.run([*command, "--json"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode in (0, 3), ended.stderr
     summary = json.loads(ended.stdout)
     assert summary["trials"]["completed"] == 4

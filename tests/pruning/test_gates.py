@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 from toys import mlp, seeded
@@ -33,7 +34,10 @@ def test_a_weight_that_is_needed_keeps_its_factor(toy_data: Data) -> None:
     assert found[:, :32].mean() > found[:, 32:].mean()
 
 
-def test_on_lenet5_they_rank_by_themselves_and_better_than_noise() -> None:
+def test_on_lenet5_they_rank_by_themselves_and_better_than_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a sixth of the work: it ranks worse than the settings that are used, and the ranks are their own as well
+    monkeypatch.setattr(gates, "STEPS", 100)
+    monkeypatch.setattr(gates, "BATCH", 64)
     data = load_data("mnist")
     validation = Split(data.validation.inputs[:500], data.validation.labels[:500])
     sample = draw_sample(data.train, 512, seeded(0))
