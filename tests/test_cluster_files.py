@@ -1,4 +1,7 @@
-"""The files of experiments/cluster: Ray's own schema, the shape of a RayJob, and the Slurm script, run."""
+"""The files of experiments/cluster: Ray's own schema, the shape of a RayJob, and the Slurm script, run.
+
+The one cluster that the tests start is that of the Slurm script.
+"""
 
 import contextlib
 import json
@@ -11,12 +14,12 @@ import tempfile
 from pathlib import Path
 
 import jsonschema
-import pandas as pd
 import pytest
 import ray
 import yaml
 from deadlines import WAIT
-from searches import SPACE
+from pandas.testing import assert_frame_equal
+from searches import SPACE, points, searched, without_ray
 from test_launch import MODULE
 from typer.main import get_command
 
@@ -24,6 +27,25 @@ from tune_prune.cli import main
 
 ROOT = Path(__file__).parent.parent
 HERE = ROOT / "experiments" / "cluster"
+TRACE = """
+def traced(weight):
+    import ray
+    if not ray.is_initialized():  # in the driver, before the search
+        return weight.abs()
+    with open(os.environ["TRACES"], "a") as file:
+        file.write(f"{ray.get_runtime_context().get_node_id()} {__file__}\\n")
+    end = time.monotonic() + WAIT  # for every node to begin a trial
+    while len({line.split()[0] for line in open(os.environ["TRACES"])}) < int(os.environ["NODES"]):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+    return weight.abs()
+""".replace("WAIT", str(WAIT))
+FEATURES_OFF = """
+[features]
+early_stopping = false
+warm_start = false
+"""
+
 POD = {
     "type": "object",
     "required": ["template"],
@@ -118,8 +140,18 @@ def test_bash_reads_the_scripts() -> None:
         assert subprocess.run(command, capture_output=True, check=False).stderr == b""
 
 
-def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """A directory with a user's own module, whose pruner notes on which node it runs, and a space that names it."""
+    (tmp_path / "my_lab.py").write_text(MODULE + TRACE)
+    space = SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:traced"')
+    (tmp_path / "toy.toml").write_text(space + FEATURES_OFF)
+    return tmp_path
+
+
+def run_slurm_script(lab: Path, *flags: str) -> Path:
+    """The run directory of a search by the Slurm script, on two nodes of one processor each: both are this machine."""
+    programs = lab / "bin"
     programs.mkdir()
     for name, text in {
         "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
@@ -129,19 +161,17 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
     }.items():
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
-    (tmp_path / "my_lab.py").write_text(MODULE)
-    (tmp_path / "toy.toml").write_text(SPACE.replace("toys:", "my_lab:"))
     scratch = tempfile.mkdtemp(dir="/tmp")  # Ray's sockets have short names
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "here", "SLURM_CPUS_PER_TASK": "1"}
     # without the variables that Ray wrote into this process's environment
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    environment = inherited | slurm | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": scratch}
-    command = ["bash", HERE / "slurm.sh", "--space", "toy.toml", "--budget", "3", "--quiet", "--force"]
-    log = tmp_path / "log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= slurm | {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": scratch, "OMP_NUM_THREADS": "1"}
+    environment |= {"TRACES": str(lab / "traces"), "NODES": "2"}
+    command, log = ["bash", HERE / "slurm.sh", "--space", "toy.toml", "--quiet", "--force", *flags], lab / "log"
     with (
         log.open("w") as out,
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True) as job,
+        subprocess.Popen(command, cwd=lab, env=environment, stdout=out, stderr=out, start_new_session=True) as job,
     ):
         try:
             code = job.wait(WAIT)
@@ -150,6 +180,25 @@ def test_the_slurm_script_runs_with_stand_ins_for_slurm(tmp_path: Path) -> None:
                 os.killpg(job.pid, signal.SIGKILL)
             shutil.rmtree(scratch, ignore_errors=True)
     assert code == 0, log.read_text()
-    [run] = (tmp_path / "runs").iterdir()
+    [run] = (lab / "runs").iterdir()
     assert run.name == f"slurm-{os.getpid()}"
-    assert len(pd.read_csv(run / "trials.csv")) == 3
+    return run
+
+
+def test_a_search_by_the_slurm_script_on_two_nodes_is_the_same_as_without_ray(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_slurm_script(lab, *["--budget", "8", "--sampler", "random", "--refine", "0", "--max-concurrent", "2"])
+    nodes, modules = zip(*(line.split() for line in (lab / "traces").read_text().splitlines()), strict=True)
+    assert len(set(nodes)) == 2
+    assert not [path for path in modules if path.startswith(str(lab))]  # the module was sent to the node
+    monkeypatch.syspath_prepend(lab)
+    monkeypatch.delitem(sys.modules, "my_lab", raising=False)  # that of another test
+    with without_ray():
+        code, alone = searched(lab / "toy.toml", "alone", budget=8, sampler="random", refine=0)
+    monkeypatch.delitem(sys.modules, "my_lab")
+    assert code == 0
+    assert_frame_equal(points(alone).sort_values(["trial", "round"], ignore_index=True),
+                       points(run).sort_values(["trial", "round"], ignore_index=True))  # fmt: skip
+    assert (alone / "pareto.csv").read_text() == (run / "pareto.csv").read_text()
+    assert not list(run.glob(".seen*"))

@@ -9,9 +9,11 @@ import random
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import pandas as pd
 import pytest
 from deadlines import WAIT, scaled
 from searches import SPACE, points, searched, summary_of, trials_of, without_ray
-from test_cluster import FEATURES_OFF, TRACE, two_nodes
+from test_cluster_files import FEATURES_OFF, TRACE
 from test_launch import MODULE, Lab, ended, final, until
 
 from tune_prune.results import records
@@ -30,6 +32,19 @@ LONG = scaled(1800)
 """Seconds within which even a search that loses many of its workers ends, on a machine that has other things to do."""
 
 WHOLE = os.environ.get("FAULTS") == "whole"
+HEAD = """
+import sys
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = nodes.add_node(num_cpus=1)
+nodes.wait_for_nodes()
+print(nodes.address, flush=True)
+if sys.stdin.readline():
+    nodes.remove_node(second, allow_graceful=False)
+    sys.stdin.read()
+nodes.shutdown()
+"""
+
 PRUNERS = '''
 
 def slow(weight):
@@ -323,6 +338,23 @@ def test_a_study_that_another_program_locks_for_a_while(lab: Lab) -> None:
     other.close()
     assert ended(process) == (0, "", "")
     check(run_dir, 6)
+
+
+@contextmanager
+def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Starts two nodes of one CPU each, outside the search's directory; yields their address and how to end one."""
+
+    def remove() -> None:
+        process.stdin.write("remove\n")
+        process.stdin.flush()
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", HEAD]
+    with subprocess.Popen(command, cwd="/", env=environment, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process.stdout.readline().strip(), remove
+        finally:
+            process.stdin.close()
 
 
 def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab) -> None:

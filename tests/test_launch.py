@@ -92,6 +92,7 @@ class Lab:
             hold.touch()
             stalled.unlink(missing_ok=True)
         env = os.environ | {"OMP_NUM_THREADS": "1", self.mark: "1", "STALL_AT": str(stall_at), "PYTHONPATH": str(ROOT)}
+        env["RAY_ADDRESS"] = "127.0.0.1:9"  # without --address no cluster is joined, whatever the environment says
         arguments = [sys.executable, *map(str, command)]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(arguments, cwd=self.folder, env=env, start_new_session=True, **pipes)

@@ -24,7 +24,7 @@ address=$ip:$((20000 + SLURM_JOB_ID % 20000)) # two jobs on one node have a port
 own=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block)
 
 on "${nodes[0]}" ray start --head --node-ip-address="$ip" --port="${address#*:}" --include-dashboard=false "${own[@]}" &
-until timeout 10 ray health-check --address "$address" 2>/dev/null; do sleep 2; done
+until timeout 60 ray health-check --address "$address" 2>/dev/null; do sleep 2; done
 for node in "${nodes[@]:1}"; do
     on "$node" ray start --address="$address" "${own[@]}" &
 done
