@@ -14,6 +14,7 @@ from torch import nn
 from toys import Conv, Tied, images, mlp, task_of
 
 from tune_prune.cli import main
+from tune_prune.pruning import gates, loss_change
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
 
@@ -53,6 +54,13 @@ def toy_data() -> Data:
 def toy_model(request: pytest.FixtureRequest) -> nn.Module:
     """A fresh toy, each in turn."""
     return request.param()
+
+
+@pytest.fixture
+def small_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics that take seconds, with fewer steps and images: what holds of any values holds of these."""
+    monkeypatch.setattr(gates, "STEPS", 30)
+    monkeypatch.setattr(loss_change, "IMAGES", 32)
 
 
 @pytest.fixture

@@ -153,7 +153,8 @@ def test_an_export_format_is_written_and_compared(
 def test_a_logger_is_called_after_every_round(install: Install, command: Command, tmp_path: Path) -> None:
     install("logger")
     (tmp_path / "space.toml").write_text(searches.SPACE)
-    flags = ["--space", tmp_path / "space.toml", "--budget", 2, "--logger", "jsonl", "--quiet", "--force"]
+    toml = tmp_path / "space.toml"
+    flags = ["--space", toml, "--budget", 2, "--logger", "jsonl", "--max-concurrent", 1, "--quiet", "--force"]
     here = os.environ.get("PYTHONPATH", "")
     with pytest.MonkeyPatch.context() as patch:  # workers import the toys
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(Path(__file__).parent), str(ROOT), here])))

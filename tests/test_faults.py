@@ -23,7 +23,7 @@ import pytest
 from deadlines import WAIT, scaled
 from searches import SPACE, points, searched, summary_of, trials_of, without_ray
 from test_cluster_files import FEATURES_OFF, TRACE
-from test_launch import MODULE, Lab, ended, final, until
+from test_launch import MODULE, SHADOWS, Lab, ended, final, until
 
 from tune_prune.results import records
 
@@ -359,6 +359,8 @@ def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], N
 
 def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab) -> None:
     (lab.folder / "my_lab.py").write_text((lab.folder / "my_lab.py").read_text() + TRACE)
+    for name in SHADOWS:  # Ray puts a copy of the working directory first on the nodes' path
+        (lab.folder / f"{name}.py").unlink()
     space(lab, "traced", FEATURES_OFF)
     traces, run_dir = lab.folder / "traces", lab.folder / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TRACES": str(traces), "NODES": "2"}

@@ -72,6 +72,10 @@ def mag(weight):
 '''
 
 
+SHADOWS = ("torch", "safetensors", "cloudpickle", "typer")
+"""Modules that lie in the working directory as well; what is installed is found before these."""
+
+
 class Lab:
     """A working directory with a user's own module and space, and the processes that were started there."""
 
@@ -79,7 +83,7 @@ class Lab:
         self.folder = folder
         self.mark = f"LAB_{uuid4().hex}"
         (folder / "my_lab.py").write_text(MODULE)
-        for name in ("torch", "safetensors", "cloudpickle", "typer"):  # what is installed is found before these
+        for name in SHADOWS:
             (folder / f"{name}.py").write_text(f"open({str(folder / 'ran')!r}, 'a').write({name!r})")
         (folder / "toy.toml").write_text(
             SPACE.replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"my_lab:mag"')

@@ -42,6 +42,7 @@ def decayed(weight: Tensor, gamma: float = 0.5) -> Tensor:
     return weight * gamma
 
 
+@pytest.mark.usefixtures("small_statistics")
 @pytest.mark.parametrize("name", criteria)
 def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
     layers = prunable(toy_model)

@@ -90,6 +90,7 @@ def test_the_last_round_is_final_whatever_the_schedule(monkeypatch: pytest.Monke
     assert plan.ratios_at(4) == PLAN.ratios
 
 
+@pytest.mark.usefixtures("small_statistics")
 @pytest.mark.parametrize("factory", [mlp, Conv, Tied])
 @pytest.mark.parametrize("pruner", criteria.criteria)
 def test_compression_never_falls(factory: type[nn.Module], pruner: str, toy_data: Data) -> None:

@@ -12,6 +12,7 @@ from tune_prune.pruning.statistics import Context, draw_sample
 from tune_prune.tasks.splits import Data, as_float
 
 
+@pytest.mark.usefixtures("small_statistics")
 @pytest.mark.parametrize("name", statistics.statistics)
 def test_contract(name: str, toy_model: nn.Module, toy_data: Data) -> None:
     before = copy.deepcopy(toy_model.state_dict())
