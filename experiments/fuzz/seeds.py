@@ -1,20 +1,26 @@
 """Makes the inputs that the fuzzer begins with: correct files, and files with one thing wrong in each.
 
-python experiments/fuzz/seeds.py conf|space|checkpoint|sparse FOLDER
+python experiments/fuzz/seeds.py READER FOLDER
 """
 
 import json
+import os
+import random
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import run_directory
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from tune_prune.export import sparse_format
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import checkpoint, masks, statistics_cache
+from tune_prune.pruning.statistics import Context
+from tune_prune.tasks.splits import Split
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +34,9 @@ WRONG_CONFS = (
     "1\n0.5\nmag,mag", "1\n0.5\n#mag", "1\n0.5\n\n# [table]\n# a = [1,\n# a = 1979-05-27",
     "\ufeff1 , 4\r\n0.5,0.7\r\nmag , l1",
 )  # fmt: skip
+
+WRONG_JSON = ("null", "true", "-1", "2.5", "1e999", "NaN", '""', '"x"', "[]", '["x"]', "{}", '{"x": -1}')
+"""One of every kind that JSON has."""
 
 WRONG_HEADERS = (
     "", "null", "[]", '{"model": 1}', '{"model": "lenet5"}', '{"model": "a:b"}', '{"model": "torchvision:x"}',
@@ -80,6 +89,79 @@ def sparse_seeds() -> Iterator[bytes]:
     yield _sparse_file(facts, {"w.kept": torch.ones(1), "w.gaps": torch.tensor([255, 1], dtype=torch.uint8)})
 
 
+def json_seeds() -> Iterator[bytes]:
+    """Values of every kind, and texts at the bounds."""
+    yield from (text.encode() for text in WRONG_JSON)
+    yield from (b"[" * 32 + b"]" * 32, b"[" * 33 + b"]" * 33, b"9" * 40, b"9" * 41, b'{"' + b"k" * 1001 + b'": 1}')
+    yield b'{"a": [1, -0.5e-3, "\\u00e9", null, true], "b": {"c": NaN, "d": Infinity}}'
+
+
+def toml_seeds() -> Iterator[bytes]:
+    """Those of spaces, and texts at the bounds."""
+    yield from space_seeds()
+    yield from (b"a" + b".a" * 15 + b" = 1", b"a" + b".a" * 16 + b" = 1", b'["a".b . c]\n[[d]]\nx = """a.b.c"""  # a.b')
+    yield b"a = " + b"[" * 33 + b"]" * 33
+    yield b"a = 1979-05-27T07:32:00Z\nb = 0xdead_beef\nc = inf\nd = {e.f = 1}\ng = 07:32:00"
+
+
+def run_seeds() -> Iterator[bytes]:
+    """A run.json, and that file with one value at a time replaced or left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_directory.begin(Path(folder))
+        yield from _vary(json.loads((Path(folder) / "run.json").read_text()))
+
+
+def record_seeds() -> Iterator[bytes]:
+    """The record of a trial, and that file with one value at a time replaced or left out, in it and in its points."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_directory.search(Path(folder))
+        whole = json.loads((Path(folder) / "results" / "1.json").read_text())
+    yield from _vary(whole)
+    for part in ("params", "points"):
+        inner = whole[part] if part == "params" else whole[part][-1]
+        for changed in _vary(inner):
+            value = json.loads(changed)
+            yield json.dumps(whole | {part: value if part == "params" else [*whole[part][:-1], value]}).encode()
+
+
+def study_seeds() -> Iterator[bytes]:
+    """Numbers of cells and values; the fuzzer finds the others."""
+    source = random.Random(0)
+    yield from (source.randbytes(64) for _ in range(64))
+
+
+def cache_seeds() -> Iterator[bytes]:
+    """A file of the cache, that of other values, and one without its hash."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        values = statistics_cache.load_or_measure(["hessian"], make_context())["hessian"]
+        [path] = statistics_cache.cache_dir().iterdir()
+        whole = path.read_bytes()
+    yield whole
+    yield whole[:-1] + bytes([whole[-1] ^ 1])
+    yield whole[: len(whole) // 2]
+    yield save({label: value.contiguous() for label, value in values.items()})
+
+
+def make_context() -> Context:
+    """A small network and its images, of which statistics are cached."""
+    model, generator = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator))
+    sample = Split(torch.rand(4, 3, generator=generator), torch.arange(4) % 2)
+    return Context(model, sample, generator)
+
+
+def _vary(whole: dict[str, object]) -> Iterator[bytes]:
+    """An object, without each of its keys, and with each of its values replaced by one of every kind."""
+    yield json.dumps(whole).encode()
+    for key in whole:
+        yield json.dumps({other: value for other, value in whole.items() if other != key}).encode()
+        for wrong in WRONG_JSON:
+            yield json.dumps(whole | {key: json.loads(wrong)}).encode()
+
+
 def _small_model() -> nn.Module:
     torch.manual_seed(0)  # the same files every time
     return nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
@@ -93,7 +175,18 @@ def _sparse_file(facts: Mapping[str, object], tensors: dict[str, Tensor]) -> byt
     return save(tensors, {"tune_prune": json.dumps(facts)})
 
 
-SEEDS = {"conf": conf_seeds, "space": space_seeds, "checkpoint": checkpoint_seeds, "sparse": sparse_seeds}
+SEEDS = {
+    "conf": conf_seeds,
+    "space": space_seeds,
+    "checkpoint": checkpoint_seeds,
+    "sparse": sparse_seeds,
+    "json": json_seeds,
+    "toml": toml_seeds,
+    "run": run_seeds,
+    "record": record_seeds,
+    "study": study_seeds,
+    "cache": cache_seeds,
+}
 
 
 def write_seeds(reader: str, folder: Path) -> None:
