@@ -192,6 +192,7 @@ def main() -> None:
             assert len(str(error).splitlines()) == 1, error
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
     limits = ["-max_len=8192", "-timeout=60", "-rss_limit_mb=4096"]
     atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={seconds}", *limits], read_once)
     atheris.Fuzz()

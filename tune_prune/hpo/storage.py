@@ -1,11 +1,12 @@
 """Opens the storage of a study: the run's own file, or a server that several processes share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.server_storage import ServerStorage, wait_for_server
@@ -73,6 +74,22 @@ def is_file_within(url: str, directory: Path) -> bool:
     if parsed.drivername != "sqlite" or parsed.query or not parsed.database:  # a query may make the path another URL
         return False
     return Path(parsed.database).resolve().is_relative_to(directory.resolve())
+
+
+@contextmanager
+def refuse_damage(where: str) -> Iterator[None]:
+    """Raises a `UserError` where the block meets rows of a study that no search has written.
+
+    Optuna believes what stands in its tables, and raises whatever comes of it. What a database itself reports, such as
+    that it is locked or gone, is no damage.
+    """
+    try:
+        yield
+    except OperationalError:
+        raise
+    except (SQLAlchemyError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        advice = "put a copy back, or begin again with a new --run-dir"
+        raise UserError(f"{where}: damaged ({_first_line(error)}); {advice}") from error
 
 
 def describe_storage(storage: RDBStorage) -> str:

@@ -24,7 +24,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.hpo.parameters import Choice, Parameter, Range
-from tune_prune.hpo.storage import describe_storage
+from tune_prune.hpo.storage import describe_storage, refuse_damage
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.trial_params import GROUP, RATIO, TrialParams
 from tune_prune.tasks.fingerprints import check_unchanged
@@ -135,6 +135,20 @@ def add_running_trial(
     return study._storage.get_trial_number_from_id(id_), id_
 
 
+def check_trial(trial: FrozenTrial, number: int, distributions: Mapping[str, BaseDistribution]) -> None:
+    """Raises a ValueError where the trial at a number is none that `add_running_trial` and `tell` could have left."""
+    if trial.number != number or trial.state == TrialState.WAITING or trial.distributions != distributions:
+        raise ValueError(f"trial {number} is not one of this search")
+    # this checks each value
+    create_trial(state=trial.state, values=trial.values, params=trial.params, distributions=trial.distributions)
+
+
+def describe_study(study: optuna.Study) -> str:
+    """Names the storage of a study for a message; a study in memory by its own name."""
+    storage = getattr(study._storage, "_backend", study._storage)
+    return describe_storage(storage) if isinstance(storage, RDBStorage) else study.study_name
+
+
 def count_as_drawn(sampler: BaseSampler, study: optuna.Study, trial: Trial) -> None:
     """Counts a trial of an earlier process as drawn by this sampler: a genetic one puts it into a generation."""
     if isinstance(sampler, BaseGASampler):
@@ -164,8 +178,12 @@ def open_study(
     those of the study, and where the study is lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions(limits), load_if_exists=True)
-    stored = study.user_attrs.get("fingerprint")
+    ways, where = directions(limits), describe_storage(storage)
+    with refuse_damage(where):
+        study = optuna.create_study(storage=storage, study_name=name, directions=ways, load_if_exists=True)
+        stored, trials = study.user_attrs.get("fingerprint"), study.get_trials(deepcopy=False)
+        if study.directions != ways:
+            raise ValueError("its objectives are not those of this search")
     if stored is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
@@ -173,8 +191,7 @@ def open_study(
         study.set_user_attr("fingerprint", dict(fingerprint))
     else:
         check_unchanged(stored, fingerprint, str(run_dir), "undo that, or use a new --run-dir")
-    if any((run_dir / "results").glob("*.json")) and not study.get_trials(deepcopy=False):
-        where = describe_storage(storage)
+    if any((run_dir / "results").glob("*.json")) and not trials:
         lost = f"{where}: the study has no trials, and {run_dir / 'results'} has; the study was lost"
         raise UserError(f"{lost}: put it back, or begin again with a new --run-dir")
     return study

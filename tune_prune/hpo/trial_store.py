@@ -9,8 +9,18 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.typecheck import check_fields
 from tune_prune.hpo.parameters import Parameter
-from tune_prune.hpo.study import add_running_trial, distributions, from_study_params, log_factor, trial_id
+from tune_prune.hpo.storage import refuse_damage
+from tune_prune.hpo.study import (
+    add_running_trial,
+    check_trial,
+    describe_study,
+    distributions,
+    from_study_params,
+    log_factor,
+    trial_id,
+)
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
@@ -46,6 +56,17 @@ class TrialAttrs:
         """Whether its parameters were given, not drawn by the sampler."""
         return self.queued is not None or self.refines is not None
 
+    @classmethod
+    def read(cls, number: int, written: Mapping[str, Any]) -> "TrialAttrs":
+        """The attributes of a trial as the study has them; raises a TypeError or ValueError where they are damaged."""
+        attrs = cls(**written)
+        check_fields(attrs)
+        if (attrs.parent is None) != (attrs.parent_round is None):
+            raise ValueError(f"trial {number} starts from no round of another")
+        if any(earlier is not None and not 0 <= earlier < number for earlier in (attrs.parent, attrs.refines)):
+            raise ValueError(f"trial {number} follows from a later one")
+        return attrs
+
     def to_dict(self) -> dict[str, Any]:
         """The attributes that say more than the default, as Optuna's user attributes."""
         return {key: value for key, value in asdict(self).items() if value != getattr(TrialAttrs, key)}
@@ -75,12 +96,16 @@ class TrialStore:
             self._check_record(record)
 
     def refresh(self) -> None:
-        """Reads what other processes have written to the study."""
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.number not in self.records:
-                self._remember(trial.number, trial_id(trial), dict(trial.params), TrialAttrs(**trial.user_attrs))
-            if trial.state != TrialState.RUNNING:
-                self.written.add(trial.number)
+        """Reads what other processes have written to the study; a `UserError` where its rows are damaged."""
+        with refuse_damage(describe_study(self._study)):
+            for number, trial in enumerate(self._study.get_trials(deepcopy=False)):
+                if number not in self._attrs:
+                    check_trial(trial, number, self._distributions)
+                if number not in self.records:
+                    attrs = TrialAttrs.read(number, trial.user_attrs)
+                    self._remember(number, trial_id(trial), dict(trial.params), attrs)
+                if trial.state != TrialState.RUNNING:
+                    self.written.add(number)
 
     def _check_record(self, record: TrialRecord) -> None:
         """Raises a `UserError` where a record is of another trial than the study has under its number."""
@@ -88,6 +113,11 @@ class TrialStore:
         if number not in self._attrs:
             known = f"the study has {len(self._attrs)} trials, not this one, and so is older than its record"
             raise UserError(f"{path}: {known}; put the newest study back, or delete the records that it lacks")
+        costs = {*self._limits.at_most, *self._limits.objectives}
+        unmeasured = sorted({name for point in record.points for name in costs - point.costs.keys()})
+        if unmeasured:
+            fault = f"damaged trial record (a round without {format_names(unmeasured)})"
+            raise UserError(f"{path}: {fault}; delete it and its trial is run again")
         drawn, measured = self.params(number), record.params
         if self.attrs(number).refines is not None:  # it retrains as refinements do
             drawn, measured = replace(drawn, training={}), replace(measured, training={})
@@ -135,8 +165,8 @@ class TrialStore:
         parent = None if attrs.parent is None else self.records.get(attrs.parent)
         if parent is None:
             return None
-        point = next(point for point in parent.points if point.round == attrs.parent_round)
-        return WarmStart.from_point(parent.trial, point)
+        point = next((point for point in parent.points if point.round == attrs.parent_round), None)
+        return None if point is None else WarmStart.from_point(parent.trial, point)
 
     def start(self, drawn: Mapping[str, Any], attrs: TrialAttrs) -> int:
         """Puts a trial with these parameters, under the study's names, into the study as running; its number.
