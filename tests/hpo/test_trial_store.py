@@ -109,6 +109,14 @@ def test_a_start_from_a_round_that_is_not_there_is_one_from_the_dense_model(run_
     assert opened(run_dir).suggest()["start"] is None
 
 
+def test_a_start_from_a_round_without_weights_is_one_from_the_dense_model(run_dir: Path) -> None:
+    number = opened(run_dir).suggest()["start"].trial
+    path = run_dir / "results" / f"{number}.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"points": [point | {"checkpoint": None} for point in record["points"]]}))
+    assert opened(run_dir).suggest()["start"] is None
+
+
 def test_a_complete_record_without_rounds(run_dir: Path) -> None:
     path = run_dir / "results" / "1.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"points": []}))

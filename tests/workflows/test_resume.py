@@ -102,3 +102,14 @@ def test_a_directory_of_any_name(tmp_path: Path, original: Path, trials: Trials,
     assert points(run_dir).equals(points(original))
     assert resumed(run_dir, budget=5) == 0
     assert (trials.started, summary_of(run_dir)["budget"]) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "value", ["3", "{}", '{"levels": [7], "curves": {}}', '{"levels": [], "curves": {"2": {"scale": "x"}}}']
+)
+def test_a_study_whose_initial_levels_are_damaged(finished: Path, trials: Trials, value: str) -> None:
+    with sqlite3.connect(finished / "study.db") as database:
+        database.execute("UPDATE study_user_attributes SET value_json = ? WHERE key = 'initial'", (value,))
+    database.close()
+    assert fault(lambda: resumed(finished, budget=5)).startswith(f"{finished / 'study.db'}: damaged (")
+    assert trials.started == 0

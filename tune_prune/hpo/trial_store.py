@@ -160,13 +160,13 @@ class TrialStore:
         return from_study_params(self._drawn[number], self._parameters)
 
     def start_of(self, number: int) -> WarmStart | None:
-        """The round that a trial starts from; None means the dense model, also where the round's record is lost."""
+        """The round that a trial starts from; None means the dense model, also where the round is lost."""
         attrs = self._attrs[number]
         parent = None if attrs.parent is None else self.records.get(attrs.parent)
         if parent is None:
             return None
         point = next((point for point in parent.points if point.round == attrs.parent_round), None)
-        return None if point is None else WarmStart.from_point(parent.trial, point)
+        return None if point is None or point.checkpoint is None else WarmStart.from_point(parent.trial, point)
 
     def start(self, drawn: Mapping[str, Any], attrs: TrialAttrs) -> int:
         """Puts a trial with these parameters, under the study's names, into the study as running; its number.

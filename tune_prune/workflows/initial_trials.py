@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.typecheck import check_fields, fits_type
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import GroupedRatio, LossCurve, allocate_weights
 from tune_prune.hpo.parameters import Choice, Domain, Range
+from tune_prune.hpo.scheduler import InitialPoint
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import sensitivity
 from tune_prune.pruning.sensitivity import SensitivityJob
@@ -136,9 +138,17 @@ def plan_initial_trials(space: Space, prepared: Prepared, config: Config, say: C
     }
 
 
-def stored_curves(planned: Mapping[str, Any]) -> dict[str, LossCurve]:
-    """The curves in the result of `plan_initial_trials`."""
-    return {layer: LossCurve(**curve) for layer, curve in planned["curves"].items()}
+def read_planned(planned: Mapping[str, Any]) -> tuple[list[InitialPoint], dict[str, LossCurve]]:
+    """The levels, and the curves by layer, in a result of `plan_initial_trials` that the study has kept.
+
+    Raises a TypeError, LookupError or AttributeError where it is not as that function made it.
+    """
+    levels, curves = planned["levels"], {layer: LossCurve(**curve) for layer, curve in planned["curves"].items()}
+    for curve in curves.values():
+        check_fields(curve)
+    if not fits_type(levels, list[dict[str, float | str | bool]]):
+        raise TypeError("the levels are no parameters")
+    return levels, curves
 
 
 def _measure_layers(

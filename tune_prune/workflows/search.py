@@ -24,7 +24,7 @@ from tune_prune.hpo.run_files import save_run
 from tune_prune.hpo.run_lock import RunLock, lock_run
 from tune_prune.hpo.scheduler import SearchSettings
 from tune_prune.hpo.space import Space
-from tune_prune.hpo.study import STUDY_NAME, load_or_store_initial, open_study
+from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
 from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
@@ -191,6 +191,8 @@ class _Run:
             initial = load_or_store_initial(
                 study, lambda: initial_trials.plan_initial_trials(space, self._prepared, config, self._console.say)
             )
+            with storage.refuse_damage(describe_study(study)):
+                levels, curves = initial_trials.read_planned(initial)
         refine, images = space.refine, len(self._prepared.task.validation.labels)
         settings = SearchSettings(
             budget=self._budget,
@@ -198,7 +200,7 @@ class _Run:
             limits=info.limits,
             refine=refine,
             initial_points=space.initial_params(info.shapes),
-            levels=initial["levels"],
+            levels=levels,
             features=space.features,
             totals=info.totals,
             refinement_seconds=refine.rounds * timings.round_seconds(refine.steps // refine.rounds),
@@ -206,7 +208,7 @@ class _Run:
             standard_error=standard_error(info.dense_val_error, images),
         )
         progress = Progress(info, self._console, self._budget, timings.evaluation)
-        parameters = space.parameters_for(info.shapes, initial_trials.stored_curves(initial))
+        parameters = space.parameters_for(info.shapes, curves)
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
         return StudySearcher(trials, progress.update)
 
