@@ -6,6 +6,7 @@ docs/reliability.md.
 
 import os
 import random
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -357,7 +358,9 @@ def two_nodes(environment: dict[str, str]) -> Iterator[tuple[str, Callable[[], N
             process.stdin.close()
 
 
-def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab) -> None:
+def test_a_node_of_a_cluster_goes_while_it_works(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     (lab.folder / "my_lab.py").write_text((lab.folder / "my_lab.py").read_text() + TRACE)
     for name in SHADOWS:  # Ray puts a copy of the working directory first on the nodes' path
         (lab.folder / f"{name}.py").unlink()
