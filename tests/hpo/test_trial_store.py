@@ -78,18 +78,16 @@ def test_a_record_without_the_costs_that_are_limited(run_dir: Path, changed: Map
     store._limits = Constraints(LIMIT, **changed)  # type: ignore[arg-type]
     said = fault(lambda: store._check_record(driver.trials.records[0]))
     assert said == (
-        f"{run_dir}/results/0.json: damaged trial record (a round without macs); delete it and its trial is run again"
+        f"{run_dir}/results/0.json: damaged trial record (round 1 has no macs); delete it and its trial is run again"
     )
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"val_error": float("nan")}, "it is complete, and its last round measured no error"),
-        ({"compression": 7.0}, "the compression of round 2 must be in [0, 1], got 7.0"),
-        ({"costs": {"macs": float("inf")}}, "a ratio or a cost of round 2 is no finite number"),
-        ({"ratios": {"2": float("nan")}}, "a ratio or a cost of round 2 is no finite number"),
-        ({"round": 1, "checkpoint": None}, "its rounds must ascend, got [1, 1]"),
+        ({"val_error": float("nan")}, "it is complete, and its last round has no error"),
+        ({"compression": float("inf")}, "round 2 has no compression"),
+        ({"ratios": {"2": float("nan")}}, "round 2 has no ratio/2"),
     ],
 )
 def test_a_round_that_no_trial_measures(run_dir: Path, wrong: Mapping[str, object], said: str) -> None:
@@ -120,4 +118,4 @@ def test_a_start_from_a_round_without_weights_is_one_from_the_dense_model(run_di
 def test_a_complete_record_without_rounds(run_dir: Path) -> None:
     path = run_dir / "results" / "1.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"points": []}))
-    assert "it is complete, and its last round measured no error" in fault(lambda: opened(run_dir))
+    assert "it is complete, and its last round has no error" in fault(lambda: opened(run_dir))

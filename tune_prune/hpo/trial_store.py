@@ -1,5 +1,6 @@
 """The trials of a run: in the study from their beginning, with a record from their end."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -113,11 +114,9 @@ class TrialStore:
         if number not in self._attrs:
             known = f"the study has {len(self._attrs)} trials, not this one, and so is older than its record"
             raise UserError(f"{path}: {known}; put the newest study back, or delete the records that it lacks")
-        costs = {*self._limits.at_most, *self._limits.objectives}
-        unmeasured = sorted({name for point in record.points for name in costs - point.costs.keys()})
-        if unmeasured:
-            fault = f"damaged trial record (a round without {format_names(unmeasured)})"
-            raise UserError(f"{path}: {fault}; delete it and its trial is run again")
+        fault = self._find_unmeasured(record)
+        if fault:
+            raise UserError(f"{path}: damaged trial record ({fault}); delete it and its trial is run again")
         drawn, measured = self.params(number), record.params
         if self.attrs(number).refines is not None:  # it retrains as refinements do
             drawn, measured = replace(drawn, training={}), replace(measured, training={})
@@ -127,6 +126,20 @@ class TrialStore:
             fault = f"the study has another trial {number} ({format_names(differs)} differ)"
             advice = "put the study of this record back, or delete the record and its trial is run again"
             raise UserError(f"{path}: {fault}; {advice}")
+
+    def _find_unmeasured(self, record: TrialRecord) -> str:
+        """Says what the rounds of a record lack that enters the study; empty where they lack nothing."""
+        if record.state == "complete" and not (record.points and math.isfinite(record.last.val_error)):
+            return "it is complete, and its last round has no error"
+        for point in record.points:
+            numbers = {
+                name: point.costs.get(name, math.nan) for name in (*self._limits.at_most, *self._limits.objectives)
+            }
+            numbers |= {"compression": point.compression} | {f"ratio/{layer}": r for layer, r in point.ratios.items()}
+            missing = [name for name, number in numbers.items() if not math.isfinite(number)]
+            if missing:
+                return f"round {point.round} has no {format_names(missing)}"
+        return ""
 
     def _remember(self, number: int, id_: int, drawn: dict[str, Any], attrs: TrialAttrs) -> None:
         self._ids[number], self._drawn[number], self._attrs[number] = id_, drawn, attrs

@@ -1,7 +1,6 @@
 """Records of what trials measured: one JSON file a trial, written whole by its worker before it reports."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -119,7 +118,6 @@ def read(path: Path) -> TrialRecord:
         for part in (record, params, *points):
             check_fields(part)
         _check_names(record, path.stem)
-        _check_numbers(record)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged trial record ({error}); delete it and its trial is run again") from error
     return record
@@ -151,20 +149,6 @@ def _check_names(record: TrialRecord, stem: str) -> None:
         expected = checkpoint_name(record.trial, point.round)
         if point.round < 1 or point.checkpoint not in (None, expected):
             raise ValueError(f"the checkpoint of round {point.round} must be {expected}, got {point.checkpoint}")
-
-
-def _check_numbers(record: TrialRecord) -> None:
-    """Raises ValueError where the rounds of a record hold what no trial measures."""
-    if record.state == "complete" and not (record.points and math.isfinite(record.last.val_error)):
-        raise ValueError("it is complete, and its last round measured no error")
-    rounds = [point.round for point in record.points]
-    if rounds != sorted(set(rounds)):
-        raise ValueError(f"its rounds must ascend, got {rounds}")
-    for point in record.points:
-        if not 0 <= point.compression <= 1:
-            raise ValueError(f"the compression of round {point.round} must be in [0, 1], got {point.compression}")
-        if not all(map(math.isfinite, (*point.ratios.values(), *point.costs.values()))):
-            raise ValueError(f"a ratio or a cost of round {point.round} is no finite number")
 
 
 def read_all(run_dir: Path) -> list[TrialRecord]:
