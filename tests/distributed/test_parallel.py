@@ -16,7 +16,7 @@ from tune_prune.results.front import Member
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.task import Task
 from tune_prune.training.resources import Resources
-from tune_prune.workflows.confirm import confirm_front, list_repetitions, run_repetition
+from tune_prune.workflows.confirm import confirm_front, list_repetitions, read_confirmations, run_repetition
 
 CPU = torch.device("cpu")
 HALF = 512 / 1088
@@ -120,7 +120,7 @@ def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ra
     record = ended(0, (HALF, 1.0))
     member = Member("001", replace(record, params=PARAMS), record.last)
     with workers(toy_task, tmp_path) as parallel_map:
-        found, failures = confirm_front(tmp_path, [member], {}, seed=0, limit=20.0, count=3, parallel_map=parallel_map)
-    assert failures == []
+        assert confirm_front(tmp_path, [member], {}, seed=0, count=3, parallel_map=parallel_map) == []
+    found = read_confirmations(tmp_path, [member], {}, seed=0, limit=20.0)
     jobs = list_repetitions(member, {}, 0, 3)
     assert found["001"].errors == tuple(run_repetition(toy_task, job, CPU, {}) for job in jobs)

@@ -44,6 +44,8 @@ def test_what_was_written_is_read_again(run_dir: Path) -> None:
         ("trial_user_attributes", "value_json", "null"),
         ("trial_user_attributes", "key", "nix"),
         ("trial_params", "param_value", 7.0),
+        ("trial_params", "param_value", float("inf")),
+        ("trial_user_attributes", "value_json", "[" * 100_000),
         ("trial_params", "param_name", "nix"),
         ("trial_params", "distribution_json", "[]"),
         ("trial_params", "distribution_json", '{"name": "IntDistribution", "attributes": {"low": 0, "high": 9}}'),

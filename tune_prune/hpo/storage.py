@@ -76,6 +76,12 @@ def is_file_within(url: str, directory: Path) -> bool:
     return Path(parsed.database).resolve().is_relative_to(directory.resolve())
 
 
+DAMAGE = (
+    SQLAlchemyError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError
+)  # fmt: skip
+"""What Optuna and SQLAlchemy raise for rows that they have not written."""
+
+
 @contextmanager
 def refuse_damage(where: str) -> Iterator[None]:
     """Raises a `UserError` where the block meets rows of a study that no search has written.
@@ -87,7 +93,7 @@ def refuse_damage(where: str) -> Iterator[None]:
         yield
     except OperationalError:
         raise
-    except (SQLAlchemyError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+    except DAMAGE as error:
         advice = "put a copy back, or begin again with a new --run-dir"
         raise UserError(f"{where}: damaged ({_first_line(error)}); {advice}") from error
 
