@@ -72,7 +72,8 @@ def test_a_front_of_objects(front: tune_prune.Front) -> None:
 def test_what_was_handed_over_in_another_process_is_not_found(front: tune_prune.Front) -> None:
     best = front.best
     assert best is not None
-    said = "model 0 was handed over as an object in another process; name it by an address instead"
+    in_memory.keep_model(mlp())  # one of this process is another
+    said = "was handed over as an object in another process; name it by an address instead"
     assert fault(best.model).endswith(said)
 
 

@@ -153,7 +153,7 @@ def test_midpoint(domain: Parameter, expected: object) -> None:
 
 def test_every_parameter_is_a_field_of_the_plan_and_reaches_it() -> None:
     names = {f.name for f in fields(Plan)}
-    for_prune_alone = {"reload", "scale_dropout"}  # options of `tune-prune prune`
+    for_prune_alone = {"reload", "scale_dropout", "allow_empty"}  # options of `tune-prune prune`
     assert set(PARAMETERS) - {"pruner"} == names - {"ratios", "pruners"} - for_prune_alone
     training = {name: f"a {name}" for name in PARAMETERS if name != "pruner"}
     plan = TrialParams.from_columns({"ratio/1": 0.5, "pruner": "mag", **training}).to_plan()

@@ -5,6 +5,7 @@ A model defined in a notebook has no file that a worker could import. It is kept
 """
 
 import copy
+import uuid
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -23,14 +24,14 @@ _data: dict[str, Data | tuple[object, object, object]] = {}
 
 def keep_model(value: Model) -> str:
     """Keeps a module, which every call of `model` copies, or a function that makes one; returns its address."""
-    key = str(len(_models))
+    key = _new_key()
     _models[key] = value
     return f"{__name__}:model(key={key!r})"
 
 
 def keep_data(value: Data | tuple[object, object, object]) -> str:
     """Keeps a `Data`, or train, validation and test; returns their address."""
-    key = str(len(_data))
+    key = _new_key()
     _data[key] = value
     return f"{__name__}:data(key={key!r})"
 
@@ -60,6 +61,11 @@ def find_models(name: str) -> dict[str, Model]:
 def keep_models(models: Mapping[str, Model]) -> None:
     """Keeps models that another process has sent, by key."""
     _models.update(models)
+
+
+def _new_key() -> str:
+    """Makes a key that no other process has: a file that names an object of another process must not find one here."""
+    return uuid.uuid4().hex[:12]
 
 
 def _look_up(kept: Mapping[str, T], key: str, kind: str) -> T:
