@@ -7,6 +7,10 @@ import typer
 
 from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, silent
 
+FileData = Annotated[
+    str | None, typer.Option(help="Built-in name or package.module:factory.  [default: what the file names]")
+]
+
 
 def train(
     model: Model = "lenet5",
@@ -45,11 +49,6 @@ def train(
     )
     best = min(history, key=lambda epoch: epoch.rank)
     echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
-
-
-FileData = Annotated[
-    str | None, typer.Option(help="Built-in name or package.module:factory.  [default: what the file names]")
-]
 
 
 def test(

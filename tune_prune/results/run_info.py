@@ -18,10 +18,10 @@ class RunInfo:
 
     `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
     `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order; `coverage`
-    is the share of the model that they make up. `at_most` are limits on
-    costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
-    run; `cached_sample` is the number of training images on which cached statistics were measured. `weights` is the
-    file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its tensors.
+    is the share of the model that they make up. `at_most` are limits on costs, `objectives` the costs that are
+    minimised (`constraints.py`). `command` is the command line that started the run; `cached_sample` is the number of
+    training images on which cached statistics were measured. `weights` is the file of the dense weights, absolute, None
+    where they come with the model; `weights_hash` is of its tensors.
     """
 
     space: str
