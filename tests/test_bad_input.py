@@ -23,6 +23,9 @@ from tune_prune.hpo import run_files, space_reader
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf, records
 from tune_prune.results.run_results import read_run
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.splits import Data, Split
+from tune_prune.workflows import preparation
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "workflows" / "confs" / "lenet5.conf").read_text()
@@ -138,10 +141,22 @@ KNOWN = ["lenet5", "toy.toml", "tpe", "gp", "cpu", "cuda", "15m", "3"]
 VALUES = st.one_of(st.sampled_from([*TOKENS, *KNOWN]), st.text(max_size=8))
 
 
+@pytest.fixture(scope="module")
+def few_images() -> Data:
+    """The first images of MNIST: a dry run evaluates the dense model, and hundreds of the lines are right."""
+    data = load_data("mnist")
+    splits = (data.train, data.validation, data.load_test())
+    train, validation, test = (Split(*(part[:100] for part in split)) for split in splits)
+    return Data(train, validation, lambda: test, "mnist")
+
+
 @given(words=st.lists(st.tuples(st.sampled_from([*FLAGS, "--nosuch", "-x"]), VALUES), max_size=5))
 @many
-def test_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[tuple[str, str]]) -> None:
+def test_command_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_images: Data, words: list[tuple[str, str]]
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preparation, "load_data", {"mnist": few_images}.__getitem__)
     monkeypatch.setenv("TUNE_PRUNE_NO_CODE", "")
     given_ = [word for pair in words for word in pair if "--help" not in word]
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search", *given_, "--dry-run"])
