@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common import spread, write
 
+from tune_prune.pruning.coverage import Coverage
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.front import find_front
 from tune_prune.results.outcome import SearchOutcome
@@ -27,7 +28,8 @@ from tune_prune.results.trial_params import TrialParams
 from tune_prune.workflows.report import write_report
 
 SHAPES = {"2": (300, 784), "4": (100, 300), "6": (10, 100)}
-INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, SHAPES, "", {})
+COVERAGE = Coverage(266_200, 266_200)
+INFO = RunInfo("points", "lenet_300_100", "mnist", 0, 2500, 2, "cpu", "tpe", 0.5, 0.59, SHAPES, COVERAGE, "", {})
 TOTALS = INFO.totals
 CHROMIUM = shutil.which("chromium")
 

@@ -26,6 +26,7 @@ from tune_prune.hpo.space_reader import locate, read
 from tune_prune.hpo.study import STUDY_NAME, open_study
 from tune_prune.hpo.trials import TrialConfig, Trials
 from tune_prune.pruning import masks
+from tune_prune.pruning.coverage import Coverage
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
@@ -41,7 +42,8 @@ DENSE, LIMIT = 0.59, 1.09
 def make_searcher(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     """A search as `tune-prune search` sets it up, without levels."""
     space = read(locate("lenet_300_100"))
-    info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, "", {})
+    coverage = Coverage(sum(TOTALS.values()), sum(TOTALS.values()))
+    info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, coverage, "", {})
     spent = Budget(budget)
     progress = Progress(info, SearchConsole(Console(), quiet=True), spent, evaluation=0.0)
     settings = SearchSettings(spent, DENSE, Constraints(LIMIT), space.refine, features=space.features, totals=TOTALS)
