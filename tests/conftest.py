@@ -1,7 +1,7 @@
 """Fixtures that the tests share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from tune_prune.tasks.task import Task
 
 if TYPE_CHECKING:
     from drivers import Driver
+    from searches import Trials
 
 torch.set_num_threads(1)
 settings.register_profile("no timing assertions", deadline=None)
@@ -88,3 +89,12 @@ def driver(tmp_path: Path, study: optuna.Study) -> "Driver":
     from drivers import Driver  # which imports Ray
 
     return Driver(tmp_path, study)
+
+
+@pytest.fixture
+def trials() -> Iterator["Trials"]:
+    """The trials of searches, which run in this process."""
+    from searches import without_ray  # which imports Ray
+
+    with without_ray() as made:
+        yield made

@@ -91,31 +91,20 @@ def make_run(folder: Path) -> Once:
 
 def make_record(folder: Path) -> Once:
     """Reads the record of a trial, makes the tables of the run with it, and takes the search up again."""
-    run_directory.begin(folder)
-    run_directory.search(folder)
-    study, others = (folder / "study.db").read_bytes(), _keep_files(folder / "results")
 
-    def once(data: bytes) -> None:
+    def write_record(data: bytes) -> None:
         path = folder / "results" / "1.json"
         path.write_bytes(data)
         records.read(path)
         read_run(folder, SearchDescription("lenet_300_100", "mnist", 0.5))
-        (folder / "study.db").write_bytes(study)
-        try:
-            run_directory.resume(folder)
-        finally:
-            _put_back(folder / "results", others)
 
-    return once
+    return _resume_after(folder, write_record)
 
 
 def make_study(folder: Path) -> Once:
     """Takes a search up again whose study holds other values in up to three cells."""
-    run_directory.begin(folder)
-    run_directory.search(folder)
-    study, others = (folder / "study.db").read_bytes(), _keep_files(folder / "results")
 
-    def once(data: bytes) -> None:
+    def write_cells(data: bytes) -> None:
         given = atheris.FuzzedDataProvider(data)
         cells = []
         for _ in range(given.ConsumeIntInRange(1, 3)):
@@ -123,9 +112,21 @@ def make_study(folder: Path) -> Once:
             value = given.ConsumeIntInRange(0, len(CELLS))
             text = given.ConsumeUnicodeNoSurrogates(40)
             cells.append((*place, CELLS[value] if value < len(CELLS) else text))
-        (folder / "study.db").write_bytes(study)
         run_directory.write_cells(folder / "study.db", cells)
+
+    return _resume_after(folder, write_cells)
+
+
+def _resume_after(folder: Path, change: Callable[[bytes], None]) -> Once:
+    """Makes a search, and a reader that changes its files by the input and takes the search up again."""
+    run_directory.begin(folder)
+    run_directory.search(folder)
+    study, others = (folder / "study.db").read_bytes(), _keep_files(folder / "results")
+
+    def once(data: bytes) -> None:
+        (folder / "study.db").write_bytes(study)
         try:
+            change(data)
             run_directory.resume(folder)
         finally:
             _put_back(folder / "results", others)

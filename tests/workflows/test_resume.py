@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,6 @@ from searches import SPACE, Trials, points, results, resumed, searched, summary_
 from toys import fault
 
 SMALL = SPACE.replace("budget = 8", "budget = 4")
-
-
-@pytest.fixture
-def trials() -> Iterator[Trials]:
-    with without_ray() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

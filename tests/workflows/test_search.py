@@ -44,12 +44,6 @@ from tune_prune.workflows.replay import replay
 
 
 @pytest.fixture
-def trials() -> Iterator[Trials]:
-    with without_ray() as made:
-        yield made
-
-
-@pytest.fixture
 def toml(tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
     path.write_text(SPACE)
