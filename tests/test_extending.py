@@ -19,7 +19,7 @@ from tune_prune.distributed.loggers import METRICS, loggers
 from tune_prune.export.formats import formats
 from tune_prune.hpo import config
 from tune_prune.hpo.study import samplers
-from tune_prune.pruning import checkpoint
+from tune_prune.pruning import checkpoint, layers
 from tune_prune.pruning.criteria import criteria, criterion
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import schedules
@@ -43,6 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     monkeypatch.syspath_prepend(tmp_path)
     for registry in REGISTRIES:
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # type: ignore[attr-defined]
+    monkeypatch.setattr(layers, "registered", dict(layers.registered))
 
     def run(recipe: str) -> None:
         name = f"recipe_{recipe.replace(' ', '_').replace('-', '_')}"
@@ -68,9 +69,17 @@ def prune(command: Command, tmp_path: Path) -> Callable[..., dict[str, torch.Ten
 
 def test_there_is_a_recipe_for_each_registry() -> None:
     assert list(RECIPES) == [
-        "pruner", "statistic", "schedule", "granularity", "sampler", "export format", "logger", "built-in model",
-        "built-in data set",
+        "layer", "pruner", "statistic", "schedule", "granularity", "sampler", "export format", "logger",
+        "built-in model", "built-in data set",
     ]  # fmt: skip
+
+
+def test_a_layer_is_pruned_by_its_outputs(install: Install, prune: Callable[..., dict[str, torch.Tensor]]) -> None:
+    install("layer")
+    found = prune("-l", 2, "-p", 0.75, "--granularity", "neuron", model="recipe_layer:make_model")["2"]
+    assert found.shape == (64, 16)
+    assert found.all(0).sum() == 4
+    assert found.sum() == 4 * 64
 
 
 def test_a_pruner_chooses_the_weights_that_go(install: Install, prune: Callable[..., dict[str, torch.Tensor]]) -> None:

@@ -1,11 +1,12 @@
 """Toys that the tests share. Factories are named as a user names theirs, by address: `toys:mlp`."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils import parametrizations, prune
 
 from tune_prune.common.errors import UserError
 from tune_prune.results.records import PointRecord, TrialRecord
@@ -76,8 +77,31 @@ class Twice(nn.Module):
         return self.head(self.again(self.first(inputs.flatten(1)).relu()).relu())
 
 
+class Mixer(nn.Module):
+    """A linear layer of its own kind, [inputs, outputs], whose weight a function uses."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(inputs, outputs, generator=seeded(0)) / inputs**0.5)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.kernel
+
+
+class Mixed(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; the 64 weights of `head` can be pruned, and 1,024 + 64 others cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(1, 64))
+        self.mixer, self.head = Mixer(64, 16), nn.Linear(16, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.mixer(inputs.flatten(1) + self.place).relu())
+
+
 class Recurrent(nn.Module):
-    """[n, 1, 8, 8] -> [n, 4]; the 64 weights of `head` can be pruned, and 1,664 others cannot."""
+    """[n, 1, 8, 8] -> [n, 4]; 1,536 + 64 weights in the gates of `rows` and in `head`, and 128 others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,9 +125,41 @@ class Halved(nn.Module):
         return self.net(inputs.to(torch.bfloat16))
 
 
-def normed(layer: nn.Linear | None = None) -> nn.Sequential:
-    """`mlp` of which layer 2 has a weight norm, or is `layer`."""
-    return nn.Sequential(nn.Flatten(), layer or weight_norm(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 4))
+COMPUTED: dict[str, Callable[..., nn.Module]] = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "old_weight_norm": nn.utils.weight_norm,
+    "old_spectral_norm": nn.utils.spectral_norm,
+    "pruned": lambda layer: prune.random_unstructured(layer, "weight", 0.25),
+}
+"""How PyTorch computes a layer's weight from other tensors, zeros from zeros."""
+
+
+def computed(kind: str) -> nn.Sequential:
+    """[n, 1, 8, 8] -> [n, 4]; 72 + 2,048 + 64 weights, in layers 1, 4 and 6, of which the first two are computed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # older ways to do the same
+        layers = [COMPUTED[kind](layer) for layer in (nn.Conv2d(1, 8, 3, stride=2), nn.Linear(72, 16))]
+    return nn.Sequential(layers[0], nn.ReLU(), nn.Flatten(), layers[1], nn.ReLU(), nn.Linear(16, 4))
+
+
+def orthogonal() -> nn.Sequential:
+    """`mlp` of which layer 2 is orthogonal: its zeros are not those of the tensor that it is computed from."""
+    return nn.Sequential(nn.Flatten(), parametrizations.orthogonal(nn.Linear(64, 16)), nn.ReLU(), nn.Linear(16, 4))
+
+
+class Words(nn.Module):
+    """[n, t] words of 20, of which 0 is padding, -> [n, 20]; `head` uses the weight of `table`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 8, padding_idx=0)
+        self.steps = nn.GRU(8, 8, num_layers=2, batch_first=True)
+        self.head = nn.Linear(8, 20, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.head(self.steps(self.table(words))[0][:, -1])
 
 
 class Deciding(nn.Module):

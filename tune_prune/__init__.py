@@ -5,12 +5,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
     from tune_prune.export.formats import load
+    from tune_prune.pruning.layers import register
 
 
 __version__ = "0.1.0"
-__all__ = ["Front", "__version__", "load", "prune", "search"]
+__all__ = ["Front", "__version__", "load", "prune", "register", "search"]
 
-_FROM = {"Front": "api", "prune": "api", "search": "api", "load": "export.formats"}
+_FROM = {
+    "Front": "api",
+    "prune": "api",
+    "search": "api",
+    "load": "export.formats",
+    "register": "pruning.layers",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -21,7 +21,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
 from tune_prune.tasks import in_memory
-from tune_prune.tasks.models import to_device
+from tune_prune.tasks.models import detach_computed, to_device
 from tune_prune.tasks.splits import Data, Split, check_split
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import check_values
@@ -151,6 +151,7 @@ def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.T
     needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
     if needed and train is None:
         raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
+    detach_computed(model)
     split = Split(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     if train is not None:
         split = check_split("train", "training", train)

@@ -90,7 +90,7 @@ def test_beyond_a_half_every_four_still_holds_two_zeros(shape: tuple[int, ...], 
 def test_a_transposed_convolution_is_turned_around(name: str, ratio: float, seed: int) -> None:
     scores = drawn((5, 8, 3, 3), seed)  # [inputs, outputs, ...]
     expected = shrink(torch.ones(8, 5, 3, 3), scores.transpose(0, 1).contiguous(), ratio, name).transpose(0, 1)
-    found = shrink(torch.ones_like(scores), scores, ratio, name, transposed=True)
+    found = shrink(torch.ones_like(scores), scores, ratio, name, outputs_axis=1)
     if name == "weight":  # has no direction, but for the order of ties
         assert count(found) == count(expected)
     else:

@@ -1,17 +1,14 @@
 import copy
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize, prune
-from toys import Conv, Tied, fault, mlp, normed
+from torch.nn.utils import prune
+from toys import Conv, Tied, fault, mlp
 
-import tune_prune
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
 
 ratios = st.floats(0, 1, exclude_max=True)
@@ -98,7 +95,9 @@ def test_a_ratio_out_of_bounds(ratio: float) -> None:
             lambda: nn.TransformerEncoderLayer(4, 2, 8),
             ["self_attn.in_proj", "self_attn.out_proj", "linear1", "linear2"],
         ),
-        (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Embedding(3, 4), nn.Linear(4, 2)), ["3"]),
+        (lambda: nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(), nn.Linear(4, 2)), ["3"]),
+        (lambda: nn.Sequential(nn.Embedding(3, 4), nn.EmbeddingBag(3, 4), nn.Bilinear(2, 3, 4)), ["1", "2", "3"]),
+        (lambda: nn.Sequential(nn.RNN(4, 2)), ["1/weight_ih_l0", "1/weight_hh_l0"]),
         (lambda: nn.ModuleDict({"a": mlp(), "b": nn.Linear(2, 2)}), ["a.1", "a.3", "b"]),
     ],
 )
@@ -209,33 +208,6 @@ def test_dense_masks_keep_everything(toy_model: nn.Module) -> None:
     assert masks.compression(found) == 0
     assert all(not mask.requires_grad for mask in found.values())
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in masks.prunable(toy_model).items()}
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # older ways to do the same
-@pytest.mark.parametrize(
-    "change",
-    [
-        parametrizations.weight_norm,
-        parametrizations.spectral_norm,
-        nn.utils.weight_norm,
-        nn.utils.spectral_norm,
-        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
-    ],
-)
-def test_a_weight_that_is_computed_is_refused(change: Callable[[nn.Module], nn.Module], tmp_path: Path) -> None:
-    model = normed(change(nn.Linear(64, 16)))
-    for call in (masks.dense_masks, masks.shapes, lambda model: masks.require_layers(model, ["4"], "x")):
-        said = fault(lambda call=call: call(model))
-        assert said.startswith("the weight of layer 2 is computed")
-        assert "remove_parametrizations(layer, 'weight')" in said
-    checkpoint.write(tmp_path / "a.safetensors", "toys:normed", normed(), {})
-    assert "layer 2 is computed" in fault(lambda: tune_prune.load(tmp_path / "a.safetensors"))
-
-
-def test_what_is_said_of_it_helps() -> None:
-    model = normed()
-    parametrize.remove_parametrizations(model[1], "weight")
-    assert list(masks.prunable(model)) == ["2", "4"]
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 10, 1024, 4_000_001])

@@ -275,8 +275,8 @@ def test_a_checkpoint_that_names_code_must_be_trusted(tmp_path: Path) -> None:
 
 
 def test_what_compression_does_not_count_is_said(command, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ("--model", "toys:Recurrent", "--data", "toys:images")
-    said = "warning: compression counts 64 of the model's 1,728 weights (3.704 %)"
+    model = ("--model", "toys:Mixed", "--data", "toys:images")
+    said = "warning: compression counts 64 of the model's 1,152 weights (5.556 %)"
     assert command("prune", *model, "--force", "-l", "head", "-p", 0.5) == 0
     assert said in capsys.readouterr().out
     assert command("test", "pruned/pruned.safetensors", *model) == 0
@@ -285,4 +285,4 @@ def test_what_compression_does_not_count_is_said(command, capsys: pytest.Capture
     assert command("test", "pruned/pruned.safetensors", *model, "--json") == 0
     assert json.loads(capsys.readouterr().out)["coverage"] == summary["coverage"]
     assert summary["compression"] == 0.5
-    assert summary["coverage"]["left_out"][0] == {"module": "rows", "type": "LSTM", "weights": 1536}
+    assert summary["coverage"]["left_out"][0] == {"module": "mixer", "type": "Mixer", "weights": 1024}

@@ -603,13 +603,11 @@ def test_a_search_of_a_model_in_bfloat16(trials: Trials, toml: Path, monkeypatch
 
 
 def test_what_compression_does_not_count_is_said(trials: Trials, toml: Path) -> None:
-    text = re.sub(r'"2" = .*\n"4" = .*', '"head" = {low = 0.1, high = 0.9}', SPACE).replace(
-        "toys:mlp", "toys:Recurrent"
-    )
+    text = re.sub(r'"2" = .*\n"4" = .*', '"head" = {low = 0.1, high = 0.9}', SPACE).replace("toys:mlp", "toys:Mixed")
     toml.write_text(text.replace("budget = 8", "budget = 2"))
     settings, space, text = run_files.start_run(str(toml), {"acc_tradeoff": 99.0, "force": True})
     shown = io.StringIO()
     search.search(settings, space, toml.parent / "run", SearchConsole(Console(file=shown, width=200)), text)
-    assert "warning: compression counts 64 of the model's 1,728 weights (3.704 %)" in shown.getvalue()
+    assert "warning: compression counts 64 of the model's 1,152 weights (5.556 %)" in shown.getvalue()
     coverage = summary_of(toml.parent / "run")["coverage"]
-    assert (coverage["counted"], coverage["total"], coverage["share"]) == (64, 1728, 64 / 1728)
+    assert (coverage["counted"], coverage["total"], coverage["share"]) == (64, 1152, 64 / 1152)

@@ -197,6 +197,6 @@ def test_a_training_of_tied_and_of_halved_weights_goes_on(toy_data: Data, tmp_pa
 
 def test_a_model_that_cannot_be_pruned_is_not_trained(toy_data: Data, tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
-    said = fault(lambda: train.train("toys:normed", toy_data, RECIPE, out, seed=1, device=CPU))
+    said = fault(lambda: train.train("toys:orthogonal", toy_data, RECIPE, out, seed=1, device=CPU))
     assert "layer 2 is computed from other tensors" in said
     assert not any(tmp_path.iterdir())

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from tune_prune.export import costs
+from tune_prune.pruning import layers
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.constraints import Constraints
 from tune_prune.tasks import in_memory
@@ -23,7 +25,8 @@ class WorkerData:
 
     `uses` are the multiply-adds of a weight of each layer for a sample. A trial has `threads` and ends after `timeout`
     seconds, None: never. `cached` are the expensive statistics of the dense model, by name and layer; `models` are
-    models that were passed as objects. `data` is the name of the data.
+    models that were passed as objects, and `registered_layers` the classes of layers that users registered. `data` is
+    the name of the data.
     """
 
     model: str
@@ -38,6 +41,7 @@ class WorkerData:
     timeout: float | None
     cached: dict[str, dict[str, np.ndarray]]
     models: Mapping[str, in_memory.Model]
+    registered_layers: Mapping[type[nn.Module], tuple[layers.Weight, ...]]
     data: str = ""
 
     @classmethod
@@ -76,6 +80,7 @@ class WorkerData:
             timeout,
             found,
             models,
+            dict(layers.registered),
             task.data,
         )
 
@@ -88,6 +93,7 @@ class WorkerData:
     def make_task(self) -> Task:
         """The task on the workers' device; on a CPU its tensors are views of the shared memory."""
         in_memory.keep_models(self.models)
+        layers.registered.update(self.registered_layers)
         arrays = {key: _view(value) for key, value in self.arrays.items()}
         train = Split(arrays["train"], arrays["train_labels"])
         validation = Split(arrays["validation"], arrays["validation_labels"])

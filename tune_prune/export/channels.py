@@ -14,8 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.common.errors import UserError
-from tune_prune.export.resizing import flatten_by_channel
-from tune_prune.pruning import masks
+from tune_prune.export.resizing import flatten_by_channel, is_resizable
 
 ELEMENTWISE_MODULES = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
@@ -78,7 +77,7 @@ def find_channels(model: nn.Module) -> list[Channels]:
     found = []
     for node in calls:
         module = modules[str(node.target)]
-        if isinstance(module, masks.PRUNABLE) and getattr(module, "groups", 1) == 1:
+        if is_resizable(module) and getattr(module, "groups", 1) == 1:
             follower = _Follower(modules, Channels(str(node.target)))
             if all(follower.follow(user, node, False) for user in node.users) and follower.channels.consumers:
                 found.append(follower.channels)
@@ -110,7 +109,7 @@ class _Follower:
         `flat`: the value has been flattened, so that all positions of a channel lie beside each other on one axis.
         """
         module = self.modules[str(node.target)] if node.op == "call_module" else None
-        if isinstance(module, masks.PRUNABLE):
+        if module is not None and is_resizable(module):
             self.channels.consumers.append(str(node.target))
             return self._fits_consumer(module, flat)
         if isinstance(module, _BatchNorm):

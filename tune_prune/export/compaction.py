@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tune_prune.export import channels
 from tune_prune.export.channels import Channels
 from tune_prune.export.resizing import flatten_by_channel, keep_channels, set_tensor
-from tune_prune.pruning.masks import TRANSPOSED
+from tune_prune.pruning.layers import TRANSPOSED
 
 ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""

@@ -1,7 +1,8 @@
 """Costs of a model besides its weights: multiply-adds of one sample, and latency.
 
 Multiply-adds are counted. A weight of a convolution is used once at every output position, a weight of a linear layer
-once for every token. A layer therefore takes its kept weights times their uses; inputs that are zero because of other
+once for every token, one of a recurrent layer once for every time step, and one of an embedding, which is looked up,
+never (`layers`). A layer therefore takes its kept weights times their uses; inputs that are zero because of other
 layers save nothing.
 
 Latency is measured on the compacted model (`compaction`), in turn with the dense model, since zeros in a dense tensor
@@ -9,6 +10,7 @@ are multiplied like any other number.
 """
 
 import copy
+import inspect
 import statistics
 import time
 from collections import Counter
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.export.compaction import compact
-from tune_prune.pruning import masks
+from tune_prune.pruning import layers, masks, weights
 
 READING_SECONDS = 0.005
 """The length of one reading of a latency: as many calls as take so long."""
@@ -37,45 +39,21 @@ def count_uses(model: nn.Module, inputs: Tensor) -> dict[str, float]:
     model = copy.deepcopy(model).eval()
     uses: Counter[int] = Counter()
 
-    def count(weight: Tensor, times: float) -> None:
-        uses[id(weight)] += times / len(inputs)  # type: ignore[assignment]
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        found = list(weights.stored_weights(module))
+        named = inspect.signature(module.forward).bind(*args, **kwargs).arguments if found else {}
+        for weight, stored in found:
+            parameter, axis = stored.parameter, weight.outputs_axis
+            call = layers.Call(named, output, parameter, None if axis is None else parameter.shape[axis])
+            uses[id(parameter)] += weight.uses(call) / len(inputs)  # type: ignore[assignment]
 
-    hooks = [module.register_forward_hook(_counting_hook(count), with_kwargs=True) for module in model.modules()]
+    hooks = [module.register_forward_hook(count, with_kwargs=True) for module in model.modules()]
     with torch.no_grad():
         model(inputs)
     for hook in hooks:
         hook.remove()
-    return {label: float(uses[id(weight)]) for label, weight in masks.prunable(model).items()}
-
-
-def _counting_hook(count: Callable[[Tensor, float], None]) -> Callable[..., None]:
-    """A forward hook that counts how often one call uses a module's weights."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if isinstance(module, nn.Linear):
-            count(module.weight, output.numel() / module.out_features)
-        elif isinstance(module, masks.TRANSPOSED):
-            count(module.weight, args[0].numel() / module.in_channels)
-        elif isinstance(module, masks.PRUNABLE):
-            count(module.weight, output.numel() / module.out_channels)
-        elif isinstance(module, nn.MultiheadAttention):
-            inputs = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            tokens = {name: inputs[name].numel() / inputs[name].shape[-1] for name in ("query", "key", "value")}
-            _count_attention(module, tokens, count)
-
-    return hook
-
-
-def _count_attention(
-    module: nn.MultiheadAttention, tokens: Mapping[str, float], count: Callable[[Tensor, float], None]
-) -> None:
-    """Counts an attention's projections; its products of queries, keys and values use no weights."""
-    if module.in_proj_weight is not None:  # a third each of queries, keys and values
-        count(module.in_proj_weight, sum(tokens.values()) / 3)
-    else:
-        for name, times in tokens.items():
-            count(getattr(module, f"{name[0]}_proj_weight"), times)
-    count(module.out_proj.weight, tokens["query"])  # the attention uses its weight without calling it as a module
+    found = weights.find_weights(model).items()
+    return {label: float(uses[id(weight.stored.parameter)]) for label, weight in found}
 
 
 def multiply_adds(kept: Mapping[str, Tensor], uses: Mapping[str, float]) -> float:

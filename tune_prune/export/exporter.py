@@ -228,11 +228,11 @@ def _check_report(chosen: Format, loaded: Scores, export_input: ExportInput, rep
     wrong = []
     if report.max_difference > (0.0 if chosen.exact else ROUNDING):
         wrong.append(f"its scores differ from the model's by {report.max_difference:.2g} of the largest")
-    left = sum(int(weight.count_nonzero()) for weight in masks.prunable(export_input.compacted).values())
+    left = sum(int(weight.count_nonzero()) for weight in masks.effective(export_input.compacted).values())
     if left > report.kept:
         wrong.append(f"it has {left:,} weights that are not zero, and {report.kept:,} are kept")
     if isinstance(loaded, nn.Module) and chosen.exact:
-        here, there = (masks.prunable(model) for model in (export_input.model, loaded))
+        here, there = (masks.effective(model) for model in (export_input.model, loaded))
         if any(not torch.equal(weight, there[label]) for label, weight in here.items()):
             wrong.append("its weights are not those of the model")
         zeros = sum(int((weight == 0).sum()) for weight in there.values())

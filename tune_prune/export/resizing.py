@@ -7,7 +7,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.pruning.masks import TRANSPOSED
+from tune_prune.pruning.layers import TRANSPOSED
+
+RESIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+"""Layers whose channels can be removed; recurrent layers, embeddings and users' own layers keep theirs."""
+
+
+def is_resizable(module: nn.Module) -> bool:
+    """Whether a module's channels can be removed: not where its weight is computed from other tensors."""
+    return isinstance(module, RESIZABLE) and "weight" in module._parameters
 
 
 def channel_axis(layer: nn.Module, *, of_inputs: bool) -> int:

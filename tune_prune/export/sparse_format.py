@@ -7,7 +7,8 @@ bit. "gaps" has a byte for each kept weight: the number of removed weights since
 A pruned layer's `<weight>.kept` holds the kept weights in the order of the flattened weight, `<weight>.bits` or
 `<weight>.gaps` their positions. All other tensors are stored as in the model's state dict. The metadata's JSON under
 `tune_prune` has the `model`'s name, the `shapes` of pruned weights and their `layers` (labels) by tensor name, and as
-`tied` the name under which a tensor is stored for each other name of it.
+`tied` the name under which a tensor is stored for each other name of it. A tensor that holds several gates has the list
+of their labels, of equal parts along its first axis.
 """
 
 import json
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import masks
 from tune_prune.pruning.checkpoint import Checkpoint, read_tensors
+from tune_prune.pruning.weights import find_weights
 
 ENCODINGS = ("bits", "gaps")
 
@@ -38,10 +40,9 @@ A byte of gaps stands for up to 255 weights, and one of bits for 8; the rest is 
 
 def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
     """The bytes of a sparse file of a model called `name`. Layers without removed weights are stored whole."""
-    counts, layers = masks.kept_counts(mask), masks.prunable(model)
-    pruned = {id(layers[label]): (label, layers[label]) for label, (kept, total) in counts.items() if kept < total}
+    pruned = _find_pruned(model, mask)
     tensors: dict[str, Tensor] = {}
-    shapes, tied, labels = dict[str, list[int]](), dict[str, str](), dict[str, str]()
+    shapes, tied, labels = dict[str, list[int]](), dict[str, str](), dict[str, str | list[str]]()
     stored: dict[tuple[int, ...], str] = {}
     # with the parameters themselves, not copies, so that those of the pruned layers are known by their identity
     for key, value in model.state_dict(keep_vars=True).items():
@@ -53,12 +54,12 @@ def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
         if id(value) not in pruned:
             tensors[key] = value.detach().cpu().contiguous().clone()
             continue
-        label, weight = pruned[id(value)]
-        positions = mask[label].cpu().flatten().nonzero().flatten()
-        encoding, index = _encode(positions.numpy(), weight.numel())
-        tensors[f"{key}.kept"] = weight.detach().cpu().flatten()[positions]
+        labels[key], whole = pruned[id(value)]
+        positions = whole.cpu().flatten().nonzero().flatten()
+        encoding, index = _encode(positions.numpy(), value.numel())
+        tensors[f"{key}.kept"] = value.detach().cpu().flatten()[positions]
         tensors[f"{key}.{encoding}"] = torch.from_numpy(index)
-        shapes[key], labels[key] = list(weight.shape), label
+        shapes[key] = list(value.shape)
     header = {"model": name, "shapes": shapes, "layers": labels} | ({"tied": tied} if tied else {})
     return save(tensors, {"tune_prune": json.dumps(header, separators=(",", ":"))})
 
@@ -79,11 +80,25 @@ def read(path: Path) -> Checkpoint:
             kept = torch.from_numpy(_decode(encoding, tensors.pop(f"{key}.{encoding}").numpy(), totals[key]))
             weight = torch.zeros(len(kept), dtype=values.dtype)
             weight[kept] = values
-            tensors[key], kept_masks[header["layers"][key]] = weight.view(shape), kept.view(shape)
+            tensors[key], labels = weight.view(shape), header["layers"][key]
+            if isinstance(labels, list):
+                kept_masks |= dict(zip(labels, kept.view(shape).chunk(len(labels)), strict=True))
+            else:
+                kept_masks[labels] = kept.view(shape)
         tensors |= {key: tensors[stored] for key, stored in header.get("tied", {}).items()}
         return Checkpoint(header["model"], tensors, kept_masks)
     except (KeyError, StopIteration, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged sparse file ({type(error).__name__}: {error}); export it again") from error
+
+
+def _find_pruned(model: nn.Module, mask: Mapping[str, Tensor]) -> dict[int, tuple[str | list[str], Tensor]]:
+    """The labels and the whole mask of each parameter of which weights are removed, by the parameter's identity."""
+    labels: dict[int, list[str]] = {}
+    for label, weight in find_weights(model).items():
+        labels.setdefault(id(weight.stored.parameter), []).append(label)
+    joined = zip(labels.items(), masks.join(model, mask), strict=True)
+    removing = [(key, found, whole) for (key, found), (_, whole) in joined if not bool(whole.all())]
+    return {key: (found if len(found) > 1 else found[0], whole) for key, found, whole in removing}
 
 
 def _count_claimed(shapes: Mapping[str, object], path: Path) -> dict[str, int]:

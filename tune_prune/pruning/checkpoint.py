@@ -22,7 +22,7 @@ from tune_prune.common import files
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
-from tune_prune.pruning.masks import dense_masks, prunable
+from tune_prune.pruning.masks import apply, dense_masks, find_damaged
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
@@ -97,9 +97,10 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
         if label not in masks or masks[label].shape != mask.shape:
             raise UserError(f"{source}: mask of layer {label} does not fit model {checkpoint.model}")
         masks[label].copy_(mask)
-    for label, weight in prunable(model).items():
-        if bool((weight[masks[label] == 0] != 0).any()):
-            raise UserError(f"{source}: layer {label} has weights that its mask removes; the file is damaged")
+    damaged = find_damaged(model, masks)
+    if damaged is not None:
+        raise UserError(f"{source}: layer {damaged} has weights that its mask removes; the file is damaged")
+    apply(model, masks)
     return model, masks
 
 

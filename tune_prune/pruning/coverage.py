@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from tune_prune.pruning import masks
+from tune_prune.pruning.weights import labelled_modules
 
 FEW = 0.9
 """The share of counted weights below which a warning is given: `compression` then says little of the model."""
@@ -59,10 +60,10 @@ class Coverage:
 
 def measure_coverage(model: nn.Module) -> Coverage:
     """Counts the weights of a model that can be pruned, and all of its weights."""
-    prunable = list(masks.prunable(model).values())
+    prunable = masks.parameters(model)
     seen = {id(weight) for weight in prunable}
     rest: Counter[tuple[str, str]] = Counter()
-    for label, module in [*masks.labelled_modules(model), ("", model)]:  # of a Sequential, the latter yields only parts
+    for label, module in [*labelled_modules(model), ("", model)]:  # of a Sequential, the latter yields only parts
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.dim() > 1 and id(parameter) not in seen:
                 seen.add(id(parameter))

@@ -16,8 +16,8 @@ import tune_prune.pruning.loss_change  # noqa: F401 - these two modules register
 from tune_prune.common.entrypoints import check_address, is_address, load
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
-from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.statistics import Context, statistics
+from tune_prune.pruning.weights import find_weights
 
 Criterion = Callable[..., Tensor]
 criteria: Registry[Criterion] = Registry("pruner")
@@ -129,10 +129,13 @@ def required_statistics(names: Iterable[str]) -> set[str]:
 def score_layers(pruners: Mapping[str, str], context: Context) -> dict[str, Tensor]:
     """Scores each layer by its own pruner; `pruners` and the result are by layer label.
 
-    Each statistic that some pruner needs is measured once, unless the context has it cached. Raises `ScoreError` where
-    scores have the wrong shape or are not finite.
+    Each statistic that some pruner needs is measured once, unless the context has it cached. Weights in half precision
+    are scored in float32. Of a weight that the model computes (`parametrized`), a pruner that needs no statistic scores
+    what is computed; statistics are of the parameter that is set to zero, and go with that. The padding row of an
+    embedding gets infinite scores: it stays as long as others do. Raises `ScoreError` where scores have the wrong shape
+    or are not finite.
     """
-    layers = prunable(context.model)
+    layers = find_weights(context.model)
     functions = {label: find_criterion(name) for label, name in pruners.items()}
     required = {label: _list_statistics(function, pruners[label]) for label, function in functions.items()}
     measured: dict[str, Mapping[str, Tensor]] = {}
@@ -141,10 +144,20 @@ def score_layers(pruners: Mapping[str, str], context: Context) -> dict[str, Tens
         measured[name] = context.cached.get(name) or statistics[name](replace(context, layers=labels))
     scores = {}
     for label, function in functions.items():
-        values = {"weight": layers[label].detach()} | {name: measured[name][label] for name in required[label]}
+        layer = layers[label]
+        weight = layer.tensor.detach() if required[label] else layer.select(layer.stored.weight())
+        values = {"weight": _widen(weight)} | {name: _widen(measured[name][label]) for name in required[label]}
         scores[label] = function(**{name: values[name] for name in inspect.signature(function).parameters})
-        _check_scores(scores[label], layers[label], label, pruners[label])
+        _check_scores(scores[label], weight, label, pruners[label])
+        if layer.weight.last is not None:
+            row = torch.tensor([layer.weight.last], device=scores[label].device)
+            scores[label] = scores[label].double().index_fill(layer.weight.outputs_axis or 0, row, torch.inf)
     return scores
+
+
+def _widen(values: Tensor) -> Tensor:
+    """Converts values in half precision, whose products vanish or become equal, to float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _check_scores(scores: Tensor, weight: Tensor, label: str, pruner: str) -> None:

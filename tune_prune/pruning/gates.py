@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.masks import by_label, parameters
 from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.tasks.splits import as_float
 
@@ -60,20 +60,19 @@ def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool
     where the penalty alone puts them.
     """
     model = context.model.eval()
-    layers = prunable(model)
+    weights = parameters(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    weights = {label: weight.detach() for label, weight in layers.items()}
-    gates = {label: torch.ones_like(weight).requires_grad_() for label, weight in weights.items()}
-    optimizer = torch.optim.Adam(gates.values(), lr=distance / STEPS, betas=(0.9, 0.99))
+    gates = [torch.ones_like(weight, requires_grad=True) for weight in weights]
+    optimizer = torch.optim.Adam(gates, lr=distance / STEPS, betas=(0.9, 0.99))
     inputs, labels = context.sample
     for step in range(STEPS):
         if falling:
             optimizer.param_groups[0]["lr"] = 2 * distance / STEPS * (1 - step / STEPS)
         index = torch.randint(len(labels), (min(BATCH, len(labels)),), generator=context.generator).to(labels.device)
-        gated = {names[id(layers[label])]: weights[label] * gate for label, gate in gates.items()}
+        gated = {names[id(weight)]: weight.detach() * gate for weight, gate in zip(weights, gates, strict=True)}
         loss = F.cross_entropy(functional_call(model, gated, (as_float(inputs[index]),)), labels[index])
-        grads = torch.autograd.grad(loss, list(gates.values()), allow_unused=True, materialize_grads=True)
-        for gate, grad in zip(gates.values(), grads, strict=True):
+        grads = torch.autograd.grad(loss, gates, allow_unused=True, materialize_grads=True)
+        for gate, grad in zip(gates, grads, strict=True):
             gate.grad = grad + STRENGTH * slope(gate.detach())
         optimizer.step()
-    return {label: gate.detach() for label, gate in gates.items()}
+    return by_label(model, [gate.detach() for gate in gates])

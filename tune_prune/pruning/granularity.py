@@ -5,13 +5,14 @@ layers that read it useless; those are not counted, and masks keep them.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.pruning import masks
 
@@ -33,6 +34,8 @@ Granularity = Callable[[Tensor, Tensor], Units]
 
 granularities: Registry[Granularity] = Registry("granularity")
 
+_LAST = 2**62
+
 
 def weight(scores: Tensor, mask: Tensor) -> Units:
     """Single weights, in no regular pattern (Han et al. 2015)."""
@@ -46,7 +49,7 @@ def outputs(scores: Tensor, mask: Tensor) -> Units:
     With `mag` this is the L1 norm of Li et al. (2017, sec. 3.1), per weight; removed weights count as 0. Biases stay: a
     removed output is its bias.
     """
-    score = (scores * mask).flatten(1).double().mean(1)
+    score = scores.masked_fill(mask == 0, 0).flatten(1).double().mean(1)
     return Units(score, math.prod(scores.shape[1:]), torch.zeros_like(score, dtype=torch.int64))
 
 
@@ -70,11 +73,21 @@ granularities.add("neuron", outputs)
 granularities.add("2:4", two_of_four)
 
 
-def shrink(mask: Tensor, scores: Tensor, ratio: float, granularity: str = "weight", transposed: bool = False) -> Tensor:
+def shrink(
+    mask: Tensor, scores: Tensor, ratio: float, granularity: str = "weight", outputs_axis: int | None = 0
+) -> Tensor:
     """Makes the new mask of a single layer; see `remove`."""
     if granularity == "weight":
         return masks.shrink(mask, scores, ratio)
-    return remove({"": mask}, {"": scores}, ratio, granularity, [""] if transposed else ())[""]
+    return remove({"": mask}, {"": scores}, ratio, granularity, {"": outputs_axis})[""]
+
+
+def check_layers(model: nn.Module, labels: Collection[str], granularity: str, source: str) -> None:
+    """Raises a `UserError` that names `source` for the first of these layers that has no such units."""
+    axes = masks.outputs_axes(model)
+    for label, shape in masks.shapes(model).items():
+        if label in labels:
+            _check_units(label, shape, axes[label], granularity, f"{source}: ")
 
 
 def remove(
@@ -82,7 +95,7 @@ def remove(
     scores: Mapping[str, Tensor],
     ratio: float,
     granularity: str = "weight",
-    transposed: Collection[str] = (),
+    outputs_axes: Mapping[str, int | None] | None = None,
     *,
     keep_one: bool = False,
 ) -> dict[str, Tensor]:
@@ -91,13 +104,19 @@ def remove(
     The zeros of the masks `before` stay, and the units with the lowest scores of all layers are added to them. Where
     units have several weights, the number of removed weights comes as near to the ratio as it can, and each layer keeps
     one unit: without any output it would pass nothing on. Where the masks have more zeros already, they stay as they
-    are. Of equal scores the first in position goes first, layer by layer. Masks and scores have their weights' shapes;
-    `transposed` names layers of transposed convolutions, whose weights are [inputs, outputs, ...]. With `keep_one` each
-    layer keeps one unit where units are single weights, too, even if the ratio is not reached then.
+    are. Of equal scores the first in position goes first, layer by layer; units with an infinite score go last. Masks
+    and scores have their weights' shapes; `outputs_axes` gives the axis of the outputs where it is not the first
+    (`masks.outputs_axes`). With `keep_one` each layer keeps one unit where units are single weights, too, even if the
+    ratio is not reached then.
     """
     divide = granularities[granularity]
-    oriented = {label: _outputs_first(mask, label in transposed) for label, mask in before.items()}
-    units = {label: divide(_outputs_first(scores[label], label in transposed), oriented[label]) for label in before}
+    axes = {}
+    for label, mask in before.items():
+        axis = (outputs_axes or {}).get(label, 0)
+        _check_units(label, mask.shape, axis, granularity)
+        axes[label] = axis or 0
+    oriented = {label: mask.movedim(axes[label], 0) for label, mask in before.items()}
+    units = {label: divide(scores[label].movedim(axes[label], 0), oriented[label]) for label in before}
     kept = {label: oriented[label].reshape(-1, units[label].size).count_nonzero(1) for label in before}
     total = sum(mask.numel() for mask in before.values())
     already_removed = total - sum(int(counts.sum()) for counts in kept.values())
@@ -107,13 +126,16 @@ def remove(
     new_masks = {}
     for label, part in zip(before, removed.split([len(counts) for counts in kept.values()]), strict=True):
         removed_weights = part.repeat_interleave(units[label].size).view(oriented[label].shape)
-        new_masks[label] = before[label].masked_fill(_outputs_first(removed_weights, label in transposed), 0)
+        new_masks[label] = before[label].masked_fill(removed_weights.movedim(0, axes[label]), 0)
     return new_masks
 
 
-def _outputs_first(weight: Tensor, transposed: bool) -> Tensor:
-    """Swaps the first two dimensions of a transposed layer's weight, from [inputs, outputs, ...] and back."""
-    return weight.transpose(0, 1) if transposed else weight
+def _check_units(label: str, shape: Sequence[int], outputs_axis: int | None, granularity: str, where: str = "") -> None:
+    """Raises a `UserError` where a layer has no outputs and inputs, of which all units but single weights are made."""
+    if granularity != "weight" and (outputs_axis is None or len(shape) < 2):
+        why = f"needs outputs and inputs, which the weights {list(shape)} of layer {label} do not have"
+        advice = "leave the layer out, or take granularity 'weight'"
+        raise UserError(f"{where}granularity {granularity!r} {why}; {advice}")
 
 
 def _count_removable(units: Units, kept: Tensor, keep_one: bool) -> Tensor:
@@ -134,7 +156,7 @@ def _choose_units(units: Mapping[str, Units], sizes: Tensor, target: int) -> Ten
     candidates = sizes.nonzero().flatten()
     score, rank = (torch.cat([getattr(one, name) for one in units.values()])[candidates] for name in ("score", "rank"))
     order = score.argsort(stable=True)
-    order = order[rank[order].argsort(stable=True)]
+    order = order[rank[order].masked_fill(score[order].isposinf(), _LAST).argsort(stable=True)]
     removed = pad(sizes[candidates[order]].cumsum(0), (1, 0))
     distance = (removed - target).abs()
     return candidates[order[: int((distance == distance.min()).nonzero()[0, 0])]]

@@ -100,8 +100,7 @@ def retrain(
     recipe = plan.recipe_at(round_)
     if not recipe.steps:
         return
-    layers = masks.prunable(state.model)
-    pairs = [(layers[label], mask) for label, mask in state.masks.items()]
+    pairs = masks.pairs(state.model, state.masks)
     with scaled_dropout(state.model, state.masks) if plan.scale_dropout else nullcontext():
         fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher)
     masks.apply(state.model, state.masks)
@@ -155,11 +154,11 @@ def _shrink_masks(
 ) -> dict[str, Tensor]:
     """Makes new masks, at these ratios, of the layers that have one."""
     before = {label: state.masks[label] for label in ratios}
-    transposed = masks.transposed_layers(state.model)
+    axes = masks.outputs_axes(state.model)
     if plan.mode == "global" and ratios:
         ratio, keep_one = next(iter(ratios.values())), not plan.allow_empty
-        return granularity.remove(before, scores, ratio, plan.granularity, transposed, keep_one=keep_one)
+        return granularity.remove(before, scores, ratio, plan.granularity, axes, keep_one=keep_one)
     return {
-        label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, label in transposed)
+        label: granularity.shrink(mask, scores[label], ratios[label], plan.granularity, axes[label])
         for label, mask in before.items()
     }

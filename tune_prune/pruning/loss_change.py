@@ -73,6 +73,8 @@ def _find_position(model: nn.Module, weight: Tensor) -> int | None:
     if len(users) != 1 or len(direct) != 1:
         return None
     layer = users[0]
+    if layer._parameters.get("weight") is not weight:  # it is computed from this parameter, or is no weight at all
+        return None
     plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
     plain = plain and not isinstance(layer.padding, str)
     return direct[0] if plain or isinstance(layer, nn.Linear) else None

@@ -9,12 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, format_names
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
-
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
-"""Layers whose weights can be pruned; the projections of `nn.MultiheadAttention` can be too."""
+from tune_prune.pruning.parametrized import Stored
+from tune_prune.pruning.weights import LayerWeight, find_weights
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
@@ -22,20 +18,44 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 
     In an `nn.Sequential` a layer's label is its position counted from 1, as in torch7-pruner ("8"); a layer inside a
     part of it is labelled by the part's position and its name in there ("2/conv1"). In any other model a layer's label
-    is its qualified name ("layer1.0.conv1"). A weight that several layers share is listed once. The projections of an
-    `nn.MultiheadAttention` are layers too ("attn.in_proj", or "attn.q_proj", "attn.k_proj" and "attn.v_proj"). Raises a
-    `UserError` for a layer whose weight is computed from other tensors, as by `weight_norm`: a mask would not last.
+    is its qualified name ("layer1.0.conv1"). A weight that several layers share is listed once. Where a layer has
+    several weights, each has a label ("attn.in_proj", "lstm.weight_hh_l0.forget"). `layers` lists the layers that have
+    weights.
+
+    A weight is the model's own parameter, or a view of a gate's values, which takes no gradient: gradients are those of
+    `parameters`. In place of a weight that is computed, as by a weight norm, it is the parameter that is set to zero
+    (`parametrized`), and `effective` is the weight. Raises a `UserError` for one that is computed in another way.
     """
-    weights: dict[str, Tensor] = {}
-    for label, module in labelled_modules(model):
-        for part, weight in _module_weights(module):
-            if not isinstance(weight, nn.Parameter):
-                raise UserError(_describe_computed(label or "of the model itself"))
-            if not any(weight is seen for seen in weights.values()):
-                is_position = isinstance(model, nn.Sequential) and "/" not in label
-                separator = "" if not part or not label else "/" if is_position else "."
-                weights[f"{label}{separator}{part}"] = weight
-    return weights
+    return {label: weight.tensor for label, weight in find_weights(model).items()}
+
+
+def effective(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that the model computes with, by label, detached; other than `prunable` where they are computed."""
+    return {label: weight.select(weight.stored.weight()) for label, weight in find_weights(model).items()}
+
+
+def parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that hold the weights, each once, in the order of their labels."""
+    return [group[0].stored.parameter for group in _by_parameter(model)]
+
+
+def by_label(model: nn.Module, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Divides tensors of the shapes of `parameters`, such as their gradients, into those of the weights, by label."""
+    groups = zip(_by_parameter(model), tensors, strict=True)
+    return {weight.label: weight.select(tensor) for group, tensor in groups for weight in group}
+
+
+def join(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[tuple[Stored, Tensor]]:
+    """Yields each stored weight with its whole mask, which is the masks of its gates one after the other."""
+    for group in _by_parameter(model):
+        parts = [masks[weight.label] for weight in group]
+        axis = group[0].weight.outputs_axis or 0
+        yield group[0].stored, parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+
+
+def pairs(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Pairs (parameter, mask) for a training: a parameter that is multiplied by its mask after each step stays zero."""
+    return [pair for stored, mask in join(model, masks) for pair in stored.pairs(mask)]
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -43,10 +63,9 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {label: tuple(weight.shape) for label, weight in prunable(model).items()}
 
 
-def transposed_layers(model: nn.Module) -> set[str]:
-    """The labels of the layers whose weights are [inputs, outputs, ...], not [outputs, inputs, ...]."""
-    transposed = [module.weight for module in model.modules() if isinstance(module, TRANSPOSED)]
-    return {label for label, weight in prunable(model).items() if any(weight is one for one in transposed)}
+def outputs_axes(model: nn.Module) -> dict[str, int | None]:
+    """The axis of each weight that counts outputs, by label; None where no axis does."""
+    return {label: weight.weight.outputs_axis for label, weight in find_weights(model).items()}
 
 
 def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None:
@@ -58,8 +77,13 @@ def require_layers(model: nn.Module, labels: Iterable[str], source: str) -> None
 
 
 def dense_masks(model: nn.Module) -> dict[str, Tensor]:
-    """Makes masks that keep every weight."""
-    return {label: torch.ones_like(weight).requires_grad_(False) for label, weight in prunable(model).items()}
+    """Makes masks that keep every weight, but for those that `torch.nn.utils.prune` has removed."""
+    found = {}
+    for label, weight in find_weights(model).items():
+        mask = found[label] = torch.ones_like(weight.tensor).requires_grad_(False)
+        if weight.stored.kept is not None:
+            mask.mul_(weight.select(weight.stored.kept))
+    return found
 
 
 def count_removed(ratio: float, total: int) -> int:
@@ -88,8 +112,16 @@ def shrink(mask: Tensor, scores: Tensor, ratio: float) -> Tensor:
 @torch.no_grad()
 def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Sets every removed weight to exactly zero, never to negative zero as a product with the mask might."""
-    for label, weight in prunable(model).items():
-        weight.masked_fill_(masks[label] == 0, 0.0)
+    for stored, mask in join(model, masks):
+        stored.apply(mask)
+
+
+def find_damaged(model: nn.Module, masks: Mapping[str, Tensor]) -> str | None:
+    """Finds a layer with a weight that its mask removes and that is not zero; None where there is none."""
+    for group, (stored, mask) in zip(_by_parameter(model), join(model, masks), strict=True):
+        if not stored.holds(mask):
+            return group[0].label
+    return None
 
 
 def kept_counts(masks: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
@@ -132,31 +164,9 @@ def factor(compressed: float) -> float:
     return 1 / (1 - compressed) if compressed < 1 else float("inf")
 
 
-def labelled_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields every module with the label that a layer in its place has (`prunable`)."""
-    if not isinstance(model, nn.Sequential):
-        yield from model.named_modules()
-        return
-    # not named_children, which leaves out a module's second use and so would shift the positions after it
-    for position, part in enumerate(model, start=1):
-        for name, module in part.named_modules():
-            yield f"{position}/{name}" if name else str(position), module
-
-
-def _describe_computed(label: str) -> str:
-    """Says why a layer with a parametrized weight is refused, and what to do."""
-    remedy = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
-    older = "remove_weight_norm, remove_spectral_norm or prune.remove for what torch.nn.utils made without it"
-    why = "is computed from other tensors, as by weight_norm, and cannot be pruned"
-    return f"the weight of layer {label} {why}; let the model's factory end with {remedy}, or with {older}"
-
-
-def _module_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yields (name, weight) for the prunable weights of a module itself; a layer's weight has the empty name."""
-    if isinstance(module, PRUNABLE):
-        yield "", module.weight
-    if isinstance(module, nn.MultiheadAttention):
-        for part in ("in_proj", "q_proj", "k_proj", "v_proj"):
-            weight = getattr(module, f"{part}_weight")
-            if weight is not None:
-                yield part, weight
+def _by_parameter(model: nn.Module) -> list[list[LayerWeight]]:
+    """The weights of each parameter: one, or its gates in their order."""
+    groups: dict[int, list[LayerWeight]] = {}
+    for weight in find_weights(model).values():
+        groups.setdefault(id(weight.stored.parameter), []).append(weight)
+    return list(groups.values())

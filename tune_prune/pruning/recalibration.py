@@ -5,6 +5,7 @@ Rates of dropout fall with the network's capacity while it is retrained (Han et 
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.weights import find_weights, stored_weights
 from tune_prune.tasks.splits import as_float
 
 IMAGES = 256
@@ -57,15 +58,21 @@ def scaled_dropout(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[No
 
     That layer is the next prunable one in the model's order; a dropout after the last one keeps its rate.
     """
-    labels = {id(weight): label for label, weight in prunable(model).items()}
+    by_parameter: dict[int, list[Tensor]] = defaultdict(list)
+    for label, weight in find_weights(model).items():
+        by_parameter[id(weight.stored.parameter)].append(masks[label])
     original: list[tuple[nn.Module, float]] = []
     pending: list[nn.Module] = []
     for module in model.modules():
-        label = labels.get(id(getattr(module, "weight", None)))
         if isinstance(module, DROPOUT):
             pending.append(module)
-        elif label is not None:
-            share = math.sqrt(float(torch.count_nonzero(masks[label])) / masks[label].numel())
+            continue
+        if isinstance(module, nn.MultiheadAttention):
+            continue  # its output projection, a part of it, stands for it
+        of_layer = [mask for _, stored in stored_weights(module) for mask in by_parameter[id(stored.parameter)]]
+        if of_layer:
+            kept = sum(int(torch.count_nonzero(mask)) for mask in of_layer)
+            share = math.sqrt(kept / sum(mask.numel() for mask in of_layer))
             for dropout in pending:
                 original.append((dropout, dropout.p))  # type: ignore[arg-type]
                 dropout.p = dropout.p * share  # type: ignore[assignment, operator]

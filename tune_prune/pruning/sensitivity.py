@@ -111,11 +111,11 @@ def _measure_layer(
     weight = masks.prunable(model)[layer]
     dense_weight, dense_mask = weight.detach().clone(), masks.dense_masks(model)[layer]
     rest, split, inputs = _split_at_layer(model, weight, validation, sample)
-    transposed = layer in masks.transposed_layers(model)
+    outputs_axis = masks.outputs_axes(model)[layer]
     dense_buffers = [(buffer, buffer.clone()) for buffer in rest.buffers()]
     for job in jobs:
         began = time.perf_counter()
-        mask = granularity.shrink(dense_mask, scores, job.ratio, job.granularity, transposed)
+        mask = granularity.shrink(dense_mask, scores, job.ratio, job.granularity, outputs_axis)
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
         if job.ratio:

@@ -4,7 +4,7 @@ Each is computed on training images and returns, by layer label, a tensor of the
 leave out layers that `Context.layers` does not list.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.registry import Registry
-from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.masks import by_label, parameters, prunable
 from tune_prune.tasks.splits import Split, as_float
 
 BATCH = 500
@@ -59,16 +59,16 @@ def draw_sample(split: Split, images: int, generator: torch.Generator) -> Split:
 @statistics.register("gradient")
 def gradient(context: Context) -> dict[str, Tensor]:
     """The gradient of the mean cross-entropy over the sample: one forward and one backward pass, in batches."""
-    layers = prunable(context.model)
-    totals = {label: torch.zeros_like(weight) for label, weight in layers.items()}
+    weights = parameters(context.model)
+    totals = [_zeros_like(weight) for weight in weights]
     context.model.eval()
     inputs, labels = context.sample
     for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
         loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
         # a layer that the model does not use is no part of the loss: its gradient is zero
-        grads = torch.autograd.grad(loss, list(layers.values()), allow_unused=True, materialize_grads=True)
-        torch._foreach_add_(list(totals.values()), grads, alpha=1 / len(labels))
-    return totals
+        grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        torch._foreach_add_(totals, grads, alpha=1 / len(labels))
+    return by_label(context.model, totals)
 
 
 @statistics.register("hessian")
@@ -80,19 +80,24 @@ def hessian_diagonal(context: Context) -> dict[str, Tensor]:
     diagonal would take a backward pass for each weight. Cost for each batch of the sample: one forward and one backward
     pass, and for each probe a backward pass through that gradient, which takes about twice as long.
     """
-    layers = prunable(context.model)
-    probes = [[_draw_signs(w, context.generator) for w in layers.values()] for _ in range(PROBES)]
-    return dict(zip(layers, _measure_curvature(context, list(layers.values()), probes), strict=True))
+    weights = parameters(context.model)
+    probes = [[_draw_signs(weight, context.generator) for weight in weights] for _ in range(PROBES)]
+    return by_label(context.model, _measure_curvature(context, weights, probes))
+
+
+def _zeros_like(weight: Tensor) -> Tensor:
+    """Zeros to sum up in: float32 for weights in half precision, whose sums would lose small terms."""
+    return torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32), requires_grad=False)
 
 
 def _draw_signs(weight: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randint(2, weight.shape, generator=generator).to(weight).mul_(2).sub_(1)
 
 
-def _measure_curvature(context: Context, weights: list[Tensor], probes: list[list[Tensor]]) -> list[Tensor]:
+def _measure_curvature(context: Context, weights: Sequence[Tensor], probes: list[list[Tensor]]) -> list[Tensor]:
     """Measures the mean of z * (H z) over probes z, each a list of one tensor per weight."""
     context.model.eval()
-    totals = [torch.zeros_like(weight) for weight in weights]
+    totals = [_zeros_like(weight) for weight in weights]
     inputs, labels = context.sample
     share = 1 / (len(labels) * len(probes))
     for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):

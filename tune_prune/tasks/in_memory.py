@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from tune_prune.common.entrypoints import parse_arguments
 from tune_prune.common.errors import UserError
+from tune_prune.tasks.models import detach_computed
 from tune_prune.tasks.splits import Data
 
 T = TypeVar("T")
@@ -23,7 +25,15 @@ _data: dict[str, Data | tuple[object, object, object]] = {}
 
 
 def keep_model(value: Model) -> str:
-    """Keeps a module, which every call of `model` copies, or a function that makes one; returns its address."""
+    """Keeps a module, which every call of `model` copies, or a function that makes one; returns its address.
+
+    Raises a `UserError` for a module that cannot be sent to another process.
+    """
+    if isinstance(value, nn.Module):
+        detach_computed(value)
+        if any(is_parametrized(module) for module in value.modules()):
+            what = "a model with a parametrized weight, as of weight_norm, cannot be sent to another process"
+            raise UserError(f"{what}; hand over a function that makes the model, or name one by its address")
     key = _new_key()
     _models[key] = value
     return f"{__name__}:model(key={key!r})"

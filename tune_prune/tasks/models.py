@@ -85,7 +85,16 @@ def build(name: str) -> nn.Module:
     model = call_factory(address, "model", harmless)
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
+    detach_computed(model)
     return model
+
+
+def detach_computed(model: nn.Module) -> None:
+    """Detaches the weights that hooks compute, as those of `torch.nn.utils.weight_norm` do: others cannot be copied."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                setattr(module, name, value.detach())
 
 
 def build_on_meta(name: str) -> nn.Module | None:

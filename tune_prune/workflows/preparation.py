@@ -20,6 +20,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.coverage import measure_coverage
+from tune_prune.pruning.granularity import check_layers
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
@@ -51,6 +52,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
+    _check_granularity(space, model, shapes)
     _check_traceable(space, model)
     data = load_data(space.data)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
@@ -75,6 +77,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     model = build(space.model)
     shapes = masks.shapes(model)
     _check_searchable(space, shapes)
+    _check_granularity(space, model, shapes)
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
     task, load_test = prepare_task(space.model, dense, space.data, device, say, check_test=True)
@@ -123,13 +126,22 @@ def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
     Also where no .conf can hold the name of a layer.
     """
     if not shapes:
-        kinds = "linear layers, convolutions and attention's projections can"
+        kinds = "tune_prune.register adds layers of your own"
         raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
     for label in shapes:
         conf.check_label(label, f"model {space.model!r}")
     if not any(isinstance(domain, Range | Choice) for domain in space.parameters_for(shapes).values()):
         fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
         raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
+
+
+def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shape]) -> None:
+    """Raises a `UserError` where a layer that is pruned has no units of a granularity that the space names."""
+    params = space.parameters_for(shapes)
+    labels = {name.removeprefix("ratio/") for name in params if name.startswith("ratio/")}
+    domain = params.get("granularity", "weight")
+    for name in domain.options if isinstance(domain, Choice) else [domain]:
+        check_layers(model, labels, str(name), space.source)
 
 
 def _check_traceable(space: Space, model: nn.Module) -> None:

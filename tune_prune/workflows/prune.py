@@ -15,7 +15,7 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.coverage import measure_coverage
-from tune_prune.pruning.granularity import granularities
+from tune_prune.pruning.granularity import check_layers, granularities
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
 from tune_prune.pruning.plan import MODES, Plan, schedules
@@ -118,6 +118,7 @@ def prune(
     for label in target.ratios:
         check_label(label, f"model {name!r}")
     _check_options(target, options, source)
+    check_layers(model, target.ratios, options.granularity, source)
     if not options.allow_empty:
         _check_not_emptied(target, model, options.mode, source)
     model = to_device(model, device)
