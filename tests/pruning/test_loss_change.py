@@ -9,6 +9,7 @@ from toys import Conv, Halved, mlp, seeded
 
 from tune_prune.pruning import loss_change
 from tune_prune.pruning.masks import prunable
+from tune_prune.pruning.parametrized import Stored
 from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.splits import Data, Split, as_float
 
@@ -80,9 +81,9 @@ def test_a_weight_that_is_zero_is_not_measured(toy_data: Data, monkeypatch: pyte
     measured: list[int] = []
     plain = loss_change._measure_stacked
 
-    def counted(model: nn.Sequential, at: int, split: Split, todo: Tensor):
+    def counted(model: nn.Sequential, at: int, stored: Stored, split: Split, todo: Tensor):
         measured.append(len(todo))
-        return plain(model, at, split, todo)
+        return plain(model, at, stored, split, todo)
 
     monkeypatch.setattr(loss_change, "_measure_stacked", counted)
     found = loss_change.loss_change(Context(made, toy_data.validation, seeded(0)))

@@ -13,6 +13,8 @@ from tune_prune.export import sparse_format
 from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context, statistics
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Data
 from tune_prune.training.resources import one_thread
@@ -91,6 +93,23 @@ def test_pruners_that_measure(kind: str, pruner: str, toy_data: Data) -> None:
     plan = Plan({"1": 0.5}, {"1": pruner}, sample=20)
     iterative.prune_once(state, plan, 1, toy_data.train, iterative.round_generator(0, 1))
     assert int((shown(state.model)["1"] == 0).sum()) == 36
+
+
+def test_the_loss_without_the_last_weight_of_an_output(toy_data: Data) -> None:
+    state = iterative.initial_state(computed("weight_norm"))
+    state.masks["1"][0] = 0  # an output without weights
+    state.masks["1"][1].view(-1)[1:] = 0  # one with a single weight
+    masks.apply(state.model, state.masks)
+    before = copy.deepcopy(state.model.state_dict())
+    found = statistics["loss_change"](Context(state.model, toy_data.train, torch.Generator(), layers=["1"]))["1"]
+    assert all(torch.equal(value, before[key]) for key, value in state.model.state_dict().items())
+    assert found.isfinite().all()
+    assert not found[0].any()
+    losses = []
+    for mask in (state.masks["1"], state.masks["1"].index_fill(0, torch.tensor([1]), 0)):
+        masks.apply(state.model, state.masks | {"1": mask})
+        losses.append(evaluate(state.model, toy_data.train).loss)
+    assert float(found[1].view(-1)[0]) == pytest.approx(losses[1] - losses[0], abs=1e-5)
 
 
 def test_a_weight_is_scored_as_the_model_computes_with_it(toy_data: Data) -> None:

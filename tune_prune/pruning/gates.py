@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tune_prune.pruning.masks import by_label, parameters
-from tune_prune.pruning.statistics import Context, statistics
+from tune_prune.pruning.statistics import Context, differentiable, statistics
 from tune_prune.tasks.splits import as_float
 
 STEPS = 300
@@ -70,7 +70,8 @@ def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool
             optimizer.param_groups[0]["lr"] = 2 * distance / STEPS * (1 - step / STEPS)
         index = torch.randint(len(labels), (min(BATCH, len(labels)),), generator=context.generator).to(labels.device)
         gated = {names[id(weight)]: weight.detach() * gate for weight, gate in zip(weights, gates, strict=True)}
-        loss = F.cross_entropy(functional_call(model, gated, (as_float(inputs[index]),)), labels[index])
+        with differentiable(model):
+            loss = F.cross_entropy(functional_call(model, gated, (as_float(inputs[index]),)), labels[index])
         grads = torch.autograd.grad(loss, gates, allow_unused=True, materialize_grads=True)
         for gate, grad in zip(gates, grads, strict=True):
             gate.grad = grad + STRENGTH * slope(gate.detach())

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_prune.pruning.parametrized import Stored
 from tune_prune.pruning.statistics import Context, statistics
+from tune_prune.pruning.weights import find_weights
 from tune_prune.tasks.models import sequential_parts
 from tune_prune.tasks.splits import Split, as_float
 
@@ -40,11 +42,12 @@ def loss_change(context: Context) -> dict[str, Tensor]:
     split = Split(as_float(context.sample.inputs[:IMAGES]), context.sample.labels[:IMAGES])
     base = float(F.cross_entropy(model(split.inputs), split.labels))
     changes_by_layer = {}
+    stored = {label: weight.stored for label, weight in find_weights(model).items()}
     for label, weight in context.select_weights().items():
         changes = torch.zeros(weight.numel(), device=weight.device)
         nonzero = weight.flatten().nonzero().flatten()
         started, reported, done = time.monotonic(), time.monotonic(), 0
-        for index, losses in _measure_losses(model, weight, split, nonzero):
+        for index, losses in _measure_losses(model, weight, stored[label], split, nonzero):
             changes[index] = (losses - base).to(changes)  # losses have the type of the model's scores
             done += len(index)
             if time.monotonic() - reported > REPORT_SECONDS:
@@ -55,12 +58,14 @@ def loss_change(context: Context) -> dict[str, Tensor]:
     return changes_by_layer
 
 
-def _measure_losses(model: nn.Module, weight: Tensor, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _measure_losses(
+    model: nn.Module, weight: Tensor, stored: Stored, split: Split, todo: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (flat indices of weights, the loss without each of them), chunk by chunk; `todo` are all the indices."""
     position = _find_position(model, weight)
     if position is None:
-        return _measure_one_by_one(model, weight, split, todo)
-    return _measure_stacked(model, position, split, todo)
+        return _measure_one_by_one(model, weight, stored, split, todo)
+    return _measure_stacked(model, position, stored, split, todo)
 
 
 def _find_position(model: nn.Module, weight: Tensor) -> int | None:
@@ -80,7 +85,9 @@ def _find_position(model: nn.Module, weight: Tensor) -> int | None:
     return direct[0] if plain or isinstance(layer, nn.Linear) else None
 
 
-def _measure_stacked(model: nn.Module, position: int, split: Split, todo: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _measure_stacked(
+    model: nn.Module, position: int, stored: Stored, split: Split, todo: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields as `_measure_losses` does, for the layer at a position of an `nn.Sequential`, many weights in one run."""
     parts = sequential_parts(model)
     layer, layers_after = parts[position], nn.Sequential(*parts[position + 1 :])
@@ -88,7 +95,7 @@ def _measure_stacked(model: nn.Module, position: int, split: Split, todo: Tensor
     inputs = nn.Sequential(*parts[:position])(split.inputs)
     outputs = layer(inputs)
     if isinstance(layer, nn.Linear) and inputs.dim() != 2:
-        yield from _measure_one_by_one(model, layer.weight, split, todo)
+        yield from _measure_one_by_one(model, layer.weight, stored, split, todo)
         return
     # [input of the weight, n, ...]: a weight w adds w times this to its unit
     added = inputs.T if isinstance(layer, nn.Linear) else _unfold_inputs(layer, inputs, outputs)
@@ -113,15 +120,21 @@ def _unfold_inputs(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _measure_one_by_one(
-    model: nn.Module, weight: Tensor, split: Split, todo: Tensor
+    model: nn.Module, weight: Tensor, stored: Stored, split: Split, todo: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields as `_measure_losses` does, for any model: sets a weight to zero, runs the model, sets the weight back."""
     for index in todo:
         position = tuple(int(i) for i in torch.unravel_index(index, weight.shape))
         value = weight[position].clone()
+        normed = [] if stored.norm is None else [stored.parameter, stored.norm]
+        before = [parameter.clone() for parameter in normed]
         weight[position] = 0
+        if normed:  # without its last weight an output has no norm
+            stored.apply(stored.parameter != 0)
         try:
             loss = F.cross_entropy(model(split.inputs), split.labels)
         finally:
             weight[position] = value
+            for parameter, whole in zip(normed, before, strict=True):
+                parameter.copy_(whole)
         yield index[None], loss[None]

@@ -5,6 +5,7 @@ leave out layers that `Context.layers` does not list.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +57,16 @@ def draw_sample(split: Split, images: int, generator: torch.Generator) -> Split:
     return Split(split.inputs[index], split.labels[index])
 
 
+def differentiable(model: nn.Module) -> AbstractContextManager[None]:
+    """Makes a block in which a model's outputs can be differentiated, twice too, in evaluation mode.
+
+    cuDNN can differentiate recurrent layers once, and in training mode alone.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    block: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    return block
+
+
 @statistics.register("gradient")
 def gradient(context: Context) -> dict[str, Tensor]:
     """The gradient of the mean cross-entropy over the sample: one forward and one backward pass, in batches."""
@@ -64,7 +75,8 @@ def gradient(context: Context) -> dict[str, Tensor]:
     context.model.eval()
     inputs, labels = context.sample
     for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-        loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
+        with differentiable(context.model):
+            loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
         # a layer that the model does not use is no part of the loss: its gradient is zero
         grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         torch._foreach_add_(totals, grads, alpha=1 / len(labels))
@@ -101,7 +113,8 @@ def _measure_curvature(context: Context, weights: Sequence[Tensor], probes: list
     inputs, labels = context.sample
     share = 1 / (len(labels) * len(probes))
     for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-        loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
+        with differentiable(context.model):
+            loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
         grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=True)
         for probe in probes:
             projection = torch.stack([(grad * z).sum() for grad, z in zip(grads, probe, strict=True)]).sum()
