@@ -115,14 +115,14 @@ class Recurrent(nn.Module):
 
 
 class Halved(nn.Module):
-    """[n, 1, 8, 8] -> [n, 4] in bfloat16; the layers of `mlp`, as net.1 and net.3."""
+    """[n, 1, 8, 8] -> [n, 4] in bfloat16 or float16; the layers of `mlp`, as net.1 and net.3."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "bfloat16") -> None:
         super().__init__()
-        self.net = mlp().to(torch.bfloat16)
+        self.net = mlp().to(getattr(torch, dtype))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.net(inputs.to(torch.bfloat16))
+        return self.net(inputs.to(self.net[1].weight.dtype))
 
 
 COMPUTED: dict[str, Callable[..., nn.Module]] = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from toys import Conv, Deciding, Tied, fault, mlp, seeded
+from toys import COMPUTED, Conv, Deciding, Mixer, Recurrent, Tied, computed, fault, mlp, seeded
 
 from tune_prune.export.compaction import compact
 from tune_prune.export.resizing import load_resized, own_state
@@ -172,6 +172,48 @@ def test_outputs_stay_whatever_is_pruned(kind: str, seed: int, share: float) -> 
     again = factory().eval()
     load_resized(again, own_state(made), "x")
     assert torch.equal(again(inputs(*shape)), made(inputs(*shape)))
+
+
+class Steps(nn.Module):
+    """[n, 6, 5] -> [n, 3]: a linear layer of every step, a recurrent layer, and a linear layer of the last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.steps, self.after = nn.Linear(5, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.after(self.steps(self.before(inputs))[0][:, -1])
+
+
+class Looked(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4], by a table of the signs of the inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(2, 8), nn.Linear(8, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table((inputs > 0).long()).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("factory", "shape"),
+    [
+        (Steps, (6, 5)),
+        (Recurrent, (1, 8, 8)),
+        (Looked, (1, 8, 8)),
+        (lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), Mixer(5, 4), nn.Linear(4, 3)), (6,)),
+        *((lambda kind=kind: computed(kind), (1, 8, 8)) for kind in COMPUTED),
+    ],
+)
+def test_channels_that_other_layers_read_or_compute_stay(
+    factory: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = factory().eval()
+    with torch.no_grad():
+        masks.apply(model, {k: torch.ones_like(v).index_fill(0, torch.tensor([0]), 0)
+                            for k, v in masks.prunable(model).items()})  # fmt: skip
+    assert sizes(compacted(model, inputs(*shape))) == sizes(model)
 
 
 def test_a_model_that_cannot_be_traced_says_where() -> None:

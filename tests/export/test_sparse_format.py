@@ -13,8 +13,10 @@ from toys import Conv, Tied, fault, mlp
 import tune_prune
 from tune_prune.export import sparse_format
 from tune_prune.export.sparse_format import ENCODINGS, dumps, read
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import checkpoint, iterative, masks
+from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.models import build
+from tune_prune.tasks.splits import Data
 
 
 def pruned(model: nn.Module, ratio: float) -> dict[str, torch.Tensor]:
@@ -100,3 +102,21 @@ def test_headers_of_other_types(header: dict[str, object], tmp_path: Path) -> No
     right, tensors = checkpoint.read_tensors(path, "tune_prune")
     path.write_bytes(save(tensors, {"tune_prune": json.dumps(right | header)}))
     assert fault(lambda: tune_prune.load(path)).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_bit_for_bit(dtype: torch.dtype, toy_data: Data, tmp_path: Path) -> None:
+    name = f"toys:Halved(dtype={str(dtype).removeprefix('torch.')!r})"
+    state = iterative.initial_state(build(name))
+    plan = Plan({"net.1": 0.9}, {"net.1": "taylor1"}, rounds=1, final_steps=3, lr=0.01, weight_decay=0.01)
+    list(iterative.prune(state, plan, toy_data.train, toy_data.validation, 0))
+    weight = state.model.net[1].weight
+    assert torch.equal(weight != 0, state.masks["net.1"] != 0)
+    assert int((weight == 0).sum()) == round(0.9 * 1024)
+    checkpoint.write(tmp_path / "a.safetensors", name, state.model, state.masks)
+    (tmp_path / "b.safetensors").write_bytes(dumps(name, state.model, state.masks))
+    for path in (tmp_path / "a.safetensors", tmp_path / "b.safetensors"):
+        loaded = tune_prune.load(path).state_dict()
+        for key, value in state.model.state_dict().items():
+            assert loaded[key].dtype == dtype
+            assert torch.equal(loaded[key].view(torch.int16), value.view(torch.int16))
