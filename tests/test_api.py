@@ -38,7 +38,7 @@ front = tune_prune.search(
 )
 pruned = front.best.model()
 assert isinstance(pruned, Local)
-assert evaluate(pruned, data.load_test()).error == front.best.test_error
+assert evaluate(pruned, data.load_test()).metric == front.best.test_error
 once = tune_prune.prune(model, front.best.conf)
 for made in (pruned, once):
     zeros = sum(int((weight == 0).sum()) for weight in masks.prunable(made).values())
@@ -112,8 +112,8 @@ def test_a_model_that_is_kept_stays_as_it_was() -> None:
     one, other = (in_memory.model(str(in_memory.parse_arguments(name)["key"])) for _ in range(2))
     assert one is not other
     assert one is not model
-    assert in_memory.find_models(name) == {in_memory.parse_arguments(name)["key"]: model}
-    assert in_memory.find_models("lenet5") == {}
+    assert in_memory.find(name) == {in_memory.parse_arguments(name)["key"]: model}
+    assert in_memory.find("lenet5") == {}
     assert isinstance(in_memory.model(str(in_memory.parse_arguments(in_memory.keep_model(Conv))["key"])), Conv)
 
 

@@ -156,7 +156,7 @@ def test_command_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_images: Data, words: list[tuple[str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparation, "load_data", {"mnist": few_images}.__getitem__)
+    monkeypatch.setattr(preparation, "load_data", lambda name, **settings: {"mnist": few_images}[name])
     monkeypatch.setenv("TUNE_PRUNE_NO_CODE", "")
     given_ = [word for pair in words for word in pair if "--help" not in word]
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search", *given_, "--dry-run"])

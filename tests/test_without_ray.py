@@ -84,7 +84,7 @@ points = list(prune(state, plan, images, images, seed=1))
 path = Path(sys.argv[1])
 checkpoint.write(path, "lenet_300_100", state.model, state.masks)
 model, kept = checkpoint.restore(checkpoint.read(path), str(path))
-assert evaluate(model, images) == (points[-1].error, points[-1].loss)
+assert evaluate(model, images) == (points[-1].metric, points[-1].loss)
 print(masks.compression(kept))
 """
 

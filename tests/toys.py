@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from tune_prune.common.errors import UserError
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.trial_params import TrialParams
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task
 
@@ -202,8 +202,13 @@ def task_of(model: nn.Module, name: str) -> Task:
     """What a search of this model on the images shares; `name` is its address."""
     data = images()
     weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    teacher = logits(model, data.train.inputs).clone()
+    teacher = data.train.scores(model).clone()
     return Task(name, weights, data.train, data.validation, teacher, evaluate(model, data.validation))
+
+
+def unlabelled(inputs: torch.Tensor) -> Split:
+    """Inputs as a split, with labels that mean nothing."""
+    return Split(inputs, torch.zeros(len(inputs), dtype=torch.int64))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -228,7 +233,7 @@ def ended(
             round=number,
             compression=compression,
             factor=1 / (1 - compression),
-            val_error=error,
+            val_metric=error,
             val_loss=error / 30,
             feasible=error <= limit,
             seconds=1.5,

@@ -14,7 +14,7 @@ from tune_prune.pruning import criteria
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
-from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks import task
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def make_context(prepared: task.Task, seed: int) -> Context:
     """Makes a dense model with the sample and the random source of a seed."""
-    sample = draw_sample(prepared.train, Plan.sample, torch.Generator().manual_seed(seed))
+    sample = prepared.train.draw(Plan.sample, torch.Generator().manual_seed(seed))
     return Context(prepared.dense_model(CPU), sample, torch.Generator().manual_seed(seed))
 
 

@@ -22,7 +22,7 @@ from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
-from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks import task
 
 MODELS = ("lenet_300_100", "lenet5")
@@ -63,7 +63,7 @@ def measure(job: Job) -> list[object]:
     torch.set_num_threads(1)
     prepared = prepare_once(job.model)
     labels = list(prunable(prepared.dense_model(CPU))) if job.layer == "all" else [job.layer]
-    sample = draw_sample(prepared.train, Plan.sample, round_generator(job.seed, 1))
+    sample = prepared.train.draw(Plan.sample, round_generator(job.seed, 1))
     context = Context(prepared.dense_model(CPU), sample, round_generator(job.seed, 1), layers=labels)
     cached = statistics_cache.load_or_measure(sorted(criteria.required_statistics([job.pruner])), context)
     plan = Plan(
@@ -73,7 +73,7 @@ def measure(job: Job) -> list[object]:
     )
     state = iterative.initial_state(prepared.dense_model(CPU))
     point = next(iterative.prune(state, plan, prepared.train, prepared.validation, job.seed, cached=cached))
-    return [*job, point.error, point.loss, round(point.seconds, 3)]
+    return [*job, point.metric, point.loss, round(point.seconds, 3)]
 
 
 _PREPARED: dict[str, task.Task] = {}

@@ -12,7 +12,7 @@ from tune_prune.pruning import gates, masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
-from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks import task
 from tune_prune.tasks.metrics import evaluate
 
@@ -30,7 +30,7 @@ def measure_errors(prepared: task.Task, scores: dict[str, torch.Tensor]) -> list
         model = prepared.dense_model(CPU)
         dense = masks.dense_masks(model)
         masks.apply(model, {label: masks.shrink(dense[label], scores[label], ratio) for label in dense})
-        errors.append(f"{evaluate(model, prepared.validation).error:.1f}")
+        errors.append(f"{evaluate(model, prepared.validation).metric:.1f}")
     return errors
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     """Prints the errors of every penalty in every case on two models."""
     for model in ("lenet_300_100", "lenet5"):
         prepared, _ = task.prepare_task(model, load_dense_model(model, None, "strengths.py"), "mnist", CPU)
-        sample = draw_sample(prepared.train, Plan.sample, torch.Generator().manual_seed(0))
+        sample = prepared.train.draw(Plan.sample, torch.Generator().manual_seed(0))
         print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
         magnitudes = {label: weight.abs() for label, weight in prunable(prepared.dense_model(CPU)).items()}
         print(f"  mag: {', '.join(measure_errors(prepared, magnitudes))}")

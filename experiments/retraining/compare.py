@@ -42,17 +42,17 @@ def run(made: task.Task, name: str, change: Mapping[str, float | int | str]) -> 
     state = iterative.initial_state(made.dense_model(CPU))
     points = list(iterative.prune(state, plan, made.train, made.validation, 1, made.teacher))
     seconds = time.perf_counter() - began
-    rounds = "  ".join(f"{point.factor:.1f}x {point.error:.2f}" for point in points[:-1])
+    rounds = "  ".join(f"{point.factor:.1f}x {point.metric:.2f}" for point in points[:-1])
     last = points[-1]
     print(
-        f"{name:20} {last.error:5.2f} %  loss {last.loss:.4f}  {seconds:4.0f} s   rounds before: {rounds}", flush=True
+        f"{name:20} {last.metric:5.2f} %  loss {last.loss:.4f}  {seconds:4.0f} s   rounds before: {rounds}", flush=True
     )
 
 
 def main() -> None:
     """Every variant in turn."""
     made, _ = task.prepare_task("lenet5", load_dense_model("lenet5", None, "compare.py"), "mnist", CPU)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread; dense {made.dense.error:.2f} %")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread; dense {made.dense.metric:.2f} %")
     for name, change in VARIANTS.items():
         run(made, name, change)
 

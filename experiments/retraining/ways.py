@@ -78,7 +78,7 @@ def run_variant(
         )  # fmt: skip
         state.rounds_done = 0
         (point,) = iterative.prune(state, plan, made.train, made.validation, 100 + number, made.teacher)
-        found.append(f"{masks.factor(point.compression):.1f}x {point.error:.2f}")
+        found.append(f"{masks.factor(point.compression):.1f}x {point.metric:.2f}")
     return "  ".join(found)
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         run_variant(made, start, case.begin, 2, case.coarse_steps[0], case)
         for end in case.ends:
             factor = masks.factor(_compression(start, end))
-            print(f"\n{case.model} to {factor:.1f}x, {case.steps} steps, dense {made.dense.error:.2f} %")
+            print(f"\n{case.model} to {factor:.1f}x, {case.steps} steps, dense {made.dense.metric:.2f} %")
             coarse = copy.deepcopy(start)
             print(f"  {'one large step':26}", run_variant(made, coarse, end, 1, case.coarse_steps[1], case), flush=True)
             for name, rounds, state in (("the same, trained on", 1, coarse), *(_anew(n, start) for n in (1, 4, 8, 16))):

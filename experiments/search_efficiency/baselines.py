@@ -83,9 +83,9 @@ def main() -> None:
             ratios = {la: trial.suggest_float(la, 0, 0.995) for la in weights} if drawn else next(rule)  # type: ignore[arg-type]
             state = iterative.initial_state(made.dense_model(CPU))
             *_, point = iterative.prune(state, plan(ratios), made.train, made.validation, seed * 1000 + number)
-            study.tell(trial, [point.compression, point.error])
+            study.tell(trial, [point.compression, point.metric])
             before, used = used, time.process_time()
-            writer.writerow([number, used - before, point.compression, point.error])
+            writer.writerow([number, used - before, point.compression, point.metric])
             file.flush()
     part.rename(part.with_suffix(".csv"))
 

@@ -77,7 +77,7 @@ def write(path: Path, run_dir: Path, meter: Meter) -> None:
         writer.writerow(["trial", "cpu_seconds", "compression", "val_error"])
         for (_, record), spent in zip(by_end, seconds, strict=True):
             for i, point in enumerate(record.points):
-                writer.writerow([record.trial, 0 if i else spent, point.compression, point.val_error])
+                writer.writerow([record.trial, 0 if i else spent, point.compression, point.val_metric])
         writer.writerow([-1, meter.until(time.time()) - meter.until(by_end[-1][0]), "", ""])
 
 

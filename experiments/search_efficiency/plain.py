@@ -55,7 +55,7 @@ def objective(config: dict[str, float], made: task.Task) -> None:
     state = iterative.initial_state(made.dense_model(torch.device("cpu")))
     chosen = plan({name.removeprefix("ratio_"): ratio for name, ratio in config.items()})
     for point in iterative.prune(state, chosen, made.train, made.validation, 0):
-        tune.report({"compression": point.compression, "val_error": point.error, "cpu": time.process_time()})
+        tune.report({"compression": point.compression, "val_error": point.metric, "cpu": time.process_time()})
 
 
 def main() -> None:

@@ -111,7 +111,8 @@ def test_a_record_after_every_round(worker_data: WorkerData) -> None:
     for number in (1, 2, 3):
         said = made.step()
         record = read(made, 4)
-        measured = {name: getattr(record.last, name) for name in ("compression", "factor", "val_error", "val_loss")}
+        measured = {name: getattr(record.last, name) for name in ("compression", "factor", "val_loss")}
+        measured["val_error"] = record.last.val_metric
         assert said == {"trial": 4, "rounds": number, "done": number == 3} | measured
         assert record.state == ("complete" if number == 3 else "running")
         assert [point.round for point in record.points] == list(range(1, number + 1))
@@ -140,7 +141,7 @@ def test_the_files_hold_what_was_measured(task: Task, worker_data: WorkerData) -
         model, mask = checkpoint.restore(checkpoint.read(path), str(path))
         assert masks.compression(mask) == point.compression
         measured = evaluate(to_device(model, torch.device("cpu")), task.validation)
-        assert measured == (point.val_error, point.val_loss)
+        assert measured == (point.val_metric, point.val_loss)
 
 
 def test_infeasible_rounds_before_the_last_keep_no_file(worker_data: WorkerData) -> None:
@@ -152,7 +153,7 @@ def test_infeasible_rounds_before_the_last_keep_no_file(worker_data: WorkerData)
 
 
 def test_the_limit_itself_is_feasible(worker_data: WorkerData) -> None:
-    error = run(worker(worker_data, config(4))).last.val_error
+    error = run(worker(worker_data, config(4))).last.val_metric
     for trial, limit, feasible in ((5, error, True), (6, error - 1e-6, False)):
         assert run(worker(replace(worker_data, limits=Constraints(limit)), config(trial))).last.feasible == feasible
 
@@ -277,7 +278,7 @@ def test_a_trial_starts_bit_for_bit_where_its_parent_ended(worker_data: WorkerDa
         made.step()
     record = read(made, 1)
     assert (record.parent, record.parent_round, record.refines, record.kind) == (0, 3, 0, "refine")
-    assert (record.last.compression, record.last.val_error) == (parent.last.compression, parent.last.val_error)
+    assert (record.last.compression, record.last.val_metric) == (parent.last.compression, parent.last.val_metric)
 
 
 def test_a_trial_that_begins_at_a_round_leaves_out_the_rounds_that_are_behind_it(worker_data: WorkerData) -> None:
@@ -355,7 +356,7 @@ def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
     again = worker(torn, config(4))  # another process
     taken_up = again.step()
     assert taken_up["rounds"] == cut  # told once more, since the first process may not have judged it
-    assert (taken_up["val_error"], taken_up["done"], read(again, 4)) == (before.last.val_error, False, before)
+    assert (taken_up["val_error"], taken_up["done"], read(again, 4)) == (before.last.val_metric, False, before)
     said = again.step()
     assert said["rounds"] == cut + 1  # none is measured twice
     record = read(again, 4) if said["done"] else run(again)

@@ -55,7 +55,7 @@ def test_the_report_as_json(command, to: str, capsys: pytest.CaptureFixture[str]
     compacted = 4 * 64 + 4 * 4
     assert report["macs_file"] == (compacted if formats.formats[to].compaction else 1088)
     assert (report["images"], report["agree"]) == (120, 120)
-    assert report["test_error"] == pytest.approx(evaluate(model, images().load_test()).error)
+    assert report["test_error"] == pytest.approx(evaluate(model, images().load_test()).metric)
     assert [t["batch"] for t in report["latencies"]] == ([] if formats.formats[to].exact else [1])  # of 120 images
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from toys import Conv, Tied, mlp
+from toys import Conv, Tied, mlp, unlabelled
 
 from tune_prune.export.costs import count_uses, multiply_adds, multiply_adds_share
 from tune_prune.pruning import masks
@@ -52,22 +52,22 @@ def test_as_torch_counts_them(model: nn.Module, shape: tuple[int, ...]) -> None:
     inputs = torch.rand(2, *shape)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(inputs)
-    times = count_uses(model, inputs)
+    times = count_uses(model, unlabelled(inputs))
     assert (
         multiply_adds(masks.dense_masks(model), times) == counter.get_total_flops() / 2 / 2
     )  # two flops each, two samples
 
 
 def test_of_attention_by_hand() -> None:
-    times = count_uses(Attention(), torch.rand(2, 5, 8))
+    times = count_uses(Attention(), unlabelled(torch.rand(2, 5, 8)))
     assert times == {"attn.in_proj": pytest.approx((5 + 3 + 3) / 3), "attn.out_proj": 5, "head": 1}
-    times = count_uses(Attention(6), torch.rand(2, 5, 8))
+    times = count_uses(Attention(6), unlabelled(torch.rand(2, 5, 8)))
     assert times == {"attn.q_proj": 5, "attn.k_proj": 3, "attn.v_proj": 3, "attn.out_proj": 5, "head": 1}
 
 
 def test_what_masks_leave() -> None:
     model = Conv()
-    times = count_uses(model, torch.rand(3, 1, 8, 8))
+    times = count_uses(model, unlabelled(torch.rand(3, 1, 8, 8)))
     assert times == {"features.0": 64, "features.4": 16, "head": 1}
     kept = masks.dense_masks(model)
     kept["features.0"].view(-1)[:18] = 0  # half of them
@@ -81,7 +81,7 @@ def test_what_masks_leave() -> None:
 def test_the_model_is_left_alone() -> None:
     model = Conv().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    count_uses(model, torch.rand(3, 1, 8, 8))
+    count_uses(model, unlabelled(torch.rand(3, 1, 8, 8)))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())

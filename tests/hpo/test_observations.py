@@ -53,7 +53,7 @@ def test_another_process_draws_the_same(sampler: str) -> None:
                 made = Observations(sampler, PARAMETERS, Constraints(LIMIT))
                 for earlier, record in enumerate(records):
                     made.mirror(earlier, drawn[earlier], drawn=True)
-                    made.observe(record, [point.val_error for point in record.points])
+                    made.observe(record, [point.val_metric for point in record.points])
             drawn.append(made.draw(number, number))
             ratio = 1 - float(str(drawn[-1]["keep/2"]))
             records.append(ended(number, (ratio / 2, 1.0), (ratio, 1 + 2 * ratio)))

@@ -204,8 +204,8 @@ def test_the_choice_is_dominated_by_no_other(found: list[tuple[float, float]], r
     best = choose_trial(records, [], learned(records), LIMIT)
     assert best is not None
     for compression, error in found:
-        assert not (compression >= best.last.compression and error <= best.last.val_error) or (
-            (compression, error) == (best.last.compression, best.last.val_error)
+        assert not (compression >= best.last.compression and error <= best.last.val_metric) or (
+            (compression, error) == (best.last.compression, best.last.val_metric)
         )
 
 

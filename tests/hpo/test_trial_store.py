@@ -87,7 +87,7 @@ def test_a_record_without_the_costs_that_are_limited(run_dir: Path, changed: Map
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"val_error": float("nan")}, "it is complete, and its last round has no error"),
+        ({"val_metric": float("nan")}, "it is complete, and its last round has no error"),
         ({"compression": float("inf")}, "round 2 has no compression"),
         ({"ratios": {"2": float("nan")}}, "round 2 has no ratio/2"),
     ],

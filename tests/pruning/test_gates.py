@@ -7,7 +7,7 @@ from tune_prune.pruning import gates, masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.criteria import score_layers
 from tune_prune.pruning.masks import prunable
-from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data, Split
@@ -40,7 +40,7 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise(monkeypatch: py
     monkeypatch.setattr(gates, "BATCH", 64)
     data = load_data("mnist")
     validation = Split(data.validation.inputs[:500], data.validation.labels[:500])
-    sample = draw_sample(data.train, 512, seeded(0))
+    sample = data.train.draw(512, seeded(0))
     errors: dict[str, list[float]] = {}
     lowest: dict[str, set[int]] = {}
     for name in ("mag", "l1", "l2", "random"):
@@ -52,7 +52,7 @@ def test_on_lenet5_they_rank_by_themselves_and_better_than_noise(monkeypatch: py
             model = load_dense_model("lenet5", None, "test")
             made = masks.dense_masks(model)
             masks.apply(model, {label: masks.shrink(made[label], scores[label], ratio) for label in made})
-            errors[name].append(evaluate(model, validation).error)
+            errors[name].append(evaluate(model, validation).metric)
     for name in ("l1", "l2"):
         assert all(a < b for a, b in zip(errors[name], errors["random"], strict=True)), errors
     for one, other in (("l1", "l2"), ("l1", "mag"), ("l2", "mag")):

@@ -12,7 +12,7 @@ from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
 from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.pruning.statistics import Context
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
@@ -66,7 +66,7 @@ def test_every_round_is_exact_and_its_zeros_stay(trained: Conv, toy_data: Data) 
         assert (point.round, state.rounds_done) == (number, number)
         assert point.compression == removed / 452
         assert point.factor == pytest.approx(452 / (452 - removed))
-        assert (point.error, point.loss) == evaluate(state.model, toy_data.validation)
+        assert (point.metric, point.loss) == evaluate(state.model, toy_data.validation)
         assert point.seconds > 0
     assert number == 4
     assert removed == 18 + 262 + 90
@@ -161,9 +161,9 @@ def test_retraining_wins_back_what_pruning_lost(trained: Conv, toy_data: Data) -
 
 
 def test_the_teacher_teaches(trained: Conv, toy_data: Data) -> None:
-    teacher = logits(trained, toy_data.train.inputs)
+    teacher = toy_data.train.scores(trained)
     plan = replace(PLAN, distill=1.0, rounds=1, pruners=dict.fromkeys(TOTALS, "mag"))
-    wrong = toy_data.train._replace(labels=3 - toy_data.train.labels)  # unused: the teacher has the whole loss
+    wrong = replace(toy_data.train, labels=3 - toy_data.train.labels)  # unused: the teacher has the whole loss
     one, two = (
         list(prune(initial_state(copy.deepcopy(trained)), plan, train, toy_data.validation, 1, teacher))
         for train in (toy_data.train, wrong)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Mixed, Mixer, Recurrent, Words, fault, mlp, seeded
+from toys import Mixed, Mixer, Recurrent, Words, fault, mlp, seeded, unlabelled
 
 import tune_prune
 from tune_prune.export import costs, sparse_format
@@ -126,12 +126,12 @@ def test_gates_take_no_gradient_rather_than_a_wrong_one() -> None:
 
 
 def test_multiply_adds() -> None:
-    uses = costs.count_uses(Recurrent(), torch.rand(3, 1, 8, 8))
+    uses = costs.count_uses(Recurrent(), unlabelled(torch.rand(3, 1, 8, 8)))
     assert uses == {label: 1.0 if label == "head" else 8.0 for label in masks.prunable(Recurrent())}
-    uses = costs.count_uses(Words(), torch.randint(20, (3, 5)))
+    uses = costs.count_uses(Words(), unlabelled(torch.randint(20, (3, 5))))
     assert uses.pop("table") == 1  # as the head, with which it shares its weight
     assert set(uses.values()) == {5.0}
-    assert costs.count_uses(nn.Sequential(nn.Embedding(5, 3)), torch.randint(5, (2, 7))) == {"1": 0}
+    assert costs.count_uses(nn.Sequential(nn.Embedding(5, 3)), unlabelled(torch.randint(5, (2, 7)))) == {"1": 0}
     packed = nn.utils.rnn.pack_sequence([torch.rand(4, 3), torch.rand(2, 3)])
 
     class Outer(nn.Module):
@@ -142,7 +142,7 @@ def test_multiply_adds() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return self.steps(packed)[0].data
 
-    assert set(costs.count_uses(Outer(), torch.rand(2, 1)).values()) == {3.0}
+    assert set(costs.count_uses(Outer(), unlabelled(torch.rand(2, 1))).values()) == {3.0}
 
 
 def test_the_row_of_padding_goes_last() -> None:
@@ -177,7 +177,7 @@ def test_the_linear_layer_of_hugging_face() -> None:
     model = nn.Sequential(Conv1D(5, 3), nn.ReLU(), nn.Linear(5, 2))
     assert masks.shapes(model) == {"1": (3, 5), "3": (2, 5)}
     assert masks.outputs_axes(model) == {"1": 1, "3": 0}
-    assert costs.count_uses(model, torch.rand(4, 7, 3)) == {"1": 7, "3": 7}
+    assert costs.count_uses(model, unlabelled(torch.rand(4, 7, 3))) == {"1": 7, "3": 7}
 
 
 # A user's own
@@ -188,7 +188,7 @@ def test_a_layer_of_ones_own_in_every_way_that_linear_layers_are(toy_data: Data)
     model = Mixed()
     assert masks.shapes(model) == {"mixer": (64, 16), "head": (4, 16)}
     assert measure_coverage(model).counted == 1088
-    assert costs.count_uses(model, torch.rand(2, 1, 8, 8)) == {"mixer": 1, "head": 1}
+    assert costs.count_uses(model, unlabelled(torch.rand(2, 1, 8, 8))) == {"mixer": 1, "head": 1}
     plan = Plan({"mixer": 0.5}, {"mixer": "taylor1"}, rounds=1, final_steps=4, granularity="neuron")
     state = iterative.initial_state(model)
     list(iterative.prune(state, plan, toy_data.train, toy_data.validation, 0))
@@ -218,12 +218,12 @@ def test_several_weights_of_a_module_and_its_subclass() -> None:
 
     model = nn.ModuleList([Deeper(), nn.Linear(2, 2)])
     assert masks.shapes(model) == {"0.up": (2, 3, 4), "0.scale": (4,), "1": (2, 2)}
-    assert costs.count_uses(Pair(), torch.rand(5, 2, 3)) == {"up": 1, "scale": 1}
+    assert costs.count_uses(Pair(), unlabelled(torch.rand(5, 2, 3))) == {"up": 1, "scale": 1}
     mask = granularity.shrink(torch.ones(2, 3, 4), torch.rand(2, 3, 4), 0.5, "neuron", -1)
     assert (mask.flatten(0, 1).any(0) == mask.flatten(0, 1).all(0)).all()
     tune_prune.register(Deeper, weight="up", outputs_axis=None, uses=lambda call: 7 * len(call.inputs["inputs"]))
     assert masks.shapes(model) == {"0": (2, 3, 4), "1": (2, 2)}
-    assert costs.count_uses(Deeper(), torch.rand(5, 2, 3)) == {"": 7}
+    assert costs.count_uses(Deeper(), unlabelled(torch.rand(5, 2, 3))) == {"": 7}
 
 
 def test_a_registered_sequential_has_weights_of_its_own() -> None:
@@ -273,7 +273,7 @@ def test_an_output_that_cannot_be_counted() -> None:
             pass
 
     tune_prune.register(Silent, weight="kernel")
-    assert "give register(uses=...)" in fault(lambda: costs.count_uses(Silent(2, 2), torch.rand(2, 2)))
+    assert "give register(uses=...)" in fault(lambda: costs.count_uses(Silent(2, 2), unlabelled(torch.rand(2, 2))))
 
 
 # Half precision

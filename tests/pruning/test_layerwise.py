@@ -40,7 +40,7 @@ def test_with_room_every_layer_takes_every_step(trained: iterative.State, toy_da
 
 
 def test_a_step_that_costs_too_much_is_taken_back_bit_for_bit(trained: iterative.State, toy_data: Data) -> None:
-    error = evaluate(trained.model, toy_data.validation).error
+    error = evaluate(trained.model, toy_data.validation).metric
     before = copy.deepcopy(trained)
     # 80 % of the first layer in one step without retraining costs accuracy, and the tradeoff allows none
     steps = list(prune_layerwise(trained, plan(1, steps=0), toy_data.train, toy_data.validation, 1, tradeoff=-error))

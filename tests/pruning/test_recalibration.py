@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Conv, seeded
+from toys import Conv, seeded, unlabelled
 
 from tune_prune.pruning import iterative, masks
 from tune_prune.pruning.plan import Plan
@@ -25,7 +25,7 @@ class Norms(nn.Module):
 def test_means_and_variances_of_what_each_layer_sees() -> None:
     model, inputs = Norms(), 3 + 2 * torch.randn(60, 3, generator=seeded(0))
     model.train()(inputs)  # so that they are something else
-    recalibrate(model, inputs)
+    recalibrate(model, unlabelled(inputs))
     first, _, linear, second = model.parts
     assert torch.allclose(first.running_mean, inputs.mean(0), atol=1e-5)
     assert torch.allclose(first.running_var, inputs.var(0), atol=1e-5)
@@ -39,7 +39,7 @@ def test_means_and_variances_of_what_each_layer_sees() -> None:
 
 def test_of_several_batches_the_mean() -> None:
     model, inputs = Norms(), torch.randn(60, 3, generator=seeded(0))
-    recalibrate(model, inputs, batch_size=20)
+    recalibrate(model, unlabelled(inputs), batch_size=20)
     assert torch.allclose(model.parts[0].running_mean, inputs.mean(0), atol=1e-5)
     assert torch.allclose(
         model.parts[0].running_var, torch.stack([p.var(0) for p in inputs.split(20)]).mean(0), atol=1e-5
@@ -50,7 +50,7 @@ def test_of_several_batches_the_mean() -> None:
 def test_too_few_images_change_nothing(n: int) -> None:
     model = Norms()
     before = copy.deepcopy(model.state_dict())
-    recalibrate(model, torch.randn(n, 3))
+    recalibrate(model, unlabelled(torch.randn(n, 3)))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

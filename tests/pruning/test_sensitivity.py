@@ -10,7 +10,7 @@ from tune_prune.pruning import iterative, masks, sensitivity
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.sensitivity import SensitivityJob, make_jobs, measure_retrained, measure_without_retraining
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def task_of(name: str, model: nn.Module, data: Data) -> Task:
-    teacher, error = logits(model, data.train.inputs).clone(), evaluate(model, data.validation)
+    teacher, error = data.train.scores(model).clone(), evaluate(model, data.validation)
     return Task(name, copy.deepcopy(model.state_dict()), data.train, data.validation, teacher, error)
 
 
@@ -43,7 +43,7 @@ def test_it_is_what_pruning_the_layer_alone_measures(name: str, factory: type, p
         state = iterative.initial_state(task.dense_model(CPU))
         point = next(iterative.prune(state, plan, task.train, task.validation, 3))
         assert (result.kept, result.total) == masks.kept_counts(state.masks)[job.layer]
-        assert result.val_error == point.error
+        assert result.val_metric == point.metric
         assert result.val_loss == pytest.approx(point.loss, abs=1e-5)
         retrained = measure_retrained(task, job, CPU)
         assert replace(retrained, seconds=0, val_loss=0) == replace(result, seconds=0, val_loss=0)
@@ -54,7 +54,7 @@ def test_retraining_helps(toy_data: Data) -> None:
     task = task_of("toys:mlp", model, toy_data)
     before = measure_retrained(task, SensitivityJob("2", "mag", 0.5, 0, 0.1), CPU)
     after = measure_retrained(task, SensitivityJob("2", "mag", 0.5, 200, 0.1), CPU)
-    assert after.val_error < before.val_error - 10
+    assert after.val_metric < before.val_metric - 10
     assert after.kept == before.kept == 512
 
 

@@ -8,8 +8,8 @@ from toys import Conv, mlp, seeded
 
 from tune_prune.pruning import statistics
 from tune_prune.pruning.masks import prunable
-from tune_prune.pruning.statistics import Context, draw_sample
-from tune_prune.tasks.splits import Data, as_float
+from tune_prune.pruning.statistics import Context
+from tune_prune.tasks.splits import Data, Split, as_float
 
 
 @pytest.mark.usefixtures("small_statistics")
@@ -56,21 +56,21 @@ def test_noise_is_uniform_and_seeded() -> None:
     assert not torch.equal(draws, noise(2))
 
 
-def draw_sample_of_one() -> statistics.Split:
-    return statistics.Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+def draw_sample_of_one() -> Split:
+    return Split(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
 
 
 def test_a_sample_is_of_different_images_with_their_labels() -> None:
-    split = statistics.Split(torch.arange(50.0)[:, None], torch.arange(50))
-    sample = draw_sample(split, 20, seeded(0))
+    split = Split(torch.arange(50.0)[:, None], torch.arange(50))
+    sample = split.draw(20, seeded(0))
     assert len(set(sample.labels.tolist())) == 20
     assert sample.inputs[:, 0].tolist() == sample.labels.tolist()
-    assert sample.labels.tolist() == draw_sample(split, 20, seeded(0)).labels.tolist()
-    assert sample.labels.tolist() != draw_sample(split, 20, seeded(1)).labels.tolist()
+    assert sample.labels.tolist() == split.draw(20, seeded(0)).labels.tolist()
+    assert sample.labels.tolist() != split.draw(20, seeded(1)).labels.tolist()
 
 
 def test_a_sample_of_more_than_there_is_is_all(toy_data: Data) -> None:
-    sample = draw_sample(toy_data.train, 10_000, seeded(0))
+    sample = toy_data.train.draw(10_000, seeded(0))
     assert sorted(sample.labels.tolist()) == sorted(toy_data.train.labels.tolist())
     assert len(sample.inputs) == 240
 
@@ -91,11 +91,11 @@ def small() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
 
 
-def four_pixels() -> statistics.Split:
-    return statistics.Split(torch.randn(20, 1, 2, 2, generator=seeded(1)), torch.arange(20) % 4)
+def four_pixels() -> Split:
+    return Split(torch.randn(20, 1, 2, 2, generator=seeded(1)), torch.arange(20) % 4)
 
 
-def exact_diagonal(model: nn.Sequential, split: statistics.Split) -> dict[str, torch.Tensor]:
+def exact_diagonal(model: nn.Sequential, split: Split) -> dict[str, torch.Tensor]:
     """By autograd, of the whole Hessian of the mean cross-entropy with respect to both weights."""
     names = {"2": "1.weight", "4": "3.weight"}
     weights = prunable(model)

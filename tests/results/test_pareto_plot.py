@@ -25,7 +25,7 @@ INFO = RunInfo(
     device="cpu",
     sampler="tpe",
     acc_tradeoff=0.5,
-    dense_val_error=0.9,
+    dense_metric=0.9,
     shapes={"8": (10, 10)},
     coverage=Coverage(1088, 1088),
     command="python launch.py",
@@ -47,7 +47,7 @@ def records(worst: float = 2.0, missed_by: float = 0.0) -> list[TrialRecord]:
 
 def outcome_of(found: list[TrialRecord], info: RunInfo = INFO, test_errors: bool = True) -> SearchOutcome:
     members = find_front(found)
-    tested = {m.id: TestResult(m.point.val_error + 0.1, m.point.val_error, m.point.val_error + 0.2) for m in members}
+    tested = {m.id: TestResult(m.point.val_metric + 0.1, m.point.val_metric, m.point.val_metric + 0.2) for m in members}
     return SearchOutcome(
         info, found, members, tested if test_errors else {}, TestResult(0.95, 0.8, 1.1) if test_errors else None
     )
@@ -105,7 +105,7 @@ def test_a_collapsed_network_does_not_flatten_the_front() -> None:
 
 def test_the_nearest_miss_is_in_sight() -> None:
     bottom, top = describe_outcome(outcome_of(records(worst=90.0, missed_by=5.0), test_errors=False)).errors
-    assert bottom < INFO.dense_val_error < 5.8 < top
+    assert bottom < INFO.dense_metric < 5.8 < top
 
 
 def test_matplotlib_waits_until_there_is_something_to_draw() -> None:

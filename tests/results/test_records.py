@@ -162,7 +162,7 @@ def test_a_record_with_a_wrong_value(tmp_path: Path, key: str, value: object) ->
 @pytest.mark.parametrize(
     ("more", "found"),
     [
-        ({"format": 2}, "format 2, and this one reads format 1"),
+        ({"format": 3}, "format 3, and this one reads format 2"),
         ({"weights": "x", "colour": 1}, "it has colour, weights"),
     ],
 )

@@ -18,11 +18,12 @@ from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import Member, TestResult, find_closest, find_front, most_compressed
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.results.run_info import RunInfo, round_up
+from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
 from tune_prune.results.tables import member_row, pareto_table, points_table, trials_table
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.results.writer import make_conf, write_checkpoints, write_front, write_summary, write_tables
+from tune_prune.tasks.metrics import round_up
 
 INFO = RunInfo(
     space="lenet5",
@@ -34,7 +35,7 @@ INFO = RunInfo(
     device="cpu",
     sampler="tpe",
     acc_tradeoff=0.5,
-    dense_val_error=0.86,
+    dense_metric=0.86,
     shapes={"1": (6, 1, 5, 5), "4": (96, 6, 5, 5), "8": (300, 960)},
     coverage=Coverage(1088, 1088),
     command="python launch.py --budget 3",
@@ -98,10 +99,10 @@ def test_no_infeasible_point_is_on_the_front_and_no_feasible_one_beats_it(
     records = made(drawn)
     every = [p for record in records for p in record.points]
     members = [member.point for member in find_front(records)]
-    assert all(p.val_error <= INFO.limit for p in members)
+    assert all(p.val_metric <= INFO.limit for p in members)
     for p in every:
-        if p.val_error <= INFO.limit:
-            assert any(m.compression >= p.compression and m.val_error <= p.val_error for m in members)
+        if p.val_metric <= INFO.limit:
+            assert any(m.compression >= p.compression and m.val_metric <= p.val_metric for m in members)
 
 
 @given(some_trials)
@@ -243,7 +244,7 @@ def test_the_limit_is_free_of_noise_and_never_too_low() -> None:
 def test_hypervolume_counts_feasible_points_alone() -> None:
     assert outcome([trial(0, point(1, 0.9, 0.68))], info=INFO).hypervolume == pytest.approx(1 / 3 * 0.5)
     assert outcome(MISSES, info=INFO).hypervolume == 0
-    assert outcome(RECORDS, info=replace(INFO, acc_tradeoff=0.0, dense_val_error=0.0)).hypervolume == 0
+    assert outcome(RECORDS, info=replace(INFO, acc_tradeoff=0.0, dense_metric=0.0)).hypervolume == 0
 
 
 def outcome(

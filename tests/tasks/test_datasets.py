@@ -86,9 +86,12 @@ def test_another_kind_of_idx_file(tmp_path: Path, header: bytes) -> None:
     assert fault(lambda: datasets._read_idx(path)) == f"{path}: not an IDX file of unsigned bytes"
 
 
-def test_bytes_are_divided_by_256_and_floats_pass() -> None:
+def test_bytes_are_divided_by_255_or_256_and_floats_pass() -> None:
     pixels = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)
-    assert as_float(pixels).tolist() == [0, 1 / 256, 0.5, 255 / 256]
+    assert as_float(pixels, 256).tolist() == [0, 1 / 256, 0.5, 255 / 256]
+    assert as_float(pixels)[3] == 1
+    assert load_data("mnist", model="lenet5").train.scale == 256
+    assert load_data("mnist", model="toys:mlp").validation.scale == 255
     assert pixels.tolist() == [0, 1, 128, 255]
     floats = torch.tensor([-3.0, 700.0])
     assert as_float(floats) is floats

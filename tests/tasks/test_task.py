@@ -9,7 +9,7 @@ from toys import Conv, fault, images, mlp
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks.datasets import load_data
-from tune_prune.tasks.metrics import Evaluation, evaluate, logits
+from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import models
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
@@ -45,7 +45,7 @@ def test_a_task(weights: Path) -> None:
     assert all(torch.equal(value, checkpoint.read(weights).weights[key]) for key, value in model.state_dict().items())
     assert torch.equal(task.train.inputs, data.train.inputs)
     assert torch.equal(task.validation.labels, data.validation.labels)
-    assert torch.equal(task.teacher, logits(model, data.train.inputs))
+    assert torch.equal(task.teacher, data.train.scores(model))
     assert task.dense == evaluate(model, data.validation)
     with pytest.raises(AssertionError, match="were read"):
         load_test()

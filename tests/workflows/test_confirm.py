@@ -48,7 +48,7 @@ def repetition(params: TrialParams = PARAMS, seed: int = 1, compression: float =
 
 def test_seeds_spread_what_training_reaches(toy_task: Task) -> None:
     errors = [run_repetition(toy_task, repetition(seed=seed), CPU, {}) for seed in range(5)]
-    assert max(errors) < 20 < toy_task.dense.error
+    assert max(errors) < 20 < toy_task.dense.metric
     assert len(set(errors)) > 1
     assert errors[0] == run_repetition(toy_task, repetition(seed=0), CPU, {})
 
@@ -106,7 +106,7 @@ def test_nothing_is_measured_twice(tmp_path: Path) -> None:
         serial = SerialMap()
         confirmations, _ = confirmed(tmp_path, serial, count)
         assert len(serial.done) == new
-        assert {len(made.errors) for made in confirmations.values()} == {there}
+        assert {len(made.metrics) for made in confirmations.values()} == {there}
 
 
 @pytest.mark.parametrize("end", range(7))

@@ -49,7 +49,7 @@ def info(task: Task) -> RunInfo:
         device="cpu",
         sampler="tpe",
         acc_tradeoff=50.0,
-        dense_val_error=task.dense.error,
+        dense_metric=task.dense.metric,
         shapes={"2": (16, 64), "4": (4, 16)},
         coverage=Coverage(1088, 1088),
         command="tune-prune search",
@@ -67,7 +67,7 @@ def measured(task: Task, info: RunInfo, tmp_path: Path) -> Callable[..., TrialRe
         mask["2"] = masks.shrink(mask["2"], masks.prunable(model)["2"].abs(), ratio)
         masks.apply(model, mask)
         reached, found = masks.compression(mask), evaluate(model, task.validation)
-        error = found.error if error is None else error
+        error = found.metric if error is None else error
         path = f"rounds/{trial}-1.safetensors"
         checkpoint.write(tmp_path / path, "toys:mlp", model, mask)
         feasible = error <= info.limit
@@ -123,15 +123,15 @@ def test_every_file_is_there_and_they_agree(tmp_path: Path, task: Task, info: Ru
     assert [member["id"] for member in summary["front"]] == ["001", "002", "003"]
     for member in summary["front"]:
         model, mask = checkpoint.restore(checkpoint.read(tmp_path / member["checkpoint"]), "x")
-        error = evaluate(model, split).error
+        error = evaluate(model, split).metric
         assert (masks.compression(mask), error) == (member["compression"], member["test_error"])
         low_high = wilson_interval(round(error * len(split.labels) / 100), len(split.labels))
         assert (member["test_error_low"], member["test_error_high"]) == low_high
         noted = conf.read(tmp_path / member["conf"]).notes
         assert (noted["compression"], noted["test_error"]) == (member["compression"], error)
         assert f"{error:.2f} %" in shown
-    dense = evaluate(task.dense_model(torch.device("cpu")), split).error
-    assert summary["dense"] == {"val_error": info.dense_val_error, "test_error": dense}
+    dense = evaluate(task.dense_model(torch.device("cpu")), split).metric
+    assert summary["dense"] == {"val_error": info.dense_metric, "test_error": dense}
     assert summary["cpu_seconds"] == 4 + 3 * 2
     assert (tmp_path / "best.conf").read_bytes() == (tmp_path / "confs/003.conf").read_bytes()
     assert list(pd.read_csv(tmp_path / "pareto.csv")["test_error"]) == [m["test_error"] for m in summary["front"]]
@@ -154,7 +154,7 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
     first, second = summary_of(tmp_path)["front"]
     assert (first["refit"], second["refit"]) == (False, True)
     assert (first["confirm_mean"], second["confirm_mean"]) == (60.5, None)
-    assert second["test_error"] == evaluate(model, images().load_test()).error
+    assert second["test_error"] == evaluate(model, images().load_test()).metric
     written = (tmp_path / "checkpoints/002.safetensors").read_bytes()
     assert written == (tmp_path / "refits/1-1.safetensors").read_bytes()
     assert conf.read(tmp_path / "confs/002.conf").notes["refit_test_error"] == second["test_error"]
@@ -167,7 +167,7 @@ def test_refitted_weights_take_the_place_of_those_that_were_chosen(
 
 def test_nothing_keeps_the_tradeoff(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:
     strict = replace(info, acc_tradeoff=0.5)
-    for trial, error in enumerate((task.dense.error + 3, task.dense.error + 2)):
+    for trial, error in enumerate((task.dense.metric + 3, task.dense.metric + 2)):
         record = measured(trial, 0.5, error)
         records.write(tmp_path, replace(record, points=[replace(record.last, feasible=False)]))
     code, shown = finalized(tmp_path, task, strict)
@@ -308,10 +308,10 @@ def test_the_same_weights_are_tested_once(tmp_path: Path, task: Task, info: RunI
     assert read_final_summary(tmp_path) is None
     finalized(tmp_path, task, info, test)
     kept = test_record.read(tmp_path)
-    assert (test.read, kept.reads, kept.images, len(kept.errors)) == (2, 2, 120, 3)  # the dense model among them
+    assert (test.read, kept.reads, kept.images, len(kept.metrics)) == (2, 2, 120, 3)  # the dense model among them
     front = summary_of(tmp_path)["front"]
     assert front[0] == first[0]
-    assert front[1]["test_error"] in kept.errors.values()
+    assert front[1]["test_error"] in kept.metrics.values()
     assert read_final_summary(tmp_path) is not None
 
 
@@ -335,7 +335,7 @@ def test_a_damaged_record_of_tests_is_written_anew(
     measured(0, 0.2, error=60.0)
     (tmp_path / test_record.FILE).write_text(text)
     finalized(tmp_path, task, info)
-    assert summary_of(tmp_path)["front"][0]["test_error"] in test_record.read(tmp_path).errors.values()
+    assert summary_of(tmp_path)["front"][0]["test_error"] in test_record.read(tmp_path).metrics.values()
 
 
 def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo, measured) -> None:

@@ -20,7 +20,7 @@ def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple
     for number, (rounds, state) in enumerate(measured):
         records.append(ended(number, *rounds, state=state, limit=LIMIT))
         tracker.add(records[-1])
-        members = [(member.point.compression, member.point.val_error) for member in find_front(records)]
+        members = [(member.point.compression, member.point.val_metric) for member in find_front(records)]
         assert tracker.front == members
         assert tracker.best == (members[-1] if members else None)
         assert tracker.hypervolume == pareto.hypervolume(members, LIMIT)

@@ -28,7 +28,7 @@ def loaded(path: Path) -> tuple[float, float, float]:
     """Of a checkpoint of the toy: its compression, and its validation and test error."""
     model, mask = checkpoint.restore(checkpoint.read(path), str(path))
     data = images()
-    return masks.compression(mask), evaluate(model, data.validation).error, evaluate(model, data.load_test()).error
+    return masks.compression(mask), evaluate(model, data.validation).metric, evaluate(model, data.load_test()).metric
 
 
 # torch7-pruner's numbers
@@ -258,9 +258,9 @@ def test_the_dense_model_teaches() -> None:
         options = PruneOptions(force=True, epochs=100, lr=0.1, distill=distill)
         _, _, steps = prune.prune("toys:mlp", None, data, Conf({"2": 0.5}), options, CPU, "x")
         found.append([replace(step.point, seconds=0) for step in steps])
-    untrained = evaluate(mlp(), data.validation).error
-    assert found[0][0].error < untrained - 20  # an untrained teacher teaches nothing
-    assert found[1][0].error > untrained - 20
+    untrained = evaluate(mlp(), data.validation).metric
+    assert found[0][0].metric < untrained - 20  # an untrained teacher teaches nothing
+    assert found[1][0].metric > untrained - 20
 
 
 def test_a_checkpoint_that_names_code_must_be_trusted(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def prune(out: Path, options: PruneOptions, resume: bool = False, cut: int = -1)
 
 def timeless(steps: list[PruneStep]) -> list[object]:
     """Steps without times."""
-    return [(step.layer, step.reverted, step.point.ratios, step.point.error, step.point.loss) for step in steps]
+    return [(step.layer, step.reverted, step.point.ratios, step.point.metric, step.point.loss) for step in steps]
 
 
 @pytest.mark.parametrize("kind", list(OPTIONS))

@@ -16,7 +16,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results.front import Member
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.trial_params import TrialParams
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError, fit
@@ -74,9 +74,9 @@ def test_it_trains_on_all_but_the_test_images(task: Task) -> None:
     assert torch.equal(inputs, torch.cat([task.train.inputs, task.validation.inputs]))
     assert torch.equal(labels, torch.cat([task.train.labels, task.validation.labels]))
     assert inputs.dtype == torch.uint8
-    floats = task.validation._replace(inputs=task.validation.inputs.float() / 256)
+    floats = replace(task.validation, inputs=task.validation.as_float(task.validation.inputs))
     mixed = join_splits(replace(task, validation=floats)).inputs
-    assert torch.equal(mixed, inputs.float() / 256)
+    assert torch.equal(mixed, inputs.float() / 255)
 
 
 def test_the_dense_model_teaches_validation_images_too(
@@ -87,7 +87,7 @@ def test_the_dense_model_teaches_validation_images_too(
     refit.refit(task, pruned, PLAN, seed=1)
     refit.refit(task, pruned, replace(PLAN, distill=0.0), seed=1)
     split, teacher = calls[0][3], calls[0][5]
-    assert torch.allclose(teacher, logits(task.dense_model(CPU), split.inputs), atol=1e-5)
+    assert torch.allclose(teacher, split.scores(task.dense_model(CPU)), atol=1e-5)
     assert calls[1][5] is None
 
 

@@ -41,7 +41,7 @@ def test_a_record_that_names_a_file_elsewhere_deletes_nothing(finished: Path, tr
     precious.write_text("mine")
     record = finished / "results" / "3.json"
     point = json.loads(record.read_text())["points"][-1]
-    dominated = point | {"checkpoint": str(precious), "val_error": 99.0, "compression": 0.01, "feasible": False}
+    dominated = point | {"checkpoint": str(precious), "val_metric": 99.0, "compression": 0.01, "feasible": False}
     change(record, points=[dominated])
     assert fault(lambda: resumed(finished, budget=5)).startswith(f"{record}: damaged trial record (the checkpoint of")
     assert (precious.read_text(), trials.started) == ("mine", 0)

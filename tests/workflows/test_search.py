@@ -282,7 +282,7 @@ def test_the_front_confirmed_and_refitted(finished: Path, trials: Trials, monkey
     for member in front:
         model, mask = checkpoint.restore(checkpoint.read(finished / member["checkpoint"]), "x")
         assert masks.compression(mask) == member["compression"]
-        assert evaluate(model, images().load_test()).error == member["test_error"]
+        assert evaluate(model, images().load_test()).metric == member["test_error"]
     times = {path: path.stat().st_mtime_ns for kind in ("confirm", "refits") for path in (finished / kind).iterdir()}
     assert test_record.read(finished).reads == 2  # for the front, and for its refitted weights
     for given in ({"confirm": 3, "refit": True}, {}, {"confirm": 2}):  # what was done once stays
@@ -386,7 +386,7 @@ def test_nothing_keeps_the_tradeoff(toml: Path, trials: Trials) -> None:
     code, run_dir = searched(toml, acc_tradeoff=0.0)
     summary = summary_of(run_dir)
     assert (code, trials.started, summary["front"]) == (3, 8, [])
-    assert summary["dense"]["val_error"] == evaluate(model, images().validation).error
+    assert summary["dense"]["val_error"] == evaluate(model, images().validation).metric
     nearest = min(point["val_error"] for _, point in pd.read_csv(run_dir / "points.csv").iterrows())
     assert summary["smallest_tradeoff"] == pytest.approx(nearest - summary["dense"]["val_error"])
     assert (run_dir / "closest.conf").is_file()
@@ -481,7 +481,7 @@ def test_the_fingerprint_tells_searches_apart(toml: Path) -> None:
         of(seed=9),
         of(sampler="random"),
         of(acc_tradeoff=1.0),
-        of(dense_val_error=1.0),
+        of(dense_metric=1.0),
         of(replace(space, refine=replace(space.refine, share=0.1))),
         of(space.with_pruners(["mag"])),
         of(replace(space, ratios=[("2", 0.5)])),

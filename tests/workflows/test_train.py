@@ -27,7 +27,7 @@ def test_the_checkpoint_reproduces_the_lowest_error(toy_data: Data, tmp_path: Pa
     read = checkpoint.read(out)
     model, _ = checkpoint.restore(read, str(out))
     error, loss = evaluate(model, toy_data.validation)
-    assert (error, loss) == min((e.val_error, e.val_loss) for e in history)
+    assert (error, loss) == min((e.val_metric, e.val_loss) for e in history)
     assert (read.notes["val_error"], read.notes["val_loss"], read.notes["seed"]) == (error, loss, 1)
     assert read.notes["recipe"]["lr"] == 0.1
     assert reported == history
@@ -69,7 +69,7 @@ def test_a_row_an_epoch(toy_data: Data, tmp_path: Path) -> None:
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
     for row, epoch in zip(rows, history, strict=True):
         for column in ("train_loss", "train_error", "val_error", "val_loss"):
-            assert float(row[column]) == pytest.approx(getattr(epoch, column), abs=1e-4)
+            assert float(row[column]) == pytest.approx(getattr(epoch, column.replace("error", "metric")), abs=1e-4)
 
 
 def test_the_seed_decides_and_nothing_before_it(toy_data: Data, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_model_learned(toy_data: Data, tmp_path: Path) -> None:
     torch.manual_seed(1)
     untrained = evaluate(mlp(), toy_data.validation)
     history = train.train("toys:mlp", toy_data, RECIPE, tmp_path / "a.safetensors", seed=1, device=CPU)
-    assert min(e.val_error for e in history) < untrained.error / 2
+    assert min(e.val_metric for e in history) < untrained.metric / 2
 
 
 class StopError(Exception):
@@ -117,7 +117,7 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Dat
 
     with pytest.raises(StopError):
         train.train("toys:Conv", toy_data, RECIPE, cut, **settings, on_epoch=stop)
-    assert checkpoint.read(cut).notes["val_error"] == min(e.val_error for e in history[:2])  # the best so far is kept
+    assert checkpoint.read(cut).notes["val_error"] == min(e.val_metric for e in history[:2])  # the best so far is kept
     assert train.train("toys:Conv", toy_data, RECIPE, cut, **settings, resume=True) == history
     assert cut.read_bytes() == whole.read_bytes()
     assert Path(f"{cut}.csv").read_text() == Path(f"{whole}.csv").read_text()

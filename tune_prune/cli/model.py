@@ -40,7 +40,7 @@ def train(
     )
 
     def show(epoch: train.Epoch) -> None:
-        errors = f"train error {epoch.train_error:.2f} %  validation error {epoch.val_error:.2f} %"
+        errors = f"train error {epoch.train_metric:.2f} %  validation error {epoch.val_metric:.2f} %"
         echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
 
     torch_device = pick_device(device)
@@ -48,7 +48,7 @@ def train(
         model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
     )
     best = min(history, key=lambda epoch: epoch.rank)
-    echo(f"{out}: epoch {best.epoch}, validation error {best.val_error:.2f} %")
+    echo(f"{out}: epoch {best.epoch}, validation error {best.val_metric:.2f} %")
 
 
 def test(

@@ -10,7 +10,7 @@ from types import ModuleType
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.import_path import is_code_refused
 
-TRUSTED = ("tune_prune.tasks.in_memory:model", "tune_prune.tasks.in_memory:data")
+TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data", "function"))
 """Addresses that are imported in spite of `--no-code`: they look up what this process was given as objects."""
 
 _FORM = "'package.module:factory', or 'package.module:factory(key=value)'"

@@ -13,14 +13,13 @@ import torch
 from tune_prune.common.errors import UserError, describe_error
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
-from tune_prune.export.costs import LatencyMeter
+from tune_prune.export.costs import LatencyMeter, find_inputs
 from tune_prune.hpo.trials import TrialConfig
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.tasks.splits import as_float
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,13 @@ class RoundResult:
     out_of_memory: str = ""
     compression: float | None = None
     factor: float | None = None
-    val_error: float | None = None
+    val_metric: float | None = None
     val_loss: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as Ray Tune takes it, without what is empty."""
-        return {key: value for key, value in asdict(self).items() if value not in (None, "")}
+        named = {("val_error" if key == "val_metric" else key): value for key, value in asdict(self).items()}
+        return {key: value for key, value in named.items() if value not in (None, "")}
 
 
 class Watchdog:
@@ -139,7 +139,7 @@ class TrialRunner:
         self._latency: LatencyMeter | None = None
         if data.limits.latency:
             dense = self._task.dense_model(torch.device(data.device))
-            self._latency = LatencyMeter(dense, as_float(self._task.validation.inputs[:8]))
+            self._latency = LatencyMeter(dense, find_inputs(dense, self._task.validation.head(8)))
         self._loaded = True
 
     def _start_rounds(self) -> Iterator[Point]:
@@ -147,7 +147,8 @@ class TrialRunner:
         self._load()
         task, self._state = self._task, self._start_state()
         seed, cached = self._config.seed, self._statistics
-        return prune(self._state, self._plan, task.train, task.validation, seed, task.teacher, cached)
+        teacher = task.make_teacher(self._plan.distill)
+        return prune(self._state, self._plan, task.train, task.validation, seed, teacher, cached)
 
     def _start_state(self) -> State:
         """The state after the trial's last round where it was cut off, else its warm start, else the dense model.
@@ -208,13 +209,13 @@ class TrialRunner:
         }
         if self._latency:
             measured["latency"] = self._latency.share(state.model)
-        feasible = limits.feasible(point.error, measured)
+        feasible = limits.feasible(point.metric, measured)
         saved = records.checkpoint_name(self._config.trial, point.round) if keep or feasible else None
         path = self._worker_data.run_dir / saved if saved else self._partial_path(point.round)
-        checkpoint.write(path, self._task.model, state.model, state.masks, {"data": self._task.data})
+        checkpoint.write(path, self._task.model, state.model, state.masks, self._task.notes)
         self._partial += [] if saved else [path]
         return PointRecord(
-            point.round, point.compression, point.factor, point.error, point.loss, feasible, point.seconds,
+            point.round, point.compression, point.factor, point.metric, point.loss, feasible, point.seconds,
             point.ratios, saved, point.pooled, measured, limits.within(measured),
         )  # fmt: skip
 
@@ -238,5 +239,5 @@ class TrialRunner:
         if not self._points:
             return RoundResult(trial, 0, done, out_of_memory=out_of_memory)
         last = self._points[-1]
-        measures = last.compression, last.factor, last.val_error, last.val_loss
+        measures = last.compression, last.factor, last.val_metric, last.val_loss
         return RoundResult(trial, len(self._points), done, "", out_of_memory, *measures)

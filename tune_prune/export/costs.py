@@ -21,8 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import compact
 from tune_prune.pruning import layers, masks, weights
+from tune_prune.tasks.batches import record_calls
+from tune_prune.tasks.splits import AnySplit
 
 READING_SECONDS = 0.005
 """The length of one reading of a latency: as many calls as take so long."""
@@ -31,8 +34,8 @@ READINGS = 11
 """Readings of each of two models, taken in turn: while a machine is busy, both are slowed down."""
 
 
-def count_uses(model: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """Counts how often each weight of a layer is used for one sample, by label; `inputs` are a few samples [n, ...].
+def count_uses(model: nn.Module, sample: AnySplit) -> dict[str, float]:
+    """Counts how often each weight of a layer is used for one sample, by label; `sample` are a few samples.
 
     Each layer that shares a weight uses it; a layer that the samples do not reach is used 0 times.
     """
@@ -45,15 +48,25 @@ def count_uses(model: nn.Module, inputs: Tensor) -> dict[str, float]:
         for weight, stored in found:
             parameter, axis = stored.parameter, weight.outputs_axis
             call = layers.Call(named, output, parameter, None if axis is None else parameter.shape[axis])
-            uses[id(parameter)] += weight.uses(call) / len(inputs)  # type: ignore[assignment]
+            uses[id(parameter)] += weight.uses(call) / sample.count  # type: ignore[assignment]
 
     hooks = [module.register_forward_hook(count, with_kwargs=True) for module in model.modules()]
     with torch.no_grad():
-        model(inputs)
+        sample.run(model, sample.count, sample.count)
     for hook in hooks:
         hook.remove()
     found = weights.find_weights(model).items()
     return {label: float(uses[id(weight.stored.parameter)]) for label, weight in found}
+
+
+def find_inputs(model: nn.Module, sample: AnySplit) -> Tensor:
+    """The samples as the model gets them, float [n, ...]; a `UserError` where it takes anything but one tensor."""
+    with torch.no_grad(), record_calls(model.eval()) as calls:
+        sample.run(model, sample.count, sample.count)
+    args, kwargs = (calls[0].args, calls[0].kwargs) if calls else ((), {})
+    if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+        return args[0]
+    raise UserError("latency and exported programs need a model that is called with one tensor; this one is not")
 
 
 def multiply_adds(kept: Mapping[str, Tensor], uses: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from tune_prune.export.compaction import ROUNDING, compact
 from tune_prune.export.formats import ExportInput, Format, Scores, formats
 from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.tasks.splits import Data, as_float
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import check_compatible
 from tune_prune.training.resources import one_thread
 
@@ -111,7 +111,9 @@ def export(path: Path, to: str, data: Data, out: Path | None, say: Callable[[str
     target = _target(path, out, chosen)
     check_compatible(saved.model, model, data, torch.device("cpu"), check_test=True)
     test = data.load_test()
-    inputs = as_float(test.inputs)
+    if not isinstance(test, Split):
+        raise UserError("only classifications whose data is tensors can be compared after an export")
+    inputs = test.as_float(test.inputs)
     # latency is measured on one core, and an ONNX session takes as many threads as torch does
     with one_thread(), TemporaryDirectory() as folder:
         before = _scores(model.eval(), inputs, saved.model)
@@ -199,8 +201,9 @@ def _make_report(
     """Measures the loaded file; `before` are the model's scores of the inputs, `size` is the file's in bytes."""
     after = _scores(loaded, inputs, export_input.name)
     counts = masks.kept_counts(export_input.masks).values()
-    uses = costs.count_uses(export_input.model, export_input.samples)
-    compacted_uses = costs.count_uses(export_input.compacted, export_input.samples)
+    sample = Split(export_input.samples, labels[: len(export_input.samples)])
+    uses = costs.count_uses(export_input.model, sample)
+    compacted_uses = costs.count_uses(export_input.compacted, sample)
     compressed = masks.compression(export_input.masks)
     return ExportReport(
         format=to,

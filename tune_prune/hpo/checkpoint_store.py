@@ -46,7 +46,7 @@ class CheckpointStore:
 def _select_checkpoints(points: Sequence[PointRecord], limits: Constraints) -> set[str | None]:
     """The checkpoints to keep: those of the feasible front, and those for warm starts."""
     feasible = [point for point in points if point.feasible]
-    values = [limits.values(point.compression, point.val_error, point.costs) for point in feasible]
+    values = [limits.values(point.compression, point.val_metric, point.costs) for point in feasible]
     keep = [feasible[i] for i in pareto.front(values)] + _select_fronts(points, MIN_KEPT)
     return {point.checkpoint for point in keep}
 
@@ -62,4 +62,4 @@ def _select_fronts(points: Sequence[PointRecord], min_count: int) -> list[PointR
 
 
 def _front(points: Sequence[PointRecord]) -> list[PointRecord]:
-    return [points[i] for i in pareto.front([(p.compression, p.val_error) for p in points])]
+    return [points[i] for i in pareto.front([(p.compression, p.val_metric) for p in points])]

@@ -98,14 +98,14 @@ def reason_to_stop(
     refined = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in refined_pairs(ended)]
     if len(later) < MIN_COMPARED or record.kind == "refine":
         return ""
-    excess = _excess(last.val_error, dense_error) * _best(later)
+    excess = _excess(last.val_metric, dense_error) * _best(later)
     if refined or refining:
         excess *= min(1.0, _best(refined or [ASSUMED_RECOVERY]))
     best = dense_error + excess
-    promise = f"{last.val_error:.2f} % after round {last.round} promises {best:.2f} % at best"
+    promise = f"{last.val_metric:.2f} % after round {last.round} promises {best:.2f} % at best"
     if best > limit:
         return f"{promise}, above the limit of {limit:.2f} %"
-    reached = [p.val_error for r in ended for p in r.points if p.feasible and p.compression >= compression]
+    reached = [p.val_metric for r in ended for p in r.points if p.feasible and p.compression >= compression]
     if reached and best > min(reached):
         return f"{promise}; {min(reached):.2f} % is reached at its compression"
     return ""
@@ -117,7 +117,7 @@ def _excess_ratios(record: TrialRecord, ended: Sequence[TrialRecord], dense_erro
     for other in ended:
         here = next((point for point in other.points if point.round == record.last.round), None)
         if other.state == "complete" and other.kind == record.kind and here is not None and here is not other.last:
-            found.append(_excess(other.last.val_error, dense_error) / _excess(here.val_error, dense_error))
+            found.append(_excess(other.last.val_metric, dense_error) / _excess(here.val_metric, dense_error))
     return found
 
 

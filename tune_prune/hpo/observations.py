@@ -83,7 +83,7 @@ class Observations:
         reached = replace(record.params, ratios={**record.params.ratios, **point.reached}, groups=groups).to_columns()
         searched = {name: domain for name, domain in self._parameters.items() if isinstance(domain, Choice | Range)}
         params = {name: reached.get(name) for name in searched}
-        if math.isfinite(point.val_error) and all(params[name] in domain for name, domain in searched.items()):
+        if math.isfinite(point.val_metric) and all(params[name] in domain for name, domain in searched.items()):
             self._study.add_trial(
                 create_trial(
                     params=to_study_params(params),

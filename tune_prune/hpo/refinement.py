@@ -43,7 +43,7 @@ def refined_pairs(records: Sequence[TrialRecord]) -> list[RefinedPair]:
     by_trial = {record.trial: record for record in records}
     both = [(by_trial.get(r.refines), r) for r in records if r.refines is not None and r.state == "complete"]
     lasts = [(before.last, after.last) for before, after in both if before is not None and before.points]
-    return [RefinedPair(before.compression, before.val_error, after.val_error) for before, after in lasts]
+    return [RefinedPair(before.compression, before.val_metric, after.val_metric) for before, after in lasts]
 
 
 def standard_error(error: float, images: int) -> float:
@@ -118,9 +118,9 @@ def choose_trial(
     """
 
     def expected(record: TrialRecord) -> float:
-        return recovery.expected_error(record.last.val_error, record.last.compression)
+        return recovery.expected_error(record.last.val_metric, record.last.compression)
 
-    reached = [(point.compression, point.val_error) for r in records for point in r.points if point.feasible]
+    reached = [(point.compression, point.val_metric) for r in records for point in r.points if point.feasible]
     # running refinements count as successful, so that two at a time are not spent on the same place
     running = set(refined) - {r.refines for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in running and r.points]
@@ -129,7 +129,7 @@ def choose_trial(
     rest = [r for r in rest if r.last.within]  # refinement lowers the error alone
     rest.sort(key=lambda record: record.trial)
     # a dominated trial is not expected to add more
-    candidates = [rest[i] for i in front([(r.last.compression, r.last.val_error) for r in rest])]
+    candidates = [rest[i] for i in front([(r.last.compression, r.last.val_metric) for r in rest])]
 
     def gain_and_margin(record: TrialRecord) -> tuple[float, float, float]:
         error = expected(record)

@@ -45,7 +45,7 @@ class SearchSettings:
     @property
     def limit(self) -> float:
         """The highest feasible validation error, in percent."""
-        return self.limits.error
+        return self.limits.limit
 
     def compression(self, ratios: Mapping[str, float]) -> float:
         """The compression of the whole model that these ratios, by layer, make."""
@@ -110,9 +110,9 @@ class TrialScheduler:
     def expected_errors(self, record: TrialRecord) -> list[float]:
         """The validation errors of a trial's rounds, in percent, as they are expected after refinement."""
         if not self._settings.refine.share or record.kind == "refine":
-            return [point.val_error for point in record.points]
+            return [point.val_metric for point in record.points]
         recovery = self._recovery()
-        return [recovery.expected_error(point.val_error, point.compression) for point in record.points]
+        return [recovery.expected_error(point.val_metric, point.compression) for point in record.points]
 
     def _recovery(self) -> Recovery:
         """What refinements have recovered so far; computed again once another trial has ended."""
@@ -142,7 +142,7 @@ class TrialScheduler:
         """Whether refining a trial that has ended is expected to bring it to the limit."""
         if not record.points:
             return False
-        return record.last.val_error <= self._max_recoverable_error(record.last.compression)
+        return record.last.val_metric <= self._max_recoverable_error(record.last.compression)
 
     def _max_recoverable_error(self, compression: float) -> float:
         """The highest validation error that refinement is expected to bring to the limit; without it, the limit."""

@@ -9,6 +9,7 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.groups import Group, GroupedRatio, LossCurve, Shape
 from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range, check_pruner, midpoint, parse_domain
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Space:
 
     `groups` are the patterns whose layers share one ratio, each with the scale that derives the layers' ratios from it
     (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `at_most` limits costs, and `objectives`
-    are costs to be minimised (`constraints.py`).
+    are costs to be minimised (`constraints.py`). `settings` say what else the task is than a model and data.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Space:
     groups: Mapping[str, str] = field(default_factory=dict)
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: Sequence[str] = ()
+    settings: TaskSettings = DEFAULT
 
     def parameters_for(
         self, shapes: Mapping[str, Shape], curves: Mapping[str, LossCurve] | None = None

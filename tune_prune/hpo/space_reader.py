@@ -9,58 +9,23 @@ from tune_prune.common.parsing import parse_toml, read_text
 from tune_prune.hpo.groups import SCALES
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Domain, Number, check_scope, parse_domain, parse_scalar
 from tune_prune.hpo.space import Features, InitialTrials, Refinement, Space
+from tune_prune.hpo.space_keys import (
+    FEATURES,
+    INITIAL,
+    KEYS,
+    REFINE,
+    SETTINGS,
+    check_group,
+    check_objectives,
+    check_patterns,
+    check_text,
+)  # fmt: skip
 from tune_prune.pruning.plan import MODES
 from tune_prune.results.constraints import COSTS
+from tune_prune.tasks.settings import read_settings
 
 Table = dict[str, Any]
 """A table of TOML."""
-
-
-def _check_group(value: object) -> str | None:
-    if isinstance(value, bool) or value in SCALES:
-        return None
-    return f"must be true, false or one of {format_names(SCALES)}, got {value!r}"
-
-
-def _check_switch(value: object) -> str | None:
-    return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
-
-
-def _check_objectives(value: object) -> str | None:
-    if isinstance(value, list) and all(value.count(name) == 1 and name in list(COSTS) for name in value):
-        return None
-    return f"must be a list of costs, {format_names(COSTS)}, each once, got {value!r}"
-
-
-def _check_patterns(value: object) -> str | None:
-    if isinstance(value, list) and all(isinstance(pattern, str) and pattern for pattern in value):
-        return None
-    return f"must be a list of layers or patterns, got {value!r}"
-
-
-def _check_text(value: object) -> str | None:
-    return None if isinstance(value, str) and value else f"must be text, got {value!r}"
-
-
-REFINE: Mapping[str, Check] = {
-    "share": Number(0, 0.9),
-    "rounds": Number(1, whole=True),
-    "steps": Number(1, whole=True),
-    "lr": Number(0),
-}
-INITIAL: Mapping[str, Check] = {"trials": Number(0, whole=True), "min_factor": Number(1.01), "max_factor": Number(1.01)}
-FEATURES: Mapping[str, Check] = dict.fromkeys(["learn_from_rounds", "early_stopping", "warm_start"], _check_switch)
-"""The checks of the tables whose keys are all optional; the classes in `space.py` hold the defaults."""
-
-KEYS: Mapping[str, Sequence[str]] = {
-    "task": ["model", "data", "weights"],
-    "space": ["ratio", "pruner_scope", "exclude", *PARAMETERS],
-    "goal": ["acc_tradeoff", "budget", "at_most", "objectives"],
-    "refine": [*REFINE],
-    "initial": [*INITIAL, "point"],
-    "features": [*FEATURES],
-}
-"""The tables of a space's file, and the keys of each."""
 
 
 def locate(name: str) -> Path:
@@ -121,17 +86,18 @@ class _Reader:
         return Space(
             name=name,
             source=self._source,
-            model=self._value(task, "task.model", _check_text),
-            data=self._value(task, "task.data", _check_text),
-            weights=self._value(task, "task.weights", _check_text, None),
+            model=self._value(task, "task.model", check_text),
+            data=self._value(task, "task.data", check_text),
+            weights=self._value(task, "task.weights", check_text, None),
+            settings=read_settings({key: task[key] for key in task if key in SETTINGS}, f"{self._source}: task."),
             parameters={"pruner": "mag"} | parameters,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", ratio)) for pattern, ratio in ratios.items()],
             groups=self._groups(space, ratios, parameters.get("mode", "layer")),
-            exclude=self._value(space, "space.exclude", _check_patterns, []),
+            exclude=self._value(space, "space.exclude", check_patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             at_most=self._at_most(goal),
-            objectives=self._value(goal, "goal.objectives", _check_objectives, []),
+            objectives=self._value(goal, "goal.objectives", check_objectives, []),
             refine=Refinement(**self._values(tables, "refine", REFINE)),
             initial=InitialTrials(**self._values(tables, "initial", INITIAL)),
             features=Features(**self._values(tables, "features", FEATURES)),
@@ -229,7 +195,7 @@ class _Reader:
         if isinstance(raw, dict) and any(isinstance(value, dict) for value in raw.values()):
             raise UserError(f"{self._source}: {where}: a name with dots must stand in quotes")
         if isinstance(raw, dict) and "group" in raw:
-            self._value(raw, f"{where}.group", _check_group)
+            self._value(raw, f"{where}.group", check_group)
             raw = {key: value for key, value in raw.items() if key != "group"}
         return self._domain(where, raw, RATIO)
 

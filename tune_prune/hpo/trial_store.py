@@ -129,7 +129,7 @@ class TrialStore:
 
     def _find_unmeasured(self, record: TrialRecord) -> str:
         """Says what the rounds of a record lack that enters the study; empty where they lack nothing."""
-        if record.state == "complete" and not (record.points and math.isfinite(record.last.val_error)):
+        if record.state == "complete" and not (record.points and math.isfinite(record.last.val_metric)):
             return "it is complete, and its last round has no error"
         for point in record.points:
             numbers = {
@@ -233,11 +233,11 @@ class TrialStore:
             # the constraint before the values: positive means infeasible
             trial = Trial(self._study, self._ids[record.trial])
             last = record.last
-            for name, violation in self._limits.violations(last.val_error, last.costs).items():
+            for name, violation in self._limits.violations(last.val_metric, last.costs).items():
                 if name not in trial.constraints:  # set by a process that got no further
                     trial.set_constraint(name, violation)
             first = log_factor(last.compression)
-            self._study.tell(record.trial, self._limits.values(first, last.val_error, last.costs))
+            self._study.tell(record.trial, self._limits.values(first, last.val_metric, last.costs))
         elif record.trial not in self.written:
             state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
             self._study.tell(record.trial, state=state)

@@ -42,9 +42,9 @@ def find_warm_start(
     with at most `max_error` percent and `max_compression`: least is left to prune and to retrain. Of equally compressed
     rounds it is the one with the lowest error, of equal ones the first.
     """
-    allowed = [(t, p) for t, p in rounds if p.val_error <= max_error and p.compression <= max_compression]
+    allowed = [(t, p) for t, p in rounds if p.val_metric <= max_error and p.compression <= max_compression]
     contained = [(trial, point) for trial, point in allowed if _nested(point.reached, ratios)]
-    rank = [(point.compression, -point.val_error, -trial, -point.round) for trial, point in contained]
+    rank = [(point.compression, -point.val_metric, -trial, -point.round) for trial, point in contained]
     return WarmStart.from_point(*contained[rank.index(max(rank))]) if contained else None
 
 
@@ -85,7 +85,8 @@ def retrace(
         plan = stage.params.to_plan()
         state.rounds_done = plan.rounds_within(reached)
         trial_seed = derive_seed(seed, stage.trial)
-        for point in iterative.prune(state, plan, task.train, task.validation, trial_seed, task.teacher, cached):
+        teacher = task.make_teacher(plan.distill)
+        for point in iterative.prune(state, plan, task.train, task.validation, trial_seed, teacher, cached):
             reached = point.reached
             if point.round == stage.round:
                 break

@@ -1,28 +1,27 @@
 """Learned gates: a factor on every weight, 1 at first, trained under a penalty while the weights stay as they are.
 
-The penalty pulls all factors towards 0, and the cross-entropy keeps those up that the network needs: a weight whose
+The penalty pulls all factors towards 0, and the loss keeps those up that the network needs: a weight whose
 factor became small can be removed (torch7-pruner's `l1` and `l2`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from tune_prune.pruning.masks import by_label, parameters
 from tune_prune.pruning.statistics import Context, differentiable, statistics
-from tune_prune.tasks.splits import as_float
 
 STEPS = 300
 """Steps of Adam on the factors, each on a batch of the sample."""
 
 BATCH = 128
-"""Images in a batch."""
+"""Samples in a batch."""
 
 STRENGTH = 3e-4
-"""The gradient of the penalty at a factor of 1, which works against that of the cross-entropy, g w.
+"""The gradient of the penalty at a factor of 1, which works against that of the loss, g w.
 
 A larger value separates fewer needed weights from the others, a smaller one leaves more factors near 1
 (experiments/pruners)."""
@@ -49,13 +48,25 @@ def l2_gate(context: Context) -> dict[str, Tensor]:
     return learn_gates(context, lambda gate: gate, L2_DISTANCE)
 
 
+class GatedLoss(nn.Module):
+    """A model's loss as a module, whose parameters can be replaced for a call, however the loss calls the model."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: Any) -> Tensor:
+        """Computes the loss of a batch."""
+        return self._loss(self.model, batch)
+
+
 def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool = False) -> dict[str, Tensor]:
-    """Learns a factor for every weight, by layer, in `STEPS` steps on cross-entropy plus `STRENGTH` times the penalty.
+    """Learns a factor for every weight, by layer, in `STEPS` steps on the loss plus `STRENGTH` times the penalty.
 
     `distance` bounds how far a factor travels in all steps together. With `falling` the step size falls linearly to 0,
     so that factors which the penalty holds at 0 come to rest there.
 
-    Each step takes one forward and one backward pass over a batch of images. The optimizer is Adam (Kingma and Ba
+    Each step takes one forward and one backward pass over a batch. The optimizer is Adam (Kingma and Ba
     2015), whose steps have one size however large a layer's gradients are; plain gradient descent leaves most factors
     where the penalty alone puts them.
     """
@@ -64,14 +75,16 @@ def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     gates = [torch.ones_like(weight, requires_grad=True) for weight in weights]
     optimizer = torch.optim.Adam(gates, lr=distance / STEPS, betas=(0.9, 0.99))
-    inputs, labels = context.sample
+    gated_loss = GatedLoss(model, context.sample.loss)
     for step in range(STEPS):
         if falling:
             optimizer.param_groups[0]["lr"] = 2 * distance / STEPS * (1 - step / STEPS)
-        index = torch.randint(len(labels), (min(BATCH, len(labels)),), generator=context.generator).to(labels.device)
-        gated = {names[id(weight)]: weight.detach() * gate for weight, gate in zip(weights, gates, strict=True)}
+        batch = context.sample.random_batch(BATCH, context.generator)
+        gated = {
+            f"model.{names[id(weight)]}": weight.detach() * gate for weight, gate in zip(weights, gates, strict=True)
+        }
         with differentiable(model):
-            loss = F.cross_entropy(functional_call(model, gated, (as_float(inputs[index]),)), labels[index])
+            loss = functional_call(gated_loss, gated, (batch,))
         grads = torch.autograd.grad(loss, gates, allow_unused=True, materialize_grads=True)
         for gate, grad in zip(gates, grads, strict=True):
             gate.grad = grad + STRENGTH * slope(gate.detach())

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tune_prune.pruning import criteria, granularity, masks, recalibration
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.recalibration import scaled_dropout
-from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
+from tune_prune.pruning.statistics import CachedStatistics, Context
 from tune_prune.tasks.metrics import Evaluation, evaluate
-from tune_prune.tasks.splits import Split
-from tune_prune.training.loop import DivergedError, fit
+from tune_prune.tasks.splits import AnySplit
+from tune_prune.training.loop import DivergedError, Teacher, fit
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Point:
 
     round: int
     compression: float
-    error: float
+    metric: float
     loss: float
     seconds: float
     ratios: dict[str, float] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def prune_once(
     state: State,
     plan: Plan,
     round_: int,
-    train: Split,
+    train: AnySplit,
     generator: torch.Generator,
     cached: CachedStatistics | None = None,
 ) -> None:
@@ -84,17 +84,17 @@ def prune_once(
 
     Where weights were removed, running statistics of batch norms are measured again, on the sample of the statistics.
     """
-    sample = draw_sample(train, plan.sample, generator)
+    sample = train.draw(plan.sample, generator)
     scores = criteria.score_layers(plan.pruners, Context(state.model, sample, generator, cached=cached or {}))
     before = masks.compression(state.masks)
     state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
-        recalibration.recalibrate(state.model, sample.inputs)
+        recalibration.recalibrate(state.model, sample)
 
 
 def retrain(
-    state: State, plan: Plan, round_: int, train: Split, generator: torch.Generator, teacher: Tensor | None = None
+    state: State, plan: Plan, round_: int, train: AnySplit, generator: torch.Generator, teacher: Teacher | None = None
 ) -> None:
     """Retrains by the plan's recipe for a round; removed weights stay exactly zero."""
     recipe = plan.recipe_at(round_)
@@ -109,18 +109,19 @@ def retrain(
 def prune(
     state: State,
     plan: Plan,
-    train: Split,
-    validation: Split,
+    train: AnySplit,
+    validation: AnySplit,
     seed: int,
-    teacher: Tensor | None = None,
+    teacher: Teacher | None = None,
     cached: CachedStatistics | None = None,
     resume_from: State | None = None,
 ) -> Iterator[Point]:
     """Runs the rounds that the state has not done yet, and yields a point after each.
 
-    `teacher` holds the dense model's logits [n, classes] on the training images, for distillation. `cached` statistics
-    of the dense model are used by every round instead of being measured again. With `resume_from`, a state that was
-    saved after some round, the rounds after that one are run; `state` is then the model as it was before the first.
+    `teacher` holds the dense model's logits [n, classes] on the training images, or is the dense model, for
+    distillation. `cached` statistics of the dense model are used by every round instead of being measured again. With
+    `resume_from`, a state that was saved after some round, the rounds after that one are run; `state` is then the model
+    as it was before the first.
     """
     unpruned = copy.deepcopy(state) if plan.reload else None
     if resume_from is not None:
@@ -134,14 +135,15 @@ def prune(
         prune_once(state, plan, round_, train, generator, cached)
         retrain(state, plan, round_, train, generator, teacher)
         measured: Evaluation = evaluate(state.model, validation)
-        if not math.isfinite(measured.loss):
-            raise DivergedError(f"the validation loss became {measured.loss} in round {round_} at lr {plan.lr:g}")
+        for name, value in (("loss", measured.loss), ("metric", measured.metric)):
+            if not math.isfinite(value):
+                raise DivergedError(f"the validation {name} became {value} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_
         requested = plan.ratios_at(round_)
         yield Point(
             round=round_,
             compression=masks.compression(state.masks),
-            error=measured.error,
+            metric=measured.metric,
             loss=measured.loss,
             seconds=time.perf_counter() - started,
             ratios=masks.actual_ratios(state.masks, requested),

@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import Point, State, prune_once, restore_state, retrain, round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import evaluate
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
+from tune_prune.training.loop import Teacher
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,17 @@ class PruneStep:
         """Describes the step in one line; `rounds` is their total number."""
         step = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
         reverted = "; taken back, the layer is pruned no further" if self.reverted else ""
-        return f"{step}: compression {self.point.compression:.5f}, validation error {self.point.error:.2f} %{reverted}"
+        return f"{step}: compression {self.point.compression:.5f}, validation error {self.point.metric:.2f} %{reverted}"
 
 
 def prune_layerwise(
     state: State,
     plan: Plan,
-    train: Split,
-    validation: Split,
+    train: AnySplit,
+    validation: AnySplit,
     seed: int,
     tradeoff: float,
-    teacher: Tensor | None = None,
+    teacher: Teacher | None = None,
     resume_from: State | None = None,
     done: Sequence[PruneStep] = (),
 ) -> Iterator[PruneStep]:
@@ -48,7 +47,7 @@ def prune_layerwise(
     `resume_from`, a state that was saved after the steps `done`, the remaining steps are run; `state` is then the model
     as it was before the first.
     """
-    limit = evaluate(state.model, validation).error + tradeoff
+    limit = evaluate(state.model, validation).metric + tradeoff
     if resume_from is not None:
         restore_state(state, resume_from)
     stopped_layers = {step.layer for step in done if step.reverted}
@@ -68,9 +67,9 @@ def prune_layerwise(
             new_ratios = ratios | {layer: ratio}
             compressed = masks.compression(state.masks)
             seconds = time.perf_counter() - started
-            point = Point(round_, compressed, measured.error, measured.loss, seconds, new_ratios)
+            point = Point(round_, compressed, measured.metric, measured.loss, seconds, new_ratios)
             # where the loss is not finite the error means nothing, and the step is reverted
-            reverted = measured.error > limit or not math.isfinite(measured.loss)
+            reverted = measured.metric > limit or not math.isfinite(measured.loss)
             if reverted:
                 stopped_layers.add(layer)
                 restore_state(state, before)

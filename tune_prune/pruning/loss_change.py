@@ -19,10 +19,10 @@ from tune_prune.pruning.parametrized import Stored
 from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.pruning.weights import find_weights
 from tune_prune.tasks.models import sequential_parts
-from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.splits import AnySplit, Split
 
 IMAGES = 256
-"""Images of the sample on which the loss is measured."""
+"""Samples on which the loss is measured, about."""
 
 CHUNK = 2**23
 """Numbers in the stacked outputs of a layer: 32 MiB."""
@@ -34,20 +34,22 @@ REPORT_SECONDS = 5.0
 @statistics.register("loss_change")
 @torch.no_grad()
 def loss_change(context: Context) -> dict[str, Tensor]:
-    """The change of the mean cross-entropy over `IMAGES` images of the sample without each weight, all others in place.
+    """The change of the mean loss over `IMAGES` samples without each weight, all others in place.
 
     A weight that is zero changes nothing and is not measured.
     """
     model = context.model.eval()
-    split = Split(as_float(context.sample.inputs[:IMAGES]), context.sample.labels[:IMAGES])
-    base = float(F.cross_entropy(model(split.inputs), split.labels))
+    sample = context.sample.head(IMAGES)
+    if isinstance(sample, Split):
+        sample = Split(sample.as_float(sample.inputs), sample.labels)
+    base = float(_measure_loss(model, sample))
     changes_by_layer = {}
     stored = {label: weight.stored for label, weight in find_weights(model).items()}
     for label, weight in context.select_weights().items():
         changes = torch.zeros(weight.numel(), device=weight.device)
         nonzero = weight.flatten().nonzero().flatten()
         started, reported, done = time.monotonic(), time.monotonic(), 0
-        for index, losses in _measure_losses(model, weight, stored[label], split, nonzero):
+        for index, losses in _measure_losses(model, weight, stored[label], sample, nonzero):
             changes[index] = (losses - base).to(changes)  # losses have the type of the model's scores
             done += len(index)
             if time.monotonic() - reported > REPORT_SECONDS:
@@ -58,14 +60,21 @@ def loss_change(context: Context) -> dict[str, Tensor]:
     return changes_by_layer
 
 
+def _measure_loss(model: nn.Module, sample: AnySplit) -> Tensor:
+    """The mean loss over a sample, a scalar; the inputs of a `Split` are floats."""
+    if isinstance(sample, Split):
+        return F.cross_entropy(model(sample.inputs), sample.labels)
+    return torch.tensor(sample.mean_loss(model))
+
+
 def _measure_losses(
-    model: nn.Module, weight: Tensor, stored: Stored, split: Split, todo: Tensor
+    model: nn.Module, weight: Tensor, stored: Stored, sample: AnySplit, todo: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields (flat indices of weights, the loss without each of them), chunk by chunk; `todo` are all the indices."""
     position = _find_position(model, weight)
-    if position is None:
-        return _measure_one_by_one(model, weight, stored, split, todo)
-    return _measure_stacked(model, position, stored, split, todo)
+    if position is None or not isinstance(sample, Split):  # of class scores alone a batch can be stacked
+        return _measure_one_by_one(model, weight, stored, sample, todo)
+    return _measure_stacked(model, position, stored, sample, todo)
 
 
 def _find_position(model: nn.Module, weight: Tensor) -> int | None:
@@ -120,7 +129,7 @@ def _unfold_inputs(layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _measure_one_by_one(
-    model: nn.Module, weight: Tensor, stored: Stored, split: Split, todo: Tensor
+    model: nn.Module, weight: Tensor, stored: Stored, sample: AnySplit, todo: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields as `_measure_losses` does, for any model: sets a weight to zero, runs the model, sets the weight back."""
     for index in todo:
@@ -132,7 +141,7 @@ def _measure_one_by_one(
         if normed:  # without its last weight an output has no norm
             stored.apply(stored.parameter != 0)
         try:
-            loss = F.cross_entropy(model(split.inputs), split.labels)
+            loss = _measure_loss(model, sample)
         finally:
             weight[position] = value
             for parameter, whole in zip(normed, before, strict=True):

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.pruning.weights import find_weights, stored_weights
-from tune_prune.tasks.splits import as_float
+from tune_prune.tasks.splits import AnySplit
 
 IMAGES = 256
-"""Images that running statistics are measured on, at most; few are enough, since each is a mean over pixels too."""
+"""Samples that running statistics are measured on, at most; few are enough: each is a mean over pixels, too."""
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Layers whose rates `scaled_dropout` changes."""
@@ -29,14 +29,14 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, inputs: Tensor, batch_size: int = 128) -> None:
-    """Measures the running statistics again, as means over batches of the first `IMAGES` inputs, [n, ...].
+def recalibrate(model: nn.Module, sample: AnySplit, batch_size: int = 128) -> None:
+    """Measures the running statistics again, as means over batches of the first `IMAGES` samples.
 
     All other layers, dropout included, are in evaluation mode. A model without batch norms is left as it is, and so is
-    any model where there are fewer than two inputs, which have no variance.
+    any model where there are fewer than two samples, which have no variance.
     """
     norms = batch_norms(model)
-    if not norms or len(inputs) < 2:
+    if not norms or sample.count < 2:
         return
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -44,9 +44,7 @@ def recalibrate(model: nn.Module, inputs: Tensor, batch_size: int = 128) -> None
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
         norm.train()
-    inputs = inputs[:IMAGES]
-    for part in inputs.chunk(max(1, len(inputs) // batch_size)):
-        model(as_float(part))
+    sample.run(model, IMAGES, batch_size)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

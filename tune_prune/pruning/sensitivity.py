@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
-from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.pruning.statistics import CachedStatistics, Context
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import sequential_parts
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.tasks.task import Task
 
 GRID = (
@@ -51,7 +51,7 @@ class SensitivityResult:
     job: SensitivityJob
     kept: int
     total: int
-    val_error: float
+    val_metric: float
     val_loss: float
     seconds: float
 
@@ -81,7 +81,7 @@ def measure_retrained(
     state = iterative.initial_state(task.dense_model(device))
     point = next(iterative.prune(state, plan, task.train, task.validation, job.seed, cached=cached))
     kept, total = masks.kept_counts(state.masks)[job.layer]
-    return SensitivityResult(job, kept, total, point.error, point.loss, time.perf_counter() - began)
+    return SensitivityResult(job, kept, total, point.metric, point.loss, time.perf_counter() - began)
 
 
 def measure_without_retraining(
@@ -97,20 +97,20 @@ def measure_without_retraining(
     for (seed, pruner), layers in groups.items():
         model = task.dense_model(device)
         generator = round_generator(seed, 1)
-        sample = draw_sample(task.train, Plan.sample, generator)
+        sample = task.train.draw(Plan.sample, generator)
         context = Context(model, sample, generator, cached=cached or {})
         scores = criteria.score_layers(dict.fromkeys(layers, pruner), context)
         for layer, of_layer in layers.items():
-            yield from _measure_layer(model, layer, of_layer, scores[layer], task.validation, sample.inputs)
+            yield from _measure_layer(model, layer, of_layer, scores[layer], task.validation, sample)
 
 
 def _measure_layer(
-    model: nn.Module, layer: str, jobs: list[SensitivityJob], scores: Tensor, validation: Split, sample: Tensor
+    model: nn.Module, layer: str, jobs: list[SensitivityJob], scores: Tensor, validation: AnySplit, sample: AnySplit
 ) -> Iterator[SensitivityResult]:
     """Measures the jobs of one layer with one pruner; weights and running statistics are put back after each."""
     weight = masks.prunable(model)[layer]
     dense_weight, dense_mask = weight.detach().clone(), masks.dense_masks(model)[layer]
-    rest, split, inputs = _split_at_layer(model, weight, validation, sample)
+    rest, split, rest_sample = _split_at_layer(model, weight, validation, sample)
     outputs_axis = masks.outputs_axes(model)[layer]
     dense_buffers = [(buffer, buffer.clone()) for buffer in rest.buffers()]
     for job in jobs:
@@ -119,28 +119,35 @@ def _measure_layer(
         with torch.no_grad():
             weight.masked_fill_(mask == 0, 0.0)
         if job.ratio:
-            recalibration.recalibrate(rest, inputs)
+            recalibration.recalibrate(rest, rest_sample)
         measured = evaluate(rest, split)
         with torch.no_grad():
             weight.copy_(dense_weight)
             for buffer, value in dense_buffers:
                 buffer.copy_(value)
         kept = int(torch.count_nonzero(mask))
-        yield SensitivityResult(job, kept, mask.numel(), measured.error, measured.loss, time.perf_counter() - began)
+        yield SensitivityResult(job, kept, mask.numel(), measured.metric, measured.loss, time.perf_counter() - began)
 
 
-def _split_at_layer(model: nn.Module, weight: Tensor, split: Split, sample: Tensor) -> tuple[nn.Module, Split, Tensor]:
+def _split_at_layer(
+    model: nn.Module, weight: Tensor, split: AnySplit, sample: AnySplit
+) -> tuple[nn.Module, AnySplit, AnySplit]:
     """Runs the parts of an `nn.Sequential` before a layer once, on the validation split and on the sample.
 
     Returns the parts from that layer on, with their inputs for the split and for the sample; the latter is empty where
-    no batch norm needs it. Any other model is returned whole, with both as they are.
+    no batch norm needs it. Any other model is returned whole, with both as they are, and so is one of another task.
     """
+    if not (isinstance(split, Split) and isinstance(sample, Split)):
+        return model, split, sample
     parts = sequential_parts(model)
     for position, part in enumerate(parts):
         if position > 0 and any(parameter is weight for parameter in part.parameters()):
             before, rest = nn.Sequential(*parts[:position]), nn.Sequential(*parts[position:])
-            inputs = logits(before, sample) if recalibration.batch_norms(rest) else sample[:0]
-            return rest, Split(logits(before, split.inputs), split.labels), inputs
+            if not recalibration.batch_norms(rest):
+                sample = sample.head(0)
+            else:
+                sample = Split(sample.scores(before), sample.labels)
+            return rest, Split(split.scores(before), split.labels), sample
     return model, split, sample
 
 

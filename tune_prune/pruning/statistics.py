@@ -1,6 +1,6 @@
 """The statistics that pruners name as parameters; a statistic is measured only where some pruner names it.
 
-Each is computed on training images and returns, by layer label, a tensor of the shape of the layer's weight. It may
+Each is computed on training data and returns, by layer label, a tensor of the shape of the layer's weight. It may
 leave out layers that `Context.layers` does not list.
 """
 
@@ -9,15 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.registry import Registry
 from tune_prune.pruning.masks import by_label, parameters, prunable
-from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.splits import AnySplit
 
 BATCH = 500
-"""Images in a pass."""
+"""Samples in a pass."""
 
 PROBES = 16
 """Random probes of the Hessian's diagonal; its standard error falls with their square root."""
@@ -28,14 +27,14 @@ CachedStatistics = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Context:
-    """The input of a statistic: the model as it is now, a sample of training images, and a random generator.
+    """The input of a statistic: the model as it is now, a sample of the training data, and a random generator.
 
     `say` gets a line now and then on the progress of a long measurement. `cached` statistics are used as they are and
     not measured again. Where `layers` is given, statistics that take long per layer are measured for those layers only.
     """
 
     model: nn.Module
-    sample: Split
+    sample: AnySplit
     generator: torch.Generator
     say: Callable[[str], None] = lambda line: None
     cached: CachedStatistics = field(default_factory=dict)
@@ -51,12 +50,6 @@ Statistic = Callable[[Context], dict[str, Tensor]]
 statistics: Registry[Statistic] = Registry("statistic")
 
 
-def draw_sample(split: Split, images: int, generator: torch.Generator) -> Split:
-    """Draws `images` images of a split at random, or all where it has no more."""
-    index = torch.randperm(len(split.labels), generator=generator)[:images].to(split.labels.device)
-    return Split(split.inputs[index], split.labels[index])
-
-
 def differentiable(model: nn.Module) -> AbstractContextManager[None]:
     """Makes a block in which a model's outputs can be differentiated, twice too, in evaluation mode.
 
@@ -69,23 +62,23 @@ def differentiable(model: nn.Module) -> AbstractContextManager[None]:
 
 @statistics.register("gradient")
 def gradient(context: Context) -> dict[str, Tensor]:
-    """The gradient of the mean cross-entropy over the sample: one forward and one backward pass, in batches."""
+    """The gradient of the mean loss over the sample: one forward and one backward pass, in batches."""
     weights = parameters(context.model)
     totals = [_zeros_like(weight) for weight in weights]
     context.model.eval()
-    inputs, labels = context.sample
-    for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+    sample = context.sample
+    for batch in sample.batches(BATCH):
         with differentiable(context.model):
-            loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
+            loss = sample.total_loss(context.model, batch)
         # a layer that the model does not use is no part of the loss: its gradient is zero
         grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        torch._foreach_add_(totals, grads, alpha=1 / len(labels))
+        torch._foreach_add_(totals, grads, alpha=1 / sample.count)
     return by_label(context.model, totals)
 
 
 @statistics.register("hessian")
 def hessian_diagonal(context: Context) -> dict[str, Tensor]:
-    """The diagonal of the Hessian of the mean cross-entropy, by Hutchinson's estimator with `PROBES` probes.
+    """The diagonal of the Hessian of the mean loss, by Hutchinson's estimator with `PROBES` probes.
 
     The estimate is the mean of z * (H z) over random signs z (Bekas et al. 2007, sec. 1). It is unbiased for any model
     that can be differentiated twice. Gauss-Newton would leave out the curvature of the model itself, and the exact
@@ -110,11 +103,11 @@ def _measure_curvature(context: Context, weights: Sequence[Tensor], probes: list
     """Measures the mean of z * (H z) over probes z, each a list of one tensor per weight."""
     context.model.eval()
     totals = [_zeros_like(weight) for weight in weights]
-    inputs, labels = context.sample
-    share = 1 / (len(labels) * len(probes))
-    for images, targets in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+    sample = context.sample
+    share = 1 / (sample.count * len(probes))
+    for batch in sample.batches(BATCH):
         with differentiable(context.model):
-            loss = F.cross_entropy(context.model(as_float(images)), targets, reduction="sum")
+            loss = sample.total_loss(context.model, batch)
         grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=True)
         for probe in probes:
             projection = torch.stack([(grad * z).sum() for grad, z in zip(grads, probe, strict=True)]).sum()

@@ -19,9 +19,9 @@ from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, gates, loss_change, statistics
 from tune_prune.pruning.masks import prunable
-from tune_prune.pruning.statistics import Context, draw_sample
+from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.fingerprints import hash_code, hash_tensors, hash_texts
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
 
 SETTINGS = {
     "hessian": (statistics, ["PROBES"]),
@@ -72,11 +72,11 @@ def load_or_measure(names: Iterable[str], context: Context) -> dict[str, dict[st
 
 
 def measure_dense(
-    names: Iterable[str], model: nn.Module, train: Split, images: int, say: Callable[[str], None] = lambda line: None
+    names: Iterable[str], model: nn.Module, train: AnySplit, images: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, dict[str, Tensor]]:
     """Loads or measures a search's statistics of its dense model, on a sample of `images` that is always the same."""
     generator = torch.Generator().manual_seed(0)
-    sample = draw_sample(train, images, generator)
+    sample = train.draw(images, generator)
     return load_or_measure(names, Context(model, sample, generator, say))
 
 
@@ -143,7 +143,7 @@ def _hash_inputs(name: str, context: Context) -> str:
     """Hashes everything that determines a statistic's values."""
     settings = repr((name, context.layers, _read_settings(name)))
     weights = context.model.state_dict() | {f"layer {label}": w for label, w in prunable(context.model).items()}
-    sample = hash_tensors({"inputs": context.sample.inputs, "labels": context.sample.labels})
+    sample = repr(context.sample.fingerprint())
     return hash_texts([settings, hash_code(context.model), hash_tensors(weights), sample])
 
 

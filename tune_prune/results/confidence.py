@@ -46,27 +46,27 @@ def t95(freedom: int) -> float:
 class Confirmation:
     """The repetitions of a member of the front: their validation errors in percent, at least two, and the limit."""
 
-    errors: tuple[float, ...]
+    metrics: tuple[float, ...]
     limit: float
 
     def __post_init__(self) -> None:
-        if len(self.errors) < 2:
-            raise ValueError(f"a spread needs at least 2 repetitions, got {len(self.errors)}")
+        if len(self.metrics) < 2:
+            raise ValueError(f"a spread needs at least 2 repetitions, got {len(self.metrics)}")
 
     @property
     def mean(self) -> float:
         """The mean of the errors, in percent."""
-        return statistics.mean(self.errors)  # exact: where all errors are equal to the limit, so is their mean
+        return statistics.mean(self.metrics)  # exact: where all errors are equal to the limit, so is their mean
 
     @property
     def spread(self) -> float:
         """The errors' sample standard deviation, in percentage points."""
-        return statistics.stdev(self.errors)
+        return statistics.stdev(self.metrics)
 
     @property
     def high(self) -> float:
         """The one-sided 95 % upper confidence bound of the mean, in percent (Student 1908)."""
-        return self.mean + t95(len(self.errors) - 1) * self.spread / math.sqrt(len(self.errors))
+        return self.mean + t95(len(self.metrics) - 1) * self.spread / math.sqrt(len(self.metrics))
 
     @property
     def holds(self) -> bool:

@@ -16,11 +16,11 @@ COSTS = {
 class Constraints:
     """The limits that a feasible point keeps, and the objectives besides compression and error.
 
-    `error` is the highest feasible validation error in percent; `at_most` are the highest feasible costs, by name;
+    `limit` is the highest feasible validation error in percent; `at_most` are the highest feasible costs, by name;
     `objectives` are costs to be minimised besides the error. Objectives are never summed into one another.
     """
 
-    error: float
+    limit: float
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
 
@@ -35,12 +35,12 @@ class Constraints:
 
     def feasible(self, error: float, costs: Mapping[str, float]) -> bool:
         """Whether this error, in percent, and these costs keep all limits."""
-        return error <= self.error and self.within(costs)
+        return error <= self.limit and self.within(costs)
 
     def violations(self, error: float, costs: Mapping[str, float]) -> dict[str, float]:
         """The excess over each limit, negative where it is kept: of error in points, of costs as shares of it."""
         over = {f"{name} / limit - 1": costs[name] / limit - 1 for name, limit in self.at_most.items()}
-        return {"val_error - limit": error - self.error} | over
+        return {"val_error - limit": error - self.limit} | over
 
     def values(self, maximised: float, error: float, costs: Mapping[str, float]) -> list[float]:
         """The values of a point's objectives: the maximised one, the error, and the costs that are objectives."""

@@ -43,7 +43,7 @@ class TestResult:
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
 
-    error: float
+    metric: float
     low: float
     high: float
     refit: bool = False
@@ -56,7 +56,7 @@ def find_front(records: Iterable[TrialRecord], constraints: Constraints = NO_CON
     of equal points the one of the earliest trial.
     """
     feasible = [(record, point) for record, point in _list_points(records) if point.feasible]
-    chosen = pareto.front([constraints.values(p.compression, p.val_error, p.costs) for _, p in feasible])
+    chosen = pareto.front([constraints.values(p.compression, p.val_metric, p.costs) for _, p in feasible])
     return [Member(f"{number:03d}", *feasible[i]) for number, i in enumerate(chosen, start=1)]
 
 
@@ -75,9 +75,9 @@ def find_closest(records: Iterable[TrialRecord], constraints: Constraints = NO_C
     def rank(pair: tuple[TrialRecord, PointRecord]) -> tuple[float, float, float]:
         point = pair[1]
         excess = [point.costs[name] / limit - 1 for name, limit in constraints.at_most.items()]
-        return max(0.0, *excess) if excess else 0.0, point.val_error, -point.compression
+        return max(0.0, *excess) if excess else 0.0, point.val_metric, -point.compression
 
-    finite = [pair for pair in _list_points(records) if math.isfinite(pair[1].val_error)]
+    finite = [pair for pair in _list_points(records) if math.isfinite(pair[1].val_metric)]
     return Member("001", *min(finite, key=rank)) if finite else None
 
 

@@ -9,7 +9,8 @@ from tune_prune.results import pareto
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
 from tune_prune.results.records import TrialRecord
-from tune_prune.results.run_info import RunInfo, round_up
+from tune_prune.results.run_info import RunInfo
+from tune_prune.tasks.metrics import round_up
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class SearchOutcome:
         """
         if self.closest is None or not self.closest.point.within:
             return None
-        return round_up(self.closest.point.val_error - self.info.dense_val_error)
+        return round_up(self.closest.point.val_metric - self.info.dense_metric)
 
     @cached_property
     def hypervolume(self) -> float:
         """The share in [0, 1] of the area below the limit, up to 1000x, that feasible points dominate."""
-        feasible = [(p.compression, p.val_error) for record in self.records for p in record.points if p.feasible]
+        feasible = [(p.compression, p.val_metric) for record in self.records for p in record.points if p.feasible]
         return pareto.hypervolume(feasible, max_error=self.info.limit) if self.info.limit > 0 else 0.0

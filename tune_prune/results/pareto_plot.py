@@ -50,8 +50,8 @@ def describe_outcome(outcome: "SearchOutcome") -> FrontPicture:
     points = points_table(outcome.records, ()).astype({"factor": float, "val_error": float, "feasible": bool})
     points["state"] = points.trial.map(states)
     members = pareto_table(outcome.members, outcome.tested, info).astype(dict.fromkeys(["factor", *ERRORS], float))
-    dense_test = math.nan if outcome.dense_test is None else outcome.dense_test.error
-    return front_picture.describe_front(points, members, info.limit, info.dense_val_error, dense_test)
+    dense_test = math.nan if outcome.dense_test is None else outcome.dense_test.metric
+    return front_picture.describe_front(points, members, info.limit, info.dense_metric, dense_test)
 
 
 def _draw_axes(axes: "Axes", picture: FrontPicture) -> None:

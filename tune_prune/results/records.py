@@ -12,7 +12,7 @@ from tune_prune.common.parsing import read_json
 from tune_prune.common.typecheck import check_fields
 from tune_prune.results.trial_params import TrialParams
 
-FORMAT = 1
+FORMAT = 2
 """The format of a record, in its file; a record without a number has the first one."""
 
 FINAL_STATES = ("complete", "stopped", "failed")
@@ -35,7 +35,7 @@ class PointRecord:
     round: int
     compression: float
     factor: float
-    val_error: float
+    val_metric: float
     val_loss: float
     feasible: bool
     seconds: float
@@ -111,7 +111,9 @@ def read(path: Path) -> TrialRecord:
         if newer:
             advice = "go on with that version; nothing was changed"
             raise UserError(f"{path}: a newer version of tune-prune wrote this record ({newer}); {advice}")
-        raw.pop("format", None)
+        if raw.pop("format", 1) == 1:
+            for point in raw["points"]:  # it named what it was judged by after the error
+                point["val_metric"] = point.pop("val_error")
         points = [PointRecord(**point) for point in raw.pop("points")]
         params = TrialParams(**raw.pop("params"))
         record = TrialRecord(points=points, params=params, **raw)
@@ -125,7 +127,7 @@ def read(path: Path) -> TrialRecord:
 
 def _find_newer(raw: dict[str, Any]) -> str:
     """Says by what a record is of a newer version: its format, or fields beside all those that this one needs."""
-    written = raw.get("format", FORMAT)
+    written = raw.get("format", 1)
     if type(written) is int and written > FORMAT:
         return f"format {written}, and this one reads format {FORMAT}"
     kinds = [(TrialRecord, raw.keys() - {"format"}), *((PointRecord, point.keys()) for point in raw["points"])]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.constraints import Constraints
+from tune_prune.tasks.metrics import ERROR
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 if TYPE_CHECKING:
     from tune_prune.pruning.coverage import Coverage  # which imports torch; tables and pictures do without it
@@ -17,11 +19,11 @@ class RunInfo:
     """The facts of a run as summary.json has them.
 
     `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
-    `dense_val_error` in percent. `shapes` are of the layers' weights, in the model's order; `coverage`
+    `dense_metric` in percent. `shapes` are of the layers' weights, in the model's order; `coverage`
     is the share of the model that they make up. `at_most` are limits on costs, `objectives` the costs that are
     minimised (`constraints.py`). `command` is the command line that started the run; `cached_sample` is the number of
     training images on which cached statistics were measured. `weights` is the file of the dense weights, absolute, None
-    where they come with the model; `weights_hash` is of its tensors.
+    where they come with the model; `weights_hash` is of its tensors. `settings` say what else the task is.
     """
 
     space: str
@@ -33,7 +35,7 @@ class RunInfo:
     device: str
     sampler: str
     acc_tradeoff: float
-    dense_val_error: float
+    dense_metric: float
     shapes: Mapping[str, tuple[int, ...]]
     coverage: "Coverage"
     command: str
@@ -44,6 +46,7 @@ class RunInfo:
     cached_sample: int = Plan.sample
     weights: str | None = None
     weights_hash: str | None = None
+    settings: TaskSettings = DEFAULT
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -58,18 +61,9 @@ class RunInfo:
     @property
     def limit(self) -> float:
         """The highest feasible validation error, in percent; of a dense error of 0.86 and a tradeoff of 0.5 1.36."""
-        return round_up(self.dense_val_error + self.acc_tradeoff)
+        return ERROR.limit(self.dense_metric, self.acc_tradeoff)
 
     @property
     def limits(self) -> Constraints:
         """The constraints and the objectives of the run."""
         return Constraints(self.limit, self.at_most, self.objectives)
-
-
-def round_up(value: float) -> float:
-    """Rounds up to a whole billionth, which removes the error of floating point: 0.86 + 0.5 is 1.3599999999999999.
-
-    Up, since an error equal to a limit must keep the rounded limit, too, also where it is no whole number of billionths
-    as a third of a percent.
-    """
-    return math.ceil(value * 1e9 - 1e-3) / 1e9

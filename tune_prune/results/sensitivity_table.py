@@ -18,7 +18,7 @@ SUBJECT = ("model", "data", "weights", "splits", "code")
 KEY = [*SUBJECT, *(f.name for f in fields(SensitivityJob))]
 """The columns that tell measurements apart."""
 
-MEASURED = [f.name for f in fields(SensitivityResult) if f.name != "job"]
+MEASURED = ["kept", "total", "val_error", "val_loss", "seconds"]
 """The columns that were measured."""
 
 Row = dict[str, str]
@@ -51,7 +51,8 @@ class SensitivityTable:
 
     def add(self, result: SensitivityResult) -> None:
         """Appends a row and writes the file, whole or not at all."""
-        measured = {name: repr(getattr(result, name)) for name in MEASURED}
+        values = result.kept, result.total, result.val_metric, result.val_loss, result.seconds
+        measured = dict(zip(MEASURED, map(repr, values), strict=True))
         self._rows.append(self._key(result.job) | measured)
         text = io.StringIO()
         writer = csv.DictWriter(text, [*KEY, *MEASURED], lineterminator="\n")
@@ -116,7 +117,7 @@ def draw_curves(path: Path, title: str, results: Iterable[SensitivityResult], de
     for number, ((layer, pruner), curve) in enumerate(group_curves(results).items()):
         line = "o-" if number < len(LINES) else "s--"
         keep = [1 - result.job.ratio for result in curve]
-        errors = [result.val_error for result in curve]
+        errors = [result.val_metric for result in curve]
         colour = LINES[number % len(LINES)]
         axes.plot(keep, errors, line, ms=3.5, color=colour, label=f"layer {layer}, {pruner}")
     axes.axhline(dense_error, color=GREY, lw=1, ls="--", label=f"dense, {dense_error:.2f} %")

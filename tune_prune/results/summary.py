@@ -38,8 +38,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "at_most": dict(info.at_most),
         "objectives": list(info.objectives),
         "dense": {
-            "val_error": info.dense_val_error,
-            "test_error": outcome.dense_test.error if outcome.dense_test else None,
+            "val_error": info.dense_metric,
+            "test_error": outcome.dense_test.metric if outcome.dense_test else None,
         },
         "layers": info.totals,
         "coverage": info.coverage.to_dict(),
@@ -90,7 +90,7 @@ def _hardest_layer(outcome: SearchOutcome) -> dict[str, object] | None:
     if outcome.hardest is None:
         return None
     job = outcome.hardest.job
-    return {"layer": job.layer, "ratio": job.ratio, "val_error": outcome.hardest.val_error}
+    return {"layer": job.layer, "ratio": job.ratio, "val_error": outcome.hardest.val_metric}
 
 
 def _valid_json(value: object) -> object:

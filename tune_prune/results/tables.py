@@ -25,7 +25,7 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataF
             "round": point.round,
             "compression": point.compression,
             "factor": point.factor,
-            "val_error": point.val_error,
+            "val_error": point.val_metric,
             "feasible": point.feasible,
             **_layers(record, point, labels),
             "seconds": point.seconds,
@@ -47,7 +47,7 @@ def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
             **record.params.to_columns(),  # first, so that no parameter's name can hide a column below
             "trial": record.trial,
             "state": record.state,
-            **{name: getattr(record.last, name) if record.points else None for name in measured},
+            **dict(zip(measured, _last_measures(record), strict=True)),
             "reason": record.reason,
             "kind": record.kind,
             "refines": record.refines,
@@ -92,8 +92,8 @@ def member_row(
         "round": member.point.round,
         "compression": member.point.compression,
         "factor": member.point.factor,
-        "val_error": member.point.val_error,
-        "test_error": test.error if test else None,
+        "val_error": member.point.val_metric,
+        "test_error": test.metric if test else None,
         "test_error_low": test.low if test else None,
         "test_error_high": test.high if test else None,
         "conf": member.conf,
@@ -102,6 +102,14 @@ def member_row(
         **dict(zip(CONFIRM_COLUMNS, values, strict=True)),
         **_costs(member.point),
     }
+
+
+def _last_measures(record: TrialRecord) -> tuple[object, ...]:
+    """Compression, factor, metric and feasibility of a trial's last point; None where it has none."""
+    if not record.points:
+        return (None,) * 4
+    last = record.last
+    return last.compression, last.factor, last.val_metric, last.feasible
 
 
 def _costs(point: PointRecord) -> dict[str, object]:

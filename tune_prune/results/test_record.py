@@ -6,7 +6,7 @@ often the test images were read.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tune_prune.common import files
@@ -19,7 +19,7 @@ FILE = "test_results.json"
 
 @dataclass(frozen=True)
 class TestRecord:
-    """Errors on the test images in percent, by the hash of the weights that were tested.
+    """Values of the metric on the test images, by the hash of the weights that were tested.
 
     `images` counts the test images, `data` is the hash of their content, `reads` counts how often they were read to
     test models.
@@ -30,11 +30,11 @@ class TestRecord:
     images: int = 0
     data: str = ""
     reads: int = 0
-    errors: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def result(self, weights: str | None, *, refit: bool = False) -> TestResult | None:
         """What weights of this hash measured; None where they were not tested."""
-        error = None if weights is None else self.errors.get(weights)
+        error = None if weights is None else self.metrics.get(weights)
         if error is None:
             return None
         return TestResult(error, *wilson_interval(round(error * self.images / 100), self.images), refit)
@@ -53,4 +53,5 @@ def read(run_dir: Path) -> TestRecord:
 
 def write(run_dir: Path, record: TestRecord) -> None:
     """Writes the record, whole or not at all."""
-    files.write_text(run_dir / FILE, json.dumps(asdict(record), indent=1) + "\n")
+    content = {"images": record.images, "data": record.data, "reads": record.reads, "errors": dict(record.metrics)}
+    files.write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")

@@ -80,9 +80,9 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         "round": point.round,
         "parent": record.parent,
         "compression": point.compression,
-        "val_error": point.val_error,
-        "test_error": None if test is None or test.refit else test.error,
-        "refit_test_error": test.error if test and test.refit else None,  # of weights that a replay does not make
+        "val_error": point.val_metric,
+        "test_error": None if test is None or test.refit else test.metric,
+        "refit_test_error": test.metric if test and test.refit else None,  # of weights that a replay does not make
         # the number of images behind cached statistics, where the trial's own sample is another
         "cached_sample": info.cached_sample if info.cached_sample != record.params.to_plan().sample else None,
     }
@@ -97,7 +97,8 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         {"trial": earlier.trial, "round": last_round, **earlier.params.to_columns()}
         for earlier, last_round in lineage(record, by_trial)
     ]
-    return conf.Conf(ratios, pruners, notes | ({"history": history} if history else {}))
+    lists: dict[str, object] = {"task": dict(info.settings.given), "history": history}
+    return conf.Conf(ratios, pruners, notes | {key: value for key, value in lists.items() if value})
 
 
 def _write_conf(run_dir: Path, path: Path, made: conf.Conf) -> None:

@@ -6,7 +6,8 @@ Names are `mnist`, `torchvision:CIFAR10(root='data')`, and `package.module:facto
 import gzip
 import inspect
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
-from tune_prune.tasks.splits import Data, Split, check_split, hold_out, stack_pairs
+from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.models import byte_scale
+from tune_prune.tasks.objective import CLASSIFICATION, Objective, make_objective
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
+from tune_prune.tasks.sources import Items, Loader, Rows
+from tune_prune.tasks.splits import AnySplit, Data, Split, check_split, hold_out, stack_pairs
 
 MNIST = Path(__file__).parent / "mnist"
 """The folder with MNIST's files."""
@@ -47,26 +53,38 @@ def mnist() -> Data:
     )
 
 
-def load_data(name: str, say: Callable[[str], None] = lambda line: None) -> Data:
+def load_data(
+    name: str,
+    say: Callable[[str], None] = lambda line: None,
+    settings: TaskSettings = DEFAULT,
+    model: str = "",
+) -> Data:
     """Loads a data set by a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
 
-    A user's factory returns a `Data`, or train, validation and test. `say` gets a line for each split made here. Every
-    split is checked (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
+    A user's factory returns a `Data`, or train, validation and test. Its splits are of the task that `settings`
+    describe, for the model called `model`. `say` gets a line for each split made here. Every split is checked
+    (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
     """
+    objective = make_objective(settings)
     if not is_address(name):
         data = datasets[name]()
     elif name.startswith("torchvision:"):
         data = load_torchvision(name, say)
     else:
         made = call_factory(name, "data")
-        data = made if isinstance(made, Data) else _from_splits(name, made)
+        data = made if isinstance(made, Data) else _from_splits(name, made, objective)
+
+    def finish(part: str, split: AnySplit) -> AnySplit:
+        if isinstance(split, Split) and settings.is_default_objective:
+            return replace(check_split(name, part, split), scale=byte_scale(model))
+        source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
+        return BatchSplit(source, objective, f"{name}, {part}")
 
     @cache
-    def load_test() -> Split:
-        return check_split(name, "test", data.load_test())
+    def load_test() -> AnySplit:
+        return finish("test", data.load_test())
 
-    train = check_split(name, "training", data.train)
-    return Data(train, check_split(name, "validation", data.validation), load_test, name)
+    return Data(finish("training", data.train), finish("validation", data.validation), load_test, name)
 
 
 def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
@@ -122,17 +140,27 @@ def _read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
-def _from_splits(name: str, splits: object) -> Data:
-    """Makes a `Data` of a factory's train, validation and test: pairs of tensors or data sets of pairs."""
+def _from_splits(name: str, splits: object, objective: Objective) -> Data:
+    """Makes a `Data` of a factory's train, validation and test: pairs of tensors, data sets, or batches."""
     if not (isinstance(splits, tuple) and len(splits) == 3):
         raise UserError(f"data {name!r} must return (train, validation, test), each a pair (inputs, labels)")
     pairs = zip(("training", "validation", "test"), splits, strict=True)
-    train, validation, test = (_to_split(name, part, split) for part, split in pairs)
+    train, validation, test = (_to_split(name, part, split, objective) for part, split in pairs)
     return Data(train, validation, lambda: test)
 
 
-def _to_split(name: str, part: str, split: object) -> Split:
-    """Converts a pair of tensors, or a data set of pairs (input, label), to a Split; see `check_split`."""
+def _to_split(name: str, part: str, split: object, objective: Objective) -> AnySplit:
+    """Converts a pair of tensors, a data set of pairs (input, label), or batches, to a split; see `check_split`."""
+    where = f"{name}, {part}"
+    if isinstance(split, Split | BatchSplit):
+        return split
+    is_map = hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor)
+    if isinstance(split, Iterable) and not is_map and not isinstance(split, tuple | Tensor):
+        return BatchSplit(Loader.read(split, f"data {name!r}: the {part} split"), objective, where)
+    if objective != CLASSIFICATION and not isinstance(split, tuple | Tensor):
+        return BatchSplit(Items(split), objective, where)
+    if objective != CLASSIFICATION:
+        return BatchSplit(Rows(split), objective, where)
     if hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor):
         try:
             split = tuple(stack_pairs(split))

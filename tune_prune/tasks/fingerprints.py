@@ -9,13 +9,13 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor, nn, uint8
 
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.tasks import in_memory
-from tune_prune.tasks.splits import Split
 
 LIBRARIES = ("torch", "torchvision", "tune_prune")
 """Packages whose code is not hashed: a run notes their versions."""
@@ -42,7 +42,7 @@ def hash_code(model: nn.Module, name: str = "") -> str:
     `name` is the model's name or address, whose factory counts where there is one. The source is the text of whole
     files; of a class or a function without a file, as in a notebook, its own text where Python knows it.
     """
-    factories: list[object] = list(in_memory.find_models(name).values())
+    factories: list[object] = list(in_memory.find(name).values())
     if is_address(name) and not factories:
         factories = [sys.modules.get(name.partition(":")[0])]
     defined = [*(type(part) for part in model.modules()), *factories]
@@ -69,19 +69,27 @@ def _read_source(defined: object) -> str | None:
         return None
 
 
+class Fingerprinted(Protocol):
+    """A split, whose parts are hashed by what messages call them."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """The hashes."""
+        ...
+
+
 def fingerprint_task(
-    name: str, model: nn.Module, weights: Mapping[str, Tensor] | None, splits: Mapping[str, Split]
+    name: str, model: nn.Module, weights: Mapping[str, Tensor] | None, splits: Mapping[str, Fingerprinted]
 ) -> dict[str, str]:
     """Fingerprints a model and the splits that are used, such as "training": a hash by part.
 
-    The parts are "model code", "weights" where some are given, "training inputs", "training labels", and so on.
+    The parts are "model code", "weights" where some are given, "training inputs", "training labels", and so on; of data
+    that is not in memory "training samples".
     """
     parts = {"model code": hash_code(model, name)}
     if weights is not None:
         parts["weights"] = hash_tensors(weights)
     for part, split in splits.items():
-        parts[f"{part} inputs"] = hash_tensors({"": split.inputs})
-        parts[f"{part} labels"] = hash_tensors({"": split.labels})
+        parts |= {f"{part} {of}": value for of, value in split.fingerprint().items()}
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Registers models and data that a user hands over as objects, under addresses that hold while the process lives.
+"""Registers models, data and functions that come as objects, under addresses that hold while the process lives.
 
 A model defined in a notebook has no file that a worker could import. It is kept here and sent to the workers with
 `WorkerData`; everywhere else it is named by its address, as any other model is.
@@ -7,21 +7,18 @@ A model defined in a notebook has no file that a worker could import. It is kept
 import copy
 import uuid
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from tune_prune.common.entrypoints import parse_arguments
+from tune_prune.common.entrypoints import load, parse_arguments
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.models import detach_computed
-from tune_prune.tasks.splits import Data
 
-T = TypeVar("T")
 Model = nn.Module | Callable[[], nn.Module]
 
-_models: dict[str, Model] = {}
-_data: dict[str, Data | tuple[object, object, object]] = {}
+_kept: dict[str, Any] = {}
 
 
 def keep_model(value: Model) -> str:
@@ -34,51 +31,73 @@ def keep_model(value: Model) -> str:
         if any(is_parametrized(module) for module in value.modules()):
             what = "a model with a parametrized weight, as of weight_norm, cannot be sent to another process"
             raise UserError(f"{what}; hand over a function that makes the model, or name one by its address")
-    key = _new_key()
-    _models[key] = value
-    return f"{__name__}:model(key={key!r})"
+    return _keep("model", value)
 
 
-def keep_data(value: Data | tuple[object, object, object]) -> str:
+def keep_data(value: object) -> str:
     """Keeps a `Data`, or train, validation and test; returns their address."""
-    key = _new_key()
-    _data[key] = value
-    return f"{__name__}:data(key={key!r})"
+    return _keep("data", value)
+
+
+def keep_function(value: Callable[..., Any]) -> str:
+    """Keeps a function or a class; returns its address."""
+    return _keep("function", value)
 
 
 def model(key: str) -> nn.Module:
     """The factory at the address of a kept model: makes a copy of the module, or calls the function."""
-    kept = _look_up(_models, key, "model")
-    return copy.deepcopy(kept) if isinstance(kept, nn.Module) else kept()
+    kept = _look_up(key, "model")
+    made: nn.Module = copy.deepcopy(kept) if isinstance(kept, nn.Module) else kept()
+    return made
 
 
-def data(key: str) -> Data | tuple[object, object, object]:
+def data(key: str) -> Any:
     """The factory at the address of kept data: returns the splits."""
-    return _look_up(_data, key, "data")
+    return _look_up(key, "data")
 
 
-def find_models(name: str) -> dict[str, Model]:
-    """Finds, by key, the kept models that a worker needs to build the model `name`: one where it is kept here, or none.
-
-    The worker passes them to `keep_models`.
-    """
-    if not name.startswith(f"{__name__}:"):
-        return {}
-    key = str(parse_arguments(name)["key"])
-    return {key: _look_up(_models, key, "model")}
+def function(*arguments: Any, key: str) -> Any:
+    """Calls a kept function."""
+    return _look_up(key, "function")(*arguments)
 
 
-def keep_models(models: Mapping[str, Model]) -> None:
-    """Keeps models that another process has sent, by key."""
-    _models.update(models)
+def load_function(address: str) -> Callable[..., Any]:
+    """Imports the function or class at an address, with the address's arguments bound to it; a kept one as it is."""
+    if address.startswith(f"{__name__}:function"):
+        found: Callable[..., Any] = _look_up(str(parse_arguments(address)["key"]), "function")
+        return found
+    return load(address)
 
 
-def _new_key() -> str:
-    """Makes a key that no other process has: a file that names an object of another process must not find one here."""
-    return uuid.uuid4().hex[:12]
+def describe(address: str) -> str:
+    """What messages call the object at an address: the name of a kept one, else the address."""
+    for kept in find(address).values():
+        name = getattr(kept, "__qualname__", None) or type(kept).__name__
+        return f"{getattr(kept, '__module__', '')}:{name}"
+    return address
 
 
-def _look_up(kept: Mapping[str, T], key: str, kind: str) -> T:
-    if key not in kept:
+def find(*addresses: str | None) -> dict[str, Any]:
+    """Finds, by key, the kept objects among these addresses. A worker that needs them passes them to `keep_all`."""
+    keys = [
+        str(parse_arguments(address)["key"]) for address in addresses if address and address.startswith(f"{__name__}:")
+    ]
+    return {key: _look_up(key, "object") for key in keys}
+
+
+def keep_all(objects: Mapping[str, Any]) -> None:
+    """Keeps objects that another process has sent, by key."""
+    _kept.update(objects)
+
+
+def _keep(kind: str, value: object) -> str:
+    # a key that no other process has: a file that names an object of another process must not find one here
+    key = uuid.uuid4().hex[:12]
+    _kept[key] = value
+    return f"{__name__}:{kind}(key={key!r})"
+
+
+def _look_up(key: str, kind: str) -> Any:
+    if key not in _kept:
         raise UserError(f"{kind} {key} was handed over as an object in another process; name it by an address instead")
-    return kept[key]
+    return _kept[key]

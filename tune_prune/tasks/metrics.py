@@ -1,30 +1,71 @@
-"""Evaluates a model on a split: class scores, error and loss."""
+"""What models are judged by, and what was measured of one: metric and loss."""
 
-from typing import NamedTuple
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import nn  # what reads tables and pictures does without torch
 
-from tune_prune.tasks.splits import Split, as_float
+
+@dataclass(frozen=True)
+class Metric:
+    """The number that models are judged by: its name, which way is better, and the unit that follows its values.
+
+    Searches compare `cost`, of which lower is always better; files and messages show the values themselves.
+    """
+
+    name: str
+    better: Literal["lower", "higher"] = "lower"
+    unit: str = ""
+
+    def cost(self, value: float) -> float:
+        """The value as a cost: the value itself where lower is better, else its negative."""
+        return -value if self.better == "higher" else value
+
+    def value(self, cost: float) -> float:
+        """The value of which this is the cost."""
+        return -cost if self.better == "higher" else cost
+
+    def limit(self, dense: float, tradeoff: float) -> float:
+        """The worst value that is at most `tradeoff`, in the metric's unit, worse than that of the dense model.
+
+        Rounded to a whole billionth, away from better, which removes the error of floating point: 0.86 + 0.5 is
+        1.3599999999999999. So a value equal to a limit keeps the rounded limit, too, also where it is no whole number
+        of billionths as a third of a percent.
+        """
+        return self.value(round_up(self.cost(dense) + tradeoff))
+
+    def format(self, value: float) -> str:
+        """The value as text: the error with two decimals, other metrics with four significant digits."""
+        digits = f"{value:.2f}" if self == ERROR else f"{value:#.4g}".removesuffix(".")
+        return f"{digits}{self.unit}"
+
+
+ERROR = Metric("error", "lower", " %")
+"""Misclassified inputs in percent."""
+
+
+def round_up(value: float) -> float:
+    """Rounds up to a whole billionth."""
+    return math.ceil(value * 1e9 - 1e-3) / 1e9
 
 
 class Evaluation(NamedTuple):
-    """A model's results on a split: misclassified inputs in percent, and mean cross-entropy in nats."""
+    """A model's results on a split: the metric, misclassified inputs in percent, and mean cross-entropy in nats."""
 
-    error: float
+    metric: float
     loss: float
 
 
-@torch.inference_mode()
-def logits(model: nn.Module, inputs: Tensor, batch_size: int = 500) -> Tensor:
-    """Computes a model's class scores in evaluation mode: inputs [n, ...] -> float32 [n, classes]."""
-    model.eval()
-    return torch.cat([model(as_float(part)).float() for part in inputs.split(batch_size)])
+class Measurable(Protocol):
+    """A split, or anything else that a model can be measured on."""
+
+    def evaluate(self, model: "nn.Module") -> Evaluation:
+        """Measures a model on all of it, in evaluation mode."""
+        ...
 
 
-def evaluate(model: nn.Module, split: Split) -> Evaluation:
-    """Measures the error in percent and the mean cross-entropy over a whole split."""
-    scores = logits(model, split.inputs)
-    wrong = int((scores.argmax(1) != split.labels).sum())
-    return Evaluation(100 * wrong / len(split.labels), float(F.cross_entropy(scores, split.labels)))
+def evaluate(model: "nn.Module", split: Measurable) -> Evaluation:
+    """Measures a model on a whole split, in evaluation mode."""
+    return split.evaluate(model)

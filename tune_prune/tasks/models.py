@@ -97,6 +97,11 @@ def detach_computed(model: nn.Module) -> None:
                 setattr(module, name, value.detach())
 
 
+def byte_scale(name: str) -> float:
+    """What the bytes of a model's inputs are divided by: 255, but 256 for the built-in models, as in torch7-pruner."""
+    return 255.0 if is_address(name) else 256.0
+
+
 def build_on_meta(name: str) -> nn.Module | None:
     """Makes a model of torchvision whose weights have shapes but take no memory; None for any other model.
 

@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tune_prune.common.seeding import derive_seed
+from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.metrics import Evaluation
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
+from tune_prune.training.batch_loop import fit_batches
 from tune_prune.training.optim import SGD, Recipe
 from tune_prune.training.step import RecordedStep, Step, can_record
+
+Teacher = Tensor | nn.Module
+"""What distils into a model: the dense model's logits on the split, [n, classes], or the dense model itself."""
 
 
 class DivergedError(RuntimeError):
@@ -34,12 +40,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
 
 def fit(
     model: nn.Module,
-    split: Split,
+    split: AnySplit,
     recipe: Recipe,
     generator: torch.Generator,
     *,
     masks: Sequence[tuple[Tensor, Tensor]] = (),
-    teacher: Tensor | None = None,
+    teacher: Teacher | None = None,
     on_epoch: Callable[[int, Evaluation], None] | None = None,
     optimizer: SGD | None = None,
     epochs_done: int = 0,
@@ -47,14 +53,23 @@ def fit(
     """Trains in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
 
     `masks` are pairs (weight, mask of 0 and 1, same shape): after every step the removed weights are set back to
-    exactly zero, since momentum and weight decay may have changed them. `teacher` holds logits [n, classes] for the
-    split. `generator` decides the order of the images and every other random draw, those of layers such as dropout too.
+    exactly zero, since momentum and weight decay may have changed them. `teacher` holds logits [n, classes] for a
+    `Split`, and is the dense model for any other. `generator` decides the order of the samples and every other random
+    draw, those of layers such as dropout too.
     After each whole epoch, `on_epoch` is called with its number, from 1, and the mean error and loss of its batches.
     With `epochs_done`, training resumes after that epoch; model, generator and `optimizer` must be as they were then.
     Raises `DivergedError`.
     """
     model.train()
     optimizer = optimizer or make_optimizer(model, recipe)
+    if isinstance(split, BatchSplit):
+        assert not isinstance(teacher, Tensor)
+        check = partial(_mean_loss, recipe=recipe)
+        return fit_batches(
+            model, split, recipe, generator, optimizer, check,
+            masks=masks, teacher=teacher, on_epoch=on_epoch, epochs_done=epochs_done,
+        )  # fmt: skip
+    assert not isinstance(teacher, nn.Module)
     device = split.labels.device
     eager = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
     size = min(recipe.batch_size, len(split.labels))

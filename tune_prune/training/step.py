@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_prune.tasks.splits import Split, affine, as_float
+from tune_prune.tasks.splits import Split, affine
 from tune_prune.training.optim import SGD, Recipe
 
 WARM_UP = 3
@@ -48,7 +48,7 @@ class Step:
         """Trains on the images at these positions of the split, int64 [batch] on its device."""
         # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
         inputs, labels = (part.index_select(0, index) for part in self.split)
-        inputs = as_float(inputs)
+        inputs = self.split.as_float(inputs)
         if self.recipe.augment:
             inputs = affine(inputs, self.generator)
         scores = self.model(inputs).float()  # a model may compute in bfloat16; other scores stay as they are
@@ -56,7 +56,7 @@ class Step:
         loss = _compute_loss(scores, labels, teacher, self.recipe)
         loss.backward()
         if self.recipe.l1:
-            _add_l1(self.optimizer.parameters, self.recipe.l1)
+            add_l1(self.optimizer.parameters, self.recipe.l1)
         self.optimizer.step(lr)
         if self.masks:
             torch._foreach_mul_([weight.data for weight, _ in self.masks], [mask for _, mask in self.masks])
@@ -125,7 +125,8 @@ def _compute_loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe
     return (1 - recipe.distill) * hard + recipe.distill * t * t * soft
 
 
-def _add_l1(parameters: Sequence[Tensor], strength: float) -> None:
+def add_l1(parameters: Sequence[Tensor], strength: float) -> None:
+    """Adds the gradient of an L1 penalty to all parameters but vectors."""
     for parameter in parameters:
         if parameter.dim() > 1 and parameter.grad is not None:
             parameter.grad.add_(parameter.detach().sign(), alpha=strength)

@@ -70,7 +70,7 @@ def run_repetition(task: Task, job: Repetition, device: torch.device, cached: Ca
         return 100.0
     if masks.compression(state.masks) != job.compression:
         raise RuntimeError("it removed another number of weights than the trial did")
-    return evaluate(state.model, task.validation).error
+    return evaluate(state.model, task.validation).metric
 
 
 def confirm_front(

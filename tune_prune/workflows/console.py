@@ -150,13 +150,13 @@ class SearchConsole:
         title = "Front; tested after a refit on training and validation images" if refit else "Front"
         table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title=title)
         if confirmed:
-            count = max(len(confirmation.errors) for confirmation in confirmed.values())
+            count = max(len(confirmation.metrics) for confirmation in confirmed.values())
             table.add_column(f"{count} other seeds", justify="right")
         for column in table.columns[1:5]:
             column.justify = "right"
         table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _format_test(dense), "")
         for m in members:
-            row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_error:.2f} %"
+            row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_metric:.2f} %"
             repeated = [_format_confirmation(confirmed.get(m.id))] if confirmed else []
             cells = [m.id, *row, _format_test(tested[m.id]), str(m.record.trial), *repeated]
             table.add_row(*map(_make_text, cells))
@@ -176,4 +176,4 @@ def _format_confirmation(confirmation: Confirmation | None) -> str:
 
 
 def _format_test(result: TestResult) -> str:
-    return f"{result.error:.2f} % ({result.low:.2f}-{result.high:.2f})"
+    return f"{result.metric:.2f} % ({result.low:.2f}-{result.high:.2f})"

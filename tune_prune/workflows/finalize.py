@@ -23,7 +23,7 @@ from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.confirm import confirm_front, read_confirmations
 from tune_prune.workflows.console import SearchConsole
@@ -84,7 +84,7 @@ def write_results(
     run_dir: Path,
     task: Task,
     info: RunInfo,
-    load_test: Callable[[], Split],
+    load_test: Callable[[], AnySplit],
     console: SearchConsole,
     front: SelectedFront,
     ending: Ending,
@@ -107,7 +107,7 @@ def write_results(
         write_report(run_dir)
     members = outcome.members
     if outcome.dense_test and members and all(member.id in outcome.tested for member in members):
-        console.show_front(members, outcome.tested, outcome.dense_test, info.dense_val_error, ending.confirmed)
+        console.show_front(members, outcome.tested, outcome.dense_test, info.dense_metric, ending.confirmed)
     _print_outcome(console, run_dir, outcome)
     return 0 if members else 3
 
@@ -129,7 +129,7 @@ def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront,
 
 
 def _complete(
-    run_dir: Path, outcome: SearchOutcome, task: Task, load_test: Callable[[], Split], ending: Ending
+    run_dir: Path, outcome: SearchOutcome, task: Task, load_test: Callable[[], AnySplit], ending: Ending
 ) -> SearchOutcome:
     """Measures what is missing of an outcome: test results, and the hardest layer where no point is feasible."""
     device = torch.device(outcome.info.device)
@@ -163,7 +163,7 @@ def _failing_late() -> Iterator[None]:
 def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
     best, closest, info = outcome.best, outcome.closest, outcome.info
     if best:
-        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_error:.2f} % validation error")
+        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_metric:.2f} % validation error")
     elif closest and outcome.smallest_tradeoff is None:
         limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
         costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in info.at_most)
@@ -171,12 +171,12 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
     elif closest:
         console.say(
             f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; the best found, "
-            f"{closest.point.factor:.1f}x at {closest.point.val_error:.2f} %, would keep one of "
+            f"{closest.point.factor:.1f}x at {closest.point.val_metric:.2f} %, would keep one of "
             f"{outcome.smallest_tradeoff:g}"
         )
         if outcome.hardest:
             job = outcome.hardest.job
-            effect = f"by {job.ratio:g}, and not retrained, it makes {outcome.hardest.val_error:.2f} %"
+            effect = f"by {job.ratio:g}, and not retrained, it makes {outcome.hardest.val_metric:.2f} %"
             console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
     else:
         console.say("no round ended")

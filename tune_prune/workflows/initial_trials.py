@@ -23,7 +23,7 @@ from tune_prune.hpo.scheduler import InitialPoint
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import sensitivity
 from tune_prune.pruning.sensitivity import SensitivityJob
-from tune_prune.pruning.statistics import CachedStatistics, draw_sample
+from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.preparation import Prepared, cached_statistics
@@ -66,7 +66,7 @@ def measure_curves(
     granularity: str = "weight",
 ) -> dict[str, LossCurve]:
     """Measures and fits the curves of layers, by label. The domains of their ratios bound the shares to keep."""
-    sample = draw_sample(task.train, images, torch.Generator().manual_seed(0))
+    sample = task.train.draw(images, torch.Generator().manual_seed(0))
     sampled = replace(task, validation=sample).to(device)
     dense = evaluate(sampled.dense_model(device), sampled.validation).loss
     jobs = [SensitivityJob(layer, pruner, ratio, granularity=granularity) for layer in ratios for ratio in GRID]

@@ -29,7 +29,7 @@ from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 
 
@@ -42,7 +42,7 @@ class Prepared:
 
     task: Task
     info: RunInfo
-    load_test: Callable[[], Split]
+    load_test: Callable[[], AnySplit]
     contents: Mapping[str, str]
 
 
@@ -54,7 +54,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     _check_searchable(space, shapes)
     _check_granularity(space, model, shapes)
     _check_traceable(space, model)
-    data = load_data(space.data)
+    data = load_data(space.data, settings=space.settings, model=space.model)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     check_trained(space.model, evaluate(model, data.validation), data.validation, config.force)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
@@ -80,7 +80,9 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     _check_granularity(space, model, shapes)
     _check_traceable(space, model)
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    task, load_test = prepare_task(space.model, dense, space.data, device, say, check_test=True)
+    task, load_test = prepare_task(
+        space.model, dense, space.data, device, say, settings=space.settings, check_test=True
+    )
     check_trained(space.model, task.dense, task.validation, config.force)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits)
@@ -94,7 +96,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         device=config.resources.torch_device,
         sampler=config.sampler,
         acc_tradeoff=config.acc_tradeoff,
-        dense_val_error=task.dense.error,
+        dense_metric=task.dense.metric,
         shapes=shapes,
         coverage=measure_coverage(dense),
         command=_command_line(config.storage),
@@ -106,6 +108,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         cached_sample=largest_sample(space),
         weights=space.weights and str(Path(space.weights).absolute()),
         weights_hash=contents["weights"],
+        settings=space.settings,
     )
     return Prepared(task, info, load_test, contents)
 
@@ -169,6 +172,7 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
     return {
         "model": space.model,
         "data": space.data,
+        **{f"task {key}": str(value) for key, value in space.settings.given.items()},
         "parameters of the space": hash_texts(map(repr, sorted(space.parameters_for(info.shapes).items(), key=str))),
         "tradeoff": repr(info.acc_tradeoff),
         "limits on costs": repr(dict(info.at_most)),
@@ -178,7 +182,7 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
         "refinement": repr(space.refine),
         "initial trials": repr(space.initial),
         "features": repr(space.features),
-        "error of the dense model": repr(info.dense_val_error),
+        "error of the dense model": repr(info.dense_metric),
         **contents,
     }
 

@@ -67,7 +67,7 @@ def _train(model: nn.Module, task: Task, plan: Plan, steps: int) -> None:
     """Trains as in a trial, with masks that remove nothing, at a learning rate of 0, so that no plan can diverge."""
     pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
     recipe = replace(plan.recipe_at(1), steps=steps, lr=0.0)
-    fit(model, task.train, recipe, round_generator(0, 1), masks=pairs, teacher=task.teacher)
+    fit(model, task.train, recipe, round_generator(0, 1), masks=pairs, teacher=task.make_teacher(plan.distill))
 
 
 CONTEXT = 768 * 2**20

@@ -49,7 +49,7 @@ class FrontTracker:
     def add(self, record: TrialRecord) -> None:
         """Adds a trial that has ended."""
         self._states[record.state] += 1
-        points = self.front + [(point.compression, point.val_error) for point in record.points if point.feasible]
+        points = self.front + [(point.compression, point.val_metric) for point in record.points if point.feasible]
         if len(points) > len(self.front):
             self.front = [points[i] for i in pareto.front(points)]
             self.hypervolume = pareto.hypervolume(self.front, self._limit) if self._limit > 0 else 0.0

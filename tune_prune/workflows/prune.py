@@ -21,11 +21,11 @@ from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
 from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf, check_label
-from tune_prune.tasks.metrics import evaluate, logits
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import WEIGHTS, build, to_device
-from tune_prune.tasks.splits import Data
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import check_compatible, check_trained
-from tune_prune.training.loop import steps_for, steps_per_epoch
+from tune_prune.training.loop import Teacher, steps_for
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -124,10 +124,12 @@ def prune(
     model = to_device(model, device)
     check_compatible(name, model, data, device, check_test=True)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
-    plan = make_plan(target, options, steps_per_epoch(len(data.train.labels), Plan.batch_size))
+    plan = make_plan(target, options, data.train.steps(Plan.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
     check_trained(name, evaluate(model, validation), data.validation, options.force)
-    teacher = logits(model, train.inputs).clone() if options.distill else None
+    teacher: Teacher | None = None
+    if options.distill:
+        teacher = train.scores(model).clone() if isinstance(train, Split) else copy.deepcopy(model)
     reached, done = (None, []) if load_progress is None else load_progress(copy.deepcopy(model))
     if options.acc_tradeoff is None:
         points = iterative.prune(state, plan, train, validation, options.seed, teacher, resume_from=reached)
@@ -211,7 +213,7 @@ def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[
     model, mask = checkpoint.restore(saved, str(path))
     model = to_device(model, device)
     check_compatible(saved.model, model, data, device, check_test=True)
-    error = evaluate(model, data.load_test().to(device)).error
+    error = evaluate(model, data.load_test().to(device)).metric
     for line in describe_layers(model, mask):
         say(line)
     return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)} | {

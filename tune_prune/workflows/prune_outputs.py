@@ -42,7 +42,7 @@ def prune_and_write(
     for line in describe_layers(state.model, state.masks):
         say(line)
     splits = data.validation, data.load_test()
-    val_error, test_error = (evaluate(state.model, split.to(device)).error for split in splits)
+    val_error, test_error = (evaluate(state.model, split.to(device)).metric for split in splits)
     say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
     summary = _write_files(out, request, result, (val_error, test_error))
     remove_state(out)
@@ -94,7 +94,7 @@ def points_csv(plan: Plan, steps: Sequence[PruneStep]) -> str:
     rows = [[*head, *(f"ratio/{label}" for label in plan.ratios)]]
     for step in steps:
         p = step.point
-        measured = [p.compression, p.factor, p.error, p.loss]
+        measured = [p.compression, p.factor, p.metric, p.loss]
         row = [str(p.round), step.layer, *map(repr, measured), str(step.reverted), f"{p.seconds:.3f}"]
         rows.append([*row, *(repr(p.ratios[label]) for label in plan.ratios)])
     return "\n".join(",".join(row) for row in rows) + "\n"
@@ -108,10 +108,10 @@ def draw_points(name: str, steps: Sequence[PruneStep]) -> bytes:
     axes = figure.add_subplot()
     kept = [step.point for step in steps if not step.reverted]
     reverted = [step.point for step in steps if step.reverted]
-    axes.plot([p.factor for p in kept], [p.error for p in kept], "o-", color=palette.BLUE, label="pruned")
+    axes.plot([p.factor for p in kept], [p.metric for p in kept], "o-", color=palette.BLUE, label="pruned")
     if reverted:
         axes.plot(
-            [p.factor for p in reverted], [p.error for p in reverted], "x", color=palette.ORANGE, label="taken back"
+            [p.factor for p in reverted], [p.metric for p in reverted], "x", color=palette.ORANGE, label="taken back"
         )
     axes.set(xscale="log", xlabel="times fewer weights", ylabel="validation error, %", title=f"{name}, pruned by hand")
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}x")

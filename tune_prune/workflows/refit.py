@@ -20,19 +20,24 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.front import Member
 from tune_prune.results.trial_params import TrialParams
-from tune_prune.tasks.metrics import Evaluation, evaluate, logits
+from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import to_device
-from tune_prune.tasks.splits import Split, as_float
+from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.tasks.task import Task
-from tune_prune.training.loop import DivergedError
+from tune_prune.training.loop import DivergedError, Teacher
 
 
-def join_splits(task: Task) -> Split:
-    """Joins the splits: training images, then validation images."""
-    inputs = [task.train.inputs, task.validation.inputs]
-    if inputs[0].dtype != inputs[1].dtype:  # `cat` would turn bytes into floats of another scale
-        inputs = [as_float(part) for part in inputs]
-    return Split(torch.cat(inputs), torch.cat([task.train.labels, task.validation.labels]))
+def join_splits(task: Task) -> AnySplit:
+    """Joins the splits: training samples, then validation samples."""
+    train, validation = task.train, task.validation
+    if isinstance(train, Split) and isinstance(validation, Split):
+        if train.inputs.dtype != validation.inputs.dtype:  # `cat` would turn bytes into floats of another scale
+            train, validation = (Split(part.as_float(part.inputs), part.labels) for part in (train, validation))
+        return train.join(validation)
+    assert isinstance(train, BatchSplit)
+    assert isinstance(validation, BatchSplit)
+    return train.join(validation)
 
 
 def refit_plan(params: TrialParams, steps: int, lr: float) -> Plan:
@@ -47,10 +52,14 @@ def refit(task: Task, state: State, plan: Plan, seed: int) -> Evaluation:
     validation images too. Returns the error in percent and the loss in nats on the images trained on. Raises
     `DivergedError`.
     """
-    split, teacher = join_splits(task), None
+    split = join_splits(task)
+    teacher: Teacher | None = None
     if plan.distill:
-        dense = task.dense_model(split.labels.device)
-        teacher = torch.cat([task.teacher, logits(dense, task.validation.inputs)])
+        dense = task.dense_model(task.train.device)
+        if task.teacher is not None and isinstance(task.validation, Split):
+            teacher = torch.cat([task.teacher, task.validation.scores(dense)])
+        else:
+            teacher = dense
     iterative.retrain(state, plan, plan.rounds, split, round_generator(seed, plan.rounds), teacher)
     measured = evaluate(state.model, split)
     if not math.isfinite(measured.loss):
@@ -86,7 +95,7 @@ def refit_member(task: Task, job: Refit, device: torch.device, cached: CachedSta
     refit(task, state, job.plan, job.seed)
     if masks.compression(state.masks) != job.compression:
         raise RuntimeError(f"{job.source}: holds another compression than its trial measured")
-    checkpoint.write(job.target, task.model, state.model, state.masks, job.notes | {"data": task.data})
+    checkpoint.write(job.target, task.model, state.model, state.masks, job.notes | task.notes)
 
 
 def refit_front(

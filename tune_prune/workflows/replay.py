@@ -20,6 +20,8 @@ from tune_prune.results.conf import Conf, noted_path
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.settings import TaskSettings, read_settings
+from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import prepare_task
 from tune_prune.training.resources import one_thread
 from tune_prune.workflows.prune import PruneOptions, open_model, prune
@@ -89,11 +91,11 @@ def replay(
             if "trial" in notes
             else _replay_prune(conf, notes, dense.file, device, source)
         )
-        data = load_data(notes["data"])
+        data = _load_data(notes, source)
         measured = {
             "compression": masks.compression(state.masks),
-            "val_error": evaluate(state.model, data.validation.to(device)).error,
-            "test_error": evaluate(state.model, data.load_test().to(device)).error,
+            "val_error": evaluate(state.model, data.validation.to(device)).metric,
+            "test_error": evaluate(state.model, data.load_test().to(device)).metric,
         }
     return [Comparison(name, notes.get(name), measured[name]) for name in MEASURES]
 
@@ -137,6 +139,14 @@ def check_values(notes: Mapping[str, Any], source: str, prefix: str = "") -> Non
             raise UserError(f"{source}: {prefix}{key} {fault}")
 
 
+def _read_settings(notes: Mapping[str, Any], source: str) -> TaskSettings:
+    return read_settings(notes.get("task", {}), f"{source}: task.")
+
+
+def _load_data(notes: Mapping[str, Any], source: str) -> Data:
+    return load_data(notes["data"], settings=_read_settings(notes, source), model=notes["model"])
+
+
 @dataclass(frozen=True)
 class _Start:
     """The model that a conf was made from, and the file of its weights, None where they come with the model."""
@@ -173,7 +183,7 @@ def _replay_prune(conf: Conf, notes: Mapping[str, Any], start: Path | None, devi
     """Prunes as `tune-prune prune` did."""
     options = PruneOptions(**{f.name: notes[f.name] for f in fields(PruneOptions) if f.name in notes})
     target = Conf({label: notes.get(f"ratio/{label}", ratio) for label, ratio in conf.ratios.items()}, conf.pruners)
-    state, _, steps = prune(notes["model"], start, load_data(notes["data"]), target, options, device, source)
+    state, _, steps = prune(notes["model"], start, _load_data(notes, source), target, options, device, source)
     for _ in steps:
         pass
     return state
@@ -192,7 +202,8 @@ def _replay_trial(
     own |= notes
     own |= {f"{trial_params.PRUNER}{label}": name for label, name in (conf.pruners or {}).items()}
     stages = [_read_stage(one, dense, source) for one in [*notes.get("history", []), own]]
-    task, _ = prepare_task(notes["model"], dense, notes["data"], device)
+    settings = _read_settings(notes, source)
+    task, _ = prepare_task(notes["model"], dense, notes["data"], device, settings=settings)
     task = task.to(device)
     # the search measured its cached statistics once, for all of its trials
     images = notes.get("cached_sample", notes.get("sample", Plan.sample))

@@ -58,7 +58,7 @@ def search(
         _check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)
         console.say(
-            f"dense model: {prepared.info.dense_val_error:.2f} % validation error; "
+            f"dense model: {prepared.info.dense_metric:.2f} % validation error; "
             f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
         )
         console.say(prepared.info.coverage.describe())
@@ -193,10 +193,10 @@ class _Run:
             )
             with storage.refuse_damage(describe_study(study)):
                 levels, curves = initial_trials.read_planned(initial)
-        refine, images = space.refine, len(self._prepared.task.validation.labels)
+        refine, images = space.refine, self._prepared.task.validation.count
         settings = SearchSettings(
             budget=self._budget,
-            dense_error=info.dense_val_error,
+            dense_error=info.dense_metric,
             limits=info.limits,
             refine=refine,
             initial_points=space.initial_params(info.shapes),
@@ -205,7 +205,7 @@ class _Run:
             totals=info.totals,
             refinement_seconds=refine.rounds * timings.round_seconds(refine.steps // refine.rounds),
             max_failures=config.max_failures,
-            standard_error=standard_error(info.dense_val_error, images),
+            standard_error=standard_error(info.dense_metric, images),
         )
         progress = Progress(info, self._console, self._budget, timings.evaluation)
         parameters = space.parameters_for(info.shapes, curves)

@@ -21,12 +21,12 @@ from tune_prune.pruning.sensitivity import (
     measure_retrained,
     measure_without_retraining,
 )
-from tune_prune.pruning.statistics import CachedStatistics, Context, draw_sample
+from tune_prune.pruning.statistics import CachedStatistics, Context
 from tune_prune.results.front import Member
 from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, make_subject
 from tune_prune.tasks.fingerprints import fingerprint_task
 from tune_prune.tasks.task import Task, check_trained, prepare_task
-from tune_prune.training.loop import steps_for, steps_per_epoch
+from tune_prune.training.loop import steps_for
 from tune_prune.training.resources import Resources
 
 CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
@@ -69,7 +69,7 @@ def measure_sensitivity(
     missing = table.missing(jobs)
     if changed := table.changed_parts():
         say(f"{out / CSV}: changed since its last row: {format_names(changed)}; measured anew, its rows stay")
-    say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {task.dense.error:.2f} %")
+    say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {task.dense.metric:.2f} %")
     cached = _measure_statistics(request, statistics, task, device, say) if missing else {}
     if request.epochs:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,9 @@ def measure_sensitivity(
     for result in results:
         table.add(result)
         job = result.job
-        say(f"layer {job.layer}, {job.pruner}, ratio {job.ratio:g}: validation error {result.val_error:.2f} %")
+        say(f"layer {job.layer}, {job.pruner}, ratio {job.ratio:g}: validation error {result.val_metric:.2f} %")
     measured = [result for result in table.results() if result.job in jobs]
-    draw_curves(out / PICTURE, f"{request.model}: each layer pruned alone", measured, task.dense.error)
+    draw_curves(out / PICTURE, f"{request.model}: each layer pruned alone", measured, task.dense.metric)
     return {"csv": CSV, "picture": PICTURE, "points": len(measured)}
 
 
@@ -89,7 +89,7 @@ def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) ->
     """Lists every combination that is asked for."""
     dense = task.dense_model(device)
     masks.require_layers(dense, request.layers, "--layer")
-    steps = steps_for(request.epochs, steps_per_epoch(len(task.train.labels), Plan.batch_size))
+    steps = steps_for(request.epochs, task.train.steps(Plan.batch_size))
     lr = request.lr if request.epochs else 0.0
     return make_jobs(dense, request.layers, request.pruners, request.ratios or GRID, steps, lr, request.seed)
 
@@ -98,7 +98,7 @@ def _measure_statistics(
     request: SensitivityRequest, names: Sequence[str], task: Task, device: torch.device, say: Callable[[str], None]
 ) -> CachedStatistics:
     """Measures the statistics of the dense model that the pruners ask for, on the layers that are asked for."""
-    sample = draw_sample(task.train.to(device), Plan.sample, round_generator(request.seed, 1))
+    sample = task.train.to(device).draw(Plan.sample, round_generator(request.seed, 1))
     generator = round_generator(request.seed, 1)
     context = Context(task.dense_model(device), sample, generator, say, layers=request.layers or None)
     return statistics_cache.load_or_measure(names, context)

@@ -12,10 +12,10 @@ from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.results import test_record
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.test_record import TestRecord
-from tune_prune.tasks.fingerprints import hash_tensors
+from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 
 
@@ -37,7 +37,7 @@ def read_front_test(run_dir: Path, members: Sequence[Member], task: Task, refitt
     Members are tested with the weights in their checkpoints; `refitted` has the ids of those that were refitted.
     """
     record = test_record.read(run_dir)
-    if not record.errors:
+    if not record.metrics:
         return FrontTest({}, None)
     results = {
         member.id: record.result(_hash_member(run_dir, member), refit=member.id in refitted) for member in members
@@ -47,24 +47,24 @@ def read_front_test(run_dir: Path, members: Sequence[Member], task: Task, refitt
 
 
 def evaluate_front(
-    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], Split], device: torch.device
+    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], AnySplit], device: torch.device
 ) -> None:
     """Reads the test images and tests the dense model and each member's checkpoint, as it is on disk.
 
     What the run directory holds of the same images is not measured again; each result is written at once.
     """
     split = load_test()
-    data = hash_tensors(split._asdict())
+    data = hash_texts(f"{key} {value}" for key, value in split.fingerprint().items())
     record = test_record.read(run_dir)
     if record.data != data:
-        record = TestRecord(len(split.labels), data)
+        record = TestRecord(split.count, data)
     record, split = replace(record, reads=record.reads + 1), split.to(device)
 
     def measure(weights: str, model: Callable[[], torch.nn.Module]) -> TestRecord:
-        if weights in record.errors:
+        if weights in record.metrics:
             return record
-        errors = {**record.errors, weights: evaluate(model(), split).error}
-        return replace(record, errors=errors)
+        metrics = {**record.metrics, weights: evaluate(model(), split).metric}
+        return replace(record, metrics=metrics)
 
     record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
     test_record.write(run_dir, record)

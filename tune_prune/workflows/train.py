@@ -19,7 +19,7 @@ from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import check_compatible
-from tune_prune.training.loop import fit, make_optimizer, steps_per_epoch
+from tune_prune.training.loop import fit, make_optimizer
 from tune_prune.training.optim import SGD, Recipe
 
 TABLE_SUFFIX, STATE_SUFFIX = ".csv", ".resume"
@@ -34,19 +34,19 @@ class Epoch:
 
     epoch: int
     train_loss: float
-    train_error: float
-    val_error: float
+    train_metric: float
+    val_metric: float
     val_loss: float
 
     @property
     def rank(self) -> tuple[float, float]:
         """The key that is lowest for the best epoch: the validation error, and for equal errors the loss."""
-        return self.val_error, self.val_loss if math.isfinite(self.val_loss) else math.inf
+        return self.val_metric, self.val_loss if math.isfinite(self.val_loss) else math.inf
 
 
 def make_recipe(data: Data, epochs: int, lr: float, batch_size: int, **more: Any) -> Recipe:
     """Makes the recipe of so many epochs; the learning rate rises in the first 5 % of the steps. See `Recipe`."""
-    steps = epochs * steps_per_epoch(len(data.train.labels), batch_size)
+    steps = epochs * data.train.steps(batch_size)
     return Recipe(steps, lr, batch_size=batch_size, warmup=0.05, **more)
 
 
@@ -92,17 +92,17 @@ def train(
 
     def measure(epoch: int, training: Evaluation) -> None:
         measured = evaluate(model, validation)
-        last = Epoch(epoch, training.loss, training.error, measured.error, measured.loss)
+        last = Epoch(epoch, training.loss, training.metric, measured.metric, measured.loss)
         model.train()
         state.history.append(last)
         if all(last.rank < earlier.rank for earlier in state.history[:-1]):
-            best = {"epoch": epoch, "val_error": last.val_error, "val_loss": last.val_loss}
+            best = {"epoch": epoch, "val_error": last.val_metric, "val_loss": last.val_loss}
             checkpoint.write(out, name, model, {}, notes | best)
         files.write_text(files.add_suffix(out, TABLE_SUFFIX), _csv(state.history))
         files.write_bytes(state_file, _dump_state(state, request))
         on_epoch(last)
 
-    if recipe.steps < steps_per_epoch(len(train_split.labels), recipe.batch_size):
+    if recipe.steps < train_split.steps(recipe.batch_size):
         raise ValueError(f"recipe.steps must be at least one epoch, got {recipe.steps}")
     done = len(state.history)
     fit(model, train_split, recipe, state.generator, on_epoch=measure, optimizer=state.optimizer, epochs_done=done)
@@ -130,7 +130,7 @@ def _can_read(path: Path, key: str) -> bool:
 
 
 def _csv(history: list[Epoch]) -> str:
-    rows = [f"{e.epoch},{e.train_loss:.6f},{e.train_error:.4f},{e.val_error:.4f},{e.val_loss:.6f}" for e in history]
+    rows = [f"{e.epoch},{e.train_loss:.6f},{e.train_metric:.4f},{e.val_metric:.4f},{e.val_loss:.6f}" for e in history]
     return "\n".join([COLUMNS, *rows, ""])
 
 

@@ -1,0 +1,184 @@
+"""A split of any task: batches from a source, and the objective that a model is trained and judged by."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune.tasks.batches import (
+    Batch,
+    count_samples,
+    iterate_tensors,
+    map_tensors,
+    split_batch,
+    take_first,
+    to_device,
+)
+from tune_prune.tasks.fingerprints import hash_tensors
+from tune_prune.tasks.metrics import ERROR, Evaluation
+from tune_prune.tasks.objective import Objective
+from tune_prune.tasks.sources import Joined, Kept, Source
+from tune_prune.tasks.user_code import user_code
+
+EVALUATION_BATCH = 256
+"""Samples in a batch where a model is evaluated or measured, unless the data decides it."""
+
+LOSS_SAMPLES = 1024
+"""Samples, about, on which the loss is measured where the metric is a user's function."""
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """Batches of a source on a device; it has the methods of `Split`, for any objective.
+
+    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by 255.
+    """
+
+    source: Source
+    objective: Objective
+    name: str = ""
+    device: torch.device = CPU
+
+    @property
+    def count(self) -> int:
+        """The number of samples."""
+        return self.source.count
+
+    def steps(self, batch_size: int) -> int:
+        """Counts the batches of a training epoch, at least 1."""
+        return self.source.steps(batch_size)
+
+    def to(self, device: torch.device) -> "BatchSplit":
+        """The same split, whose batches are moved to a device when they are read."""
+        return replace(self, device=device)
+
+    def join(self, other: "BatchSplit") -> "BatchSplit":
+        """This split and another as one."""
+        return replace(self, source=Joined((self.source, other.source)))
+
+    def batches(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Batch]:
+        """Yields all samples once, in order."""
+        return self._read(self.source.in_order(batch_size))
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Yields the batches of a training epoch, in random order."""
+        return self._read(self.source.shuffled(batch_size, generator))
+
+    def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            with user_code("data", self.name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield _as_floats(to_device(batch, self.device))
+
+    def draw(self, count: int, generator: torch.Generator) -> "BatchSplit":
+        """Draws about `count` samples at random, and keeps them in memory: the first batches of a training epoch."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)  # data sets and loaders draw from torch's own generator
+            return self._keep_first(self.epoch(min(count, EVALUATION_BATCH), generator), count)
+
+    def head(self, count: int) -> "BatchSplit":
+        """Keeps the first samples in memory, about `count`."""
+        return self._keep_first(self.batches(min(count, EVALUATION_BATCH)), count)
+
+    def _keep_first(self, batches: Iterator[Batch], count: int) -> "BatchSplit":
+        kept, left = list[Batch](), count
+        for batch in batches:
+            kept.append(take_first(batch, left))
+            left -= count_samples(kept[-1])
+            if left <= 0:
+                break
+        return replace(self, source=Kept(tuple(kept)))
+
+    def random_batch(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draws a batch at random: of a sample in memory one of its batches."""
+        return next(self.epoch(batch_size, generator))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Computes the mean loss of a batch, a scalar."""
+        return self.objective.loss(model, batch)
+
+    def total_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Computes the sum of the losses of a batch's samples."""
+        return self.objective.loss(model, batch) * count_samples(batch)
+
+    def run(self, model: nn.Module, count: int, batch_size: int) -> None:
+        """Runs a model on the first samples, about `count`, as the loss calls it."""
+        for batch in self.head(count).batches(batch_size):
+            self.objective.loss(model, batch)
+
+    @torch.no_grad()
+    def mean_loss(self, model: nn.Module, count: int | None = None) -> float:
+        """Computes the mean loss of the samples, or about the first `count`, in evaluation mode."""
+        model.eval()
+        total, done = 0.0, 0
+        for batch in self.batches():
+            size = count_samples(batch)
+            total, done = total + float(self.objective.loss(model, batch)) * size, done + size
+            if count is not None and done >= count:
+                break
+        return total / done
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Measures the metric over the whole split, and the mean loss; of a user's metric, of `LOSS_SAMPLES`."""
+        model.eval()
+        if self.objective.metric_function is None:
+            return self._evaluate_error(model)
+        value = self.objective.measure(model, self.batches())
+        return Evaluation(value, self.mean_loss(model, LOSS_SAMPLES) if math.isfinite(value) else math.nan)
+
+    def _evaluate_error(self, model: nn.Module) -> Evaluation:
+        """Measures the misclassified percent of all labels that count, and the mean loss, in one pass."""
+        total, done, wrong, counted = 0.0, 0, 0, 0
+        for batch in self.batches():
+            loss, predicted, labels = self.objective.classify(model, batch)
+            size = count_samples(batch)
+            total, done = total + float(loss) * size, done + size
+            counts = labels >= 0  # negative labels, as -100, are left out of cross-entropy as well
+            wrong += int(((predicted != labels) & counts).sum())
+            counted += int(counts.sum())
+        return Evaluation(100 * wrong / max(1, counted), total / done)
+
+    def check(self, model: nn.Module, *, with_gradient: bool) -> None:
+        """Raises a `UserError` where loss or metric cannot be computed of this split, or the loss has no gradient."""
+        model.eval()
+        for batch in self.batches():
+            loss = self.objective.loss(model, batch)
+            if with_gradient:
+                self.objective.check_gradient(loss)
+        self.evaluate(model)
+
+    def count_labels(self) -> Tensor:
+        """Counts the labels of a classification, int64 [classes]; empty where another metric or structure is used."""
+        counts = torch.zeros(0, dtype=torch.int64)
+        if self.objective.metric != ERROR or self.objective.metric_function is not None:
+            return counts
+        for batch in self.batches():
+            labels = split_batch(batch)[1].flatten()
+            found = labels[labels >= 0].long().bincount(minlength=len(counts)).cpu()
+            found[: len(counts)] += counts
+            counts = found
+        return counts
+
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes the number of samples and the first batch; what may be larger than memory is not read for it."""
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            first = next(self.batches(8))
+        tensors = {str(at): tensor for at, tensor in enumerate(iterate_tensors(first))}
+        return {"samples": f"{self.count} {hash_tensors(tensors)}"}
+
+
+def _as_floats(batch: Batch) -> Batch:
+    """Converts the bytes in the inputs of a pair to floats in [0, 1]; a mapping stays as it is."""
+    if not (isinstance(batch, tuple | list) and len(batch) == 2):
+        return batch
+    inputs = map_tensors(batch[0], lambda tensor: tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor)
+    return (inputs, batch[1])

@@ -1,0 +1,248 @@
+"""What a model is trained by and judged by: loss, metric and distillation, the user's own or those of classification.
+
+Loss and metric get the model itself and decide how to call it, so that nothing here asks what a batch or an output is.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tune_prune.common.errors import UserError
+from tune_prune.tasks import in_memory
+from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls, split_batch
+from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
+from tune_prune.tasks.user_code import describe_function, user_code
+
+LossFunction = Callable[[nn.Module, Batch], Tensor]
+MetricFunction = Callable[[nn.Module, Iterable[Batch]], float]
+DistillFunction = Callable[[nn.Module, nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Loss, metric and distillation of a task; None stands for those of classification.
+
+    `metric` says how the metric's values are called and which are better; the names are what messages call the user's
+    functions.
+    """
+
+    metric: Metric = ERROR
+    loss_function: LossFunction | None = None
+    metric_function: MetricFunction | None = None
+    distill_function: DistillFunction | None = None
+    settings: TaskSettings = DEFAULT
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Computes the mean loss of a batch, a scalar. Raises a `UserError` where a user's function makes none."""
+        if self.loss_function is None:
+            with user_code("model", type(model).__name__, model.forward):
+                return _cross_entropy(model, batch)
+        with user_code("loss", self.loss_name, self.loss_function):
+            loss = self.loss_function(model, batch)
+        if not isinstance(loss, Tensor) or loss.dim() != 0:
+            made = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise UserError(
+                f"loss {self.loss_name!r}{self._place(self.loss_function)} returned {made}; "
+                "it must return a scalar tensor, the mean over the batch"
+            )
+        return loss
+
+    def classify(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the mean loss of a batch, the class of the highest score for each label, and the labels."""
+        with record_calls(model) as calls:
+            loss = self.loss(model, batch)
+        output = calls[-1].output if calls else call_model(model, split_batch(batch)[0])
+        classes = -1 if _find_logits(output) is not None else 1
+        return loss, float_scores(output).argmax(classes), split_batch(batch)[1]
+
+    def check_gradient(self, loss: Tensor) -> None:
+        """Raises a `UserError` where a loss has no gradient."""
+        if not loss.requires_grad:
+            raise UserError(
+                f"loss {self.loss_name!r}{self._place(self.loss_function)} returned a tensor without a gradient; "
+                "compute it from the model's outputs, without detach, item or no_grad"
+            )
+
+    def measure(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """Computes the user's metric over batches, in evaluation mode; a `UserError` where it makes no number."""
+        assert self.metric_function is not None
+        with user_code("metric", self.metric_name, self.metric_function):
+            value = self.metric_function(model, batches)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            made = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"metric {self.metric_name!r}{self._place(self.metric_function)} returned {made}; it must return a "
+                "number"
+            ) from error
+
+    def training_loss(
+        self, model: nn.Module, teacher: nn.Module | None, batch: Batch, share: float, temperature: float
+    ) -> Tensor:
+        """Computes the loss to train by: `share` of it is the distance to the teacher's outputs (Hinton et al. 2015).
+
+        The teacher is called as the loss has called the model, so that the model runs once a step.
+        """
+        if teacher is None or share == 0:
+            return self.loss(model, batch)
+        if self.distill_function is not None:
+            with user_code("distill", self.settings.distill or "", self.distill_function):
+                soft = self.distill_function(model, teacher, batch)
+            return (1 - share) * self.loss(model, batch) + share * soft
+        with record_calls(model) as calls:
+            hard = self.loss(model, batch)
+        if not calls:
+            name = type(model).__name__
+            raise UserError(
+                f"loss {self.loss_name!r} does not call the model {name} itself, so that there is no output to "
+                "distil; name a function distill(model, teacher, batch), or leave distill out"
+            )
+        return (1 - share) * hard + share * self._distance(calls[-1], teacher, temperature)
+
+    def _distance(self, call: Call, teacher: nn.Module, temperature: float) -> Tensor:
+        """The distance of a model's output from the teacher's: KL divergence of class scores, else squared."""
+        with torch.no_grad():
+            wanted = teacher(*call.args, **call.kwargs)
+        pairs = list(zip(_output_tensors(call.output), _output_tensors(wanted), strict=True))
+        if not pairs:
+            raise UserError(
+                f"the model returns {type(call.output).__name__} without floating-point tensors, which cannot be "
+                "distilled; name a function distill(model, teacher, batch), or leave distill out"
+            )
+        if _find_logits(call.output) is not None:
+            return _divergence(*pairs[0], temperature, classes=-1)
+        if self.loss_function is None:
+            return _divergence(*pairs[0], temperature, classes=1)
+        return torch.stack([F.mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).mean()
+
+    @property
+    def loss_name(self) -> str:
+        """What messages call the loss."""
+        return in_memory.describe(self.settings.loss or "cross-entropy")
+
+    @property
+    def metric_name(self) -> str:
+        """What messages call the metric."""
+        return in_memory.describe(self.settings.metric or "error")
+
+    @staticmethod
+    def _place(function: Callable[..., Any] | None) -> str:
+        place = describe_function(function) if function is not None else ""
+        return f" ({place})" if place else ""
+
+
+CLASSIFICATION = Objective()
+"""Cross-entropy, and misclassified percent."""
+
+
+def make_objective(settings: TaskSettings) -> Objective:
+    """Imports the functions that settings name; a `UserError` where one cannot be, or `better` is missing."""
+    if settings.is_default_objective:
+        return Objective(settings=settings)
+    measure, metric = None, ERROR
+    if settings.metric is not None:
+        measure, metric = _load_metric(settings.metric, settings.better)
+    loss = in_memory.load_function(settings.loss) if settings.loss else None
+    distill = in_memory.load_function(settings.distill) if settings.distill else None
+    return Objective(metric, loss, measure, distill, settings)
+
+
+def _load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metric]:
+    """Loads a metric function, or makes one of a torchmetrics class; with its name and which values are better."""
+    found = in_memory.load_function(address)
+    known = in_memory.describe(address).partition("(")[0].rpartition(":")[2]
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", known).lower()
+    kind = found.func if isinstance(found, partial) else found
+    if isinstance(kind, type) and hasattr(kind, "update") and hasattr(kind, "compute"):
+        higher = getattr(kind, "higher_is_better", None)
+        if better is None and higher is None:
+            raise UserError(f"metric {address!r} does not say which values are better; give better: lower or higher")
+        chosen = better or ("higher" if higher else "lower")
+        return partial(measure_torchmetric, found), _make_metric(name, chosen)
+    return found, _make_metric(name, better or "lower")
+
+
+def _make_metric(name: str, better: str) -> Metric:
+    return Metric(name, "higher" if better == "higher" else "lower")
+
+
+def measure_torchmetric(make: Callable[[], Any], model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Computes a torchmetrics metric over batches: it is updated with the model's outputs and the targets.
+
+    Of a metric with several values, as mAP, the one called `map` or else the first counts.
+    """
+    metric = make()
+    for batch in batches:
+        if hasattr(metric, "to"):
+            metric = metric.to(next(iterate_tensors(batch)).device)
+        inputs, targets = split_batch(batch)
+        metric.update(find_scores(call_model(model, inputs)), targets)
+    value = metric.compute()
+    return float(value.get("map", next(iter(value.values()))) if isinstance(value, dict) else value)
+
+
+def _own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
+    """The loss that a model computes itself, as those of Hugging Face do of a mapping with labels; else None."""
+    if not (isinstance(batch, Mapping) and "labels" in batch):
+        return None
+    if "labels" not in inspect.signature(model.forward).parameters:
+        return None
+    output = model(**batch)
+    found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss that a model computes itself, or the mean cross-entropy of its class scores with labels."""
+    own = _own_loss(model, batch)
+    if own is not None:
+        return own
+    inputs, labels = split_batch(batch)
+    return F.cross_entropy(float_scores(call_model(model, inputs)), labels)
+
+
+def float_scores(output: object) -> Tensor:
+    """The class scores in what a model returns, as float32; a `UserError` where there are none."""
+    scores = find_scores(output)
+    if not isinstance(scores, Tensor):
+        raise UserError(
+            f"the model returns {type(output).__name__}, which holds no class scores; name a function "
+            "loss(model, batch) and a metric(model, batches)"
+        )
+    return scores.float()
+
+
+def find_scores(output: Any) -> Any:
+    """The `logits` of what a model returns, or the only tensor in it; what has several tensors is returned as it is."""
+    tensors = _output_tensors(output)
+    return tensors[0] if len(tensors) == 1 and not isinstance(output, list) else output
+
+
+def _output_tensors(output: object) -> list[Tensor]:
+    """The floating-point tensors of what a model returns: its `logits` alone where it has some, else all of them."""
+    logits = _find_logits(output)
+    if logits is not None:
+        return [logits]
+    return [tensor for tensor in iterate_tensors(output) if tensor.is_floating_point() and tensor.dim()]
+
+
+def _find_logits(output: object) -> Tensor | None:
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def _divergence(scores: Tensor, wanted: Tensor, temperature: float, classes: int) -> Tensor:
+    """The KL divergence of softened class scores; `classes` is the dimension of the classes."""
+    ours, theirs = (one.float().movedim(classes, -1).flatten(0, -2) / temperature for one in (scores, wanted))
+    soft = F.kl_div(F.log_softmax(ours, 1), F.log_softmax(theirs, 1), log_target=True, reduction="batchmean")
+    # the square keeps the soft gradients' size independent of the temperature
+    return temperature * temperature * soft

@@ -1,0 +1,138 @@
+"""What a user may say of a task besides its model and data: loss, metric, preprocessing, training.
+
+Every value is a name or an address, so that it can stand in a file and is found again in another process. Objects that
+come from Python are kept under an address (`in_memory`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from tune_prune.common.entrypoints import is_address
+from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.flags import check_settings, declared_settings, flag
+
+TASK = "The task"
+"""The panel of the flags of a task."""
+
+BETTER = ("lower", "higher")
+PRECISIONS = ("fp32", "tf32", "bf16")
+AUGMENTS = ("none", "flip", "crop-flip")
+
+ADDRESS = "an address, package.module:function"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """How a task differs from the default: classification by cross-entropy and misclassified percent, SGD, float32.
+
+    None stands for the default of a key. Raises `UserError` where a value cannot be right; nothing is imported.
+    """
+
+    loss: str | None = field(
+        default=None,
+        metadata=flag("Address of loss(model, batch).  [default: cross-entropy]", TASK, check=is_address, rule=ADDRESS),
+    )
+    metric: str | None = field(
+        default=None,
+        metadata=flag(
+            "Address of metric(model, batches), or of a torchmetrics class.  [default: error]",
+            TASK,
+            check=is_address,
+            rule=ADDRESS,
+        ),
+    )
+    better: str | None = field(
+        default=None,
+        metadata=flag(
+            "lower or higher: which metric is better.",
+            TASK,
+            check=lambda name: name in BETTER,
+            rule="lower or higher",
+        ),
+    )
+    distill: str | None = field(
+        default=None,
+        metadata=flag(
+            "Address of distill(model, teacher, batch).  [default: by the outputs]",
+            TASK,
+            check=is_address,
+            rule=ADDRESS,
+        ),
+    )
+    optimizer: str | None = field(
+        default=None,
+        metadata=flag(
+            "Address of optimizer(parameters, lr), as torch.optim:AdamW(weight_decay=0.01).  [default: SGD]",
+            TASK,
+            check=is_address,
+            rule="an address, as torch.optim:AdamW(weight_decay=0.01)",
+        ),
+    )
+    precision: str | None = field(
+        default=None,
+        metadata=flag(
+            "fp32, tf32 or bf16.  [default: fp32]",
+            TASK,
+            check=lambda name: name in PRECISIONS,
+            rule="fp32, tf32 or bf16",
+        ),
+    )
+    transform: str | None = field(
+        default=None,
+        metadata=flag(
+            "weights: as the model's torchvision weights want it; or the address of a transform.",
+            TASK,
+            check=lambda name: name == "weights" or is_address(name),
+            rule=f"weights, or {ADDRESS}",
+        ),
+    )
+    augment: str | None = field(
+        default=None,
+        metadata=flag(
+            "none, flip, crop-flip, or the address of a function of a batch of inputs.  [default: none]",
+            TASK,
+            check=lambda name: name in AUGMENTS or is_address(name),
+            rule=f"none, flip, crop-flip, or {ADDRESS}",
+        ),
+    )
+    workers_per_trial: int | None = field(
+        default=None,
+        metadata=flag(
+            "Processes that train one trial together.  [default: 1]", TASK, check=lambda n: n >= 1, rule="at least 1"
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.better is not None and self.metric is None:
+            raise UserError(f"--better {self.better} without --metric; name the metric as well")
+
+    @property
+    def given(self) -> Mapping[str, object]:
+        """The values that are not the default, by key."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+
+    @property
+    def is_default_objective(self) -> bool:
+        """Whether loss, metric and distillation are those of classification."""
+        return self.loss is None and self.metric is None and self.distill is None
+
+
+def read_settings(raw: object, prefix: str) -> TaskSettings:
+    """Makes settings of a file's values, by key; a `UserError` names the key after `prefix`, as "a.toml: task.loss"."""
+    known = declared_settings(TaskSettings)
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} must be a table of {format_names(known)}, got {raw!r}")
+    for key, value in raw.items():
+        if key not in known:
+            raise UserError(f"{prefix}{key} is no key of a task; known: {format_names(known)}")
+        kind = int if key == "workers_per_trial" else str
+        if type(value) is not kind or not known[key].flag.check(value):
+            raise UserError(f"{prefix}{key} must be {known[key].flag.rule}, got {value!r}")
+    if "better" in raw and "metric" not in raw:
+        raise UserError(f"{prefix}better without {prefix.rpartition(' ')[2]}metric; name the metric as well")
+    return TaskSettings(**raw)
+
+
+DEFAULT = TaskSettings()
+"""Classification of inputs with labels."""
