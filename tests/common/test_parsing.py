@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,42 +11,52 @@ ONE_LINE = r"^[^\n]+$"
 DEEP = MAX_DEPTH + 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 1_000_000,
-        "[" * DEEP + "]" * DEEP,
-        '{"a": ' * 100_000,
-        "9" * 5_000,
-        "9" * (MAX_DIGITS + 1),
-        "-" + "9" * MAX_DIGITS,
-        '{"' + "k" * (MAX_KEY + 1) + '": 1}',
-        '"a',
-    ],
-    ids=lambda text: text[:12],
-)
-def test_json_beyond_the_bounds_is_a_value_error_of_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=ONE_LINE):
-        parse_json(text)
+TOO_DEEP, TOO_LARGE = f"more than {MAX_DEPTH} lists or tables", f"a number has more than {MAX_DIGITS} digits"
+LONG_KEY, MANY_PARTS = "a key is longer than 1,000 characters", "a dotted key has more than 16 parts"
+
+
+def check_refused(parse: Callable[[str], object], text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=ONE_LINE) as refused:
+        parse(text)
+    assert str(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        "a = " + "[" * 100_000,
-        "a = " + "{a=" * 100_000,
-        "a = " + "9" * 5_000,
-        "a = 0x" + "f" * 5_000,
-        "k" * (MAX_KEY + 1) + " = 1",
-        ".".join("a" * 16_000) + " = 1",
-        "[" + " . ".join(["'a'"] * 16_000) + "]",
-        "x = {" + ".".join(['"a"'] * 16_000) + " = 1}",
+        ("[" * 1_000_000, TOO_DEEP),
+        ("[" * DEEP + "]" * DEEP, TOO_DEEP),
+        ('{"a": ' * 100_000, TOO_DEEP),
+        ("9" * 5_000, TOO_LARGE),
+        ("9" * (MAX_DIGITS + 1), TOO_LARGE),
+        ("-" + "9" * MAX_DIGITS, TOO_LARGE),
+        ('{"' + "k" * (MAX_KEY + 1) + '": 1}', LONG_KEY),
+        ('"a', "Unterminated string"),
     ],
-    ids=lambda text: text[:12],
+    ids=lambda value: value[:12],
 )
-def test_toml_beyond_the_bounds_is_a_value_error_of_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=ONE_LINE):
-        parse_toml(text)
+def test_json_beyond_the_bounds_is_a_value_error_of_one_line(text: str, said: str) -> None:
+    check_refused(parse_json, text, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 100_000, TOO_DEEP),
+        ("a = " + "{a=" * 100_000, TOO_DEEP),
+        ("a = " + "9" * 5_000, "Exceeds the limit"),  # of Python itself
+        ("a = " + "9" * (MAX_DIGITS + 1), TOO_LARGE),
+        ("a = 0x" + "f" * 5_000, TOO_LARGE),
+        ("k" * (MAX_KEY + 1) + " = 1", LONG_KEY),
+        (".".join("a" * 17) + " = 1", MANY_PARTS),
+        (".".join("a" * 16_000) + " = 1", MANY_PARTS),
+        ("[" + " . ".join(["'a'"] * 16_000) + "]", MANY_PARTS),
+        ("x = {" + ".".join(['"a"'] * 16_000) + " = 1}", MANY_PARTS),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_toml_beyond_the_bounds_is_a_value_error_of_one_line(text: str, said: str) -> None:
+    check_refused(parse_toml, text, said)
 
 
 def test_what_keeps_the_bounds_is_read_as_it_is() -> None:

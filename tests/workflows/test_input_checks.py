@@ -166,6 +166,19 @@ def test_the_data_of_a_model_of_ones_own_is_asked_for_or_named_by_its_file(
     assert "fails on training inputs of 'mnist'" in refused("no data")
 
 
+def for_mnist() -> nn.Module:
+    """A model of one's own that takes MNIST's images, whatever it was trained on."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+@pytest.mark.parametrize("command_line", ["test", "export --to sparse"])
+def test_a_model_that_takes_the_images_of_mnist_is_not_measured_on_them(refused: Run, command_line: str) -> None:
+    checkpoint.write(Path("dense.safetensors"), f"{HERE}:for_mnist", for_mnist(), {})
+    name, _, flags = command_line.partition(" ")
+    COMMANDS["no data"] = f"{name} dense.safetensors {flags} --model {{model}}".replace("  ", " ")
+    assert "does not say what data its model is for; name it" in refused("no data", model=f"{HERE}:for_mnist")
+
+
 def diverged() -> nn.Module:
     """A model whose factory gives it no numbers."""
     model = mlp()

@@ -23,11 +23,13 @@ from torch import nn
 from toys import ended, fault, images, mlp, seeded
 
 from tune_prune.common.errors import HeldError, UserError
+from tune_prune.distributed.searcher import StudySearcher
+from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import budget, checkpoint_store, run_files
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.early_stopping import EarlyStopping
 from tune_prune.hpo.space import Space
-from tune_prune.hpo.trial_store import TrialStore
+from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf, records, test_record
@@ -160,6 +162,22 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finishe
     assert points(run_dir).equals(points(finished))
 
 
+def test_a_trial_that_is_interrupted_again_and_again_goes_on(
+    toml: Path, finished: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(worker_data: WorkerData, searcher: StudySearcher, *_: object) -> None:
+        assert not isinstance(searcher.suggest("ray"), str)
+        os.kill(os.getpid(), signal.SIGINT)  # before the trial has measured anything
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "run_trials", interrupt)
+        assert searched(toml)[0] == 130
+        for _ in range(MAX_STARTS):
+            assert resumed(toml.parent / "run") == 130
+    assert resumed(toml.parent / "run") == 0
+    assert points(toml.parent / "run").equals(points(finished))
+
+
 def test_a_round_that_no_process_lived_to_judge_is_judged_by_the_next(
     toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,12 +302,11 @@ def test_the_front_confirmed_and_refitted(finished: Path, trials: Trials, monkey
         assert masks.compression(mask) == member["compression"]
         assert evaluate(model, images().load_test()).metric == member["test_error"]
     times = {path: path.stat().st_mtime_ns for kind in ("confirm", "refits") for path in (finished / kind).iterdir()}
-    assert test_record.read(finished).reads == 2  # for the front, and for its refitted weights
     for given in ({"confirm": 3, "refit": True}, {}, {"confirm": 2}):  # what was done once stays
         assert resumed(finished, **given) == 0
         assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is measured twice
         assert summary_of(finished)["front"] == front
-    assert test_record.read(finished).reads == 2
+    assert test_record.read(finished).reads == 2  # for the front, and for its refitted weights
 
 
 def test_an_interruption_while_the_front_is_confirmed(
