@@ -1,6 +1,7 @@
 import copy
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from toys import fault, mlp
 
 from tune_prune.pruning import checkpoint
 from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.objective import make_objective
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.training.loop import steps_per_epoch
 from tune_prune.training.optim import Recipe
@@ -106,7 +109,18 @@ class StopError(Exception):
     """What cuts a training off."""
 
 
-def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(toy_data: Data, tmp_path: Path) -> None:
+def with_settings(data: Data, **settings: str) -> Data:
+    """The data of a task with these settings."""
+    objective = make_objective(TaskSettings(**settings))
+    train, validation = (replace(split, objective=objective) for split in (data.train, data.validation))
+    return Data(train, validation, data.load_test)
+
+
+@pytest.mark.parametrize("optimizer", [None, "torch.optim:AdamW(amsgrad=True)", "torch.optim:RMSprop(momentum=0.5)"])
+def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(
+    toy_data: Data, tmp_path: Path, optimizer: str | None
+) -> None:
+    toy_data = with_settings(toy_data, optimizer=optimizer) if optimizer else toy_data
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     settings = {"seed": 1, "device": CPU}
     history = train.train("toys:Conv", toy_data, RECIPE, whole, **settings)
@@ -145,6 +159,8 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
     assert fault(resume).startswith(said)
     toy_data = Data(Split(whole.train.inputs, 3 - whole.train.labels), whole.validation, whole.load_test)
     assert ": training labels; give" in fault(resume)
+    toy_data = with_settings(whole, optimizer="torch.optim:Adam")
+    assert ": changed since it was begun: task; give" in fault(resume)
     (tmp_path / "a.safetensors.resume").write_bytes(b"noise")
     assert "a.safetensors.resume" in fault(resume)
 

@@ -17,6 +17,7 @@ from tune_prune.results.constraints import Constraints
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import Evaluation
+from tune_prune.tasks.objective import make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.tasks.task import Task
@@ -111,8 +112,9 @@ class WorkerData:
             data = load_data(self.data, settings=self.settings, model=self.model)
             return data.train, data.validation, None
         arrays = {key: _view(value) for key, value in self.arrays.items()}
-        train = Split(arrays["train"], arrays["train_labels"], self.scale)
-        validation = Split(arrays["validation"], arrays["validation_labels"], self.scale)
+        how = self.scale, make_objective(self.settings)
+        train = Split(arrays["train"], arrays["train_labels"], *how)
+        validation = Split(arrays["validation"], arrays["validation_labels"], *how)
         return train, validation, arrays["teacher"]
 
     def make_statistics(self) -> CachedStatistics:

@@ -13,6 +13,7 @@ from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.pruning.criteria import check_name
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import MODES, schedules
+from tune_prune.training.lr_schedules import lr_schedules
 
 # Domains
 
@@ -121,6 +122,11 @@ def _check_schedule(value: object) -> str | None:
     return None
 
 
+def _check_lr_schedule(value: object) -> str | None:
+    lr_schedules[str(value)]
+    return None
+
+
 def _check_granularity(value: object) -> str | None:
     granularities[str(value)]
     return None
@@ -146,6 +152,11 @@ PARAMETERS: Mapping[str, Check] = {
     "batch_size": Number(1, whole=True),
     "distill": Number(0, 1),
     "temperature": Number(0.01),
+    "clip": Number(0),
+    "accumulate": Number(1, whole=True),
+    "label_smoothing": Number(0, 1),
+    "lr_schedule": _check_lr_schedule,
+    "warmup": Number(0, 1),
     "sample": Number(1, whole=True),
     "mode": _check_mode,
     "granularity": _check_granularity,

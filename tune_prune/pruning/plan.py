@@ -49,13 +49,12 @@ class Plan:
     """How to prune a model; `ratios` and `pruners` are the final ratio and the pruner of every layer that is pruned.
 
     Every round but the last retrains for `steps` steps of SGD, the last for `final_steps`; 0 means no retraining.
-    `weight_decay` is an L2 penalty on the weights, `l1` an L1 penalty. `sample` training images are used for the
-    statistics of the pruners. With `reload` every round starts from the unpruned model, so that its point belongs to
+    `Recipe` says what the numbers of the training are. `sample` training images are used for the statistics of the
+    pruners. With `reload` every round starts from the unpruned model, so that its point belongs to
     its ratio alone. In mode "layer" each layer has its own ratio; in mode "global" all have the same, which applies to
     all their weights together, and the scores decide which layers lose how much; each keeps one weight at least, unless
-    `allow_empty`. `granularity` names the units that are
-    removed whole (`granularity.granularities`). With `scale_dropout` the rates of dropout fall with the ratios
-    (`recalibration.scaled_dropout`).
+    `allow_empty`. `granularity` names the units that are removed whole (`granularity.granularities`). With
+    `scale_dropout` the rates of dropout fall with the ratios (`recalibration.scaled_dropout`).
     """
 
     ratios: Mapping[str, float]
@@ -71,6 +70,11 @@ class Plan:
     batch_size: int = 128
     distill: float = 0.0
     temperature: float = 4.0
+    clip: float = 0.0
+    accumulate: int = 1
+    label_smoothing: float = 0.0
+    lr_schedule: str = "cosine"
+    warmup: float = 0.0
     sample: int = 1024
     reload: bool = False
     scale_dropout: bool = False
@@ -109,4 +113,9 @@ class Plan:
             batch_size=self.batch_size,
             distill=self.distill,
             temperature=self.temperature,
+            clip=self.clip,
+            accumulate=self.accumulate,
+            label_smoothing=self.label_smoothing,
+            lr_schedule=self.lr_schedule,
+            warmup=self.warmup,
         )

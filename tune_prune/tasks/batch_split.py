@@ -19,6 +19,7 @@ from tune_prune.tasks.batches import (
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.metrics import ERROR, Evaluation
 from tune_prune.tasks.objective import Objective
+from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.sources import Joined, Kept, Source
 from tune_prune.tasks.user_code import user_code
 
@@ -129,10 +130,11 @@ class BatchSplit:
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Measures the metric over the whole split, and the mean loss; of a user's metric, of `LOSS_SAMPLES`."""
         model.eval()
-        if self.objective.metric_function is None:
-            return self._evaluate_error(model)
-        value = self.objective.measure(model, self.batches())
-        return Evaluation(value, self.mean_loss(model, LOSS_SAMPLES) if math.isfinite(value) else math.nan)
+        with use_precision(self.objective.settings.precision, self.device):
+            if self.objective.metric_function is None:
+                return self._evaluate_error(model)
+            value = self.objective.measure(model, self.batches())
+            return Evaluation(value, self.mean_loss(model, LOSS_SAMPLES) if math.isfinite(value) else math.nan)
 
     def _evaluate_error(self, model: nn.Module) -> Evaluation:
         """Measures the misclassified percent of all labels that count, and the mean loss, in one pass."""

@@ -22,7 +22,7 @@ from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.models import byte_scale
-from tune_prune.tasks.objective import CLASSIFICATION, Objective, make_objective
+from tune_prune.tasks.objective import Objective, make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.sources import Items, Loader, Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split, hold_out, stack_pairs
@@ -76,7 +76,7 @@ def load_data(
 
     def finish(part: str, split: AnySplit) -> AnySplit:
         if isinstance(split, Split) and settings.is_default_objective:
-            return replace(check_split(name, part, split), scale=byte_scale(model))
+            return replace(check_split(name, part, split), scale=byte_scale(model), objective=objective)
         source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
         return BatchSplit(source, objective, f"{name}, {part}")
 
@@ -157,9 +157,9 @@ def _to_split(name: str, part: str, split: object, objective: Objective) -> AnyS
     is_map = hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor)
     if isinstance(split, Iterable) and not is_map and not isinstance(split, tuple | Tensor):
         return BatchSplit(Loader.read(split, f"data {name!r}: the {part} split"), objective, where)
-    if objective != CLASSIFICATION and not isinstance(split, tuple | Tensor):
+    if not objective.is_classification and not isinstance(split, tuple | Tensor):
         return BatchSplit(Items(split), objective, where)
-    if objective != CLASSIFICATION:
+    if not objective.is_classification:
         return BatchSplit(Rows(split), objective, where)
     if hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor):
         try:

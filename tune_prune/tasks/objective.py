@@ -31,20 +31,28 @@ class Objective:
     """Loss, metric and distillation of a task; None stands for those of classification.
 
     `metric` says how the metric's values are called and which are better; the names are what messages call the user's
-    functions.
+    functions. `optimizer_function` makes the user's optimizer.
     """
 
     metric: Metric = ERROR
     loss_function: LossFunction | None = None
     metric_function: MetricFunction | None = None
     distill_function: DistillFunction | None = None
+    optimizer_function: Callable[..., Any] | None = None
     settings: TaskSettings = DEFAULT
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    @property
+    def is_classification(self) -> bool:
+        """Whether loss, metric and distillation are those of classification."""
+        return self.settings.is_default_objective
+
+    def loss(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Computes the mean loss of a batch, a scalar. Raises a `UserError` where a user's function makes none."""
         if self.loss_function is None:
             with user_code("model", type(model).__name__, model.forward):
-                return _cross_entropy(model, batch)
+                return _cross_entropy(model, batch, label_smoothing)
+        if label_smoothing:
+            raise UserError(f"label_smoothing is of cross-entropy; loss {self.loss_name!r} has to smooth labels itself")
         with user_code("loss", self.loss_name, self.loss_function):
             loss = self.loss_function(model, batch)
         if not isinstance(loss, Tensor) or loss.dim() != 0:
@@ -86,20 +94,26 @@ class Objective:
             ) from error
 
     def training_loss(
-        self, model: nn.Module, teacher: nn.Module | None, batch: Batch, share: float, temperature: float
+        self,
+        model: nn.Module,
+        teacher: nn.Module | None,
+        batch: Batch,
+        share: float,
+        temperature: float,
+        label_smoothing: float = 0.0,
     ) -> Tensor:
         """Computes the loss to train by: `share` of it is the distance to the teacher's outputs (Hinton et al. 2015).
 
         The teacher is called as the loss has called the model, so that the model runs once a step.
         """
         if teacher is None or share == 0:
-            return self.loss(model, batch)
+            return self.loss(model, batch, label_smoothing)
         if self.distill_function is not None:
             with user_code("distill", self.settings.distill or "", self.distill_function):
                 soft = self.distill_function(model, teacher, batch)
-            return (1 - share) * self.loss(model, batch) + share * soft
+            return (1 - share) * self.loss(model, batch, label_smoothing) + share * soft
         with record_calls(model) as calls:
-            hard = self.loss(model, batch)
+            hard = self.loss(model, batch, label_smoothing)
         if not calls:
             name = type(model).__name__
             raise UserError(
@@ -134,6 +148,11 @@ class Objective:
         """What messages call the metric."""
         return in_memory.describe(self.settings.metric or "error")
 
+    @property
+    def optimizer_name(self) -> str:
+        """What messages call the optimizer."""
+        return in_memory.describe(self.settings.optimizer or "SGD")
+
     @staticmethod
     def _place(function: Callable[..., Any] | None) -> str:
         place = describe_function(function) if function is not None else ""
@@ -146,14 +165,13 @@ CLASSIFICATION = Objective()
 
 def make_objective(settings: TaskSettings) -> Objective:
     """Imports the functions that settings name; a `UserError` where one cannot be, or `better` is missing."""
-    if settings.is_default_objective:
-        return Objective(settings=settings)
     measure, metric = None, ERROR
     if settings.metric is not None:
         measure, metric = _load_metric(settings.metric, settings.better)
     loss = in_memory.load_function(settings.loss) if settings.loss else None
     distill = in_memory.load_function(settings.distill) if settings.distill else None
-    return Objective(metric, loss, measure, distill, settings)
+    optimizer = in_memory.load_function(settings.optimizer) if settings.optimizer else None
+    return Objective(metric, loss, measure, distill, optimizer, settings)
 
 
 def _load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metric]:
@@ -201,13 +219,15 @@ def _own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
-def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+def _cross_entropy(model: nn.Module, batch: Batch, label_smoothing: float) -> Tensor:
     """The loss that a model computes itself, or the mean cross-entropy of its class scores with labels."""
     own = _own_loss(model, batch)
     if own is not None:
+        if label_smoothing:
+            raise UserError(f"the model {type(model).__name__} computes its loss itself; leave out label_smoothing")
         return own
     inputs, labels = split_batch(batch)
-    return F.cross_entropy(float_scores(call_model(model, inputs)), labels)
+    return F.cross_entropy(float_scores(call_model(model, inputs)), labels, label_smoothing=label_smoothing)
 
 
 def float_scores(output: object) -> Tensor:

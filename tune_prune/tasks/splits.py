@@ -17,6 +17,7 @@ from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
+from tune_prune.tasks.precision import use_precision
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Split:
     """Inputs, uint8 or float32 [n, ...], and labels, int64 [n], of a classification; all are in memory.
 
     Bytes become floats by division by `scale`: 255, but 256 for the built-in models, as in torch7-pruner. Cross-entropy
-    is the loss, and the misclassified percent the metric. `BatchSplit` has the same methods for any other task.
+    is the loss, and the misclassified percent the metric; `objective` says how models are trained. `BatchSplit` has the
+    same methods for any other task.
     """
 
     inputs: Tensor
     labels: Tensor
     scale: float = 255.0
+    objective: Objective = CLASSIFICATION
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.inputs, self.labels))
@@ -38,11 +41,6 @@ class Split:
     def count(self) -> int:
         """The number of samples."""
         return len(self.labels)
-
-    @property
-    def objective(self) -> Objective:
-        """Cross-entropy and misclassified percent."""
-        return CLASSIFICATION
 
     def count_labels(self) -> Tensor:
         """Counts the labels of each class, int64 [classes]."""
@@ -108,7 +106,8 @@ class Split:
     def scores(self, model: nn.Module, batch_size: int = 500) -> Tensor:
         """Computes a model's class scores in evaluation mode, float32 [n, classes]."""
         model.eval()
-        return torch.cat([model(self.as_float(part)).float() for part in self.inputs.split(batch_size)])
+        with use_precision(self.objective.settings.precision, self.device):
+            return torch.cat([model(self.as_float(part)).float() for part in self.inputs.split(batch_size)])
 
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Measures the error in percent and the mean cross-entropy over the whole split."""
@@ -186,7 +185,7 @@ def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     rest, held = order[count:].sort().values, order[:count].sort().values
     parts = ((split.inputs[index], split.labels[index]) for index in (rest, held))
-    first, second = (Split(*part, split.scale) for part in parts)
+    first, second = (replace(split, inputs=inputs, labels=labels) for inputs, labels in parts)
     return first, second
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,9 @@ from tune_prune.common.seeding import derive_seed
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch
 from tune_prune.tasks.metrics import Evaluation
-from tune_prune.training.optim import SGD, Recipe
-from tune_prune.training.step import add_l1
+from tune_prune.tasks.precision import use_precision
+from tune_prune.training.optim import Optimizer, Recipe
+from tune_prune.training.step import update
 
 
 def fit_batches(
@@ -19,7 +21,7 @@ def fit_batches(
     split: BatchSplit,
     recipe: Recipe,
     generator: torch.Generator,
-    optimizer: SGD,
+    optimizer: Optimizer,
     check: Callable[[list[Tensor], int], float],
     *,
     masks: Sequence[tuple[Tensor, Tensor]] = (),
@@ -32,22 +34,22 @@ def fit_batches(
     `teacher` is the dense model: it runs along, on each batch once. `on_epoch` gets the mean loss of an epoch, and NaN
     for its metric, which only whole splits have.
     """
-    per_epoch = split.steps(recipe.batch_size)
+    objective, per_epoch = split.objective, recipe.steps_in(split.steps(recipe.batch_size))
     mean, losses = math.nan, list[Tensor]()
     if teacher is not None:
         teacher.eval()
-    steps = _count_steps(split, recipe, generator, epochs_done * per_epoch)
+    steps = _read_steps(split, recipe, generator, epochs_done * per_epoch)
     with torch.random.fork_rng([split.device] if split.device.type == "cuda" else []):
-        for done, batch in steps:
-            loss = split.objective.training_loss(model, teacher, batch, recipe.distill, recipe.temperature)
-            split.objective.check_gradient(loss)
-            loss.backward()
-            if recipe.l1:
-                add_l1(optimizer.parameters, recipe.l1)
-            optimizer.step(recipe.lr_at(done - 1))
-            if masks:
-                torch._foreach_mul_([weight.data for weight, _ in masks], [mask for _, mask in masks])
-            losses.append(loss.detach())
+        for done, batches in steps:
+            for batch in batches:
+                with use_precision(objective.settings.precision, split.device):
+                    loss = objective.training_loss(
+                        model, teacher, batch, recipe.distill, recipe.temperature, recipe.label_smoothing
+                    )
+                objective.check_gradient(loss)
+                (loss if len(batches) == 1 else loss / len(batches)).backward()
+                losses.append(loss.detach())
+            update(optimizer, recipe, masks, recipe.lr_at(done - 1))
             if done % per_epoch == 0 or done == recipe.steps:
                 mean = check(losses, done)
                 losses.clear()
@@ -56,22 +58,20 @@ def fit_batches(
     return mean
 
 
-def _count_steps(
+def _read_steps(
     split: BatchSplit, recipe: Recipe, generator: torch.Generator, first_step: int
-) -> Iterator[tuple[int, Batch]]:
-    """Yields (steps done with it, batch), epoch by epoch, after the first steps; each epoch has a seed of its own.
+) -> Iterator[tuple[int, list[Batch]]]:
+    """Yields (steps done with them, batches), epoch by epoch, after the first steps; each epoch has a seed of its own.
 
     An epoch ends after the number of batches that the split has said, so that epochs are of one length.
     """
-    per_epoch, done = split.steps(recipe.batch_size), first_step
+    per_epoch, done = recipe.steps_in(split.steps(recipe.batch_size)), first_step
     while done < recipe.steps:
         # layers such as dropout, data sets and loaders draw from torch's own generator
         torch.manual_seed(derive_seed(generator.initial_seed(), done + 1))
-        before = done
-        for batch in split.epoch(recipe.batch_size, generator):
+        before, epoch = done, split.epoch(recipe.batch_size, generator)
+        while done < min(recipe.steps, before + per_epoch) and (batches := list(islice(epoch, recipe.accumulate))):
             done += 1
-            yield done, batch
-            if done == recipe.steps or done - before == per_epoch:
-                break
+            yield done, batches
         if done == before:
             raise RuntimeError(f"{split.name}: an epoch had no batch")

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from tune_prune.common.seeding import derive_seed
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.metrics import Evaluation
+from tune_prune.tasks.objective import CLASSIFICATION, Objective
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.batch_loop import fit_batches
-from tune_prune.training.optim import SGD, Recipe
+from tune_prune.training.optim import SGD, Optimizer, Recipe
 from tune_prune.training.step import RecordedStep, Step, can_record
+from tune_prune.training.torch_optimizer import TorchOptimizer
 
 Teacher = Tensor | nn.Module
 """What distils into a model: the dense model's logits on the split, [n, classes], or the dense model itself."""
@@ -33,9 +35,11 @@ def steps_for(epochs: float, per_epoch: int) -> int:
     return max(1, round(epochs * per_epoch)) if epochs else 0
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> SGD:
-    """Makes the optimizer that `fit` uses."""
-    return SGD(model.parameters(), recipe.momentum, recipe.weight_decay)
+def make_optimizer(model: nn.Module, recipe: Recipe, objective: Objective = CLASSIFICATION) -> Optimizer:
+    """Makes the optimizer that `fit` uses: the user's, else SGD. Raises a `UserError` where the user's cannot be."""
+    if objective.optimizer_function is None:
+        return SGD(model.parameters(), recipe.momentum, recipe.weight_decay)
+    return TorchOptimizer.make(objective.optimizer_function, model, recipe.lr, objective.optimizer_name)
 
 
 def fit(
@@ -47,7 +51,7 @@ def fit(
     masks: Sequence[tuple[Tensor, Tensor]] = (),
     teacher: Teacher | None = None,
     on_epoch: Callable[[int, Evaluation], None] | None = None,
-    optimizer: SGD | None = None,
+    optimizer: Optimizer | None = None,
     epochs_done: int = 0,
 ) -> float:
     """Trains in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
@@ -61,7 +65,7 @@ def fit(
     Raises `DivergedError`.
     """
     model.train()
-    optimizer = optimizer or make_optimizer(model, recipe)
+    optimizer = optimizer or make_optimizer(model, recipe, split.objective)
     if isinstance(split, BatchSplit):
         assert not isinstance(teacher, Tensor)
         check = partial(_mean_loss, recipe=recipe)
@@ -72,14 +76,15 @@ def fit(
     assert not isinstance(teacher, nn.Module)
     device = split.labels.device
     eager = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
-    size = min(recipe.batch_size, len(split.labels))
-    step = RecordedStep(eager, size) if can_record(model, recipe, device) else eager
-    per_epoch = steps_per_epoch(len(split.labels), recipe.batch_size)
+    size = min(recipe.batch_size * recipe.accumulate, split.count)
+    recorded = isinstance(optimizer, SGD) and can_record(model, recipe, device, split.objective.settings.precision)
+    step = RecordedStep(eager, size) if recorded else eager
+    per_epoch = steps_per_epoch(split.count, size)
     losses: list[Tensor] = []
     wrong: list[Tensor] = []
     mean = math.nan
     first_step = epochs_done * per_epoch
-    batches = _draw_batches(len(split.labels), recipe, generator, first_step, device)
+    batches = _draw_batches(split.count, size, recipe.steps, generator, first_step, device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for done, index in enumerate(batches, start=first_step + 1):
             if done % per_epoch == 1 or per_epoch == 1:  # layers such as dropout draw from torch's own generator
@@ -97,11 +102,10 @@ def fit(
 
 
 def _draw_batches(
-    n: int, recipe: Recipe, generator: torch.Generator, first_step: int, device: torch.device
+    n: int, size: int, steps: int, generator: torch.Generator, first_step: int, device: torch.device
 ) -> Iterator[Tensor]:
     """Yields an index batch for every step: a new permutation every epoch, its last short batch left out."""
-    size = min(recipe.batch_size, n)
-    for step in range(first_step, recipe.steps):
+    for step in range(first_step, steps):
         position = step % (n // size)
         if position == 0:
             order = torch.randperm(n, generator=generator).to(device)

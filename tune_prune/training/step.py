@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.splits import Split, affine
-from tune_prune.training.optim import SGD, Recipe
+from tune_prune.training.optim import SGD, Optimizer, Recipe
 
 WARM_UP = 3
 """Steps that are run before one is recorded: the libraries choose their kernels in them."""
@@ -38,40 +39,63 @@ class Step:
     model: nn.Module
     split: Split
     recipe: Recipe
-    optimizer: SGD
+    optimizer: Optimizer
     generator: torch.Generator
     masks: Sequence[tuple[Tensor, Tensor]] = ()
     teacher: Tensor | None = None
     count_wrong: bool = False
 
     def __call__(self, index: Tensor, lr: float | Tensor) -> StepResult:
-        """Trains on the images at these positions of the split, int64 [batch] on its device."""
+        """Trains on the images at these positions of the split, int64 [n] on its device, a batch at a time."""
+        if self.recipe.accumulate == 1:
+            result = self._add_gradient(index, 1.0)
+        else:
+            parts = index.split(self.recipe.batch_size)
+            found = [self._add_gradient(part, len(part) / len(index)) for part in parts]
+            result = StepResult(*(torch.stack(values).sum() for values in zip(*found, strict=True)))
+        update(self.optimizer, self.recipe, self.masks, lr)
+        return result
+
+    def _add_gradient(self, index: Tensor, share: float) -> StepResult:
+        """Adds the gradient of a batch, which is this share of the step's images; returns so much of its results."""
         # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
-        inputs, labels = (part.index_select(0, index) for part in self.split)
+        inputs, labels = (part.index_select(0, index) for part in (self.split.inputs, self.split.labels))
         inputs = self.split.as_float(inputs)
         if self.recipe.augment:
             inputs = affine(inputs, self.generator)
-        scores = self.model(inputs).float()  # a model may compute in bfloat16; other scores stay as they are
+        with use_precision(self.split.objective.settings.precision, labels.device):
+            scores = self.model(inputs)
+        scores = scores.float()  # a model may compute in bfloat16; other scores stay as they are
         teacher = None if self.teacher is None else self.teacher.index_select(0, index)
         loss = _compute_loss(scores, labels, teacher, self.recipe)
+        if share != 1:
+            loss = share * loss
         loss.backward()
-        if self.recipe.l1:
-            add_l1(self.optimizer.parameters, self.recipe.l1)
-        self.optimizer.step(lr)
-        if self.masks:
-            torch._foreach_mul_([weight.data for weight, _ in self.masks], [mask for _, mask in self.masks])
-        wrong = (scores.detach().argmax(1) != labels).float().mean() if self.count_wrong else _NOT_COUNTED
+        wrong = (scores.detach().argmax(1) != labels).float().mean() * share if self.count_wrong else _NOT_COUNTED
         return StepResult(loss.detach(), wrong)
 
 
-def can_record(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
-    """Whether a training's steps can be recorded and replayed.
+def update(optimizer: Optimizer, recipe: Recipe, masks: Sequence[tuple[Tensor, Tensor]], lr: float | Tensor) -> None:
+    """Updates the weights by their gradients, and sets removed ones back to zero; `masks` are pairs (weight, mask)."""
+    if recipe.l1:
+        add_l1(optimizer.parameters, recipe.l1)
+    if recipe.clip:
+        clip_gradients(optimizer.parameters, masks, recipe.clip)
+    optimizer.step(lr)
+    if masks:
+        torch._foreach_mul_([weight.data for weight, _ in masks], [mask for _, mask in masks])
+
+
+def can_record(model: nn.Module, recipe: Recipe, device: torch.device, precision: str | None = None) -> bool:
+    """Whether a training's steps by `SGD` can be recorded and replayed.
 
     That takes a GPU, no random draws on the CPU, more steps than the warm-up, and modules of `torch.nn` alone: these
-    run the same kernels for every batch, which a user's own module may not.
+    run the same kernels for every batch, which a user's own module may not. Automatic mixed precision keeps copies of
+    weights between its calls, and is not recorded.
     """
     modules_of_torch = all(type(module).__module__.startswith("torch.nn.modules.") for module in model.modules())
-    return device.type == "cuda" and not recipe.augment and modules_of_torch and recipe.steps > WARM_UP
+    recordable = not recipe.augment and modules_of_torch and precision != "bf16"
+    return device.type == "cuda" and recordable and recipe.steps > WARM_UP
 
 
 def record_cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
@@ -97,6 +121,7 @@ class RecordedStep:
         self._step = step
         self._index = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._lr = torch.zeros((), device=device)
+        assert isinstance(step.optimizer, SGD)
         state = [*step.model.parameters(), *step.model.buffers(), *step.optimizer.velocities]
         saved = [value.detach().clone() for value in state]
         self._replay = record(self._run)
@@ -116,7 +141,7 @@ class RecordedStep:
 
 
 def _compute_loss(scores: Tensor, labels: Tensor, teacher: Tensor | None, recipe: Recipe) -> Tensor:
-    hard = F.cross_entropy(scores, labels)
+    hard = F.cross_entropy(scores, labels, label_smoothing=recipe.label_smoothing)
     if teacher is None or recipe.distill == 0:
         return hard
     t = recipe.temperature
@@ -130,3 +155,11 @@ def add_l1(parameters: Sequence[Tensor], strength: float) -> None:
     for parameter in parameters:
         if parameter.dim() > 1 and parameter.grad is not None:
             parameter.grad.add_(parameter.detach().sign(), alpha=strength)
+
+
+def clip_gradients(parameters: Sequence[Tensor], masks: Sequence[tuple[Tensor, Tensor]], norm: float) -> None:
+    """Scales gradients down to a norm where theirs is larger (Pascanu et al. 2013); removed weights do not count."""
+    for weight, mask in masks:
+        if weight.grad is not None:
+            weight.grad.mul_(mask)
+    torch.nn.utils.clip_grad_norm_(parameters, norm)

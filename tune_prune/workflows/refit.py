@@ -33,7 +33,7 @@ def join_splits(task: Task) -> AnySplit:
     train, validation = task.train, task.validation
     if isinstance(train, Split) and isinstance(validation, Split):
         if train.inputs.dtype != validation.inputs.dtype:  # `cat` would turn bytes into floats of another scale
-            train, validation = (Split(part.as_float(part.inputs), part.labels) for part in (train, validation))
+            train, validation = (replace(part, inputs=part.as_float(part.inputs)) for part in (train, validation))
         return train.join(validation)
     assert isinstance(train, BatchSplit)
     assert isinstance(validation, BatchSplit)

@@ -18,9 +18,9 @@ from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
-from tune_prune.tasks.task import check_compatible
+from tune_prune.tasks.task import check_compatible, describe_task
 from tune_prune.training.loop import fit, make_optimizer
-from tune_prune.training.optim import SGD, Recipe
+from tune_prune.training.optim import Optimizer, Recipe
 
 TABLE_SUFFIX, STATE_SUFFIX = ".csv", ".resume"
 """What is appended to a model's file name for the table of its epochs, and for the state of a training."""
@@ -55,7 +55,7 @@ class TrainingState:
     """Everything that a resumed training needs."""
 
     model: nn.Module
-    optimizer: SGD
+    optimizer: Optimizer
     generator: torch.Generator
     history: list[Epoch] = field(default_factory=list)
 
@@ -82,8 +82,10 @@ def train(
     model = to_device(build(name), device)
     masks.prunable(model)  # refuses a model that could not be pruned afterwards
     check_compatible(name, model, data, device, check_test=False)
-    state = TrainingState(model, make_optimizer(model, recipe), torch.Generator().manual_seed(seed))
-    notes = {"model": name, "data": data.name, "recipe": asdict(recipe), "seed": seed}
+    optimizer = make_optimizer(model, recipe, data.train.objective)
+    state = TrainingState(model, optimizer, torch.Generator().manual_seed(seed))
+    task = describe_task(data.name, data.train.objective.settings)
+    notes = {"model": name, **task, "recipe": asdict(recipe), "seed": seed}
     request = notes | fingerprint_task(name, model, None, {"training": data.train, "validation": data.validation})
     state_file = files.add_suffix(out, STATE_SUFFIX)
     if resume:
@@ -136,9 +138,10 @@ def _csv(history: list[Epoch]) -> str:
 
 def _dump_state(state: TrainingState, request: dict[str, object]) -> bytes:
     tensors = {f"model/{key}": value for key, value in state.model.state_dict().items()}
-    tensors |= {f"momentum/{i}": velocity for i, velocity in enumerate(state.optimizer.velocities)}
+    optimizer_tensors, rest = state.optimizer.save_state()
+    tensors |= optimizer_tensors
     tensors["generator"] = state.generator.get_state()
-    header = request | {"history": [asdict(epoch) for epoch in state.history]}
+    header = request | {"history": [asdict(epoch) for epoch in state.history], "optimizer": rest}
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     saved = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     return save(saved, {"training": json.dumps(header)})
@@ -151,13 +154,19 @@ def _load_state(state: TrainingState, path: Path, request: dict[str, object]) ->
     try:
         header, tensors = checkpoint.read_tensors(path, "training")
         history = [Epoch(**epoch) for epoch in header.pop("history")]
-        velocities = [tensors[f"momentum/{i}"] for i in range(len(state.optimizer.velocities))]
+        optimizer = header.pop("optimizer")
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--resume: {path} is damaged ({error}); train again without --resume") from error
+        raise _damaged(path, error) from error
     check_unchanged(header, request, f"--resume: {path}", "give the same flags, data and code as then")
     weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     load_state(state.model, weights)
-    for velocity, saved in zip(state.optimizer.velocities, velocities, strict=True):
-        velocity.copy_(saved)
-    state.generator.set_state(tensors["generator"])
+    try:
+        state.optimizer.load_state(tensors, optimizer)
+        state.generator.set_state(tensors["generator"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
     state.history = history
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"--resume: {path} is damaged ({error}); train again without --resume")
