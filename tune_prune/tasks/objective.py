@@ -3,9 +3,8 @@
 Loss and metric get the model itself and decide how to call it, so that nothing here asks what a batch or an output is.
 """
 
-import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls, split_batch
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.outputs import cross_entropy, divergence, find_logits, find_scores, float_scores, list_tensors
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.user_code import describe_function, user_code
 
@@ -50,7 +50,7 @@ class Objective:
         """Computes the mean loss of a batch, a scalar. Raises a `UserError` where a user's function makes none."""
         if self.loss_function is None:
             with user_code("model", type(model).__name__, model.forward):
-                return _cross_entropy(model, batch, label_smoothing)
+                return cross_entropy(model, batch, label_smoothing)
         if label_smoothing:
             raise UserError(f"label_smoothing is of cross-entropy; loss {self.loss_name!r} has to smooth labels itself")
         with user_code("loss", self.loss_name, self.loss_function):
@@ -68,7 +68,7 @@ class Objective:
         with record_calls(model) as calls:
             loss = self.loss(model, batch)
         output = calls[-1].output if calls else call_model(model, split_batch(batch)[0])
-        classes = -1 if _find_logits(output) is not None else 1
+        classes = -1 if find_logits(output) is not None else 1
         return loss, float_scores(output).argmax(classes), split_batch(batch)[1]
 
     def check_gradient(self, loss: Tensor) -> None:
@@ -126,16 +126,16 @@ class Objective:
         """The distance of a model's output from the teacher's: KL divergence of class scores, else squared."""
         with torch.no_grad():
             wanted = teacher(*call.args, **call.kwargs)
-        pairs = list(zip(_output_tensors(call.output), _output_tensors(wanted), strict=True))
+        pairs = list(zip(list_tensors(call.output), list_tensors(wanted), strict=True))
         if not pairs:
             raise UserError(
                 f"the model returns {type(call.output).__name__} without floating-point tensors, which cannot be "
                 "distilled; name a function distill(model, teacher, batch), or leave distill out"
             )
-        if _find_logits(call.output) is not None:
-            return _divergence(*pairs[0], temperature, classes=-1)
+        if find_logits(call.output) is not None:
+            return divergence(*pairs[0], temperature, classes=-1)
         if self.loss_function is None:
-            return _divergence(*pairs[0], temperature, classes=1)
+            return divergence(*pairs[0], temperature, classes=1)
         return torch.stack([F.mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).mean()
 
     @property
@@ -206,63 +206,3 @@ def measure_torchmetric(make: Callable[[], Any], model: nn.Module, batches: Iter
         metric.update(find_scores(call_model(model, inputs)), targets)
     value = metric.compute()
     return float(value.get("map", next(iter(value.values()))) if isinstance(value, dict) else value)
-
-
-def _own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
-    """The loss that a model computes itself, as those of Hugging Face do of a mapping with labels; else None."""
-    if not (isinstance(batch, Mapping) and "labels" in batch):
-        return None
-    if "labels" not in inspect.signature(model.forward).parameters:
-        return None
-    output = model(**batch)
-    found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    return found if isinstance(found, Tensor) else None
-
-
-def _cross_entropy(model: nn.Module, batch: Batch, label_smoothing: float) -> Tensor:
-    """The loss that a model computes itself, or the mean cross-entropy of its class scores with labels."""
-    own = _own_loss(model, batch)
-    if own is not None:
-        if label_smoothing:
-            raise UserError(f"the model {type(model).__name__} computes its loss itself; leave out label_smoothing")
-        return own
-    inputs, labels = split_batch(batch)
-    return F.cross_entropy(float_scores(call_model(model, inputs)), labels, label_smoothing=label_smoothing)
-
-
-def float_scores(output: object) -> Tensor:
-    """The class scores in what a model returns, as float32; a `UserError` where there are none."""
-    scores = find_scores(output)
-    if not isinstance(scores, Tensor):
-        raise UserError(
-            f"the model returns {type(output).__name__}, which holds no class scores; name a function "
-            "loss(model, batch) and a metric(model, batches)"
-        )
-    return scores.float()
-
-
-def find_scores(output: Any) -> Any:
-    """The `logits` of what a model returns, or the only tensor in it; what has several tensors is returned as it is."""
-    tensors = _output_tensors(output)
-    return tensors[0] if len(tensors) == 1 and not isinstance(output, list) else output
-
-
-def _output_tensors(output: object) -> list[Tensor]:
-    """The floating-point tensors of what a model returns: its `logits` alone where it has some, else all of them."""
-    logits = _find_logits(output)
-    if logits is not None:
-        return [logits]
-    return [tensor for tensor in iterate_tensors(output) if tensor.is_floating_point() and tensor.dim()]
-
-
-def _find_logits(output: object) -> Tensor | None:
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    return found if isinstance(found, Tensor) else None
-
-
-def _divergence(scores: Tensor, wanted: Tensor, temperature: float, classes: int) -> Tensor:
-    """The KL divergence of softened class scores; `classes` is the dimension of the classes."""
-    ours, theirs = (one.float().movedim(classes, -1).flatten(0, -2) / temperature for one in (scores, wanted))
-    soft = F.kl_div(F.log_softmax(ours, 1), F.log_softmax(theirs, 1), log_target=True, reduction="batchmean")
-    # the square keeps the soft gradients' size independent of the temperature
-    return temperature * temperature * soft
