@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -244,3 +245,8 @@ def ended(
     ]
     params = TrialParams({"2": points[-1][0] if points else 0.0}, "mag")
     return TrialRecord(trial, state, params, {"2": "mag"}, found, parent=parent, refines=parent)
+
+
+def turned(record: TrialRecord) -> TrialRecord:
+    """A trial that measured the same by a metric of which higher is better: every value is the negative."""
+    return replace(record, points=[replace(point, val_metric=-point.val_metric) for point in record.points])

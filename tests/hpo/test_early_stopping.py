@@ -4,12 +4,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import ended
+from toys import ended, turned
 
 from tune_prune.hpo.early_stopping import MIN_COMPARED, reason_to_stop
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.tasks.metrics import Metric
 
-DENSE, LIMIT = 1.0, 2.0
+DENSE, LIMITS = 1.0, Constraints(2.0)
 
 
 def halved(trials: int = MIN_COMPARED) -> list[TrialRecord]:
@@ -23,7 +25,7 @@ def running(error: float, compression: float = 0.5) -> TrialRecord:
 
 
 def said(error: float, others: Sequence[TrialRecord], target: float = 0.9) -> str:
-    return reason_to_stop(running(error), target, others, DENSE, LIMIT)
+    return reason_to_stop(running(error), target, others, DENSE, LIMITS)
 
 
 @pytest.mark.parametrize(("error", "stopped"), [(1.5, False), (2.9, False), (3.1, True), (90.0, True)])
@@ -44,9 +46,9 @@ def test_refinement_is_counted_on_once_it_was_seen() -> None:
 
 def test_refinement_is_counted_on_before_it_was_seen_where_it_is_planned() -> None:
     # halved, and then the assumed share of that: 1 + 6.5 / 2 * 0.3
-    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT, refining=True) == ""
-    assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMIT, refining=True)
-    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMIT)
+    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMITS, refining=True) == ""
+    assert reason_to_stop(running(7.7), 0.9, halved(), DENSE, LIMITS, refining=True)
+    assert reason_to_stop(running(7.5), 0.9, halved(), DENSE, LIMITS)
 
 
 def test_what_is_behind_the_front_where_it_is_going() -> None:
@@ -65,7 +67,7 @@ def test_nothing_is_stopped_before_enough_was_seen() -> None:
 
 
 def test_a_refining_trial_is_never_stopped() -> None:
-    assert reason_to_stop(replace(running(90.0), refines=1), 0.9, halved(), DENSE, LIMIT) == ""
+    assert reason_to_stop(replace(running(90.0), refines=1), 0.9, halved(), DENSE, LIMITS) == ""
 
 
 errors = st.floats(0.5, 50)
@@ -78,3 +80,26 @@ def test_of_two_trials_the_one_with_more_errors_is_stopped_first(
     seen = [ended(number, (0.2, first), (0.3, last)) for number, (first, last) in enumerate(courses)]
     fewer, more = sorted((one, other))
     assert bool(said(fewer, seen)) <= bool(said(more, seen))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), min_size=MIN_COMPARED, max_size=20),
+    st.floats(0, 20),
+    st.booleans(),
+)
+def test_which_way_is_better_changes_no_verdict(
+    errors: list[tuple[float, float]], error: float, refining: bool
+) -> None:
+    others = [ended(number, (0.2, first), (0.95, last)) for number, (first, last) in enumerate(errors)]
+    trial, lower, higher = running(error), Metric("rmse"), Metric("closeness", "higher")
+    verdicts = [
+        reason_to_stop(trial, 0.9, others, DENSE, Constraints(2.0, metric=lower), refining),
+        reason_to_stop(turned(trial), 0.9, [*map(turned, others)], -DENSE, Constraints(-2.0, metric=higher), refining),
+    ]
+    assert bool(verdicts[0]) == bool(verdicts[1])
+
+
+def test_it_says_why_of_another_metric() -> None:
+    others, limits = [*map(turned, halved())], Constraints(-2.0, metric=Metric("closeness", "higher"))
+    why = reason_to_stop(turned(running(5.0)), 0.9, others, -DENSE, limits)
+    assert why == "-5.000 after round 1 promises -3.000 at best, below the limit of -2.000"

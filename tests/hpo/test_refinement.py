@@ -4,14 +4,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import ended
+from toys import ended, turned
 
 from tune_prune.hpo.refinement import Recovery, choose_trial, refined_pairs, refinement_params, should_refine
 from tune_prune.hpo.space import Refinement
+from tune_prune.results.constraints import Constraints, make_constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import Metric
 
-DENSE, LIMIT = 1.0, 2.0
+DENSE, LIMITS = 1.0, Constraints(2.0)
 
 # When
 
@@ -83,12 +85,12 @@ def learned(records: Sequence[TrialRecord]) -> Recovery:
 
 def farthest(records: Sequence[TrialRecord], taken: Sequence[int]) -> TrialRecord | None:
     """The trial to refine for the far end."""
-    return choose_trial(records, taken, learned(records), LIMIT, beyond_front=True)
+    return choose_trial(records, taken, learned(records), LIMITS, beyond_front=True)
 
 
 def chosen(records: Sequence[TrialRecord], taken: Sequence[int] = ()) -> int | None:
     """The number of the trial to refine."""
-    found = choose_trial(records, taken, learned(records), LIMIT)
+    found = choose_trial(records, taken, learned(records), LIMITS)
     return None if found is None else found.trial
 
 
@@ -158,8 +160,8 @@ def test_what_has_nothing_to_win_back_is_left_for_what_goes_far() -> None:
     # within the noise of the dense model's error nothing is expected; at 10x something is, and 20x adds nothing
     records = [ended(0, (0.5, 1.09)), ended(1, (0.9, 1.5)), ended(2, (0.3, 1.0))]
     noisy = Recovery([], DENSE, standard_error=0.1)
-    assert choose_trial(records, [], noisy, LIMIT) == records[1]
-    assert choose_trial(records, [1], noisy, LIMIT) == records[0]  # most compressed of what is left
+    assert choose_trial(records, [], noisy, LIMITS) == records[1]
+    assert choose_trial(records, [1], noisy, LIMITS) == records[0]  # most compressed of what is left
 
 
 def test_of_equal_errors_the_most_compressed() -> None:
@@ -187,7 +189,7 @@ def test_nothing_to_finish(records: list[TrialRecord]) -> None:
 
 def test_no_room_below_the_limit() -> None:
     records = [ended(0, (0.9, 0.0), limit=0.0), ended(1, (0.99, 5.0), limit=0.0)]
-    found = choose_trial(records, [], Recovery([], 0.0), 0.0)
+    found = choose_trial(records, [], Recovery([], 0.0), Constraints(0.0))
     assert found is not None
     assert found.trial == 0
 
@@ -201,7 +203,7 @@ points = st.tuples(
 def test_the_choice_is_dominated_by_no_other(found: list[tuple[float, float]], random) -> None:
     records = [ended(number, point) for number, point in enumerate(found)]
     random.shuffle(records)
-    best = choose_trial(records, [], learned(records), LIMIT)
+    best = choose_trial(records, [], learned(records), LIMITS)
     assert best is not None
     for compression, error in found:
         assert not (compression >= best.last.compression and error <= best.last.val_metric) or (
@@ -218,3 +220,24 @@ def test_trials_that_removed_every_weight() -> None:
     assert chosen(found, [1]) == 0
     assert farthest(found, [1]) == emptied
     assert farthest([*found, again], [0, 1]) is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 0.99), st.floats(0, 9), st.sampled_from([None, 0, 1])), min_size=1, max_size=8),
+    st.booleans(),
+)
+def test_which_way_is_better_changes_no_choice(
+    found: list[tuple[float, float, int | None]], beyond_front: bool
+) -> None:
+    records = [
+        ended(number, (compression, error), parent=parent if parent != number else None)
+        for number, (compression, error, parent) in enumerate(found)
+    ]
+    choices = []
+    for metric, sign in ((Metric("rmse"), 1), (Metric("closeness", "higher"), -1)):
+        measured = records if sign == 1 else [*map(turned, records)]
+        recovery = Recovery(refined_pairs(measured, metric), DENSE)
+        limits = make_constraints(metric, sign * DENSE, 1.0)
+        chosen = choose_trial(measured, [0], recovery, limits, beyond_front=beyond_front)
+        choices.append(None if chosen is None else chosen.trial)
+    assert choices[0] == choices[1]

@@ -3,10 +3,11 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import ended
+from toys import ended, turned
 
 from tune_prune.hpo.warm_start import find_warm_start
 from tune_prune.results.records import PointRecord, TrialRecord, lineage
+from tune_prune.tasks.metrics import Metric
 
 
 def kept(records: Sequence[TrialRecord]) -> list[tuple[int, PointRecord]]:
@@ -74,3 +75,11 @@ def test_lineage_is_the_way_back_to_the_dense_model() -> None:
     by_trial = {record.trial: record for record in (first, second, third)}
     assert lineage(third, by_trial) == [(first, 1), (second, 2)]
     assert lineage(first, by_trial) == []
+
+
+def test_which_way_is_better_changes_no_start() -> None:
+    higher = Metric("closeness", "higher")
+    equal = [*RECORDS, ended(2, (0.9, 1.2))]
+    for max_error in (0.9, 1.4, 2.0):
+        found = find_warm_start(kept([*map(turned, equal)]), {"2": 0.94}, max_error, metric=higher)
+        assert found == find_warm_start(kept(equal), {"2": 0.94}, max_error)

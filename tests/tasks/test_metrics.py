@@ -3,10 +3,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from toys import Conv, seeded
 
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, Metric, evaluate
 from tune_prune.tasks.splits import Data, Split, as_float
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
@@ -38,3 +40,31 @@ def test_evaluation_changes_no_model(toy_data: Data, toy_model: nn.Module) -> No
     before = copy.deepcopy(toy_model.state_dict())
     evaluate(toy_model, toy_data.validation)
     assert all(torch.equal(value, before[key]) for key, value in toy_model.state_dict().items())
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e3))
+def test_a_cost_is_lower_where_a_value_is_better(dense: float, tradeoff: float) -> None:
+    lower, higher = Metric("rmse"), Metric("closeness", "higher")
+    assert lower.limit(dense, tradeoff) == -higher.limit(-dense, tradeoff) >= dense
+    assert lower.tradeoff(dense, dense + tradeoff) == higher.tradeoff(-dense, -dense - tradeoff)
+    assert lower.limit(dense, lower.tradeoff(dense, dense + tradeoff)) >= dense + tradeoff
+    assert higher.value(higher.cost(dense)) == lower.value(lower.cost(dense)) == dense
+
+
+def test_values_in_words() -> None:
+    f1 = Metric("f1", "higher")
+    assert ERROR.describe(1.355, "validation") == "1.35 % validation error"
+    assert f1.describe(0.914, "validation") == "validation f1 0.9140"
+    assert (ERROR.format_tradeoff(0.5), f1.format_tradeoff(0.01)) == ("0.5 points", "0.01")
+    assert (ERROR.val, ERROR.test, f1.val, f1.test) == ("val_error", "test_error", "val_f1", "test_f1")
+
+
+@pytest.mark.parametrize("metric", [ERROR, Metric("rmse")])
+def test_a_limit_has_no_error_of_floating_point(metric: Metric) -> None:
+    assert metric.limit(0.86, 0.5) == 1.36
+    assert metric.tradeoff(0.86, 1.36) == 0.5
+
+
+def test_a_limit_of_any_magnitude() -> None:
+    assert Metric("mse").limit(2e-12, 1e-12) == 3e-12
+    assert Metric("perplexity").limit(3e9, 0.5) == 3000000000.5

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 from toys import ended
 
 from tune_prune.results import pareto
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import find_front
 from tune_prune.workflows.progress import FrontTracker
 
@@ -16,7 +17,7 @@ trials = st.lists(
 
 @given(trials)
 def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple[float, float]], str]]) -> None:
-    tracker, records = FrontTracker(LIMIT), []
+    tracker, records = FrontTracker(Constraints(LIMIT)), []
     for number, (rounds, state) in enumerate(measured):
         records.append(ended(number, *rounds, state=state, limit=LIMIT))
         tracker.add(records[-1])
@@ -29,6 +30,6 @@ def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple
 
 
 def test_a_limit_of_zero_leaves_no_room() -> None:
-    tracker = FrontTracker(0.0)
+    tracker = FrontTracker(Constraints(0.0))
     tracker.add(ended(0, (0.5, 0.0), limit=0.0))
     assert tracker.hypervolume == 0

@@ -527,7 +527,7 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     now = 120.0
     shower.update(Ended)  # type: ignore[arg-type]
     last = shown[-1]
-    assert (last.done, last.running, last.failed, last.best_error) == (2, 1, 0, 70.0)
+    assert (last.done, last.running, last.failed, last.best) == (2, 1, 0, "70.00 %")
     assert last.best_factor == pytest.approx(10)
     assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
     assert last.share == 0.25

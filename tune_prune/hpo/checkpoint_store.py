@@ -6,6 +6,7 @@ from pathlib import Path
 from tune_prune.results import pareto
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.tasks.metrics import Metric
 
 MIN_KEPT = 48
 """How many rounds are kept for warm starts, at least: front after front, the last one whole."""
@@ -47,19 +48,19 @@ def _select_checkpoints(points: Sequence[PointRecord], limits: Constraints) -> s
     """The checkpoints to keep: those of the feasible front, and those for warm starts."""
     feasible = [point for point in points if point.feasible]
     values = [limits.values(point.compression, point.val_metric, point.costs) for point in feasible]
-    keep = [feasible[i] for i in pareto.front(values)] + _select_fronts(points, MIN_KEPT)
+    keep = [feasible[i] for i in pareto.front(values)] + _select_fronts(points, MIN_KEPT, limits.metric)
     return {point.checkpoint for point in keep}
 
 
-def _select_fronts(points: Sequence[PointRecord], min_count: int) -> list[PointRecord]:
+def _select_fronts(points: Sequence[PointRecord], min_count: int, metric: Metric) -> list[PointRecord]:
     """The front, the front of the rest, and so on, until `min_count` points are selected."""
     selected: list[PointRecord] = []
-    while len(selected) < min_count and (front := _front(points)):
+    while len(selected) < min_count and (front := _front(points, metric)):
         removed = {id(point) for point in front}
         points = [point for point in points if id(point) not in removed]
         selected += front
     return selected
 
 
-def _front(points: Sequence[PointRecord]) -> list[PointRecord]:
-    return [points[i] for i in pareto.front([(p.compression, p.val_metric) for p in points])]
+def _front(points: Sequence[PointRecord], metric: Metric) -> list[PointRecord]:
+    return [points[i] for i in pareto.front([(p.compression, metric.cost(p.val_metric)) for p in points])]

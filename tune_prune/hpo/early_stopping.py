@@ -14,7 +14,9 @@ from tune_prune.hpo.refinement import ASSUMED_RECOVERY, refined_pairs
 from tune_prune.hpo.scheduler import SearchSettings
 from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.results import records
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.tasks.metrics import ERROR
 
 MIN_COMPARED = 8
 """Trials that must have gone on from a round before any trial is stopped there."""
@@ -46,7 +48,7 @@ class EarlyStopping:
         ended = list(self._trial_store.records.values())
         target = settings.compression(record.params.ratios)
         refining = settings.refine.share > 0
-        reason = reason_to_stop(record, target, ended, settings.dense_error, settings.limit, refining)
+        reason = reason_to_stop(record, target, ended, settings.dense_metric, settings.limits, refining)
         if reason and derive_seed(self._seed, number, 2) % EXEMPT_ONE_IN == 0:
             self._trial_store.set_attrs(number, exempt=reason)
         elif reason:
@@ -84,46 +86,69 @@ def reason_to_stop(
     record: TrialRecord,
     compression: float,
     ended: Sequence[TrialRecord],
-    dense_error: float,
-    limit: float,
+    dense: float,
+    limits: Constraints,
     refining: bool = False,
 ) -> str:
     """Why to stop a trial after its last round so far, or "".
 
-    `compression` is what the trial prunes to, `ended` the other trials; errors in percent. `refining` says that this
-    search refines trials: before one was refined, a recovery is assumed.
+    `compression` is what the trial prunes to, `ended` the other trials, `dense` the dense model's metric. `refining`
+    says that this search refines trials: before one was refined, a recovery is assumed.
     """
-    last = record.last
-    later = _excess_ratios(record, ended, dense_error)
-    refined = [_excess(pair.after, dense_error) / _excess(pair.before, dense_error) for pair in refined_pairs(ended)]
+    last, metric = record.last, limits.metric
+    excess = _Excess(dense, limits)
+    later = _excess_ratios(record, ended, excess)
+    pairs = refined_pairs(ended, metric)
+    refined = [excess.of_cost(pair.after) / excess.of_cost(pair.before) for pair in pairs]
     if len(later) < MIN_COMPARED or record.kind == "refine":
         return ""
-    excess = _excess(last.val_metric, dense_error) * _best(later)
+    expected = excess.of_value(last.val_metric) * _best(later)
     if refined or refining:
-        excess *= min(1.0, _best(refined or [ASSUMED_RECOVERY]))
-    best = dense_error + excess
-    promise = f"{last.val_metric:.2f} % after round {last.round} promises {best:.2f} % at best"
-    if best > limit:
-        return f"{promise}, above the limit of {limit:.2f} %"
-    reached = [p.val_metric for r in ended for p in r.points if p.feasible and p.compression >= compression]
+        expected *= min(1.0, _best(refined or [ASSUMED_RECOVERY]))
+    best = metric.cost(dense) + expected
+    promised = metric.format(metric.value(best))
+    promise = f"{metric.format(last.val_metric)} after round {last.round} promises {promised} at best"
+    if best > limits.max_cost:
+        side = "above" if metric.better == "lower" else "below"
+        return f"{promise}, {side} the limit of {metric.format(limits.limit)}"
+    reached = [
+        metric.cost(p.val_metric) for r in ended for p in r.points if p.feasible and p.compression >= compression
+    ]
     if reached and best > min(reached):
-        return f"{promise}; {min(reached):.2f} % is reached at its compression"
+        return f"{promise}; {metric.format(metric.value(min(reached)))} is reached at its compression"
     return ""
 
 
-def _excess_ratios(record: TrialRecord, ended: Sequence[TrialRecord], dense_error: float) -> list[float]:
-    """The factors by which the excess errors of other trials changed from this round to their last."""
+class _Excess:
+    """How much worse than the dense model's a metric is, as a cost.
+
+    At least a hundredth of a point of error, one image in 10,000; of other metrics a fiftieth of the tradeoff, which is
+    the same of the default tradeoff of errors.
+    """
+
+    def __init__(self, dense: float, limits: Constraints) -> None:
+        self._cost = limits.metric.cost
+        self._dense = self._cost(dense)
+        tradeoff = limits.max_cost - self._dense
+        self._least = 0.01 if limits.metric == ERROR else max(tradeoff / 50, 1e-9)
+
+    def of_value(self, value: float) -> float:
+        """The excess of a value of the metric."""
+        return self.of_cost(self._cost(value))
+
+    def of_cost(self, cost: float) -> float:
+        """The excess of a value that is a cost already."""
+        return max(cost - self._dense, self._least)
+
+
+def _excess_ratios(record: TrialRecord, ended: Sequence[TrialRecord], excess: _Excess) -> list[float]:
+    """The factors by which the excess of other trials changed from this round to their last."""
     found = []
     for other in ended:
         here = next((point for point in other.points if point.round == record.last.round), None)
         if other.state == "complete" and other.kind == record.kind and here is not None and here is not other.last:
-            found.append(_excess(other.last.val_metric, dense_error) / _excess(here.val_metric, dense_error))
+            found.append(excess.of_value(other.last.val_metric) / excess.of_value(here.val_metric))
     return found
-
-
-def _excess(error: float, dense_error: float) -> float:
-    """The error above the dense model's; at least a hundredth of a point, one image in 10,000."""
-    return max(error - dense_error, 0.01)
 
 
 def _best(ratios: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """What the sampler draws from: every round of every trial, in a study in memory.
 
 The run's study holds trials. A sampler learns more from their rounds: each is an observation of the ratios that it had
-reached. Errors after different lengths of retraining would mislead it, so that an error enters as it is expected after
+reached. Metrics after different lengths of retraining would mislead it, so that one enters as it is expected after
 refinement.
 """
 
@@ -25,7 +25,7 @@ StudyParams = dict[str, object]
 class Observations:
     """A study in memory that mirrors the run's trials by number, and adds their earlier rounds.
 
-    Errors in percent; an observation that violates the `limits` is infeasible.
+    An observation that violates the `limits` is infeasible.
     """
 
     def __init__(self, sampler: str, parameters: Mapping[str, Parameter], limits: Constraints) -> None:
@@ -60,7 +60,7 @@ class Observations:
             count_as_drawn(make_sampler(self._sampler, 0, self._distributions), self._study, self._mirrored[number])
 
     def observe(self, record: TrialRecord, expected: Sequence[float]) -> None:
-        """Adds what a trial's rounds measured; `expected` are their errors in percent as expected after refinement."""
+        """Adds what a trial's rounds measured; `expected` are their metrics as expected after refinement."""
         mirrored = self._mirrored[record.trial]
         if record.state == "complete":
             self._complete(mirrored, record.last, expected[-1])
@@ -68,16 +68,16 @@ class Observations:
         else:
             self._study.tell(mirrored, state=TrialState.FAIL)
             earlier = list(zip(record.points, expected, strict=True))
-        for point, error in earlier:
-            self._add(record, point, error)
+        for point, value in earlier:
+            self._add(record, point, value)
 
-    def _complete(self, trial: Trial, point: PointRecord, error: float) -> None:
+    def _complete(self, trial: Trial, point: PointRecord, value: float) -> None:
         # before the values: a sampler may look at the constraint as soon as the trial is complete
-        for name, violation in self._limits.violations(error, point.costs).items():
+        for name, violation in self._limits.violations(value, point.costs).items():
             trial.set_constraint(name, violation)
-        self._study.tell(trial, self._limits.values(log_factor(point.compression), error, point.costs))
+        self._study.tell(trial, self._limits.values(log_factor(point.compression), value, point.costs))
 
-    def _add(self, record: TrialRecord, point: PointRecord, error: float) -> None:
+    def _add(self, record: TrialRecord, point: PointRecord, value: float) -> None:
         """Adds a round before the last, at the ratios that it had reached, if they lie in the ranges."""
         groups = {group.name.removeprefix(GROUP): group.ratio(point.reached) for group in self._groups}
         reached = replace(record.params, ratios={**record.params.ratios, **point.reached}, groups=groups).to_columns()
@@ -88,7 +88,7 @@ class Observations:
                 create_trial(
                     params=to_study_params(params),
                     distributions=self._distributions,
-                    values=self._limits.values(log_factor(point.compression), error, point.costs),
-                    constraints=self._limits.violations(error, point.costs),
+                    values=self._limits.values(log_factor(point.compression), value, point.costs),
+                    constraints=self._limits.violations(value, point.costs),
                 )
             )

@@ -6,7 +6,7 @@ to the same ratios again in small steps, each of which is a point.
 
 Recovery is the share of the error above the dense model's that is left after refinement, learned from the run's own
 refinements. It differs along the front: the error of a strongly pruned network falls by much; that of a slightly pruned
-one is noise and stays.
+one is noise and stays. What is said of errors here holds for any metric as a cost (`Metric.cost`).
 """
 
 import math
@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from tune_prune.hpo.space import Refinement
-from tune_prune.results.pareto import front, hypervolume
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.pareto import front
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import ERROR, Metric
 
 ASSUMED_RECOVERY = 0.3
 """The recovery before any trial was refined."""
@@ -31,19 +33,20 @@ MIN_WEIGHTS_RATIO = 3.0
 
 @dataclass(frozen=True)
 class RefinedPair:
-    """A refined trial: its compression, and its validation error in percent before and after refinement."""
+    """A refined trial: its compression, and its validation error, or metric as a cost, before and after refinement."""
 
     compression: float
     before: float
     after: float
 
 
-def refined_pairs(records: Sequence[TrialRecord]) -> list[RefinedPair]:
+def refined_pairs(records: Sequence[TrialRecord], metric: Metric = ERROR) -> list[RefinedPair]:
     """Every refined trial, in the order of the refinements."""
     by_trial = {record.trial: record for record in records}
     both = [(by_trial.get(r.refines), r) for r in records if r.refines is not None and r.state == "complete"]
     lasts = [(before.last, after.last) for before, after in both if before is not None and before.points]
-    return [RefinedPair(before.compression, before.val_metric, after.val_metric) for before, after in lasts]
+    cost = metric.cost
+    return [RefinedPair(before.compression, cost(before.val_metric), cost(after.val_metric)) for before, after in lasts]
 
 
 def standard_error(error: float, images: int) -> float:
@@ -53,9 +56,10 @@ def standard_error(error: float, images: int) -> float:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What refinements have recovered: `pairs`, and the dense model's validation error and its standard error, percent.
+    """What refinements have recovered: `pairs`, and the dense model's validation error and its standard error.
 
-    An error within the standard error of the dense model's is expected to stay as it is.
+    Errors are in percent, or any metric as a cost. An error within the standard error of the dense model's is expected
+    to stay as it is.
     """
 
     pairs: Sequence[RefinedPair]
@@ -71,13 +75,13 @@ class Recovery:
         return min(1.0, median(shares or [ASSUMED_RECOVERY]))
 
     def expected_error(self, error: float, compression: float) -> float:
-        """The expected error after refining a trial that ends with `error`, both in percent."""
+        """The expected error after refining a trial that ends with `error`."""
         if error <= self.dense_error + self.standard_error:
             return error
         return self.dense_error + self.share_left(compression) * (error - self.dense_error)
 
     def max_recoverable_error(self, limit: float, compression: float) -> float:
-        """The highest error, in percent, that refinement is expected to bring down to the `limit`."""
+        """The highest error that refinement is expected to bring down to the `limit`."""
         return self.dense_error + (limit - self.dense_error) / max(self.share_left(compression), 0.05)
 
 
@@ -105,39 +109,41 @@ def choose_trial(
     records: Sequence[TrialRecord],
     refined: Collection[int],
     recovery: Recovery,
-    limit: float,
+    limits: Constraints,
     *,
     beyond_front: bool = False,
 ) -> TrialRecord | None:
     """The trial whose refinement is expected to add most to the hypervolume; None where there is none to refine.
 
     `refined` are the trials that are refined already or being refined. With `beyond_front` it is a trial that is
-    expected to keep the `limit` beyond all that was reached: the hypervolume alone would leave the far end of the front
+    expected to keep the limit beyond all that was reached: the hypervolume alone would leave the far end of the front
     to chance, since a point near the limit adds little area. Where nothing is expected to add anything, it is the most
     compressed trial that should keep the limit, and where none should, the one that comes nearest.
     """
 
-    def expected(record: TrialRecord) -> float:
-        return recovery.expected_error(record.last.val_metric, record.last.compression)
+    cost, max_cost = limits.metric.cost, limits.max_cost
 
-    reached = [(point.compression, point.val_metric) for r in records for point in r.points if point.feasible]
+    def expected(record: TrialRecord) -> float:
+        return recovery.expected_error(cost(record.last.val_metric), record.last.compression)
+
+    reached = [(point.compression, cost(point.val_metric)) for r in records for point in r.points if point.feasible]
     # running refinements count as successful, so that two at a time are not spent on the same place
     running = set(refined) - {r.refines for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in running and r.points]
     reached = [reached[i] for i in front(reached)]
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in refined]
-    rest = [r for r in rest if r.last.within]  # refinement lowers the error alone
+    rest = [r for r in rest if r.last.within]  # refinement improves the metric alone
     rest.sort(key=lambda record: record.trial)
     # a dominated trial is not expected to add more
-    candidates = [rest[i] for i in front([(r.last.compression, r.last.val_metric) for r in rest])]
+    candidates = [rest[i] for i in front([(r.last.compression, cost(r.last.val_metric)) for r in rest])]
 
     def gain_and_margin(record: TrialRecord) -> tuple[float, float, float]:
         error = expected(record)
-        gain = hypervolume([*reached, (record.last.compression, error)], limit) if error <= limit > 0 else 0.0
-        return gain, min(0.0, limit - error), record.last.compression
+        gain = limits.hypervolume([*reached, (record.last.compression, error)]) if error <= max_cost else 0.0
+        return gain, min(0.0, max_cost - error), record.last.compression
 
     if beyond_front:
-        keeping = [r for r in candidates if expected(r) <= limit]
+        keeping = [r for r in candidates if expected(r) <= max_cost]
         failed = [r.last.compression for r in records if r.kind == "refine" and r.points and not r.last.feasible]
         candidates = _choose_beyond_front(keeping, max((c for c, _ in reached), default=0.0), failed) or candidates
     return max(candidates, key=gain_and_margin, default=None)

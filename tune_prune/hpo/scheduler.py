@@ -15,6 +15,7 @@ from tune_prune.hpo.warm_start import WarmStart, find_warm_start
 from tune_prune.pruning import masks
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.tasks.metrics import Metric
 
 InitialPoint = Mapping[str, object]
 """Parameters of a trial under the space's names; what it leaves out is drawn."""
@@ -25,13 +26,13 @@ class SearchSettings:
     """What a search is for: its budget, the constraints on points, and how it spends its trials.
 
     `initial_points` are tried first, then `levels`, ascending in compression, as far as they can keep the limit.
-    `dense_error` is in percent, `totals` are the weights of each layer, `refinement_seconds` the expected duration of a
-    refinement, `standard_error` that of the dense model's error, in percentage points. A search ends once more than the
-    share `max_failures` of its trials has failed.
+    `dense_metric` is the dense model's metric, `totals` are the weights of each layer, `refinement_seconds` the
+    expected duration of a refinement, `standard_error` that of the dense model's error, in percentage points, 0 for
+    other metrics. A search ends once more than the share `max_failures` of its trials has failed.
     """
 
     budget: Budget
-    dense_error: float
+    dense_metric: float
     limits: Constraints
     refine: Refinement
     initial_points: Sequence[InitialPoint] = ()
@@ -43,9 +44,9 @@ class SearchSettings:
     max_failures: float = 1.0
 
     @property
-    def limit(self) -> float:
-        """The highest feasible validation error, in percent."""
-        return self.limits.limit
+    def metric(self) -> Metric:
+        """What models are judged by."""
+        return self.limits.metric
 
     def compression(self, ratios: Mapping[str, float]) -> float:
         """The compression of the whole model that these ratios, by layer, make."""
@@ -97,8 +98,9 @@ class TrialScheduler:
         if not self._settings.features.warm_start:
             return None
         ratios = from_study_params(drawn, self._parameters).ratios
-        max_error = self._max_recoverable_error(self._settings.compression(ratios))
-        return find_warm_start(self._same_granularity(drawn), ratios, max_error, max_compression)
+        max_cost = self._max_recoverable_cost(self._settings.compression(ratios))
+        metric = self._settings.metric
+        return find_warm_start(self._same_granularity(drawn), ratios, max_cost, max_compression, metric)
 
     def _same_granularity(self, drawn: Mapping[str, object]) -> list[tuple[int, PointRecord]]:
         """The stored rounds, with their trials, whose masks have the granularity of a trial with these parameters."""
@@ -107,19 +109,24 @@ class TrialScheduler:
             return points
         return [(trial, point) for trial, point in points if self._trial_store.study_params(trial)[name] == drawn[name]]
 
-    def expected_errors(self, record: TrialRecord) -> list[float]:
-        """The validation errors of a trial's rounds, in percent, as they are expected after refinement."""
+    def expected_metrics(self, record: TrialRecord) -> list[float]:
+        """The validation metrics of a trial's rounds as they are expected after refinement."""
         if not self._settings.refine.share or record.kind == "refine":
             return [point.val_metric for point in record.points]
-        recovery = self._recovery()
-        return [recovery.expected_error(point.val_metric, point.compression) for point in record.points]
+        recovery, metric = self._recovery(), self._settings.metric
+        return [
+            metric.value(recovery.expected_error(metric.cost(point.val_metric), point.compression))
+            for point in record.points
+        ]
 
     def _recovery(self) -> Recovery:
         """What refinements have recovered so far; computed again once another trial has ended."""
         ended = self._trial_store.records
         if self._cached_recovery is None or self._cached_recovery[0] != len(ended):
             settings = self._settings
-            found = Recovery(refined_pairs([*ended.values()]), settings.dense_error, settings.standard_error)
+            metric = settings.metric
+            pairs = refined_pairs([*ended.values()], metric)
+            found = Recovery(pairs, metric.cost(settings.dense_metric), settings.standard_error)
             self._cached_recovery = len(ended), found
         return self._cached_recovery[1]
 
@@ -142,11 +149,12 @@ class TrialScheduler:
         """Whether refining a trial that has ended is expected to bring it to the limit."""
         if not record.points:
             return False
-        return record.last.val_metric <= self._max_recoverable_error(record.last.compression)
+        cost = self._settings.metric.cost(record.last.val_metric)
+        return cost <= self._max_recoverable_cost(record.last.compression)
 
-    def _max_recoverable_error(self, compression: float) -> float:
-        """The highest validation error that refinement is expected to bring to the limit; without it, the limit."""
-        limit = self._settings.limit
+    def _max_recoverable_cost(self, compression: float) -> float:
+        """The worst metric, as a cost, that refinement is expected to bring to the limit; without it, the limit."""
+        limit = self._settings.limits.max_cost
         return self._recovery().max_recoverable_error(limit, compression) if self._settings.refine.share else limit
 
     def _has_time_to_refine(self) -> bool:
@@ -159,5 +167,5 @@ class TrialScheduler:
         records, refined = list(self._trial_store.records.values()), set(self._trial_store.refinements.values())
         beyond_front = len(refined) % 2 == 1
         return refinement.choose_trial(
-            records, refined, self._recovery(), self._settings.limit, beyond_front=beyond_front
+            records, refined, self._recovery(), self._settings.limits, beyond_front=beyond_front
         )

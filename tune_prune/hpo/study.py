@@ -28,6 +28,7 @@ from tune_prune.hpo.storage import describe_storage, refuse_damage
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
 from tune_prune.results.trial_params import GROUP, RATIO, TrialParams
 from tune_prune.tasks.fingerprints import check_unchanged
+from tune_prune.tasks.metrics import Metric
 
 STUDY_NAME = "tune_prune"
 RATIOS = (RATIO, GROUP)
@@ -165,6 +166,11 @@ def directions(limits: Constraints) -> list[StudyDirection]:
     return [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (1 + len(limits.objectives))]
 
 
+def _name_cost(metric: Metric) -> str:
+    """The name of a metric as a cost: its negative where higher is better."""
+    return metric.val if metric.better == "lower" else f"-{metric.val}"
+
+
 def open_study(
     storage: RDBStorage,
     name: str,
@@ -172,7 +178,7 @@ def open_study(
     fingerprint: Mapping[str, str],
     limits: Constraints = NO_CONSTRAINTS,
 ) -> optuna.Study:
-    """Creates a run's study or goes on with it: maximises log10(factor), minimises validation error and costs.
+    """Creates a run's study or goes on with it: maximises log10(factor), minimises metric and costs.
 
     `fingerprint` identifies what is searched, part by part. Raises a `UserError` that names the parts that are not
     those of the study, and where the study is lost.
@@ -187,7 +193,7 @@ def open_study(
     if stored is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # names for dashboards, no more
-            study.set_metric_names(["log10_factor", "val_error", *limits.objectives])
+            study.set_metric_names(["log10_factor", _name_cost(limits.metric), *limits.objectives])
         study.set_user_attr("fingerprint", dict(fingerprint))
     else:
         check_unchanged(stored, fingerprint, str(run_dir), "undo that, or use a new --run-dir")

@@ -130,7 +130,7 @@ class TrialStore:
     def _find_unmeasured(self, record: TrialRecord) -> str:
         """Says what the rounds of a record lack that enters the study; empty where they lack nothing."""
         if record.state == "complete" and not (record.points and math.isfinite(record.last.val_metric)):
-            return "it is complete, and its last round has no error"
+            return f"it is complete, and its last round has no {self._limits.metric.name}"
         for point in record.points:
             numbers = {
                 name: point.costs.get(name, math.nan) for name in (*self._limits.at_most, *self._limits.objectives)

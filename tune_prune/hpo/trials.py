@@ -42,7 +42,7 @@ class TrialConfig:
 
 
 class Trials:
-    """The trials of a search by their numbers, between an Optuna study and whoever runs them; errors in percent.
+    """The trials of a search by their numbers, between an Optuna study and whoever runs them.
 
     `running` are the trials that this process runs now.
     """
@@ -187,7 +187,7 @@ class Trials:
         self._trial_store.finish(record)
         if not self._settings.features.learn_from_rounds:
             record = replace(record, points=record.points[-1:])
-        self._observations.observe(record, self._scheduler.expected_errors(record))
+        self._observations.observe(record, self._scheduler.expected_metrics(record))
 
     def _sweep(self) -> None:
         """Deletes weights that nothing needs any more, once all ended trials are known."""

@@ -11,6 +11,7 @@ from tune_prune.pruning.iterative import State
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.records import PointRecord, TrialRecord, lineage
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.tasks.task import Task
 
 
@@ -33,18 +34,20 @@ class WarmStart:
 def find_warm_start(
     rounds: Iterable[tuple[int, PointRecord]],
     ratios: Mapping[str, float],
-    max_error: float,
+    max_cost: float,
     max_compression: float = 1.0,
+    metric: Metric = ERROR,
 ) -> WarmStart | None:
     """The recorded round from which to prune to these ratios; None means the dense model.
 
     `rounds` are given with their trials. It is the most compressed of those whose ratios are nowhere above `ratios`,
-    with at most `max_error` percent and `max_compression`: least is left to prune and to retrain. Of equally compressed
-    rounds it is the one with the lowest error, of equal ones the first.
+    with a metric of at most `max_cost` as a cost, and at most `max_compression`: least is left to prune and to retrain.
+    Of equally compressed rounds it is the one with the best metric, of equal ones the first.
     """
-    allowed = [(t, p) for t, p in rounds if p.val_metric <= max_error and p.compression <= max_compression]
+    cost = metric.cost
+    allowed = [(t, p) for t, p in rounds if cost(p.val_metric) <= max_cost and p.compression <= max_compression]
     contained = [(trial, point) for trial, point in allowed if _nested(point.reached, ratios)]
-    rank = [(point.compression, -point.val_metric, -trial, -point.round) for trial, point in contained]
+    rank = [(point.compression, -cost(point.val_metric), -trial, -point.round) for trial, point in contained]
     return WarmStart.from_point(*contained[rank.index(max(rank))]) if contained else None
 
 

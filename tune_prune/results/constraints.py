@@ -1,50 +1,87 @@
-"""The constraints and objectives of a search: error and compression always, further costs where a space names them."""
+"""The constraints and objectives of a search: metric and compression always, further costs where a space names them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from tune_prune.results import pareto
+from tune_prune.tasks.metrics import ERROR, Metric
 
 COSTS = {
     "macs": "share of the dense model's multiply-adds that is left",
     "bytes": "size of the model as a sparse file, in bytes",
     "latency": "time for one sample as a share of the dense model's, measured on the compacted model",
 }
-"""The costs of a point besides its error; less is better. Latency is measured only if a search uses it."""
+"""The costs of a point besides its metric; less is better. Latency is measured only if a search uses it."""
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """The limits that a feasible point keeps, and the objectives besides compression and error.
+    """The limits that a feasible point keeps, and the objectives besides compression and metric.
 
-    `limit` is the highest feasible validation error in percent; `at_most` are the highest feasible costs, by name;
-    `objectives` are costs to be minimised besides the error. Objectives are never summed into one another.
+    `limit` is the worst feasible value of the `metric` on validation data; `at_most` are the highest feasible costs, by
+    name; `objectives` are costs to be minimised besides the metric. Objectives are never summed into one another.
+    `ideal` is the value from which on a point dominates all of the hypervolume that its compression allows.
     """
 
     limit: float
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
+    metric: Metric = ERROR
+    ideal: float = 0.0
 
     @property
     def latency(self) -> bool:
         """Whether latency is limited or an objective, so that it has to be measured."""
         return "latency" in self.at_most or "latency" in self.objectives
 
+    @property
+    def max_cost(self) -> float:
+        """The limit as a cost (`Metric.cost`)."""
+        return self.metric.cost(self.limit)
+
     def within(self, costs: Mapping[str, float]) -> bool:
         """Whether these costs keep all limits on costs."""
         return all(costs[name] <= limit for name, limit in self.at_most.items())
 
-    def feasible(self, error: float, costs: Mapping[str, float]) -> bool:
-        """Whether this error, in percent, and these costs keep all limits."""
-        return error <= self.limit and self.within(costs)
+    def feasible(self, value: float, costs: Mapping[str, float]) -> bool:
+        """Whether this value of the metric and these costs keep all limits."""
+        return self.metric.cost(value) <= self.max_cost and self.within(costs)
 
-    def violations(self, error: float, costs: Mapping[str, float]) -> dict[str, float]:
-        """The excess over each limit, negative where it is kept: of error in points, of costs as shares of it."""
+    def violations(self, value: float, costs: Mapping[str, float]) -> dict[str, float]:
+        """The excess over each limit, negative where it is kept: of the metric in its unit, of costs as shares."""
         over = {f"{name} / limit - 1": costs[name] / limit - 1 for name, limit in self.at_most.items()}
-        return {"val_error - limit": error - self.limit} | over
+        name = f"limit - {self.metric.val}" if self.metric.better == "higher" else f"{self.metric.val} - limit"
+        return {name: self.metric.cost(value) - self.max_cost} | over
 
-    def values(self, maximised: float, error: float, costs: Mapping[str, float]) -> list[float]:
-        """The values of a point's objectives: the maximised one, the error, and the costs that are objectives."""
-        return [maximised, error, *(costs[name] for name in self.objectives)]
+    def values(self, maximised: float, value: float, costs: Mapping[str, float]) -> list[float]:
+        """The values of a point's objectives: the maximised one; to minimise the metric as a cost, and other costs."""
+        return [maximised, self.metric.cost(value), *(costs[name] for name in self.objectives)]
+
+    def hypervolume(self, points: Sequence[pareto.Point]) -> float:
+        """The share in [0, 1] of the area from the limit to `ideal`, up to 1000x, that points dominate.
+
+        Points are (compression, metric as a cost). 0 where there is no such area.
+        """
+        min_cost = self.metric.cost(self.ideal)
+        return pareto.hypervolume(points, self.max_cost, min_error=min_cost) if self.max_cost > min_cost else 0.0
+
+
+def make_constraints(
+    metric: Metric,
+    dense: float,
+    tradeoff: float,
+    at_most: Mapping[str, float] | None = None,
+    objectives: Sequence[str] = (),
+) -> Constraints:
+    """The constraints of a search whose dense model has this value of the metric; `tradeoff` is in the metric's unit.
+
+    The hypervolume's ideal is an error of 0; of any other metric, whose best value is not known, it is one tradeoff
+    better than the dense model.
+    """
+    limit = metric.limit(dense, tradeoff)
+    ideal = 0.0 if metric == ERROR else metric.value(metric.cost(dense) - tradeoff)
+    return Constraints(limit, at_most or {}, tuple(objectives), metric, ideal)
 
 
 NO_CONSTRAINTS = Constraints(math.inf)

@@ -50,7 +50,7 @@ class TestResult:
 
 
 def find_front(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> list[Member]:
-    """Finds the feasible points that no other feasible one dominates in compression, error and the other objectives.
+    """Finds the feasible points that no other feasible one dominates in compression, metric and the other objectives.
 
     Points of all rounds of all trials count, whatever the trial's state. The front is ascending in compression, and has
     of equal points the one of the earliest trial.
@@ -66,16 +66,16 @@ def most_compressed(members: Sequence[Member]) -> Member | None:
 
 
 def find_closest(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> Member | None:
-    """Finds the point to show where none is feasible: of the lowest validation error, then the most compressed.
+    """Finds the point to show where none is feasible: of the best validation metric, then the most compressed.
 
     Points that keep the limits on costs come first; where no point does, the one that exceeds them least is taken. None
-    where no point has a finite error.
+    where no point has a finite metric.
     """
 
     def rank(pair: tuple[TrialRecord, PointRecord]) -> tuple[float, float, float]:
         point = pair[1]
         excess = [point.costs[name] / limit - 1 for name, limit in constraints.at_most.items()]
-        return max(0.0, *excess) if excess else 0.0, point.val_metric, -point.compression
+        return max(0.0, *excess) if excess else 0.0, constraints.metric.cost(point.val_metric), -point.compression
 
     finite = [pair for pair in _list_points(records) if math.isfinite(pair[1].val_metric)]
     return Member("001", *min(finite, key=rank)) if finite else None

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tune_prune.pruning.sensitivity import SensitivityResult
-from tune_prune.results import pareto
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
-from tune_prune.tasks.metrics import round_up
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,17 @@ class SearchOutcome:
 
     @cached_property
     def smallest_tradeoff(self) -> float | None:
-        """The smallest tradeoff, in percentage points, that the closest point would keep.
+        """The smallest tradeoff, in the metric's unit, that the closest point would keep.
 
         None where there is no such point, and where it violates a limit on a cost, which no tradeoff changes.
         """
         if self.closest is None or not self.closest.point.within:
             return None
-        return round_up(self.closest.point.val_metric - self.info.dense_metric)
+        return self.info.metric.tradeoff(self.info.dense_metric, self.closest.point.val_metric)
 
     @cached_property
     def hypervolume(self) -> float:
-        """The share in [0, 1] of the area below the limit, up to 1000x, that feasible points dominate."""
-        feasible = [(p.compression, p.val_metric) for record in self.records for p in record.points if p.feasible]
-        return pareto.hypervolume(feasible, max_error=self.info.limit) if self.info.limit > 0 else 0.0
+        """The share in [0, 1] of the area from the limit to the ideal, up to 1000x, that feasible points dominate."""
+        cost = self.info.metric.cost
+        feasible = [(p.compression, cost(p.val_metric)) for record in self.records for p in record.points if p.feasible]
+        return self.info.limits.hypervolume(feasible)

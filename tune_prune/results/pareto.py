@@ -1,8 +1,8 @@
 """Dominance, the Pareto front, its hypervolume and its knee.
 
 A point is (compression, error): the share of weights removed, in [0, 1], to be maximised, and the misclassified images
-in percent, to be minimised. Dominance and front take further coordinates, too, all to be minimised. Points with an
-infinite or NaN coordinate are left out.
+in percent, or another metric as a cost (`Metric.cost`), to be minimised. Dominance and front take further coordinates,
+too, all to be minimised. Points with an infinite or NaN coordinate are left out.
 """
 
 import math
@@ -38,15 +38,18 @@ def front(points: Points) -> list[int]:
     return kept[::-1]
 
 
-def hypervolume(points: Sequence[Point], max_error: float, max_log_factor: float = 3.0) -> float:
+def hypervolume(
+    points: Sequence[Point], max_error: float, max_log_factor: float = 3.0, min_error: float = 0.0
+) -> float:
     """Computes the share, in [0, 1], of a rectangle that the points dominate (Zitzler and Thiele 1998).
 
-    The rectangle spans log10(factor), factor = 1 / (1 - compression), from 0 to `max_log_factor`, and error from 0 to
-    `max_error` percent. Larger factors are clipped to it; points of a larger error dominate none of it. Raises
-    `ValueError` where the rectangle has no area.
+    The rectangle spans log10(factor), factor = 1 / (1 - compression), from 0 to `max_log_factor`, and error from
+    `min_error` to `max_error`. Larger factors and lower errors are clipped to it; points of a larger error dominate
+    none of it. Raises `ValueError` where the rectangle has no area.
     """
-    if not (max_error > 0 and max_log_factor > 0):
-        raise ValueError(f"the rectangle must have an area, got sides {max_error} and {max_log_factor}")
+    height = max_error - min_error
+    if not (height > 0 and max_log_factor > 0):
+        raise ValueError(f"the rectangle must have an area, got sides {height} and {max_log_factor}")
     areas = []
     left = 0.0
     for i in front(points):  # ascending in both coordinates: each point adds the strip to the right of the one before
@@ -54,9 +57,9 @@ def hypervolume(points: Sequence[Point], max_error: float, max_log_factor: float
         if error > max_error:
             break
         log_factor = _log_factor(compression, max_log_factor)
-        areas.append((log_factor - left) * (max_error - max(error, 0.0)))
+        areas.append((log_factor - left) * (max_error - max(error, min_error)))
         left = log_factor
-    return min(1.0, math.fsum(areas) / (max_log_factor * max_error))
+    return min(1.0, math.fsum(areas) / (max_log_factor * height))
 
 
 def knee(points: Sequence[Point]) -> int:

@@ -1,4 +1,4 @@
-"""The facts of a run: its space, model and data, its dense model's error, and its constraints."""
+"""The facts of a run: its space, model and data, its dense model's metric, and its constraints."""
 
 import math
 from collections.abc import Mapping
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tune_prune.pruning.plan import Plan
-from tune_prune.results.constraints import Constraints
-from tune_prune.tasks.metrics import ERROR
+from tune_prune.results.constraints import Constraints, make_constraints
+from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class RunInfo:
     """The facts of a run as summary.json has them.
 
-    `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in percentage points,
-    `dense_metric` in percent. `shapes` are of the layers' weights, in the model's order; `coverage`
-    is the share of the model that they make up. `at_most` are limits on costs, `objectives` the costs that are
-    minimised (`constraints.py`). `command` is the command line that started the run; `cached_sample` is the number of
-    training images on which cached statistics were measured. `weights` is the file of the dense weights, absolute, None
-    where they come with the model; `weights_hash` is of its tensors. `settings` say what else the task is.
+    `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in the unit of the
+    `metric`, of which `dense_metric` is the dense model's value on validation data. `shapes` are of the layers'
+    weights, in the model's order; `coverage` is the share of the model that they make up. `at_most` are limits on
+    costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
+    run; `cached_sample` is the number of training images on which cached statistics were measured. `weights` is the
+    file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its tensors.
+    `settings` say what else the task is.
     """
 
     space: str
@@ -47,6 +48,7 @@ class RunInfo:
     weights: str | None = None
     weights_hash: str | None = None
     settings: TaskSettings = DEFAULT
+    metric: Metric = ERROR
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,10 +62,10 @@ class RunInfo:
 
     @property
     def limit(self) -> float:
-        """The highest feasible validation error, in percent; of a dense error of 0.86 and a tradeoff of 0.5 1.36."""
-        return ERROR.limit(self.dense_metric, self.acc_tradeoff)
+        """The worst feasible validation metric; of a dense error of 0.86 % and a tradeoff of 0.5 points 1.36 %."""
+        return self.limits.limit
 
     @property
     def limits(self) -> Constraints:
         """The constraints and the objectives of the run."""
-        return Constraints(self.limit, self.at_most, self.objectives)
+        return make_constraints(self.metric, self.dense_metric, self.acc_tradeoff, self.at_most, self.objectives)

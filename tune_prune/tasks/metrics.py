@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -30,16 +31,46 @@ class Metric:
     def limit(self, dense: float, tradeoff: float) -> float:
         """The worst value that is at most `tradeoff`, in the metric's unit, worse than that of the dense model.
 
-        Rounded to a whole billionth, away from better, which removes the error of floating point: 0.86 + 0.5 is
-        1.3599999999999999. So a value equal to a limit keeps the rounded limit, too, also where it is no whole number
-        of billionths as a third of a percent.
+        Without the error of floating point: 0.86 + 0.5 is 1.3599999999999999. The error is rounded up to a whole
+        billionth, so that a value equal to a limit keeps the rounded limit, too, also where it is no whole number of
+        billionths as a third of a percent. Other metrics, of any magnitude, are added as decimal numbers.
         """
-        return self.value(round_up(self.cost(dense) + tradeoff))
+        if self == ERROR:
+            return round_up(dense + tradeoff)
+        return self.value(float(Decimal(repr(self.cost(dense))) + Decimal(repr(tradeoff))))
+
+    def tradeoff(self, dense: float, value: float) -> float:
+        """The smallest tradeoff that allows a value worse than that of the dense model."""
+        if self == ERROR:
+            return round_up(value - dense)
+        found = float(Decimal(repr(self.cost(value))) - Decimal(repr(self.cost(dense))))
+        while self.cost(self.limit(dense, found)) < self.cost(value):
+            found = math.nextafter(found, math.inf)
+        return found
+
+    @property
+    def val(self) -> str:
+        """The column and the key of its values on validation data: `val_error`."""
+        return f"val_{self.name}"
+
+    @property
+    def test(self) -> str:
+        """The column and the key of its values on test data: `test_error`."""
+        return f"test_{self.name}"
 
     def format(self, value: float) -> str:
         """The value as text: the error with two decimals, other metrics with four significant digits."""
         digits = f"{value:.2f}" if self == ERROR else f"{value:#.4g}".removesuffix(".")
         return f"{digits}{self.unit}"
+
+    def describe(self, value: float, split: str) -> str:
+        """The value and its name in words: `1.36 % validation error`, `validation f1 0.9140`."""
+        text = self.format(value)
+        return f"{text} {split} {self.name}" if self == ERROR else f"{split} {self.name} {text}"
+
+    def format_tradeoff(self, tradeoff: float) -> str:
+        """A difference of two values as text: `0.5 points` of the error, `0.01` of another metric."""
+        return f"{tradeoff:g} points" if self == ERROR else f"{tradeoff:g}{self.unit}"
 
 
 ERROR = Metric("error", "lower", " %")

@@ -26,8 +26,8 @@ class Status:
     """How far a search is: its trials by state, its best point, and its time in seconds.
 
     `budget` is the number of trials, None where time alone ends the search; `share` in [0, 1] is the used part of the
-    budget. `best_factor` and `best_error`, in percent, belong to the most compressed feasible point, and are None
-    before there is one. `history` is the hypervolume after each trial that has ended.
+    budget. `best_factor` and `best`, the metric with its unit, belong to the most compressed feasible point, and are
+    None before there is one. `history` is the hypervolume after each trial that has ended.
     """
 
     budget: int | None
@@ -37,7 +37,7 @@ class Status:
     stopped: int
     failed: int
     best_factor: float | None
-    best_error: float | None
+    best: str | None
     hypervolume: float
     history: Sequence[float]
     seconds: float
@@ -77,7 +77,7 @@ def _format_done(status: Status) -> str:
 def _format_best(status: Status) -> str:
     if status.best_factor is None:
         return "none yet"
-    return f"{status.best_factor:.1f}x at {status.best_error:.2f} %"
+    return f"{status.best_factor:.1f}x at {status.best}"
 
 
 class SearchConsole:

@@ -109,6 +109,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         weights=space.weights and str(Path(space.weights).absolute()),
         weights_hash=contents["weights"],
         settings=space.settings,
+        metric=task.metric,
     )
     return Prepared(task, info, load_test, contents)
 
@@ -182,7 +183,7 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
         "refinement": repr(space.refine),
         "initial trials": repr(space.initial),
         "features": repr(space.features),
-        "error of the dense model": repr(info.dense_metric),
+        f"{info.metric.name} of the dense model": repr(info.dense_metric),
         **contents,
     }
 

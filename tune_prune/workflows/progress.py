@@ -13,6 +13,7 @@ from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.trials import Trials
 from tune_prune.pruning import masks
 from tune_prune.results import pareto
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.workflows.console import SearchConsole, Status
@@ -21,12 +22,11 @@ from tune_prune.workflows.console import SearchConsole, Status
 class FrontTracker:
     """The front of the trials that have ended. Adding a trial costs the same at the end of a search as at its start.
 
-    `limit` is the highest feasible validation error in percent. `front` holds (compression, error), ascending;
-    `history` holds the hypervolume after each trial.
+    `front` holds (compression, metric as a cost), ascending; `history` holds the hypervolume after each trial.
     """
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
+    def __init__(self, limits: Constraints) -> None:
+        self._limits = limits
         self._states = Counter[str]()
         self.front: list[pareto.Point] = []
         self.hypervolume = 0.0
@@ -49,10 +49,12 @@ class FrontTracker:
     def add(self, record: TrialRecord) -> None:
         """Adds a trial that has ended."""
         self._states[record.state] += 1
-        points = self.front + [(point.compression, point.val_metric) for point in record.points if point.feasible]
+        points = self.front + [
+            (point.compression, self._limits.metric.cost(point.val_metric)) for point in record.points if point.feasible
+        ]
         if len(points) > len(self.front):
             self.front = [points[i] for i in pareto.front(points)]
-            self.hypervolume = pareto.hypervolume(self.front, self._limit) if self._limit > 0 else 0.0
+            self.hypervolume = self._limits.hypervolume(self.front)
         self.history.append(self.hypervolume)
 
 
@@ -69,8 +71,9 @@ class Progress:
     def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, evaluation: float) -> None:
         self._console, self._budget = console, budget
         self._evaluation = evaluation
+        self._metric = info.metric
         self._first: tuple[float, int] | None = None
-        self._tracker = FrontTracker(info.limit)
+        self._tracker = FrontTracker(info.limits)
 
     def update(self, trials: Trials) -> None:
         """Updates front, reserve and console; called whenever a trial starts, ends a round, or ends."""
@@ -90,7 +93,7 @@ class Progress:
                 stopped=tracker.count("stopped"),
                 failed=tracker.count("failed"),
                 best_factor=factor,
-                best_error=tracker.best[1] if tracker.best else None,
+                best=self._metric.format(self._metric.value(tracker.best[1])) if tracker.best else None,
                 hypervolume=tracker.hypervolume,
                 history=tracker.history,
                 seconds=self._budget.elapsed,

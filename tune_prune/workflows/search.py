@@ -27,6 +27,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
+from tune_prune.tasks.metrics import ERROR
 from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search, format_budget, prepare
@@ -196,7 +197,7 @@ class _Run:
         refine, images = space.refine, self._prepared.task.validation.count
         settings = SearchSettings(
             budget=self._budget,
-            dense_error=info.dense_metric,
+            dense_metric=info.dense_metric,
             limits=info.limits,
             refine=refine,
             initial_points=space.initial_params(info.shapes),
@@ -205,7 +206,7 @@ class _Run:
             totals=info.totals,
             refinement_seconds=refine.rounds * timings.round_seconds(refine.steps // refine.rounds),
             max_failures=config.max_failures,
-            standard_error=standard_error(info.dense_metric, images),
+            standard_error=standard_error(info.dense_metric, images) if info.metric == ERROR else 0.0,
         )
         progress = Progress(info, self._console, self._budget, timings.evaluation)
         parameters = space.parameters_for(info.shapes, curves)
