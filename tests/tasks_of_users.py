@@ -49,6 +49,10 @@ def mean_squared(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.mse_loss(model(batch[0]), batch[1])
 
 
+def smooth_absolute(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.smooth_l1_loss(model(batch[0]), batch[1], beta=0.5)
+
+
 def rmse(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     squares = torch.cat([(model(inputs) - wanted).square() for inputs, wanted in batches])
     return float(squares.mean().sqrt())

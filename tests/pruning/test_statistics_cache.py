@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tasks_of_users import Regressor
 from torch import nn
 from toys import mlp, seeded
 
@@ -12,6 +13,8 @@ from tune_prune.pruning import gates, statistics, statistics_cache
 from tune_prune.pruning.criteria import score_layers
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.statistics import Context
+from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import Data, Split
 
 
@@ -46,6 +49,17 @@ def test_a_statistic_does_not_depend_on_others(toy_data: Data) -> None:
         path.unlink()
     single = statistics_cache.load_or_measure(["l1_gate"], context(model, toy_data))
     assert all(torch.equal(value, both["l1_gate"][label]) for label, value in single["l1_gate"].items())
+
+
+def test_another_loss_is_another_file() -> None:
+    names = ("mean_squared", "smooth_absolute")
+    settings = [TaskSettings(loss=f"tasks_of_users:{name}", metric="tasks_of_users:rmse") for name in names]
+    trains = [load_data("tasks_of_users:rows", settings=each).train for each in settings]
+    torch.manual_seed(0)
+    model = Regressor()
+    found = [statistics_cache.measure_dense(["hessian"], model, train, 64)["hessian"] for train in trains]
+    assert len(files()) == 2
+    assert not torch.equal(found[0]["net.0"], found[1]["net.0"])
 
 
 def test_another_content_is_another_file(toy_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

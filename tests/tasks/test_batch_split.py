@@ -1,5 +1,6 @@
 """Splits of any task: what they read, what they compute, and what they say of a user's mistakes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -195,3 +196,18 @@ def test_a_sample_is_kept_and_always_the_same() -> None:
     assert one.count == two.count == 40
     assert all(torch.equal(a[0], b[0]) for a, b in zip(one.batches(), two.batches(), strict=True))
     assert split.draw(10_000, seeded(3)).count <= split.count
+
+
+def test_all_samples_in_memory_count_and_of_others_the_first() -> None:
+    rows, labels = torch.arange(600.0)[:, None], torch.arange(600)
+    later, first = rows.clone(), rows.clone()
+    later[-1], first[0] = -1, -1
+
+    def of(make: Callable[[Tensor], Source]) -> list[dict[str, str]]:
+        return [BatchSplit(make(each), CLASSIFICATION).fingerprint() for each in (rows, rows.clone(), later, first)]
+
+    one, same, changed_later, changed_first = of(lambda each: Rows((each, labels)))
+    assert one == same
+    assert len({each["samples"] for each in (one, changed_later, changed_first)}) == 3
+    one, same, changed_later, changed_first = of(lambda each: Items(TensorDataset(each, labels)))
+    assert one == same == changed_later != changed_first  # all of it may be more than there is memory for

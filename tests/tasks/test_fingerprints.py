@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from toys import fault, images, mlp
 
 from tune_prune.tasks import in_memory
-from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task, hash_code, hash_tensors
+from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task, hash_code, hash_function, hash_tensors
 from tune_prune.tasks.models import build
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import Split
 
 MODULE = """
@@ -104,6 +105,24 @@ def test_an_object_from_python() -> None:
     assert hash_code(build(name), name) == hash_code(build(name), name)
     one, other = in_memory.keep_model(mlp), in_memory.keep_model(lambda: mlp())
     assert hash_code(build(one), one) != hash_code(build(other), other)  # defined in two files
+
+
+def test_the_text_of_a_functions_module_counts(load: Callable[[str, str], nn.Module]) -> None:
+    text = MODULE + "def loss(model, batch, scale=1):\n    return scale * model(batch).sum()\n"
+    found = []
+    for changed, address in ((text, ""), (text, ""), (text + "# more", ""), (text, "(scale=2)")):
+        model = load(changed, "fingerprinted:chain")
+        settings = TaskSettings(loss=f"fingerprinted:loss{address}")
+        found.append(fingerprint_task("toys:mlp", model, None, {}, settings)["loss code"])
+    first, again, *others = found
+    assert first == again
+    assert len({first, *others}) == 3
+    assert fingerprint_task("toys:mlp", mlp(), None, {}).keys() == {"model code"}
+
+
+def test_a_function_from_python_counts_by_its_source() -> None:
+    one, same, other = (in_memory.keep_function(function) for function in (mlp, mlp, lambda: mlp()))
+    assert hash_function(one) == hash_function(same) != hash_function(other)  # defined in two files
 
 
 def test_every_part_of_a_task_has_a_name() -> None:

@@ -1,10 +1,12 @@
 """Searches of tasks that are no classification in memory: a loss, a metric and batches of one's own."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from searches import SPACE, Trials, points, resumed, searched
+from toys import fault
 
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.results import conf
@@ -55,6 +57,32 @@ def test_a_finished_search_measures_nothing_again(trials: Trials, space: Path) -
     assert resumed(run) == code
     assert trials.started == started
     assert points(run).equals(before)
+
+
+LOSS = """
+def loss(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+"""
+
+
+def test_another_loss_of_the_same_name_is_refused(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts of one second may have one cached form
+    (tmp_path / "loss_of_a_user.py").write_text(LOSS)
+    space = tmp_path / "own.toml"
+    text = OWN.replace("{data}", "rows").replace("trained_regressor", "Regressor")
+    text = text.replace("tasks_of_users:mean_squared", "loss_of_a_user:loss")
+    space.write_text(text.replace('["mag", "taylor1"]', '"mag"'))
+    _, run = searched(space, budget=2)
+    (tmp_path / "loss_of_a_user.py").write_text(LOSS.replace("square", "abs"))
+    sys.modules.pop("loss_of_a_user")
+    assert "changed since it was begun: loss code; undo that" in fault(lambda: resumed(run, budget=4))
+    (tmp_path / "loss_of_a_user.py").write_text(LOSS)
+    sys.modules.pop("loss_of_a_user")
+    assert resumed(run, budget=3) in (0, 3)
+    sys.modules.pop("loss_of_a_user")
 
 
 def test_workers_open_such_data_themselves(trials: Trials, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Measures a dense model's expensive statistics once and caches them on disk.
 
-A file's name holds a hash of everything that determines the values: the weights, the model's code, the images and
-labels, the statistic and the settings of its module. So a file is never out of date, and it may be deleted at any time.
-A file holds a hash of its values as well: one that is damaged, or has another's content, is measured again.
+A file's name holds a hash of everything that determines the values: the weights, the model's code, the sample, a loss
+of the user's, the statistic and the settings of its module. So a file is never out of date, and it may be deleted at
+any time. A file holds a hash of its values as well: one that is damaged, or has another's content, is measured again.
 """
 
 import json
@@ -20,7 +20,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, gates, loss_change, statistics
 from tune_prune.pruning.masks import prunable
 from tune_prune.pruning.statistics import Context
-from tune_prune.tasks.fingerprints import hash_code, hash_tensors, hash_texts
+from tune_prune.tasks.fingerprints import hash_code, hash_function, hash_tensors, hash_texts
 from tune_prune.tasks.splits import AnySplit
 
 SETTINGS = {
@@ -143,8 +143,9 @@ def _hash_inputs(name: str, context: Context) -> str:
     """Hashes everything that determines a statistic's values."""
     settings = repr((name, context.layers, _read_settings(name)))
     weights = context.model.state_dict() | {f"layer {label}": w for label, w in prunable(context.model).items()}
-    sample = repr(context.sample.fingerprint())
-    return hash_texts([settings, hash_code(context.model), hash_tensors(weights), sample])
+    sample, loss = repr(context.sample.fingerprint()), context.sample.objective.settings.loss
+    functions = [hash_function(loss)] if loss else []
+    return hash_texts([settings, hash_code(context.model), hash_tensors(weights), sample, *functions])
 
 
 def _read_settings(statistic: str) -> Mapping[str, float]:

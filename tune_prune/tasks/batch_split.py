@@ -16,11 +16,11 @@ from tune_prune.tasks.batches import (
     take_first,
     to_device,
 )
-from tune_prune.tasks.fingerprints import hash_tensors
+from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.metrics import ERROR, Evaluation
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.precision import use_precision
-from tune_prune.tasks.sources import Joined, Kept, Source
+from tune_prune.tasks.sources import Joined, Kept, Rows, Source
 from tune_prune.tasks.user_code import user_code
 
 EVALUATION_BATCH = 256
@@ -170,12 +170,16 @@ class BatchSplit:
         return counts
 
     def fingerprint(self) -> dict[str, str]:
-        """Hashes the number of samples and the first batch; what may be larger than memory is not read for it."""
+        """Hashes all samples where they are in memory; else their number and the first batch, or eight of them."""
+        if isinstance(self.source, Rows | Kept):
+            return {"samples": hash_texts(map(_hash_batch, self.source.in_order(EVALUATION_BATCH)))}
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
-            first = next(self.batches(8))
-        tensors = {str(at): tensor for at, tensor in enumerate(iterate_tensors(first))}
-        return {"samples": f"{self.count} {hash_tensors(tensors)}"}
+            return {"samples": f"{self.count} {_hash_batch(next(self.batches(8)))}"}
+
+
+def _hash_batch(batch: Batch) -> str:
+    return hash_tensors({str(at): tensor for at, tensor in enumerate(iterate_tensors(batch))})
 
 
 def _as_floats(batch: Batch) -> Batch:

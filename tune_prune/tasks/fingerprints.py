@@ -1,4 +1,4 @@
-"""Hashes what a result depends on, part by part, so that a change can be named: weights, splits and the model's code.
+"""Hashes what a result depends on, part by part, so that a change can be named: weights, splits, the user's code.
 
 Data is hashed by its content, and so its code is not: what that returns is known.
 """
@@ -8,14 +8,16 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn, uint8
 
-from tune_prune.common.entrypoints import is_address
+from tune_prune.common.entrypoints import is_address, load
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.tasks import in_memory
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 LIBRARIES = ("torch", "torchvision", "tune_prune")
 """Packages whose code is not hashed: a run notes their versions."""
@@ -51,6 +53,20 @@ def hash_code(model: nn.Module, name: str = "") -> str:
     return hash_texts([structure, *sorted(sources)])
 
 
+def hash_function(address: str) -> str:
+    """Hashes a function's address and the text of the files of its module and of its own; a `UserError` as of `load`.
+
+    One that was handed over as an object counts without its address, which differs in every process.
+    """
+    kept = list(in_memory.find(address).values())
+    function = kept[0] if kept else load(address)
+    while isinstance(function, partial):
+        function = function.func
+    module = None if kept else sys.modules[address.partition(":")[0]]
+    sources = {source for each in (module, function) if (source := _read_source(each)) is not None}
+    return hash_texts(["" if kept else address, *sorted(sources)])
+
+
 def _read_source(defined: object) -> str | None:
     """The text of the file that defines a class, a function or a module; None for libraries and where there is none."""
     if isinstance(defined, nn.Module):
@@ -78,14 +94,21 @@ class Fingerprinted(Protocol):
 
 
 def fingerprint_task(
-    name: str, model: nn.Module, weights: Mapping[str, Tensor] | None, splits: Mapping[str, Fingerprinted]
+    name: str,
+    model: nn.Module,
+    weights: Mapping[str, Tensor] | None,
+    splits: Mapping[str, Fingerprinted],
+    settings: TaskSettings = DEFAULT,
 ) -> dict[str, str]:
-    """Fingerprints a model and the splits that are used, such as "training": a hash by part.
+    """Fingerprints a model, the functions of its task and the splits that are used, such as "training": a hash by part.
 
-    The parts are "model code", "weights" where some are given, "training inputs", "training labels", and so on; of data
-    that is not in memory "training samples".
+    The parts are "model code", "loss code" and others where `settings` name functions, "weights" where some are given,
+    "training inputs", "training labels", and so on; of tasks other than the default "training samples".
     """
     parts = {"model code": hash_code(model, name)}
+    for key, value in settings.given.items():
+        if isinstance(value, str) and is_address(value):
+            parts[f"{key} code"] = hash_function(value)
     if weights is not None:
         parts["weights"] = hash_tensors(weights)
     for part, split in splits.items():

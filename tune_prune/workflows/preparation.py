@@ -37,7 +37,7 @@ from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare
 class Prepared:
     """A search that can begin: its task, the facts of the run, and a function that returns the test images.
 
-    `contents` is the fingerprint of the task: of the model's code and weights and of all three splits.
+    `contents` is the fingerprint of the task: of the user's code, the weights and all three splits.
     """
 
     task: Task
@@ -85,7 +85,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     )
     check_trained(space.model, task.dense, task.validation, config.force)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
-    contents = fingerprint_task(space.model, dense, task.weights, splits)
+    contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
     info = RunInfo(
         space=space.name,
         model=space.model,
