@@ -120,6 +120,21 @@ FAULTS = [
     ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
     ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),
     ("momentum", "momentun", f"unknown key 'space.momentun'; known: {SPACE}"),
+    (
+        'data = "mnist"',
+        'data = "mnist"\noptimizer = "torch.optim:SGD(momentum=0.5)"',
+        "space.momentum is of the built-in SGD; give it in the optimizer's address, as torch.optim:AdamW(weight_decay",
+    ),
+    (
+        'data = "mnist"',
+        'data = "mnist"\noptimizer = "torch.optim:Adam"\nfit = "a:b"',
+        "task.optimizer with fit, which makes its own optimizer; leave one of them out",
+    ),
+    (
+        "momentum = 0.9",
+        'lr_schedule = "cosin"',
+        "space.lr_schedule: unknown learning-rate schedule 'cosin'; known: cos",
+    ),
     ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, objectives"),
     ("share", "part", "unknown key 'refine.part'; known: share, rounds, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),

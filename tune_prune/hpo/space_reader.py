@@ -78,6 +78,8 @@ class _Reader:
         tables = self._tables(raw)
         task, space, goal = tables["task"], tables["space"], tables["goal"]
         ratios = self._table(space, "ratio", prefix="space.", required=True)
+        settings = read_settings({key: task[key] for key in task if key in SETTINGS}, f"{self._source}: task.")
+        self._check_optimizer(task, space)
         parameters = {
             key: self._domain(f"space.{key}", value, PARAMETERS[key])
             for key, value in space.items()
@@ -89,7 +91,7 @@ class _Reader:
             model=self._value(task, "task.model", check_text),
             data=self._value(task, "task.data", check_text),
             weights=self._value(task, "task.weights", check_text, None),
-            settings=read_settings({key: task[key] for key in task if key in SETTINGS}, f"{self._source}: task."),
+            settings=settings,
             parameters={"pruner": "mag"} | parameters,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", ratio)) for pattern, ratio in ratios.items()],
             groups=self._groups(space, ratios, parameters.get("mode", "layer")),
@@ -114,6 +116,13 @@ class _Reader:
         for key, table in tables.items():
             self._check_keys(table, f"{key}.", KEYS[key])
         return tables
+
+    def _check_optimizer(self, task: Table, space: Table) -> None:
+        """An optimizer of the user's has its own momentum and decay, which cannot be searched here."""
+        for key in ("momentum", "weight_decay"):
+            if "optimizer" in task and key in space:
+                advice = "give it in the optimizer's address, as torch.optim:AdamW(weight_decay=0.01)"
+                raise UserError(f"{self._source}: space.{key} is of the built-in SGD; {advice}, and leave it out here")
 
     def _groups(self, space: Table, ratios: Table, mode: object) -> dict[str, str]:
         """The scale of each pattern whose layers share one ratio; in mode "global" all layers do."""

@@ -27,11 +27,32 @@ DistillFunction = Callable[[nn.Module, nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
+class Criterion:
+    """A loss of what a model returns and of targets, as those of torch.nn are; it is called as a loss of a batch."""
+
+    module: nn.Module
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Computes the loss of a batch of inputs and targets."""
+        inputs, targets = split_batch(batch)
+        scores = find_scores(call_model(model, inputs))
+        if isinstance(scores, Tensor):
+            scores = scores.float()  # a model may compute in bfloat16
+            self.module.to(scores.device)
+        loss: Tensor = self.module(scores, targets)
+        return loss
+
+
+def _is_cross_entropy(loss: LossFunction) -> bool:
+    return isinstance(loss, Criterion) and isinstance(loss.module, nn.CrossEntropyLoss)
+
+
+@dataclass(frozen=True)
 class Objective:
     """Loss, metric and distillation of a task; None stands for those of classification.
 
     `metric` says how the metric's values are called and which are better; the names are what messages call the user's
-    functions. `optimizer_function` makes the user's optimizer.
+    functions. `optimizer_function` makes the user's optimizer, and `fit_function` is the user's training loop.
     """
 
     metric: Metric = ERROR
@@ -39,6 +60,7 @@ class Objective:
     metric_function: MetricFunction | None = None
     distill_function: DistillFunction | None = None
     optimizer_function: Callable[..., Any] | None = None
+    fit_function: Callable[..., Any] | None = None
     settings: TaskSettings = DEFAULT
 
     @property
@@ -134,7 +156,7 @@ class Objective:
             )
         if find_logits(call.output) is not None:
             return divergence(*pairs[0], temperature, classes=-1)
-        if self.loss_function is None:
+        if self.loss_function is None or _is_cross_entropy(self.loss_function):
             return divergence(*pairs[0], temperature, classes=1)
         return torch.stack([F.mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).mean()
 
@@ -153,6 +175,11 @@ class Objective:
         """What messages call the optimizer."""
         return in_memory.describe(self.settings.optimizer or "SGD")
 
+    @property
+    def fit_name(self) -> str:
+        """What messages call the training loop."""
+        return in_memory.describe(self.settings.fit or "")
+
     @staticmethod
     def _place(function: Callable[..., Any] | None) -> str:
         place = describe_function(function) if function is not None else ""
@@ -168,10 +195,22 @@ def make_objective(settings: TaskSettings) -> Objective:
     measure, metric = None, ERROR
     if settings.metric is not None:
         measure, metric = _load_metric(settings.metric, settings.better)
-    loss = in_memory.load_function(settings.loss) if settings.loss else None
-    distill = in_memory.load_function(settings.distill) if settings.distill else None
-    optimizer = in_memory.load_function(settings.optimizer) if settings.optimizer else None
-    return Objective(metric, loss, measure, distill, optimizer, settings)
+    loss = _load_loss(settings.loss) if settings.loss else None
+    addresses = (settings.distill, settings.optimizer, settings.fit)
+    distill, optimizer, fit = (in_memory.load_function(one) if one else None for one in addresses)
+    return Objective(metric, loss, measure, distill, optimizer, fit, settings)
+
+
+def _load_loss(address: str) -> LossFunction:
+    """Loads a loss function, or makes one of a loss class of torch.nn: lists in its address become tensors."""
+    found = in_memory.load_function(address)
+    kind, arguments = (found.func, found.keywords) if isinstance(found, partial) else (found, {})
+    if isinstance(kind, type) and issubclass(kind, nn.Module):
+        values = {key: torch.tensor(one, dtype=torch.float32) if isinstance(one, list | tuple) else one
+                  for key, one in arguments.items()}  # fmt: skip
+        with user_code("loss", in_memory.describe(address)):
+            found = kind(**values)
+    return Criterion(found) if isinstance(found, nn.Module) else found
 
 
 def _load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metric]:

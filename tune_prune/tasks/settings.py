@@ -30,7 +30,12 @@ class TaskSettings:
 
     loss: str | None = field(
         default=None,
-        metadata=flag("Address of loss(model, batch).  [default: cross-entropy]", TASK, check=is_address, rule=ADDRESS),
+        metadata=flag(
+            "Address of loss(model, batch), or of a loss class of torch.nn.  [default: cross-entropy]",
+            TASK,
+            check=is_address,
+            rule=ADDRESS,
+        ),
     )
     metric: str | None = field(
         default=None,
@@ -66,6 +71,15 @@ class TaskSettings:
             TASK,
             check=is_address,
             rule="an address, as torch.optim:AdamW(weight_decay=0.01)",
+        ),
+    )
+    fit: str | None = field(
+        default=None,
+        metadata=flag(
+            "Address of fit(model, batches, steps, lr, after_step), a training loop.  [default: the built-in loop]",
+            TASK,
+            check=is_address,
+            rule=ADDRESS,
         ),
     )
     precision: str | None = field(
@@ -106,6 +120,8 @@ class TaskSettings:
         check_settings(self)
         if self.better is not None and self.metric is None:
             raise UserError(f"--better {self.better} without --metric; name the metric as well")
+        if self.fit is not None and self.optimizer is not None:
+            raise UserError("--optimizer with --fit, which makes its own optimizer; leave one of them out")
 
     @property
     def given(self) -> Mapping[str, object]:
@@ -131,6 +147,8 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
             raise UserError(f"{prefix}{key} must be {known[key].flag.rule}, got {value!r}")
     if "better" in raw and "metric" not in raw:
         raise UserError(f"{prefix}better without {prefix.rpartition(' ')[2]}metric; name the metric as well")
+    if "optimizer" in raw and "fit" in raw:
+        raise UserError(f"{prefix}optimizer with fit, which makes its own optimizer; leave one of them out")
     return TaskSettings(**raw)
 
 

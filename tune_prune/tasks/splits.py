@@ -18,6 +18,7 @@ from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
 from tune_prune.tasks.precision import use_precision
+from tune_prune.tasks.sources import Rows
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Split:
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields all samples once, in order: float inputs and labels."""
         for inputs, labels in zip(self.inputs.split(batch_size), self.labels.split(batch_size), strict=True):
+            yield self.as_float(inputs), labels
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the batches of a training epoch, in random order: float inputs and labels."""
+        for inputs, labels in Rows((self.inputs, self.labels)).shuffled(batch_size, generator):
             yield self.as_float(inputs), labels
 
     def random_batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

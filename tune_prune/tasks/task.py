@@ -58,8 +58,11 @@ class Task:
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), teacher=teacher)
 
     def make_teacher(self, share: float) -> Tensor | nn.Module | None:
-        """What a trial is distilled from: logits on the training split, or the dense model; None for a `share` of 0."""
-        if self.teacher is not None or not share:
+        """What a trial is distilled from: logits on the training split, or the dense model; for a `share` of 0 any.
+
+        A training loop of the user's gets the dense model, since logits are by the position in the split.
+        """
+        if not share or (self.teacher is not None and self.settings.fit is None):
             return self.teacher
         return self.dense_model(self.train.device)
 

@@ -1,5 +1,6 @@
 """Trains a model in place: `fit`, the loop over steps and epochs."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,9 +17,13 @@ from tune_prune.training.batch_loop import fit_batches
 from tune_prune.training.optim import SGD, Optimizer, Recipe
 from tune_prune.training.step import RecordedStep, Step, can_record
 from tune_prune.training.torch_optimizer import TorchOptimizer
+from tune_prune.training.user_fit import fit_by_user
 
 Teacher = Tensor | nn.Module
 """What distils into a model: the dense model's logits on the split, [n, classes], or the dense model itself."""
+
+CHECKED_SAMPLES = 32
+"""Samples of the step that checks a user's training."""
 
 
 class DivergedError(RuntimeError):
@@ -61,10 +66,17 @@ def fit(
     `Split`, and is the dense model for any other. `generator` decides the order of the samples and every other random
     draw, those of layers such as dropout too.
     After each whole epoch, `on_epoch` is called with its number, from 1, and the mean error and loss of its batches.
+    A training loop of the user's takes the place of all this; `on_epoch` is then called once, at its end.
     With `epochs_done`, training resumes after that epoch; model, generator and `optimizer` must be as they were then.
     Raises `DivergedError`.
     """
     model.train()
+    if split.objective.fit_function is not None:
+        assert not isinstance(teacher, Tensor)
+        mean = fit_by_user(model, split, recipe, generator, masks, teacher)
+        if on_epoch is not None:
+            on_epoch(recipe.steps // split.steps(recipe.batch_size), Evaluation(math.nan, mean))
+        return mean
     optimizer = optimizer or make_optimizer(model, recipe, split.objective)
     if isinstance(split, BatchSplit):
         assert not isinstance(teacher, Tensor)
@@ -74,10 +86,19 @@ def fit(
             masks=masks, teacher=teacher, on_epoch=on_epoch, epochs_done=epochs_done,
         )  # fmt: skip
     assert not isinstance(teacher, nn.Module)
+    step = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
+    return _fit_in_memory(step, on_epoch, epochs_done)
+
+
+def _fit_in_memory(
+    eager: Step, on_epoch: Callable[[int, Evaluation], None] | None = None, epochs_done: int = 0
+) -> float:
+    """Trains as `fit` does, by steps on tensors in memory, which are recorded where that is possible."""
+    split, recipe, generator = eager.split, eager.recipe, eager.generator
     device = split.labels.device
-    eager = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
     size = min(recipe.batch_size * recipe.accumulate, split.count)
-    recorded = isinstance(optimizer, SGD) and can_record(model, recipe, device, split.objective.settings.precision)
+    precision = split.objective.settings.precision
+    recorded = isinstance(eager.optimizer, SGD) and can_record(eager.model, recipe, device, precision)
     step = RecordedStep(eager, size) if recorded else eager
     per_epoch = steps_per_epoch(split.count, size)
     losses: list[Tensor] = []
@@ -99,6 +120,17 @@ def fit(
                 losses.clear()
                 wrong.clear()
     return mean
+
+
+def check_training(model: nn.Module, split: AnySplit) -> None:
+    """Makes a step on a copy of the model; a `UserError` where the user's optimizer or training loop makes none."""
+    objective = split.objective
+    if objective.optimizer_function is None and objective.fit_function is None:
+        return
+    copied, recipe = copy.deepcopy(model), Recipe(steps=1, lr=1e-6, batch_size=CHECKED_SAMPLES)
+    pairs = [(weight, torch.ones_like(weight)) for weight in copied.parameters()]
+    few = split.head(CHECKED_SAMPLES).to(pairs[0][0].device)
+    fit(copied, few, recipe, torch.Generator().manual_seed(0), masks=pairs)
 
 
 def _draw_batches(

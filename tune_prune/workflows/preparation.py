@@ -31,6 +31,7 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
+from tune_prune.training.loop import check_training
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     data = load_data(space.data, settings=space.settings, model=space.model)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     check_trained(space.model, evaluate(model, data.validation), data.validation, config.force)
+    check_training(model, data.train)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
@@ -84,6 +86,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         space.model, dense, space.data, device, say, settings=space.settings, check_test=True
     )
     check_trained(space.model, task.dense, task.validation, config.force)
+    check_training(dense, task.train)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
     info = RunInfo(

@@ -129,7 +129,9 @@ def prune(
     check_trained(name, evaluate(model, validation), data.validation, options.force)
     teacher: Teacher | None = None
     if options.distill:
-        teacher = train.scores(model).clone() if isinstance(train, Split) else copy.deepcopy(model)
+        teacher = copy.deepcopy(model)
+        if isinstance(train, Split) and train.objective.fit_function is None:
+            teacher = train.scores(model).clone()
     reached, done = (None, []) if load_progress is None else load_progress(copy.deepcopy(model))
     if options.acc_tradeoff is None:
         points = iterative.prune(state, plan, train, validation, options.seed, teacher, resume_from=reached)

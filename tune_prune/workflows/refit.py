@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tune_prune.common.errors import UserError, describe_error
 from tune_prune.common.seeding import derive_seed
@@ -55,11 +56,9 @@ def refit(task: Task, state: State, plan: Plan, seed: int) -> Evaluation:
     split = join_splits(task)
     teacher: Teacher | None = None
     if plan.distill:
-        dense = task.dense_model(task.train.device)
-        if task.teacher is not None and isinstance(task.validation, Split):
-            teacher = torch.cat([task.teacher, task.validation.scores(dense)])
-        else:
-            teacher = dense
+        teacher = task.make_teacher(plan.distill)
+        if isinstance(teacher, Tensor) and isinstance(task.validation, Split):
+            teacher = torch.cat([teacher, task.validation.scores(task.dense_model(task.train.device))])
     iterative.retrain(state, plan, plan.rounds, split, round_generator(seed, plan.rounds), teacher)
     measured = evaluate(state.model, split)
     if not math.isfinite(measured.loss):
