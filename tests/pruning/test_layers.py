@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Mixed, Mixer, Recurrent, Words, fault, mlp, seeded, unlabelled
+from toys import Halved, Mixed, Mixer, Recurrent, Words, fault, mlp, seeded, unlabelled
 
 import tune_prune
 from tune_prune.export import costs, sparse_format
@@ -180,6 +180,25 @@ def test_the_linear_layer_of_hugging_face() -> None:
     assert costs.count_uses(model, unlabelled(torch.rand(4, 7, 3))) == {"1": 7, "3": 7}
 
 
+def test_weights_without_a_shape_and_weights_that_are_no_numbers() -> None:
+    said = fault(lambda: masks.prunable(nn.Sequential(nn.ReLU(), nn.LazyLinear(3))))
+    assert said == "layer 2: LazyLinear has no weights yet; let the model's factory call the model once"
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].weight = nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)  # four bits each
+    assert list(masks.prunable(model)) == ["2"]
+    assert [one.module for one in measure_coverage(model).left_out] == ["1"]
+
+
+@pytest.mark.parametrize("name", ["gradient", "hessian", "l1_gate"])
+def test_frozen_layers_are_measured_as_others(name: str, toy_data: Data) -> None:
+    models = [mlp(), mlp()]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1][1].weight.requires_grad_(False)
+    found = [statistics[name](Context(model, toy_data.train, seeded(0))) for model in models]
+    assert all(torch.equal(value, found[1][label]) for label, value in found[0].items())
+    assert not models[1][1].weight.requires_grad
+
+
 # A user's own
 
 
@@ -289,6 +308,12 @@ def test_scores_of_half_precision_tell_weights_apart(dtype: torch.dtype) -> None
     assert scores.dtype == torch.float32
     assert torch.equal(scores, (weight.float() * gradient.float()).abs())
     assert (weight * gradient).abs().unique().numel() < scores.unique().numel()
+
+
+def test_gates_of_half_precision_move(toy_data: Data) -> None:
+    found = statistics["l1_gate"](Context(Halved(), toy_data.train, seeded(0)))["net.1"]
+    assert found.dtype == torch.float32
+    assert found.unique().numel() > 256  # bfloat16 has 128 numbers between two powers of 2
 
 
 def test_sums_of_gradients_in_half_precision(toy_data: Data) -> None:

@@ -132,3 +132,23 @@ def test_random_probes_come_near(monkeypatch: pytest.MonkeyPatch) -> None:
     found = statistics.statistics["hessian"](Context(model, split, seeded(0)))
     for label, exact in exact_diagonal(model, split).items():
         assert (found[label] - exact).norm() < 0.2 * exact.norm(), label
+
+
+class Attending(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]: attention of the rows by fused kernels, where there are some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        rows = inputs.flatten(1, 2)
+        return self.head(self.attend(rows, rows, rows, need_weights=False)[0].mean(1))
+
+
+@pytest.mark.usefixtures("small_statistics")
+def test_curvature_of_attention(toy_data: Data) -> None:
+    torch.manual_seed(0)
+    found = statistics.statistics["hessian"](Context(Attending(), toy_data.validation, seeded(0)))
+    assert list(found) == ["attend.in_proj", "attend.out_proj", "head"]
+    assert all(value.isfinite().all() and value.any() for value in found.values())

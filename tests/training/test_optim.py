@@ -46,6 +46,17 @@ def test_what_has_no_gradient_stays_and_what_needs_none_is_left_out() -> None:
     assert len(sgd.velocities) == 2
 
 
+def test_an_embedding_with_sparse_gradients_learns_as_one_with_dense_ones() -> None:
+    models = [nn.Sequential(nn.Embedding(6, 3, sparse=sparse), nn.Linear(3, 2)) for sparse in (False, True)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers = [SGD(model.parameters(), 0.9, 0.01) for model in models]
+    for words in (torch.tensor([1, 1, 4]), torch.tensor([0, 4])):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            model(words).square().mean().backward()
+            optimizer.step(0.1)
+    assert torch.equal(models[0][0].weight, models[1][0].weight)
+
+
 def test_training_does_not_import_the_compiler() -> None:
     code = """
 import sys, torch

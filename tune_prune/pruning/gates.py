@@ -73,7 +73,9 @@ def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool
     model = context.model.eval()
     weights = parameters(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    gates = [torch.ones_like(weight, requires_grad=True) for weight in weights]
+    # in float32 for weights in half precision, in which a step is lost beside a factor of 1
+    types = [torch.promote_types(weight.dtype, torch.float32) for weight in weights]
+    gates = [torch.ones_like(w, dtype=dtype, requires_grad=True) for w, dtype in zip(weights, types, strict=True)]
     optimizer = torch.optim.Adam(gates, lr=distance / STEPS, betas=(0.9, 0.99))
     gated_loss = GatedLoss(model, context.sample.loss)
     for step in range(STEPS):
@@ -81,7 +83,8 @@ def learn_gates(context: Context, slope: Penalty, distance: float, falling: bool
             optimizer.param_groups[0]["lr"] = 2 * distance / STEPS * (1 - step / STEPS)
         batch = context.sample.random_batch(BATCH, context.generator)
         gated = {
-            f"model.{names[id(weight)]}": weight.detach() * gate for weight, gate in zip(weights, gates, strict=True)
+            f"model.{names[id(weight)]}": (weight.detach() * gate).to(weight.dtype)
+            for weight, gate in zip(weights, gates, strict=True)
         }
         with differentiable(model):
             loss = functional_call(gated_loss, gated, (batch,))

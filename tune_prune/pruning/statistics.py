@@ -4,12 +4,13 @@ Each is computed on training data and returns, by layer label, a tensor of the s
 leave out layers that `Context.layers` does not list.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tune_prune.common.registry import Registry
 from tune_prune.pruning.masks import by_label, parameters, prunable
@@ -50,14 +51,22 @@ Statistic = Callable[[Context], dict[str, Tensor]]
 statistics: Registry[Statistic] = Registry("statistic")
 
 
-def differentiable(model: nn.Module) -> AbstractContextManager[None]:
-    """Makes a block in which a model's outputs can be differentiated, twice too, in evaluation mode.
+@contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Makes a block in which outputs can be differentiated by all weights, twice too, in evaluation mode.
 
-    cuDNN can differentiate recurrent layers once, and in training mode alone.
+    Weights may be frozen. cuDNN can differentiate recurrent layers once, and in training mode alone.
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    block: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    return block
+    frozen = [weight for weight in parameters(model) if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 @statistics.register("gradient")
@@ -67,12 +76,12 @@ def gradient(context: Context) -> dict[str, Tensor]:
     totals = [_zeros_like(weight) for weight in weights]
     context.model.eval()
     sample = context.sample
-    for batch in sample.batches(BATCH):
-        with differentiable(context.model):
+    with differentiable(context.model):
+        for batch in sample.batches(BATCH):
             loss = sample.total_loss(context.model, batch)
-        # a layer that the model does not use is no part of the loss: its gradient is zero
-        grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        torch._foreach_add_(totals, grads, alpha=1 / sample.count)
+            # a layer that the model does not use is no part of the loss: its gradient is zero
+            grads = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(totals, grads, alpha=1 / sample.count)
     return by_label(context.model, totals)
 
 
@@ -87,7 +96,9 @@ def hessian_diagonal(context: Context) -> dict[str, Tensor]:
     """
     weights = parameters(context.model)
     probes = [[_draw_signs(weight, context.generator) for weight in weights] for _ in range(PROBES)]
-    return by_label(context.model, _measure_curvature(context, weights, probes))
+    # fused attention cannot be differentiated twice
+    with differentiable(context.model), sdpa_kernel(SDPBackend.MATH):
+        return by_label(context.model, _measure_curvature(context, weights, probes))
 
 
 def _zeros_like(weight: Tensor) -> Tensor:
@@ -106,8 +117,7 @@ def _measure_curvature(context: Context, weights: Sequence[Tensor], probes: list
     sample = context.sample
     share = 1 / (sample.count * len(probes))
     for batch in sample.batches(BATCH):
-        with differentiable(context.model):
-            loss = sample.total_loss(context.model, batch)
+        loss = sample.total_loss(context.model, batch)
         grads = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True, materialize_grads=True)
         for probe in probes:
             projection = torch.stack([(grad * z).sum() for grad, z in zip(grads, probe, strict=True)]).sum()

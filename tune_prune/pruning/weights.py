@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import layers
@@ -71,7 +72,12 @@ def stored_weights(module: nn.Module, label: str = "") -> Iterator[tuple[Weight,
     """Yields the weights of a module itself with how they are stored; `label` names it in messages."""
     for weight in layers.describe(module):
         stored = find_stored(module, weight.name, label)
-        if stored is not None:
+        if stored is None:
+            continue
+        if isinstance(stored.parameter, UninitializedParameter):
+            where = f"layer {label or 'of the model itself'}: {type(module).__name__}"
+            raise UserError(f"{where} has no weights yet; let the model's factory call the model once")
+        if stored.parameter.is_floating_point() or stored.parameter.is_complex():  # others are packed, as in 4 bits
             _check_axis(weight, stored.parameter, label)
             yield weight, stored
 

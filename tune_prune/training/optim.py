@@ -92,6 +92,8 @@ class SGD:
         `lr` is a tensor on the parameters' device where the step is recorded: its value may change between replays.
         """
         updated = [(p, v, p.grad) for p, v in zip(self.parameters, self.velocities, strict=True) if p.grad is not None]
+        # an embedding with sparse=True has a gradient of the rows that were looked up
+        updated = [(p, v, grad.to_dense() if grad.is_sparse else grad) for p, v, grad in updated]
         weights: list[Tensor] = [p.data for p, _, _ in updated]
         velocities, gradients = [v for _, v, _ in updated], [g for _, _, g in updated]
         if not updated:
