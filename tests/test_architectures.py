@@ -1,0 +1,87 @@
+"""The checks of experiments/architectures, on the smallest models of each library, and on a layer that breaks them."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from tune_prune.pruning import masks
+from tune_prune.tasks.models import build
+from tune_prune.training.resources import one_thread
+
+FOLDER = Path(__file__).parent.parent / "experiments" / "architectures"
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+    """The modules `catalogue` and `run` of the folder."""
+    monkeypatch.syspath_prepend(FOLDER)
+    for name in ("catalogue", "check", "run", "table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import catalogue
+    import run
+
+    return catalogue, run
+
+
+@pytest.mark.parametrize(
+    ("key", "left_out"),
+    [
+        ("torchvision/shufflenet_v2_x0_5", ""),
+        ("timm/lcnet_035", ""),
+        ("transformers/GPT2LMHeadModel", ""),
+        ("transformers/LlamaForCausalLM, bfloat16", ""),
+        ("transformers/Wav2Vec2ForCTC", "conv.parametrizations.weight (ParametrizationList, 16)"),
+        ("transformers/MixtralForCausalLM", "mlp.experts (MixtralExperts, 18,432)"),
+    ],
+)
+def test_all_checks_hold(modules: tuple[ModuleType, ModuleType], key: str, left_out: str) -> None:
+    pytest.importorskip(key.partition("/")[0])
+    torch.manual_seed(0)
+    with one_thread():
+        row = modules[1].check_case(key)
+    assert row["compression"] == pytest.approx(0.5, abs=1e-3)
+    assert row["sparse_bytes"] < row["checkpoint_bytes"]
+    assert left_out in row["left_out"]
+    assert bool(left_out) == (row["counted"] < row["total"])
+
+
+@pytest.mark.usefixtures("modules")
+def test_checks_can_fail(tmp_path: Path) -> None:
+    import check
+
+    model = build("toys:mlp")
+    found = check.prune(model)
+    with torch.no_grad():
+        model[1].weight[found["2"] == 0] = 1e-9
+    with pytest.raises(check.CheckError, match="512 removed weights of layer 2 are not zero"):
+        check.check_zeros(model, found, "now")
+    with torch.no_grad():
+        model[1].weight[found["2"] == 0] = -0.0
+    with pytest.raises(check.CheckError, match="0 removed weights"):
+        check.check_zeros(model, found, "now")
+    masks.apply(model, found)
+    with pytest.raises(check.CheckError, match="no weight has changed"):
+        check.retrain(model, lambda model: (model[3].bias * 0).sum(), found)
+    masks.apply(model, found)
+    model[1].weight.data = model[1].weight.data.double()
+    with pytest.raises(check.CheckError, match=r"checkpoint: 1\.weight is not what was written"):
+        check.check_files("toys:mlp", model, found, tmp_path)
+    with pytest.raises(check.CheckError, match="no layer"):
+        check.count_weights(nn.ReLU())
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_documented_tables_are_those_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import table
+
+    readme = tmp_path / "README.md"
+    readme.write_text((FOLDER / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(table, "README", readme)
+    table.main()
+    assert readme.read_text(encoding="utf-8") == (FOLDER / "README.md").read_text(encoding="utf-8")
