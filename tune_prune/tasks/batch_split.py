@@ -20,7 +20,7 @@ from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.metrics import ERROR, Evaluation
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.precision import use_precision
-from tune_prune.tasks.sources import Joined, Kept, Rows, Source
+from tune_prune.tasks.sources import Joined, Kept, Rows, Source, seeded_generators
 from tune_prune.tasks.user_code import user_code
 
 EVALUATION_BATCH = 256
@@ -36,13 +36,14 @@ CPU = torch.device("cpu")
 class BatchSplit:
     """Batches of a source on a device; it has the methods of `Split`, for any objective.
 
-    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by 255.
+    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`.
     """
 
     source: Source
     objective: Objective
     name: str = ""
     device: torch.device = CPU
+    scale: float = 255.0
 
     @property
     def count(self) -> int:
@@ -75,13 +76,12 @@ class BatchSplit:
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield _as_floats(to_device(batch, self.device))
+            yield _as_floats(to_device(batch, self.device), self.scale)
 
     def draw(self, count: int, generator: torch.Generator) -> "BatchSplit":
         """Draws about `count` samples at random, and keeps them in memory: the first batches of a training epoch."""
         seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)  # data sets and loaders draw from torch's own generator
+        with seeded_generators(seed):
             return self._keep_first(self.epoch(min(count, EVALUATION_BATCH), generator), count)
 
     def head(self, count: int) -> "BatchSplit":
@@ -173,8 +173,7 @@ class BatchSplit:
         """Hashes all samples where they are in memory; else their number and the first batch, or eight of them."""
         if isinstance(self.source, Rows | Kept):
             return {"samples": hash_texts(map(_hash_batch, self.source.in_order(EVALUATION_BATCH)))}
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
+        with seeded_generators(0):
             return {"samples": f"{self.count} {_hash_batch(next(self.batches(8)))}"}
 
 
@@ -182,9 +181,9 @@ def _hash_batch(batch: Batch) -> str:
     return hash_tensors({str(at): tensor for at, tensor in enumerate(iterate_tensors(batch))})
 
 
-def _as_floats(batch: Batch) -> Batch:
-    """Converts the bytes in the inputs of a pair to floats in [0, 1]; a mapping stays as it is."""
+def _as_floats(batch: Batch, scale: float) -> Batch:
+    """Converts the bytes in the inputs of a pair to floats; a mapping stays as it is."""
     if not (isinstance(batch, tuple | list) and len(batch) == 2):
         return batch
-    inputs = map_tensors(batch[0], lambda tensor: tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor)
+    inputs = map_tensors(batch[0], lambda tensor: tensor.float() / scale if tensor.dtype == torch.uint8 else tensor)
     return (inputs, batch[1])

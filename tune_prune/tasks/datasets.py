@@ -6,7 +6,7 @@ Names are `mnist`, `torchvision:CIFAR10(root='data')`, and `package.module:facto
 import gzip
 import inspect
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,11 @@ from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.models import byte_scale
-from tune_prune.tasks.objective import Objective, make_objective
+from tune_prune.tasks.objective import make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
-from tune_prune.tasks.sources import Items, Loader, Rows
+from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split, hold_out, stack_pairs
+from tune_prune.tasks.user_splits import make_data
 
 MNIST = Path(__file__).parent / "mnist"
 """The folder with MNIST's files."""
@@ -72,13 +73,13 @@ def load_data(
         data = load_torchvision(name, say)
     else:
         made = call_factory(name, "data")
-        data = made if isinstance(made, Data) else _from_splits(name, made, objective)
+        data = made if isinstance(made, Data) else make_data(name, made, objective, say)
 
     def finish(part: str, split: AnySplit) -> AnySplit:
         if isinstance(split, Split) and settings.is_default_objective:
             return replace(check_split(name, part, split), scale=byte_scale(model), objective=objective)
         source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
-        return BatchSplit(source, objective, f"{name}, {part}")
+        return BatchSplit(source, objective, f"{name}, {part}", scale=byte_scale(model))
 
     @cache
     def load_test() -> AnySplit:
@@ -138,37 +139,6 @@ def _read_idx(path: Path) -> Tensor:
     if zeros or kind != 8:
         raise UserError(f"{path}: not an IDX file of unsigned bytes")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def _from_splits(name: str, splits: object, objective: Objective) -> Data:
-    """Makes a `Data` of a factory's train, validation and test: pairs of tensors, data sets, or batches."""
-    if not (isinstance(splits, tuple) and len(splits) == 3):
-        raise UserError(f"data {name!r} must return (train, validation, test), each a pair (inputs, labels)")
-    pairs = zip(("training", "validation", "test"), splits, strict=True)
-    train, validation, test = (_to_split(name, part, split, objective) for part, split in pairs)
-    return Data(train, validation, lambda: test)
-
-
-def _to_split(name: str, part: str, split: object, objective: Objective) -> AnySplit:
-    """Converts a pair of tensors, a data set of pairs (input, label), or batches, to a split; see `check_split`."""
-    where = f"{name}, {part}"
-    if isinstance(split, Split | BatchSplit):
-        return split
-    is_map = hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor)
-    if isinstance(split, Iterable) and not is_map and not isinstance(split, tuple | Tensor):
-        return BatchSplit(Loader.read(split, f"data {name!r}: the {part} split"), objective, where)
-    if not objective.is_classification and not isinstance(split, tuple | Tensor):
-        return BatchSplit(Items(split), objective, where)
-    if not objective.is_classification:
-        return BatchSplit(Rows(split), objective, where)
-    if hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, tuple | Tensor):
-        try:
-            split = tuple(stack_pairs(split))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise UserError(
-                f"data {name!r}: a data set must hold pairs (input, label) of equal shapes ({error})"
-            ) from error
-    return check_split(name, part, split if isinstance(split, tuple) and len(split) == 2 else (split, None))
 
 
 def _load_split(name: str, factory: Callable[..., Any], arguments: dict[str, object], resize: object) -> Split:

@@ -4,16 +4,20 @@ A source can be read any number of times, and reads no more than is asked for.
 """
 
 import itertools
+import random
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batches import Batch, count_samples, iterate_tensors, map_tensors
+from tune_prune.tasks.user_code import user_code
 
 
 class Source(Protocol):
@@ -114,7 +118,8 @@ class Loader:
         if isinstance(iterable, Sized) and isinstance(dataset, Dataset) and isinstance(dataset, Sized):
             batches, count = len(iterable), len(dataset)
         else:
-            sizes = [count_samples(batch) for batch in iterable]
+            with seeded_generators(0), user_code("data", name):
+                sizes = [count_samples(batch) for batch in iterable]
             batches, count = len(sizes), sum(sizes)
         if not count:
             raise UserError(f"{name} has no batch")
@@ -183,6 +188,29 @@ class Joined:
         turns = torch.tensor([at for at, steps in enumerate(left) for _ in range(steps)])
         for at in turns[torch.randperm(len(turns), generator=generator)].tolist():
             yield next(readers[at])
+
+
+@contextmanager
+def seeded_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds the generators that data sets draw from, torch's, NumPy's and Python's, and puts them back at the end.
+
+    That of a GPU is among them where it is the `device`.
+    """
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+            seed_generators(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds torch's, NumPy's and Python's own generators."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def collate(samples: list[Any]) -> Batch:

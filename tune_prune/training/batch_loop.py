@@ -12,6 +12,7 @@ from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.precision import use_precision
+from tune_prune.tasks.sources import seed_generators, seeded_generators
 from tune_prune.training.optim import Optimizer, Recipe
 from tune_prune.training.step import update
 
@@ -39,7 +40,7 @@ def fit_batches(
     if teacher is not None:
         teacher.eval()
     steps = _read_steps(split, recipe, generator, epochs_done * per_epoch)
-    with torch.random.fork_rng([split.device] if split.device.type == "cuda" else []):
+    with seeded_generators(0, split.device):
         for done, batches in steps:
             for batch in batches:
                 with use_precision(objective.settings.precision, split.device):
@@ -67,8 +68,8 @@ def _read_steps(
     """
     per_epoch, done = recipe.steps_in(split.steps(recipe.batch_size)), first_step
     while done < recipe.steps:
-        # layers such as dropout, data sets and loaders draw from torch's own generator
-        torch.manual_seed(derive_seed(generator.initial_seed(), done + 1))
+        # layers such as dropout, data sets and loaders draw from these
+        seed_generators(derive_seed(generator.initial_seed(), done + 1))
         before, epoch = done, split.epoch(recipe.batch_size, generator)
         while done < min(recipe.steps, before + per_epoch) and (batches := list(islice(epoch, recipe.accumulate))):
             done += 1
