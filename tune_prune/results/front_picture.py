@@ -118,7 +118,7 @@ def _tested(members: DataFrame) -> DataFrame:
         members = members[:0].assign(test_error=[], test_error_low=[], test_error_high=[])
     tested = members[members.test_error.notna()]
     down, up = tested.test_error - tested.test_error_low, tested.test_error_high - tested.test_error
-    return tested.assign(down=down, up=up)
+    return tested.copy().assign(down=down, up=up)  # copied: pandas warns of tables made of many parts
 
 
 def _levels(limit: float, dense: float, dense_test: float) -> list[Level]:
