@@ -122,7 +122,9 @@ def test_data_sets_of_other_tasks_are_read_in_every_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    "split", [DataLoader(TensorDataset(IMAGES, LABELS), 2), Stream(), DataLoader(Stream(), None)], ids=repr
+    "split",
+    [DataLoader(TensorDataset(IMAGES, LABELS), 2), Stream(), DataLoader(Stream(), None)],
+    ids=["loader", "stream", "loader of a stream"],
 )
 def test_batches_are_counted_and_read_any_number_of_times(split: Any) -> None:
     train = made(split).train
