@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,17 @@ from tune_prune.distributed.loggers import METRICS, loggers
 from tune_prune.export.formats import formats
 from tune_prune.hpo import config
 from tune_prune.hpo.study import samplers
-from tune_prune.pruning import checkpoint, layers
+from tune_prune.pruning import checkpoint, layers, masks
 from tune_prune.pruning.criteria import criteria, criterion
 from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import schedules
 from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.tasks.datasets import datasets
 from tune_prune.tasks.models import models
+from tune_prune.tasks.objective import make_objective
+from tune_prune.tasks.settings import TaskSettings
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -70,7 +75,8 @@ def prune(command: Command, tmp_path: Path) -> Callable[..., dict[str, torch.Ten
 def test_there_is_a_recipe_for_each_registry() -> None:
     assert list(RECIPES) == [
         "layer", "pruner", "statistic", "schedule", "granularity", "sampler", "export format", "logger",
-        "built-in model", "built-in data set",
+        "built-in model", "built-in data set", "optimizer", "training loop",
+        "model that is pruned in a loop of your own",
     ]  # fmt: skip
 
 
@@ -111,7 +117,7 @@ def test_a_statistic_is_what_its_pruner_is_given(
 
 def _gradient(model: torch.nn.Sequential, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """The gradient of one image's loss with respect to the weight of layer 2."""
-    loss = torch.nn.functional.cross_entropy(model(image.float() / 256), label)
+    loss = torch.nn.functional.cross_entropy(model(image.float() / 255), label)
     return torch.autograd.grad(loss, model[1].weight)[0]
 
 
@@ -184,3 +190,35 @@ def test_a_model_and_a_data_set_are_trained_and_pruned(install: Install, command
     summary = json.loads((tmp_path / "pruned" / "summary.json").read_text())
     assert summary["layers"] == {"2": {"total": 7840, "kept": 3920}}
     assert summary["test_error"] < 10  # the two kinds are easy to separate
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("optimizer", TaskSettings(optimizer="recipe_optimizer:make_optimizer")),
+        ("training loop", TaskSettings(fit="recipe_training_loop:train")),
+    ],
+)
+def test_training_in_another_way(install: Install, recipe: str, settings: TaskSettings) -> None:
+    install(recipe)
+    objective = make_objective(settings)
+    data, model = images(), Conv()
+    before = data.validation.evaluate(model)
+    found = {label: (weight.abs() > 0.03).float() for label, weight in masks.prunable(model).items()}
+    masks.apply(model, found)
+    train, pairs = replace(data.train, objective=objective), masks.pairs(model, found)
+    fit(model, train, Recipe(60, 0.02, batch_size=40), torch.Generator(), masks=pairs)
+    assert data.validation.evaluate(model).metric < before.metric
+    assert masks.find_damaged(model, found) is None
+
+
+def test_a_loop_of_ones_own(install: Install, command: Command, tmp_path: Path) -> None:
+    name = "model that is pruned in a loop of your own"
+    install(name)
+    module = importlib.import_module(f"recipe_{name.replace(' ', '_')}")
+    (tmp_path / "a.conf").write_text("2\n0.75\nmag\n")
+    split, out = images().train, tmp_path / "own.safetensors"
+    module.train_pruned(module.make_model(), list(split.batches(40)), tmp_path / "a.conf", out)
+    saved = checkpoint.read(out)
+    assert int((saved.masks["2"] == 0).sum()) == 768
+    assert command("test", out, "--model", saved.model, "--data", "toys:images") == 0

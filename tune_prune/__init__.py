@@ -6,10 +6,11 @@ if TYPE_CHECKING:
     from tune_prune.api import Front, prune, search
     from tune_prune.export.formats import load
     from tune_prune.pruning.layers import register
+    from tune_prune.pruning.own_loop import apply_masks, masks, save
 
 
 __version__ = "0.1.0"
-__all__ = ["Front", "__version__", "load", "prune", "register", "search"]
+__all__ = ["Front", "__version__", "apply_masks", "load", "masks", "prune", "register", "save", "search"]
 
 _FROM = {
     "Front": "api",
@@ -17,6 +18,9 @@ _FROM = {
     "search": "api",
     "load": "export.formats",
     "register": "pruning.layers",
+    "apply_masks": "pruning.own_loop",
+    "masks": "pruning.own_loop",
+    "save": "pruning.own_loop",
 }
 
 

@@ -61,7 +61,8 @@ class TorchOptimizer:
             group["lr"] = own * scale
         with user_code("optimizer", self._name):
             self._optimizer.step()
-        self._optimizer.zero_grad()
+        for parameter in self.parameters:  # `zero_grad` does the same and more, which takes 3 % of a small step
+            parameter.grad = None
 
     def save_state(self) -> tuple[dict[str, Tensor], object]:
         """Its `state_dict`: the tensors by name, and the rest with their names in their places."""
