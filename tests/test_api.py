@@ -1,10 +1,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from searches import Trials
+from tasks_of_users import rows, trained_regressor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from toys import Conv, fault, images, mlp
 
 import tune_prune
@@ -57,6 +62,35 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> tune_prune.Front:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return tune_prune.Front(folder / "run")
+
+
+def test_a_task_of_objects(trials: Trials, tmp_path: Path) -> None:
+    """A loss, a metric, an optimizer and loaders that no worker could import."""
+    (inputs, wanted), validation, test = rows()
+    loader = DataLoader(TensorDataset(inputs, wanted), batch_size=32, shuffle=True)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def distance(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        return float(torch.cat([(model(rows) - wanted).abs() for rows, wanted in batches]).mean())
+
+    front = tune_prune.search(
+        trained_regressor(), (loader, validation, test), loss=loss, metric=distance,
+        optimizer=lambda parameters, lr: torch.optim.AdamW(parameters, lr), lr=(0.001, 0.01),
+        budget=3, acc_tradeoff=0.5, steps=5, batch_size=32, run_dir=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    assert front.summary["trials"]["completed"] + front.summary["trials"]["stopped"] == 3
+    assert len(front) > 0
+    assert trials.started >= 3
+
+
+def test_augmentation_by_name(trials: Trials, tmp_path: Path) -> None:
+    front = tune_prune.search(
+        mlp(), images(), augment="crop-flip", budget=2, acc_tradeoff=20, steps=3, force=True,
+        run_dir=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    assert front.summary["trials"]["failed"] == 0
 
 
 def test_a_front_of_objects(front: tune_prune.Front) -> None:

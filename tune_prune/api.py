@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,15 @@ def search(
     model: str | in_memory.Model,
     data: str | Data | tuple[object, object, object],
     *,
+    loss: str | Callable[..., Any] | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    better: str | None = None,
+    distill: str | Callable[..., Any] | None = None,
+    optimizer: str | Callable[..., Any] | None = None,
+    fit: str | Callable[..., Any] | None = None,
+    precision: str | None = None,
+    augment: str | Callable[..., Any] | None = None,
+    batch_size: int = 128,
     budget: int = 100,
     acc_tradeoff: float = 0.5,
     ratios: Ratios | None = None,
@@ -98,18 +107,25 @@ def search(
     """Searches how far a trained model can be pruned, in a new run directory.
 
     `model` is a module with its trained weights, a function that makes one, or an address. `data` is train, validation
-    and test, each a pair of tensors (inputs, labels) or a data set of such pairs, or an address. `budget` is in trials,
-    `acc_tradeoff` in points of error. `ratios` are (low, high) by pattern of layers, of which the first match counts,
-    and 0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` says which
-    weights are removed together: "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for
-    `steps` steps after each, for twice as many after the last, at a learning rate within `lr`. The share `refine` of
-    the trials prunes the most promising ratios anew in small steps and retrains for longer. A model
-    near chance is refused unless `force` is true. Raises `UserError` where an argument is wrong.
+    and test, or an address; each is a pair of tensors or arrays (inputs, labels), a mapping of them, a data set, or an
+    iterable of batches such as a DataLoader. `loss(model, batch)`, `metric(model, batches)`, `distill(model, teacher,
+    batch)`, `optimizer(parameters, lr)`, `fit(model, batches, steps, lr, after_step)` and `augment(inputs)` are
+    functions, or their addresses, in place of cross-entropy, misclassified percent and SGD (docs/tasks.md). `budget` is
+    in trials, `acc_tradeoff` in the metric's unit, of which "lower" or "higher" values are `better`. `ratios` are (low,
+    high) by pattern of layers, of which the first match counts, and 0.3 to 0.98 everywhere by default; in `mode`
+    "global" they are of all layers together. `granularity` says which weights are removed together: "weight", "filter",
+    "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps` steps after each, for twice as many after
+    the last, at a learning rate within `lr`. The share `refine` of the trials prunes the most promising ratios anew in
+    small steps and retrains for longer. A model near chance is refused unless `force` is true. Raises `UserError` where
+    an argument is wrong.
     """
     began = time.monotonic()
-    name = model if isinstance(model, str) else in_memory.keep_model(model)
-    source = data if isinstance(data, str) else in_memory.keep_data(data)
-    text = _space(name, source, ratios or {"*": (0.3, 0.98)}, exclude, pruners, (mode, granularity), steps, lr, refine)
+    functions = {
+        "loss": loss, "metric": metric, "distill": distill, "optimizer": optimizer, "fit": fit, "augment": augment
+    }  # fmt: skip
+    task = _name_task(model, data, functions) | _leave_out_none({"better": better, "precision": precision})
+    how: dict[str, str | int] = {"mode": mode, "granularity": granularity, "batch_size": batch_size}
+    text = _space(task, ratios or {"*": (0.3, 0.98)}, exclude, pruners, how, steps, lr, refine)
     space = space_reader.parse(text, "search", "tune_prune.search")
     settings = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force)
     directory = run_files.new_run_dir(run_dir, space.name)
@@ -117,21 +133,42 @@ def search(
     return Front(directory)
 
 
+def _name_task(
+    model: str | in_memory.Model,
+    data: str | Data | tuple[object, object, object],
+    functions: Mapping[str, str | Callable[..., Any] | None],
+) -> dict[str, str]:
+    """The keys of [task] that name model, data and functions; objects are kept under addresses."""
+    names = {
+        "model": model if isinstance(model, str) else in_memory.keep_model(model),
+        "data": data if isinstance(data, str) else in_memory.keep_data(data),
+    }
+    return names | _leave_out_none({key: _name_function(given) for key, given in functions.items()})
+
+
+def _leave_out_none(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _name_function(given: str | Callable[..., Any] | None) -> str | None:
+    """The name or address of a function; one that comes as an object is kept."""
+    return given if given is None or isinstance(given, str) else in_memory.keep_function(given)
+
+
 def _space(
-    model: str,
-    data: str,
+    task: Mapping[str, str],
     ratios: Ratios,
     exclude: Sequence[str],
     pruners: Sequence[str],
-    how: tuple[str, str],
+    how: Mapping[str, str | int],
     steps: int,
     lr: tuple[float, float],
     refine: float,
 ) -> str:
-    """The text of a space file with these settings; `how` is mode and granularity."""
-    lines = ["[task]", f"model = {json.dumps(model)}", f"data = {json.dumps(data)}", "", "[space]"]
+    """The text of a space file with these settings; `task` and `how` are keys of [task] and [space]."""
+    lines = ["[task]", *(f"{key} = {json.dumps(value)}" for key, value in task.items()), "", "[space]"]
     lines += [f"pruner = {json.dumps(list(pruners))}", f"exclude = {json.dumps(list(exclude))}", "rounds = 3"]
-    lines += [f"mode = {json.dumps(how[0])}", f"granularity = {json.dumps(how[1])}"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in how.items()]
     lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
     lines += ["distill = 0.5", "temperature = 2", "", "[space.ratio]"]
     lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]

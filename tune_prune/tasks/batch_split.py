@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tune_prune.tasks.augment import Augment
 from tune_prune.tasks.batches import (
     Batch,
     count_samples,
@@ -36,7 +37,8 @@ CPU = torch.device("cpu")
 class BatchSplit:
     """Batches of a source on a device; it has the methods of `Split`, for any objective.
 
-    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`.
+    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`. `augment`
+    distorts the inputs of training batches.
     """
 
     source: Source
@@ -44,6 +46,7 @@ class BatchSplit:
     name: str = ""
     device: torch.device = CPU
     scale: float = 255.0
+    augment: Augment | None = None
 
     @property
     def count(self) -> int:
@@ -68,7 +71,8 @@ class BatchSplit:
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yields the batches of a training epoch, in random order."""
-        return self._read(self.source.shuffled(batch_size, generator))
+        batches = self._read(self.source.shuffled(batch_size, generator))
+        return batches if self.augment is None else map(self._distort, batches)
 
     def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
@@ -77,6 +81,11 @@ class BatchSplit:
             if batch is None:
                 return
             yield _as_floats(to_device(batch, self.device), self.scale)
+
+    def _distort(self, batch: Batch) -> Batch:
+        assert self.augment is not None
+        with user_code("augment", str(self.objective.settings.augment), self.augment):
+            return (self.augment(batch[0]), batch[1])
 
     def draw(self, count: int, generator: torch.Generator) -> "BatchSplit":
         """Draws about `count` samples at random, and keeps them in memory: the first batches of a training epoch."""

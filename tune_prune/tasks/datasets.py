@@ -20,6 +20,7 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
+from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.models import byte_scale
 from tune_prune.tasks.objective import make_objective
@@ -66,7 +67,7 @@ def load_data(
     describe, for the model called `model`. `say` gets a line for each split made here. Every split is checked
     (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
     """
-    objective = make_objective(settings)
+    objective, augment = make_objective(settings), load_augment(settings.augment)
     if not is_address(name):
         data = datasets[name]()
     elif name.startswith("torchvision:"):
@@ -76,10 +77,11 @@ def load_data(
         data = made if isinstance(made, Data) else make_data(name, made, objective, say)
 
     def finish(part: str, split: AnySplit) -> AnySplit:
-        if isinstance(split, Split) and settings.is_default_objective:
+        if isinstance(split, Split) and settings.is_default_objective and augment is None:
             return replace(check_split(name, part, split), scale=byte_scale(model), objective=objective)
         source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
-        return BatchSplit(source, objective, f"{name}, {part}", scale=byte_scale(model))
+        distort = augment if part == "training" else None
+        return BatchSplit(source, objective, f"{name}, {part}", scale=byte_scale(model), augment=distort)
 
     @cache
     def load_test() -> AnySplit:

@@ -91,15 +91,6 @@ class TaskSettings:
             rule="fp32, tf32 or bf16",
         ),
     )
-    transform: str | None = field(
-        default=None,
-        metadata=flag(
-            "weights: as the model's torchvision weights want it; or the address of a transform.",
-            TASK,
-            check=lambda name: name == "weights" or is_address(name),
-            rule=f"weights, or {ADDRESS}",
-        ),
-    )
     augment: str | None = field(
         default=None,
         metadata=flag(
@@ -107,12 +98,6 @@ class TaskSettings:
             TASK,
             check=lambda name: name in AUGMENTS or is_address(name),
             rule=f"none, flip, crop-flip, or {ADDRESS}",
-        ),
-    )
-    workers_per_trial: int | None = field(
-        default=None,
-        metadata=flag(
-            "Processes that train one trial together.  [default: 1]", TASK, check=lambda n: n >= 1, rule="at least 1"
         ),
     )
 
@@ -142,8 +127,7 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
     for key, value in raw.items():
         if key not in known:
             raise UserError(f"{prefix}{key} is no key of a task; known: {format_names(known)}")
-        kind = int if key == "workers_per_trial" else str
-        if type(value) is not kind or not known[key].flag.check(value):
+        if not isinstance(value, str) or not known[key].flag.check(value):
             raise UserError(f"{prefix}{key} must be {known[key].flag.rule}, got {value!r}")
     if "better" in raw and "metric" not in raw:
         raise UserError(f"{prefix}better without {prefix.rpartition(' ')[2]}metric; name the metric as well")
