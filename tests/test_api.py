@@ -43,7 +43,7 @@ front = tune_prune.search(
 )
 pruned = front.best.model()
 assert isinstance(pruned, Local)
-assert evaluate(pruned, data.load_test()).metric == front.best.test_error
+assert evaluate(pruned, data.load_test()).metric == front.best.test_metric
 once = tune_prune.prune(model, front.best.conf)
 for made in (pruned, once):
     zeros = sum(int((weight == 0).sum()) for weight in masks.prunable(made).values())

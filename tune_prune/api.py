@@ -32,12 +32,16 @@ Ratios = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Pruned:
-    """A member of a front: compression in [0, 1], factor, errors in percent, and paths of its files."""
+    """A member of a front: compression in [0, 1], factor, what it was judged by, and paths of its files.
+
+    `val_metric` and `test_metric` are the metric of the search on validation and on test data: by default the error in
+    percent. `test_metric` is None where the search was interrupted before it was measured.
+    """
 
     compression: float
     factor: float
-    val_error: float
-    test_error: float | None
+    val_metric: float
+    test_metric: float | None
     conf: Path
     checkpoint: Path
 
@@ -58,9 +62,10 @@ class Front:
         return read_run(self.run_dir).summary
 
     def __iter__(self) -> Iterator[Pruned]:
-        for row in summary_front(self.summary):
+        run = read_run(self.run_dir)
+        for row in summary_front(run.summary):
             conf, checkpoint = self.run_dir / row["conf"], self.run_dir / row["checkpoint"]
-            measured = row["compression"], row["factor"], row["val_error"], row.get("test_error")
+            measured = row["compression"], row["factor"], row[run.metric.val], row.get(run.metric.test)
             yield Pruned(*measured, conf, checkpoint)
 
     def __len__(self) -> int:

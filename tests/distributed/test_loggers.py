@@ -7,7 +7,9 @@ from tensorboardX.proto.event_pb2 import Event
 from toys import fault
 
 from tune_prune.distributed import loggers
-from tune_prune.distributed.loggers import METRICS, TensorBoard, check_loggers, make_callbacks
+from tune_prune.distributed.loggers import TensorBoard, check_loggers, make_callbacks
+
+METRICS = ("compression", "factor", "val_error", "val_loss")
 
 
 def events(folder: Path) -> list[tuple[int, str, float]]:

@@ -12,8 +12,10 @@ import torch
 from toys import ended
 
 from tune_prune.distributed import parallel
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import Member
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import ERROR
 from tune_prune.tasks.task import Task
 from tune_prune.training.resources import Resources
 from tune_prune.workflows.confirm import confirm_front, list_repetitions, read_confirmations, run_repetition
@@ -120,7 +122,7 @@ def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ra
     record = ended(0, (HALF, 1.0))
     member = Member("001", replace(record, params=PARAMS), record.last)
     with workers(toy_task, tmp_path) as parallel_map:
-        assert confirm_front(tmp_path, [member], {}, seed=0, count=3, parallel_map=parallel_map) == []
-    found = read_confirmations(tmp_path, [member], {}, seed=0, limit=20.0)
+        assert confirm_front(tmp_path, [member], {}, ERROR, seed=0, count=3, parallel_map=parallel_map) == []
+    found = read_confirmations(tmp_path, [member], {}, seed=0, limits=Constraints(20.0))
     jobs = list_repetitions(member, {}, 0, 3)
     assert found["001"].metrics == tuple(run_repetition(toy_task, job, CPU, {}) for job in jobs)

@@ -28,15 +28,15 @@ errors = st.lists(st.floats(0, 100), min_size=2, max_size=12)
 def test_the_bound_is_scipy_s(found: tuple[float, ...]) -> None:
     stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
     expected = stats.ttest_1samp(found, 0, alternative="less").confidence_interval(0.95).high
-    assert Confirmation(found, 1.0).high == pytest.approx(expected, rel=1e-5)
+    assert Confirmation(found, 1.0).bound == pytest.approx(expected, rel=1e-5)
 
 
 @given(errors, st.floats(0, 100))
 def test_it_holds_where_the_bound_keeps_the_limit(found: list[float], limit: float) -> None:
     made = Confirmation(tuple(found), limit)
-    assert min(found) <= made.mean <= made.high
-    assert made.holds == (made.high <= limit)
-    assert replace(made, limit=made.high).holds
+    assert min(found) <= made.mean <= made.bound
+    assert made.holds == (made.bound <= limit)
+    assert replace(made, limit=made.bound).holds
 
 
 def test_errors_at_the_limit_hold_and_one_error_says_nothing() -> None:
@@ -48,5 +48,5 @@ def test_errors_at_the_limit_hold_and_one_error_says_nothing() -> None:
 
 def test_the_bound_is_above_the_true_mean_19_times_in_20() -> None:
     drawn = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)).double()
-    above = [Confirmation(tuple(row), 0.0).high >= 0 for row in drawn.tolist()]
+    above = [Confirmation(tuple(row), 0.0).bound >= 0 for row in drawn.tolist()]
     assert sum(above) / len(above) == pytest.approx(0.95, abs=0.015)  # four standard errors

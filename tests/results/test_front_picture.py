@@ -21,7 +21,7 @@ def test_every_point_with_a_place_is_in_one_series() -> None:
     assert {one.kind: one.rounds.factor.tolist() for one in series} == {
         "within": [2.0, 10.0],
         "stopped": [5.0],
-        "above": [100.0],
+        "beyond": [100.0],
     }
     assert [one.hidden for one in series] == [0, 0, 1]
     assert describe_front(POINTS[:0], MEMBERS[:0], 2.0, 1.0).series == []
@@ -41,8 +41,8 @@ def test_the_front_and_its_test_errors() -> None:
 
 def test_the_ranges_hold_the_front_and_end_a_little_above_the_limit() -> None:
     picture = describe_front(POINTS, MEMBERS, 2.0, 1.0)
-    assert picture.errors[0] < 1.0
-    assert 2.0 < picture.errors[1] < 3.0
+    assert picture.values[0] < 1.0
+    assert 2.0 < picture.values[1] < 3.0
     assert picture.factors == (pytest.approx(0.92), pytest.approx(12.5))
     assert max(mark for mark in picture.marks if mark <= picture.factors[1]) == 10
     assert factor_marks(30.0) == [1, 2, 5, 10, 20, 50, 100]
@@ -53,10 +53,10 @@ def test_without_known_levels_the_points_are_in_sight(feasible: bool) -> None:
     points = POINTS if feasible else POINTS.assign(feasible=False)
     picture = describe_front(points, MEMBERS[: 2 * feasible], math.nan, math.nan)
     assert picture.levels == []
-    assert picture.errors[0] < 1.1 < picture.errors[1] < 9.0
-    assert describe_front(POINTS[:0], MEMBERS[:0], math.nan, math.nan).errors == (0.0, 100.0)
+    assert picture.values[0] < 1.1 < picture.values[1] < 9.0
+    assert describe_front(POINTS[:0], MEMBERS[:0], math.nan, math.nan).values == (0.0, 100.0)
 
 
 def test_a_tradeoff_of_nothing_still_has_a_range() -> None:
-    bottom, top = describe_front(POINTS, MEMBERS, 1.0, 1.0).errors
+    bottom, top = describe_front(POINTS, MEMBERS, 1.0, 1.0).values
     assert bottom < 1.0 < 1.1 < top

@@ -92,11 +92,11 @@ def test_points_that_have_no_place_are_left_out(tmp_path: Path) -> None:
 def test_stopped_trials_are_drawn_in_their_own_way(tmp_path: Path) -> None:
     found = [replace(record, state="stopped") if record.trial % 3 == 0 else record for record in records()]
     assert draw(tmp_path / "stopped.png", found) != draw(tmp_path / "complete.png", records())
-    assert [series.kind for series in describe_outcome(outcome_of(found)).series] == ["within", "stopped", "above"]
+    assert [series.kind for series in describe_outcome(outcome_of(found)).series] == ["within", "stopped", "beyond"]
 
 
 def test_a_collapsed_network_does_not_flatten_the_front() -> None:
-    ranges = [describe_outcome(outcome_of(records(worst), test_errors=False)).errors for worst in (2.0, 90.0)]
+    ranges = [describe_outcome(outcome_of(records(worst), test_errors=False)).values for worst in (2.0, 90.0)]
     assert ranges[0] == ranges[1]
     bottom, top = ranges[0]
     assert bottom < 0.8
@@ -104,7 +104,7 @@ def test_a_collapsed_network_does_not_flatten_the_front() -> None:
 
 
 def test_the_nearest_miss_is_in_sight() -> None:
-    bottom, top = describe_outcome(outcome_of(records(worst=90.0, missed_by=5.0), test_errors=False)).errors
+    bottom, top = describe_outcome(outcome_of(records(worst=90.0, missed_by=5.0), test_errors=False)).values
     assert bottom < INFO.dense_metric < 5.8 < top
 
 

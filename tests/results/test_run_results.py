@@ -8,16 +8,15 @@ import pytest
 from pandas import DataFrame
 from toys import ended, fault
 
-from tune_prune.results import records, tables
+from tune_prune.results import records, run_tables, tables
 from tune_prune.results.front import find_front
 from tune_prune.results.run_results import (
-    COLUMNS,
     SearchDescription,
     is_partial,
-    parse_table,
     read_run,
     summary_front,
 )
+from tune_prune.results.run_tables import list_columns, parse_table
 
 SEARCH = SearchDescription("lenet5", "mnist", 0.5)
 TABLES = {
@@ -77,11 +76,11 @@ def test_links_out_of_the_directory_are_not_read(run_dir: Path, tmp_path: Path, 
     assert fault(lambda: read_run(run)) == said
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", run_tables.TABLES)
 def test_every_table_needs_its_columns(name: str) -> None:
     whole = parse_table(name, TABLES[name])
     assert whole is not None
-    for column in COLUMNS[name]:
+    for column in list_columns(name):
         assert parse_table(name, whole.drop(columns=column).to_csv(index=False)) is None
     assert parse_table(name, whole[:0].to_csv(index=False)) is not None  # a run may have no rows
     assert parse_table(name, TABLES[name][:-4] + ",") is None
@@ -155,7 +154,7 @@ def test_a_search_that_still_runs_without_a_feasible_point(tmp_path: Path) -> No
     records.write(tmp_path, ended(0, (0.5, 9.0)))
     run = read_run(tmp_path, SEARCH)
     assert (run.front, run.summary["best"]) == ([], None)
-    assert set(COLUMNS["pareto.csv"]) <= set(run.members.columns)
+    assert set(list_columns("pareto.csv")) <= set(run.members.columns)
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_what_was_confirmed_and_refitted() -> None:
     row = member_row(find_front(RECORDS)[1], {"002": TestResult(0.9, 0.7, 1.1, refit=True)}, {"002": again})
     assert (row["refit"], row["confirm_holds"]) == (True, True)
     found = [row[f"confirm_{name}"] for name in ("mean", "spread", "high")]
-    assert found == [pytest.approx(1.1), pytest.approx(0.1), again.high]
+    assert found == [pytest.approx(1.1), pytest.approx(0.1), again.bound]
     table = parsed(pareto_table(find_front(RECORDS), {}, INFO, {"002": again}))
     assert list(table["confirm_mean"]) == ["", str(again.mean), ""]
     assert list(table["confirm_holds"]) == ["", "True", ""]

@@ -11,9 +11,11 @@ from toys import ended
 from tune_prune.common.seeding import derive_seed
 from tune_prune.hpo.warm_start import Stage
 from tune_prune.results.confidence import Confirmation
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import find_front
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import ERROR
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.confirm import Repetition, confirm_front, list_repetitions, read_confirmations, run_repetition
 
@@ -86,8 +88,8 @@ def confirmed(
     run_dir: Path, parallel_map: SerialMap, count: int = 2, seed: int = 0
 ) -> tuple[dict[str, Confirmation], list[str]]:
     members = find_front(BY_TRIAL.values())
-    failures = confirm_front(run_dir, members, BY_TRIAL, seed=seed, count=count, parallel_map=parallel_map)
-    return read_confirmations(run_dir, members, BY_TRIAL, seed=seed, limit=2.0), failures
+    failures = confirm_front(run_dir, members, BY_TRIAL, ERROR, seed=seed, count=count, parallel_map=parallel_map)
+    return read_confirmations(run_dir, members, BY_TRIAL, seed=seed, limits=Constraints(2.0)), failures
 
 
 ALL = {"001": Confirmation((0.1, 0.2), 2.0), "002": Confirmation((0.1, 0.2), 2.0), "003": Confirmation((2.1, 2.2), 2.0)}

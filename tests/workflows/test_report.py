@@ -64,7 +64,7 @@ def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
 
 
 def test_the_importance_of_parameters_is_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "parameter_importance", lambda trials, members: {"lr": 0.25, "distill": 0.75})
+    monkeypatch.setattr(report, "parameter_importance", lambda trials, members, metric: {"lr": 0.25, "distill": 0.75})
     page = write_report(partial_run(tmp_path)).read_text()
     assert "What decides how far above the front a trial ends" in page
     assert "distill" in page

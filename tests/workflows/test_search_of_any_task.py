@@ -1,17 +1,31 @@
 """Searches of tasks that are no classification in memory: a loss, a metric and batches of one's own."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
+import optuna
+import pandas as pd
 import pytest
-from searches import SPACE, Trials, points, resumed, searched
+from rich.console import Console
+from searches import SPACE, Trials, points, resumed, searched, without_ray
 from toys import fault
 
+from tune_prune.common.errors import UserError
 from tune_prune.distributed.worker_data import WorkerData
+from tune_prune.hpo import run_files
+from tune_prune.pruning import gates, loss_change
 from tune_prune.results import conf
+from tune_prune.results.report.select import select_member
+from tune_prune.results.run_results import read_run
 from tune_prune.training.resources import pick_device
+from tune_prune.workflows import search
+from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import replay
+from tune_prune.workflows.report import write_report
 
 OWN = (
     SPACE.replace(
@@ -92,3 +106,128 @@ def test_workers_open_such_data_themselves(trials: Trials, space: Path, monkeypa
     searched(space)
     assert made[0].arrays == {}
     assert made[0].make_task().train.count == 128
+
+
+# Which way is better
+
+
+def search_by(metric: str, folder: Path, **given: Any) -> tuple[Path, str]:
+    """The run directory of a search of the toy regression by a metric, and what its console said."""
+    folder.mkdir()
+    toml = folder / "own.toml"
+    toml.write_text(OWN.replace("{data}", "rows").replace("tasks_of_users:rmse", f"tasks_of_users:{metric}"))
+    if metric == "closeness":
+        toml.write_text(toml.read_text().replace('closeness"', 'closeness"\nbetter = "higher"'))
+    settings, space, text = run_files.start_run(str(toml), {"force": True} | given)
+    said = io.StringIO()
+    console = SearchConsole(Console(file=said, width=200))
+    search.search(settings, space, folder / "run", console, text)
+    return folder / "run", said.getvalue()
+
+
+@pytest.fixture(scope="module", params=[0.3, 0.0], ids=["found", "nothing found"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """The same search by a metric and by its negative, of which higher is better; what nothing keeps in the second."""
+    folder = tmp_path_factory.mktemp("both")
+    with without_ray(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "STEPS", 30)
+        patch.setattr(loss_change, "IMAGES", 32)
+        return {
+            name: search_by(name, folder / name, acc_tradeoff=request.param, budget=12)
+            for name in ("rmse", "closeness")
+        }
+
+
+def comparable(run_dir: Path, name: str, metric: str) -> pd.DataFrame:
+    """A table but for what is never the same twice, as the search by rmse writes it."""
+    table = pd.read_csv(run_dir / name).drop(columns=["seconds", "cpu_seconds"], errors="ignore")
+    if metric == "closeness":
+        signed = [column for column in table if column.endswith("_closeness")]
+        table = table.assign(**{column: -table[column] for column in signed})
+    if "reason" in table:
+        table["reason"] = table.reason.notna()  # the words hold values
+    names = {"confirm_low": "confirm_high"}
+    return table.rename(columns=lambda column: names.get(column, column.replace("closeness", "rmse")))
+
+
+@pytest.mark.parametrize("name", ["points.csv", "trials.csv", "pareto.csv"])
+def test_which_way_is_better_changes_no_table(both: dict[str, tuple[Path, str]], name: str) -> None:
+    lower, higher = (comparable(run, name, metric) for metric, (run, _) in both.items())
+    pd.testing.assert_frame_equal(lower, higher, check_exact=True)
+
+
+def test_which_way_is_better_changes_no_study(both: dict[str, tuple[Path, str]]) -> None:
+    studies = [optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db") for run, _ in both.values()]
+    lower, higher = (study.get_trials(deepcopy=False) for study in studies)
+    assert len(lower) == len(higher) > 0
+    for ours, theirs in zip(lower, higher, strict=True):
+        assert (ours.state, ours.values, ours.params) == (theirs.state, theirs.values, theirs.params)
+        assert [*ours.constraints.values()] == [*theirs.constraints.values()]
+
+
+def test_which_way_is_better_changes_no_summary(both: dict[str, tuple[Path, str]]) -> None:
+    lower, higher = (json.loads((run / "summary.json").read_text()) for run, _ in both.values())
+    assert (lower["metric"], higher["metric"]) == (
+        {"name": "rmse", "better": "lower"},
+        {"name": "closeness", "better": "higher"},
+    )
+    assert lower["limit"] == -higher["limit"]
+    assert lower["dense"]["test_rmse"] == -higher["dense"]["test_closeness"] > 0
+    for key in ("hypervolume", "best", "trials", "early_stopping", "points", "smallest_tradeoff"):
+        assert lower[key] == higher[key]
+    assert bool(lower["front"]) == (lower["acc_tradeoff"] > 0)
+
+
+def test_confs_differ_in_names_and_signs_alone(both: dict[str, tuple[Path, str]]) -> None:
+    found = [{str(path.relative_to(run)): conf.read(path) for path in run.rglob("*.conf")} for run, _ in both.values()]
+    assert found[0].keys() == found[1].keys()
+    for name, ours in found[0].items():
+        theirs = found[1][name]
+        assert (ours.ratios, ours.pruners) == (theirs.ratios, theirs.pruners)
+        assert ours.notes["val_rmse"] == -theirs.notes["val_closeness"]  # type: ignore[operator]
+        measured = ("val_", "test_", "task")
+        assert {key: value for key, value in ours.notes.items() if not key.startswith(measured)} == {
+            key: value for key, value in theirs.notes.items() if not key.startswith(measured)
+        }
+
+
+def test_nothing_speaks_of_errors_in_percent(both: dict[str, tuple[Path, str]]) -> None:
+    """Neither what the search said, nor its files, nor its report: but for shares of weights, which are percent."""
+    run, said = both["rmse"]
+    summary, report = (run / "summary.json").read_text(), (run / "report.html").read_text(encoding="utf-8")
+    page = re.sub(r"<(script|style).*?</\1>", "", report, flags=re.DOTALL)
+    for text in (summary, said, page, *(path.read_text() for path in run.glob("*.csv"))):
+        assert not re.search(r"error|points of", text)
+    assert "error, %" not in report
+    assert "validation rmse" in said
+    assert "%" not in said.replace("weights (100 %)", "weights")
+    assert "val_rmse" in summary
+    assert "rmse" in page
+    columns = {column for path in run.glob("*.csv") for column in pd.read_csv(path)}
+    assert {"val_rmse", "test_rmse", "test_rmse_low", "test_rmse_high"} <= columns
+
+
+def test_the_report_of_either(both: dict[str, tuple[Path, str]]) -> None:
+    for run, _ in both.values():
+        read = read_run(run)
+        assert read.missing == []
+        assert write_report(run).is_file()
+        if read.front:
+            name = read.metric.name
+            worst = float(read.summary["limit"])
+            assert select_member(run, f"{name}={worst}")["id"] == read.summary["best"]
+
+
+def test_runs_by_other_metrics_are_not_compared(both: dict[str, tuple[Path, str]]) -> None:
+    with pytest.raises(UserError, match="judged by closeness, higher is better, not by rmse"):
+        write_report(both["rmse"][0], [both["closeness"][0]])
+
+
+def test_the_search_by_another_metric_ends_again_as_it_ended(both: dict[str, tuple[Path, str]]) -> None:
+    for run, _ in both.values():
+        before = (run / "pareto.csv").read_bytes()
+        with without_ray() as trials:
+            resumed(run)
+        assert trials.started == 0
+        assert (run / "pareto.csv").read_bytes() == before
+        assert json.loads((run / "test_results.json").read_text())["reads"] == 1

@@ -30,6 +30,8 @@ def train(
     no_code: NoCode = False,
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
+    from math import isnan
+
     from tune_prune.tasks.datasets import load_data
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
@@ -39,16 +41,19 @@ def train(
         loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
     )
 
+    metric = loaded.validation.objective.metric
+
     def show(epoch: train.Epoch) -> None:
-        errors = f"train error {epoch.train_metric:.2f} %  validation error {epoch.val_metric:.2f} %"
-        echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {errors}")
+        trained = "" if isnan(epoch.train_metric) else f"train {metric.name} {metric.format(epoch.train_metric)}  "
+        measured = f"{trained}validation {metric.name} {metric.format(epoch.val_metric)}"
+        echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {measured}")
 
     torch_device = pick_device(device)
     history = train.train(
         model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
     )
-    best = min(history, key=lambda epoch: epoch.rank)
-    echo(f"{out}: epoch {best.epoch}, validation error {best.val_metric:.2f} %")
+    best = min(history, key=lambda epoch: epoch.rank(metric))
+    echo(f"{out}: epoch {best.epoch}, validation {metric.name} {metric.format(best.val_metric)}")
 
 
 def test(
@@ -72,8 +77,9 @@ def test(
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
     check_trusted(path, model)
-    result = prune.test_checkpoint(path, load_data(choose_data(path, data), say), pick_device(device), say)
-    echo(dumps(result) if json else f"test error {result['test_error']:.2f} %")
+    loaded = load_data(choose_data(path, data), say)
+    result, metric = prune.test_checkpoint(path, loaded, pick_device(device), say), loaded.validation.objective.metric
+    echo(dumps(result) if json else f"test {metric.name} {metric.format(result[metric.test])}")
 
 
 def export(

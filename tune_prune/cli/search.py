@@ -80,9 +80,10 @@ def report(
         from json import dumps
 
         from tune_prune.results.report.select import describe_member, select_member
+        from tune_prune.results.run_results import read_metric
 
-        member = select_member(run_dir, select)
-        echo(dumps(member, default=lambda number: number.item()) if json else describe_member(member))
+        member, metric = select_member(run_dir, select), read_metric(run_dir)
+        echo(dumps(member, default=lambda number: number.item()) if json else describe_member(member, metric))
         return
     from tune_prune.workflows.report import write_report
 

@@ -14,9 +14,6 @@ from tune_prune.common.registry import Registry
 loggers = Registry[tuple[str, Callable[[Path], tune.Callback]]]("logger")
 """By name, the module that a logger needs, and the function that makes its callback for a run directory."""
 
-METRICS = ("compression", "factor", "val_error", "val_loss")
-"""The measures of a round that TensorBoard shows."""
-
 
 class TensorBoard(tune.Callback):
     """Writes a folder of event files for each trial: the measures of its rounds, and its parameters as text."""
@@ -31,14 +28,15 @@ class TensorBoard(tune.Callback):
         """Called when a round has ended; writes its measures."""
         from tensorboardX import SummaryWriter
 
-        if "val_error" not in result:
+        measures = [name for name in result if name in ("compression", "factor") or name.startswith("val_")]
+        if not measures:
             return  # the round ended without a measure
         if trial.trial_id not in self._writers:
             writer = SummaryWriter(str(self._folder / f"{result['trial']:05d}"))
             params = [f"    {name} = {value}" for name, value in trial.config["params"].items()]
             writer.add_text("parameters", "\n".join(params))
             self._writers[trial.trial_id] = writer
-        for name in METRICS:
+        for name in measures:
             self._writers[trial.trial_id].add_scalar(name, result[name], result["rounds"])
         if result["done"]:
             self._close(trial)

@@ -40,4 +40,4 @@ class PruneTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Runs one round; what it measured is in the trial's record as well."""
-        return self._runner.run_round().to_dict()
+        return self._runner.run_round().to_dict(self._runner.metric)

@@ -20,6 +20,7 @@ from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, State, initial_state, prune
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.tasks.metrics import ERROR, Metric
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RoundResult:
 
     `io_error` and `out_of_memory` are errors that end the trial without a failure of its own: a run directory that
     cannot be written, a device without memory for it. The measures are those of the last round, None before the first:
-    compression in [0, 1], factor, validation error in percent and loss in nats.
+    compression in [0, 1], factor, validation metric and loss in nats.
     """
 
     trial: int
@@ -41,9 +42,9 @@ class RoundResult:
     val_metric: float | None = None
     val_loss: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as Ray Tune takes it, without what is empty."""
-        named = {("val_error" if key == "val_metric" else key): value for key, value in asdict(self).items()}
+    def to_dict(self, metric: Metric = ERROR) -> dict[str, Any]:
+        """The result as Ray Tune takes it, without what is empty; the metric under its own name, as `val_error`."""
+        named = {(metric.val if key == "val_metric" else key): value for key, value in asdict(self).items()}
         return {key: value for key, value in named.items() if value not in (None, "")}
 
 
@@ -82,6 +83,11 @@ class TrialRunner:
         self._partial = list[Path]()
         self.begin(config)
         self._cpu_started = 0.0  # the start of the worker counts for its first trial
+
+    @property
+    def metric(self) -> Metric:
+        """What models are judged by."""
+        return self._worker_data.limits.metric
 
     def begin(self, config: TrialConfig) -> None:
         """Begins a trial; none of its rounds runs yet."""

@@ -3,6 +3,7 @@
 Imports no large library: `tune-prune --help` reads the declarations.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -44,11 +45,12 @@ def _are_names(value: tuple[str, ...]) -> bool:
 class Config:
     """How to search. Raises `UserError` where a value is out of bounds.
 
-    `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in percentage
-    points; `refine` the share of the trials that refine others, None where the space decides. `confirm` is how many
-    other seeds the front is repeated from, `refit` whether it is trained on all but test images. A trial is given up
-    after `trial_timeout` seconds, a search once more than `max_failures` of its trials have failed. `study` is its name
-    in `storage`, which no other run has. `logger` are names that `distributed.loggers` checks.
+    `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in the unit of the
+    metric, of errors in percentage points; `refine` the share of the trials that refine others, None where the space
+    decides. `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test
+    images. A trial is given up after `trial_timeout` seconds, a search once more than `max_failures` of its trials have
+    failed. `study` is its name in `storage`, which no other run has. `logger` are names that `distributed.loggers`
+    checks.
     """
 
     budget: int | None = field(
@@ -67,10 +69,10 @@ class Config:
     )
     acc_tradeoff: float = field(
         metadata=flag(
-            "Points of error to give up.  [default: the space's]",
+            "Points of error, or of another metric, to give up.  [default: the space's]",
             SEARCHED,
-            check=lambda points: 0 <= points <= 100,
-            rule="between 0 and 100 points",
+            check=lambda tradeoff: 0 <= tradeoff < math.inf,
+            rule="a number from 0, of errors at most 100 points",
             fixed_on_resume=True,
         )
     )

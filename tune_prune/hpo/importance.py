@@ -2,12 +2,16 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 from pandas import DataFrame, api
+
+from tune_prune.results.pareto import Point
+from tune_prune.tasks.metrics import ERROR, Metric
 
 MIN_TRIALS = 20
 """With fewer complete trials, no importance is computed."""
@@ -16,25 +20,26 @@ MAX_NAMED = 12
 """How many parameters are named, the most important ones."""
 
 
-def parameter_importance(trials: DataFrame, members: DataFrame) -> dict[str, float]:
+def parameter_importance(trials: DataFrame, members: DataFrame, metric: Metric = ERROR) -> dict[str, float]:
     """The importance of each drawn parameter, most important first.
 
-    It is the parameter's share in how far above the front the last points of trials lie. `trials` has the columns of
+    It is the parameter's share in how far from the front the last points of trials lie. `trials` has the columns of
     trials.csv, `members` those of pareto.csv. Empty where too few trials are complete, or fewer than two parameters
     vary.
     """
     names = list(map(str, trials.columns))
     columns = names[names.index("state") + 1 : names.index("compression")]
-    done = trials[(trials.state == "complete") & (trials.kind == "explore") & trials.val_error.notna()]
+    done = trials[(trials.state == "complete") & (trials.kind == "explore") & trials[metric.val].notna()]
     drawn = {
         name: _distribution(done, name) for name in columns if done[name].notna().all() and done[name].nunique() > 1
     }
     if len(done) < MIN_TRIALS or len(drawn) < 2 or not len(members):
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study()
+    study, cost = optuna.create_study(), metric.cost
+    front = [(float(row.compression), cost(float(row[metric.val]))) for _, row in members.iterrows()]
     for _, row in done.iterrows():
-        value = _distance_to_front(float(row.compression), float(row.val_error), members)
+        value = _distance_to_front(float(row.compression), cost(float(row[metric.val])), front)
         params = {name: _value(row[name], one) for name, one in drawn.items()}
         study.add_trial(create_trial(params=params, distributions=drawn, value=value))
     with warnings.catch_warnings():
@@ -44,13 +49,14 @@ def parameter_importance(trials: DataFrame, members: DataFrame) -> dict[str, flo
     return shares if all(map(math.isfinite, shares.values())) and sum(shares.values()) > 0 else {}
 
 
-def _distance_to_front(compression: float, error: float, members: DataFrame) -> float:
-    """How far an error lies above the front, in percent: above the lowest of members that are as compressed or more.
+def _distance_to_front(compression: float, cost: float, front: Sequence[Point]) -> float:
+    """How far a metric, as a cost, lies above the front: above the lowest of points that are as compressed or more.
 
-    A point that is more compressed than every member is compared with the member of the highest error.
+    `front` holds (compression, metric as a cost). A point that is more compressed than all of it is compared with the
+    highest.
     """
-    compressed = members[members.compression >= compression].val_error
-    return error - float(compressed.min() if len(compressed) else members.val_error.max())
+    compressed = [theirs for reached, theirs in front if reached >= compression]
+    return cost - min(compressed, default=max(theirs for _, theirs in front))
 
 
 def _distribution(done: DataFrame, name: str) -> BaseDistribution:

@@ -18,6 +18,7 @@ from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_reader import locate
 from tune_prune.hpo.space_reader import read as read_space
+from tune_prune.tasks.metrics import ERROR, Metric
 
 FORMAT = 3
 """The format of a run directory, in run.json. The first one had no number; no version goes on with another's."""
@@ -56,14 +57,15 @@ def new_run_dir(path: Path | None, space: str) -> Path:
     return path.absolute()
 
 
-def save_run(run_dir: Path, config: Config, space: Space, text: str) -> None:
-    """Writes what a run is begun with: run.json and the text of its space.
+def save_run(run_dir: Path, config: Config, space: Space, text: str, metric: Metric = ERROR) -> None:
+    """Writes what a run is begun with: run.json, with its `metric` unless that is the error, and the text of its space.
 
     Raises `HeldError` where another process has begun a run there meanwhile.
     """
     if (run_dir / "run.json").exists():
         raise HeldError(f"{run_dir}: another process has begun a run there meanwhile; name another --run-dir")
     values = {"format": FORMAT, "space": space.name} | flatten(config)
+    values |= {} if metric == ERROR else {"metric": metric.to_dict()}
     # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
     values["storage"] = config.storage and storage.without_password(config.storage)
     files.write_text(run_dir / "space.toml", text)
@@ -87,6 +89,7 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
     raw = _read_run(run_dir)
     try:
         name = str(raw.pop("space"))
+        raw.pop("metric", None)  # for readers of the directory; the space names it
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
         for key, setting in settings.items():
             if not setting.flag.kept_on_resume:
@@ -113,7 +116,7 @@ def _check_elsewhere(run_dir: Path, kept: Mapping[str, Any], given: Mapping[str,
 
 
 def read_acc_tradeoff(run_dir: Path, space: Space) -> float:
-    """Reads the tradeoff of a run, in percentage points; that of its space where run.json is missing or damaged."""
+    """Reads the tradeoff of a run, in its metric's unit; that of its space where run.json is missing or damaged."""
     try:
         return float(read_json(run_dir / "run.json")["acc_tradeoff"])
     except (OSError, ValueError, TypeError, KeyError):

@@ -85,6 +85,8 @@ class _Reader:
             for key, value in space.items()
             if key in PARAMETERS
         }
+        settings = read_settings({key: task[key] for key in task if key in SETTINGS}, f"{self._source}: task.")
+        tradeoff = Number(0, 100) if settings.metric is None else Number(0)
         return Space(
             name=name,
             source=self._source,
@@ -96,7 +98,7 @@ class _Reader:
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", ratio)) for pattern, ratio in ratios.items()],
             groups=self._groups(space, ratios, parameters.get("mode", "layer")),
             exclude=self._value(space, "space.exclude", check_patterns, []),
-            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", Number(0, 100), 0.5),
+            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", tradeoff, 0.5),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             at_most=self._at_most(goal),
             objectives=self._value(goal, "goal.objectives", check_objectives, []),

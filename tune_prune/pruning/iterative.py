@@ -21,7 +21,7 @@ from tune_prune.training.loop import DivergedError, Teacher, fit
 
 @dataclass(frozen=True)
 class Point:
-    """The measurements of one round: compression in [0, 1], error in percent and loss in nats on validation images.
+    """The measurements of one round: compression in [0, 1], metric and loss in nats on validation images.
 
     `ratios` are those of the round's schedule, or a layer's actual ratio where another number of weights was removed.
     `pooled`, in mode "global" only, is the ratio of all these layers together; `seconds` is wall-clock time.
@@ -135,7 +135,7 @@ def prune(
         prune_once(state, plan, round_, train, generator, cached)
         retrain(state, plan, round_, train, generator, teacher)
         measured: Evaluation = evaluate(state.model, validation)
-        for name, value in (("loss", measured.loss), ("metric", measured.metric)):
+        for name, value in (("loss", measured.loss), (validation.objective.metric.name, measured.metric)):
             if not math.isfinite(value):
                 raise DivergedError(f"the validation {name} became {value} in round {round_} at lr {plan.lr:g}")
         state.rounds_done = round_

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import Point, State, prune_once, restore_state, retrain, round_generator
 from tune_prune.pruning.plan import Plan
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, Metric, evaluate
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.loop import Teacher
 
@@ -22,11 +22,12 @@ class PruneStep:
     layer: str = ""
     reverted: bool = False
 
-    def describe(self, rounds: int) -> str:
-        """Describes the step in one line; `rounds` is their total number."""
+    def describe(self, rounds: int, metric: Metric = ERROR) -> str:
+        """Describes the step in one line; `rounds` is their total number, `metric` what models are judged by."""
         step = f"round {self.point.round}/{rounds}" + (f", layer {self.layer}" if self.layer else "")
         reverted = "; taken back, the layer is pruned no further" if self.reverted else ""
-        return f"{step}: compression {self.point.compression:.5f}, validation error {self.point.metric:.2f} %{reverted}"
+        measured = f"validation {metric.name} {metric.format(self.point.metric)}"
+        return f"{step}: compression {self.point.compression:.5f}, {measured}{reverted}"
 
 
 def prune_layerwise(
@@ -40,14 +41,15 @@ def prune_layerwise(
     resume_from: State | None = None,
     done: Sequence[PruneStep] = (),
 ) -> Iterator[PruneStep]:
-    """Brings each layer in turn to its ratio of a round, retrains, and measures the validation error, round by round.
+    """Brings each layer in turn to its ratio of a round, retrains, and measures the validation metric, round by round.
 
-    A step whose error is more than `tradeoff` percentage points above the error before the first step is reverted: all
-    masks and weights that it and its retraining changed are restored, and its layer is pruned no further. With
-    `resume_from`, a state that was saved after the steps `done`, the remaining steps are run; `state` is then the model
-    as it was before the first.
+    A step whose metric is more than `tradeoff`, in the metric's unit, worse than that before the first step is
+    reverted: all masks and weights that it and its retraining changed are restored, and its layer is pruned no further.
+    With `resume_from`, a state that was saved after the steps `done`, the remaining steps are run; `state` is then the
+    model as it was before the first.
     """
-    limit = evaluate(state.model, validation).metric + tradeoff
+    cost = validation.objective.metric.cost
+    limit = cost(evaluate(state.model, validation).metric) + tradeoff
     if resume_from is not None:
         restore_state(state, resume_from)
     stopped_layers = {step.layer for step in done if step.reverted}
@@ -68,8 +70,8 @@ def prune_layerwise(
             compressed = masks.compression(state.masks)
             seconds = time.perf_counter() - started
             point = Point(round_, compressed, measured.metric, measured.loss, seconds, new_ratios)
-            # where the loss is not finite the error means nothing, and the step is reverted
-            reverted = measured.metric > limit or not math.isfinite(measured.loss)
+            # where the loss is not finite the metric means nothing, and the step is reverted
+            reverted = not cost(measured.metric) <= limit or not math.isfinite(measured.loss)
             if reverted:
                 stopped_layers.add(layer)
                 restore_state(state, before)

@@ -43,7 +43,7 @@ class SensitivityJob:
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """The result of a job: validation error in percent, validation loss in nats, wall-clock seconds.
+    """The result of a job: validation metric, validation loss in nats, wall-clock seconds.
 
     `kept` is the number of the layer's `total` weights that are left.
     """

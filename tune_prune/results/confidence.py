@@ -4,6 +4,8 @@ import math
 import statistics
 from dataclasses import dataclass
 
+from tune_prune.tasks.metrics import ERROR, Metric
+
 
 def wilson_interval(wrong: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Computes the interval, in percent, of the error of `wrong` among `n` images (Wilson 1927); 95 % for z = 1.96.
@@ -44,10 +46,14 @@ def t95(freedom: int) -> float:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The repetitions of a member of the front: their validation errors in percent, at least two, and the limit."""
+    """The repetitions of a member of the front: their validation metrics, at least two, and the limit.
+
+    A repetition that diverged has the worst value there is: 100 % of error, an infinity of other metrics.
+    """
 
     metrics: tuple[float, ...]
     limit: float
+    metric: Metric = ERROR
 
     def __post_init__(self) -> None:
         if len(self.metrics) < 2:
@@ -55,20 +61,21 @@ class Confirmation:
 
     @property
     def mean(self) -> float:
-        """The mean of the errors, in percent."""
-        return statistics.mean(self.metrics)  # exact: where all errors are equal to the limit, so is their mean
+        """The mean of the metrics."""
+        return statistics.mean(self.metrics)  # exact: where all values are equal to the limit, so is their mean
 
     @property
     def spread(self) -> float:
-        """The errors' sample standard deviation, in percentage points."""
-        return statistics.stdev(self.metrics)
+        """The sample standard deviation of the metrics: of errors in percentage points."""
+        return statistics.stdev(self.metrics) if all(map(math.isfinite, self.metrics)) else math.inf
 
     @property
-    def high(self) -> float:
-        """The one-sided 95 % upper confidence bound of the mean, in percent (Student 1908)."""
-        return self.mean + t95(len(self.metrics) - 1) * self.spread / math.sqrt(len(self.metrics))
+    def bound(self) -> float:
+        """The one-sided 95 % confidence bound of the mean, on its worse side (Student 1908)."""
+        margin = t95(len(self.metrics) - 1) * self.spread / math.sqrt(len(self.metrics))
+        return self.metric.value(self.metric.cost(self.mean) + margin)
 
     @property
     def holds(self) -> bool:
-        """Whether the upper bound keeps the limit."""
-        return self.high <= self.limit
+        """Whether the bound keeps the limit."""
+        return self.metric.cost(self.bound) <= self.metric.cost(self.limit)

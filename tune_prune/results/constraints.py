@@ -64,7 +64,12 @@ class Constraints:
         Points are (compression, metric as a cost). 0 where there is no such area.
         """
         min_cost = self.metric.cost(self.ideal)
-        return pareto.hypervolume(points, self.max_cost, min_error=min_cost) if self.max_cost > min_cost else 0.0
+        return pareto.hypervolume(points, self.max_cost, min_error=min_cost) if self.has_area else 0.0
+
+    @property
+    def has_area(self) -> bool:
+        """Whether there is an area between the limit and `ideal`; not where one of them is NaN or infinite."""
+        return 0 < self.max_cost - self.metric.cost(self.ideal) < math.inf
 
 
 def make_constraints(
@@ -74,15 +79,16 @@ def make_constraints(
     at_most: Mapping[str, float] | None = None,
     objectives: Sequence[str] = (),
 ) -> Constraints:
-    """The constraints of a search whose dense model has this value of the metric; `tradeoff` is in the metric's unit.
+    """The constraints of a search whose dense model has this metric; `tradeoff` is in the metric's unit."""
+    ideal = find_ideal(metric, dense, tradeoff)
+    return Constraints(metric.limit(dense, tradeoff), at_most or {}, tuple(objectives), metric, ideal)
 
-    The hypervolume's ideal is an error of 0; of any other metric, whose best value is not known, it is one tradeoff
-    better than the dense model.
-    """
-    limit = metric.limit(dense, tradeoff)
-    ideal = 0.0 if metric == ERROR else metric.value(metric.cost(dense) - tradeoff)
-    return Constraints(limit, at_most or {}, tuple(objectives), metric, ideal)
+
+def find_ideal(metric: Metric, dense: float, tradeoff: float) -> float:
+    """Where the hypervolume's rectangle ends: at an error of 0; of any other metric the best value is not known, and it
+    ends one tradeoff better than the dense model."""
+    return 0.0 if metric == ERROR else metric.value(metric.cost(dense) - tradeoff)
 
 
 NO_CONSTRAINTS = Constraints(math.inf)
-"""No limits, and no objectives but compression and error."""
+"""No limits, and no objectives but compression and metric."""

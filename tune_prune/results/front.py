@@ -1,4 +1,4 @@
-"""The front of a search: the points that are reported, and their errors on test images."""
+"""The front of a search: the points that are reported, and their metrics on test images."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -36,16 +36,16 @@ class Member:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The error on the test images in percent, with the ends of its 95 % Wilson interval.
+    """The metric on the test images; of the error also the ends of its 95 % Wilson interval, in percent.
 
-    `refit`: the member was refitted before it was tested.
+    `low` and `high` are None where no interval is known. `refit`: the member was refitted before it was tested.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
 
     metric: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     refit: bool = False
 
 

@@ -8,17 +8,16 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from tune_prune.results import palette
+from tune_prune.tasks.metrics import ERROR, Metric
 
-FRONT_NAME = "front, validation error"
-TEST_NAME = "its test error, 95 % interval"
-FACTOR_TITLE, ERROR_TITLE = "times fewer weights", "error, %"
+FACTOR_TITLE = "times fewer weights"
 LEFT = 0.92
 """Where the axis of factors begins: a little below 1, so that a point there is seen whole."""
 
 
 @dataclass(frozen=True)
 class RoundSeries:
-    """Rounds that are drawn alike; `rounds` as points.csv. `hidden` of them lie above the range of errors."""
+    """Rounds that are drawn alike; `rounds` as points.csv. `hidden` of them lie beyond the range of the metric."""
 
     kind: str
     name: str
@@ -30,25 +29,26 @@ class RoundSeries:
 
 @dataclass(frozen=True)
 class Level:
-    """A line across at an error in percent; `note` is added to its label."""
+    """A line across at a value of the metric; `note` is added to its label."""
 
     name: str
-    error: float
+    value: float
     note: str = ""
+    metric: Metric = ERROR
 
     @property
     def label(self) -> str:
-        """The name and the error, without the note."""
-        return f"{self.name} {self.error:.2f} %"
+        """The name and the value, without the note."""
+        return f"{self.name} {self.metric.format(self.value)}"
 
 
 @dataclass(frozen=True)
 class FrontPicture:
-    """What to draw: errors in percent over factors, the factors on a logarithmic axis.
+    """What to draw: the metric over factors, the factors on a logarithmic axis.
 
     `members` are those of the front that have a place in the picture, as pareto.csv; `line` holds the factors and the
-    errors of the steps through them, from factor 1 on; `tested` are members with a test error, whose interval reaches
-    `down` below it and `up` above it. `factors` and `errors` are the ranges in sight.
+    metrics of the steps through them, from factor 1 on; `tested` are members with a test result, whose interval, where
+    there is one, reaches `down` below it and `up` above it. `factors` and `values` are the ranges in sight.
     """
 
     series: Sequence[RoundSeries]
@@ -57,7 +57,19 @@ class FrontPicture:
     tested: DataFrame
     levels: Sequence[Level]
     factors: tuple[float, float]
-    errors: tuple[float, float]
+    values: tuple[float, float]
+    metric: Metric = ERROR
+
+    @property
+    def front_name(self) -> str:
+        """What the legend calls the front."""
+        return f"front, validation {self.metric.name}"
+
+    @property
+    def test_name(self) -> str:
+        """What the legend calls the test results."""
+        interval = self.tested.up.notna().any()
+        return f"its test {self.metric.name}" + (", 95 % interval" if interval else "")
 
     @property
     def marks(self) -> list[int]:
@@ -66,27 +78,33 @@ class FrontPicture:
 
 
 def describe_front(
-    points: DataFrame, members: DataFrame, limit: float, dense: float, dense_test: float = math.nan
+    points: DataFrame,
+    members: DataFrame,
+    limit: float,
+    dense: float,
+    dense_test: float = math.nan,
+    metric: Metric = ERROR,
 ) -> FrontPicture:
     """Describes the picture of a search.
 
-    `points` as points.csv with the `state` of each trial, `members` as pareto.csv; `limit` is the highest feasible
-    validation error, `dense` and `dense_test` are the dense model's errors, all in percent and NaN where unknown.
-    Points with an infinite or unknown factor or error are left out. Points far above the limit are out of sight: a few
-    collapsed networks would flatten the front.
+    `points` as points.csv with the `state` of each trial, `members` as pareto.csv; `limit` is the worst feasible
+    validation metric, `dense` and `dense_test` are the dense model's, all NaN where unknown. Points with an infinite or
+    unknown factor or metric are left out. Points far beyond the limit are out of sight: a few collapsed networks would
+    flatten the front.
     """
-    points, members = _drawable(points), _drawable(members)
-    tested = _tested(members)
-    errors = _error_range(points, members, tested, limit, dense)
-    x, y = members.factor.tolist(), members.val_error.tolist()
+    points, members = _drawable(points, metric), _drawable(members, metric)
+    tested = _tested(members, metric)
+    values = _value_range(points, members, tested, limit, dense, metric)
+    x, y = members.factor.tolist(), members[metric.val].tolist()
     return FrontPicture(
-        series=_series(points, errors[1]),
+        series=_series(points, values, metric),
         members=members,
         line=([1.0, *x], [y[0], *y]) if x else ([], []),
         tested=tested,
-        levels=_levels(limit, dense, dense_test),
-        factors=_factor_range(points, members, errors[1]),
-        errors=errors,
+        levels=_levels(limit, dense, dense_test, metric),
+        factors=_factor_range(points, members, values, metric),
+        values=values,
+        metric=metric,
     )
 
 
@@ -95,54 +113,75 @@ def factor_marks(right: float) -> list[int]:
     return [digit * 10**power for power in range(9) for digit in (1, 2, 5) if digit * 10**power <= 4 * right]
 
 
-def _drawable(table: DataFrame) -> DataFrame:
-    factor, error = table.factor.to_numpy(dtype=float), table.val_error.to_numpy(dtype=float)
-    drawable: DataFrame = table[np.isfinite(factor) & (factor > 0) & np.isfinite(error)]
+def _drawable(table: DataFrame, metric: Metric) -> DataFrame:
+    factor, value = table.factor.to_numpy(dtype=float), table[metric.val].to_numpy(dtype=float)
+    drawable: DataFrame = table[np.isfinite(factor) & (factor > 0) & np.isfinite(value)]
     return drawable
 
 
-def _series(points: DataFrame, top: float) -> list[RoundSeries]:
-    """The rounds within the limit, those of stopped trials, and those above the limit; no empty series."""
+def _in_sight(points: DataFrame, values: tuple[float, float], metric: Metric) -> Series:
+    """Which points are not beyond the worse end of the range."""
+    found: Series = points[metric.val] <= values[1] if metric.better == "lower" else points[metric.val] >= values[0]
+    return found
+
+
+def _series(points: DataFrame, values: tuple[float, float], metric: Metric) -> list[RoundSeries]:
+    """The rounds within the limit, those of stopped trials, and those beyond the limit; no empty series."""
+    side = "above" if metric.better == "lower" else "below"
     within, stopped = points.feasible.astype(bool), points.state == "stopped"
     kinds: list[tuple[str, str, str, float, Series]] = [
         ("within", "round within the limit", palette.BLUE, 0.4, within & ~stopped),
         ("stopped", "round of a trial that was stopped", palette.YELLOW, 0.9, within & stopped),
-        ("above", "round above the limit", palette.GREY, 0.8, ~within),
+        ("beyond", f"round {side} the limit", palette.GREY, 0.8, ~within),
     ]
     found = [(kind, name, colour, opacity, points[chosen]) for kind, name, colour, opacity, chosen in kinds]
-    return [RoundSeries(*one, hidden=int((one[-1].val_error > top).sum())) for one in found if len(one[-1])]
+    return [RoundSeries(*one, hidden=int((~_in_sight(one[-1], values, metric)).sum())) for one in found if len(one[-1])]
 
 
-def _tested(members: DataFrame) -> DataFrame:
-    if "test_error" not in members:
-        members = members[:0].assign(test_error=[], test_error_low=[], test_error_high=[])
-    tested = members[members.test_error.notna()]
-    down, up = tested.test_error - tested.test_error_low, tested.test_error_high - tested.test_error
+def _tested(members: DataFrame, metric: Metric) -> DataFrame:
+    test, low, high = metric.test, f"{metric.test}_low", f"{metric.test}_high"
+    if test not in members:
+        members = members[:0].assign(**{test: [], low: [], high: []})
+    tested = members[members[test].notna()]
+    down, up = tested[test] - tested[low], tested[high] - tested[test]
     return tested.copy().assign(down=down, up=up)  # copied: pandas warns of tables made of many parts
 
 
-def _levels(limit: float, dense: float, dense_test: float) -> list[Level]:
-    note = f"(test {dense_test:.2f} %)" if math.isfinite(dense_test) else ""
-    return [level for level in (Level("dense", dense, note), Level("limit", limit)) if math.isfinite(level.error)]
+def _levels(limit: float, dense: float, dense_test: float, metric: Metric) -> list[Level]:
+    note = f"(test {metric.format(dense_test)})" if math.isfinite(dense_test) else ""
+    levels = Level("dense", dense, note, metric), Level("limit", limit, metric=metric)
+    return [level for level in levels if math.isfinite(level.value)]
 
 
-def _error_range(
-    points: DataFrame, members: DataFrame, tested: DataFrame, limit: float, dense: float
+def _value_range(
+    points: DataFrame, members: DataFrame, tested: DataFrame, limit: float, dense: float, metric: Metric
 ) -> tuple[float, float]:
-    """The errors in sight: all that matter to the front, and some way above the limit."""
-    errors = [*points.val_error, *members.val_error]
-    dense = dense if math.isfinite(dense) else min(errors, default=math.nan)
-    limit = limit if math.isfinite(limit) else max(points[points.feasible.astype(bool)].val_error, default=dense)
-    tradeoff = limit - dense if limit - dense > 1e-6 else max(0.1, dense / 2)
-    low = min([dense, *errors, *tested.test_error_low.dropna()])
-    high = max([limit + 0.6 * tradeoff, *tested.test_error_high.dropna()])
+    """The values in sight, ascending: all that matter to the front, and some way beyond the limit."""
+    sign = metric.cost(1.0)
+    costs = [*sign * points[metric.val], *sign * members[metric.val]]
+    dense = metric.cost(dense) if math.isfinite(dense) else min(costs, default=math.nan)
+    feasible = sign * points[points.feasible.astype(bool)][metric.val]
+    limit = metric.cost(limit) if math.isfinite(limit) else max(feasible, default=dense)
+    tradeoff = limit - dense if limit - dense > 1e-6 else max(0.1, abs(dense) / 2)
+    ends = [sign * tested[f"{metric.test}{end}"].dropna() for end in ("", "_low", "_high")]
+    if metric == ERROR:
+        ends = ends[1:]  # the intervals hold the errors
+    tests = [cost for end in ends for cost in end]
+    low = min([dense, *costs, *tests])
+    high = max([limit + 0.6 * tradeoff, *tests])
     if len(points) and not len(members):
-        high = max(high, min(errors) + tradeoff)  # else the nearest miss is out of sight
+        high = max(high, min(costs) + tradeoff)  # else the nearest miss is out of sight
     if not (math.isfinite(low) and math.isfinite(high) and high > low):
-        return 0.0, 100.0
-    return max(low - 0.06 * (high - low), -0.02 * high), high + 0.02 * (high - low)
+        return (0.0, 100.0) if metric == ERROR else (0.0, 1.0)
+    bottom, top = low - 0.06 * (high - low), high + 0.02 * (high - low)
+    if metric == ERROR:
+        return max(bottom, -0.02 * high), top  # no error is below 0
+    first, last = sorted((metric.value(bottom), metric.value(top)))
+    return first, last
 
 
-def _factor_range(points: DataFrame, members: DataFrame, top: float) -> tuple[float, float]:
-    """The factors in sight: those of all points whose error is."""
-    return LEFT, 1.25 * max([8.0, *points[points.val_error <= top].factor, *members.factor])
+def _factor_range(
+    points: DataFrame, members: DataFrame, values: tuple[float, float], metric: Metric
+) -> tuple[float, float]:
+    """The factors in sight: those of all points whose metric is."""
+    return LEFT, 1.25 * max([8.0, *points[_in_sight(points, values, metric)].factor, *members.factor])

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from tune_prune.results.outcome import SearchOutcome
 
 
-MARKERS = {"within": "o", "stopped": "o", "above": "x"}
-ERRORS = ["val_error", "test_error", "test_error_low", "test_error_high"]
+MARKERS = {"within": "o", "stopped": "o", "beyond": "x"}
 
 
 def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
-    """Draws error in percent over factor: every round, the front and its test errors, dense and the limit.
+    """Draws the metric over factor: every round, the front and its test results, dense and the limit.
 
-    Rounds far above the limit are counted in the legend, not shown: a few collapsed networks would flatten the front.
+    Rounds far beyond the limit are counted in the legend, not shown: a few collapsed networks would flatten the front.
     """
     from matplotlib.figure import Figure  # not on import: it takes half a second, and workers never draw
 
@@ -47,11 +46,13 @@ def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
 def describe_outcome(outcome: "SearchOutcome") -> FrontPicture:
     """Describes the picture of a search that has ended."""
     info, states = outcome.info, {record.trial: record.state for record in outcome.records}
-    points = points_table(outcome.records, ()).astype({"factor": float, "val_error": float, "feasible": bool})
+    metric = info.metric
+    points = points_table(outcome.records, (), metric).astype({"factor": float, metric.val: float, "feasible": bool})
     points["state"] = points.trial.map(states)
-    members = pareto_table(outcome.members, outcome.tested, info).astype(dict.fromkeys(["factor", *ERRORS], float))
+    numbers = ["factor", metric.val, metric.test, f"{metric.test}_low", f"{metric.test}_high"]
+    members = pareto_table(outcome.members, outcome.tested, info).astype(dict.fromkeys(numbers, float))
     dense_test = math.nan if outcome.dense_test is None else outcome.dense_test.metric
-    return front_picture.describe_front(points, members, info.limit, info.dense_metric, dense_test)
+    return front_picture.describe_front(points, members, info.limit, info.dense_metric, dense_test, metric)
 
 
 def _draw_axes(axes: "Axes", picture: FrontPicture) -> None:
@@ -59,33 +60,33 @@ def _draw_axes(axes: "Axes", picture: FrontPicture) -> None:
 
     axes.set_xscale("log")
     axes.set_xlim(*picture.factors)
-    axes.set_ylim(*picture.errors)
+    axes.set_ylim(*picture.values)
     axes.xaxis.set_major_locator(FixedLocator(picture.marks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda factor, _: f"{factor:g}x")
     axes.set_xlabel(front_picture.FACTOR_TITLE)
-    axes.set_ylabel(front_picture.ERROR_TITLE)
+    axes.set_ylabel(picture.metric.title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=palette.GRID, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def _draw_levels(axes: "Axes", picture: FrontPicture) -> None:
-    """Draws the dense model's error and the limit, labelled right of the lines' ends."""
+    """Draws the dense model's metric and the limit, labelled right of the lines' ends."""
     styles = {"dense": ("--", "top"), "limit": ("-", "bottom")}  # so labels stay apart when levels are close or equal
     at_right, black = axes.get_yaxis_transform(), palette.BLACK
     for level in picture.levels:
         style, side = styles[level.name]
         label = f"{level.label}\n{level.note}" if level.note else level.label
-        axes.axhline(level.error, color=black, linestyle=style, linewidth=0.9, zorder=2)
-        axes.text(1.008, level.error, label, transform=at_right, va=side, fontsize=8.5, color=black)
+        axes.axhline(level.value, color=black, linestyle=style, linewidth=0.9, zorder=2)
+        axes.text(1.008, level.value, label, transform=at_right, va=side, fontsize=8.5, color=black)
 
 
 def _draw_rounds(axes: "Axes", picture: FrontPicture) -> None:
     for series in picture.series:
         axes.scatter(
             series.rounds.factor,
-            series.rounds.val_error,
+            series.rounds[picture.metric.val],
             s=14,
             c="none" if series.kind == "stopped" else series.colour,
             edgecolors=series.colour if series.kind == "stopped" else None,
@@ -98,28 +99,28 @@ def _draw_rounds(axes: "Axes", picture: FrontPicture) -> None:
 
 
 def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
-    """Draws the front as steps: the least error at a factor is that of the next member to the right."""
+    """Draws the front as steps: the best metric at a factor is that of the next member to the right."""
     members, tested = picture.members, picture.tested
     if not len(members):
         return
     axes.step(*picture.line, where="pre", color=palette.BLUE, linewidth=1.8, zorder=4)
-    name = front_picture.FRONT_NAME
-    axes.plot(members.factor, members.val_error, "o", color=palette.BLUE, markersize=5.5, label=name, zorder=6)
+    name, val = picture.front_name, picture.metric.val
+    axes.plot(members.factor, members[val], "o", color=palette.BLUE, markersize=5.5, label=name, zorder=6)
     if len(tested):
         bars = axes.errorbar(
             tested.factor,
-            tested.test_error,
+            tested[picture.metric.test],
             (tested.down, tested.up),
             fmt="D",
             color=palette.ORANGE,
             markerfacecolor="white",
             markersize=4.5,
             elinewidth=1,
-            label=front_picture.TEST_NAME,
+            label=picture.test_name,
             zorder=5,
         )
         bars[2][0].set(alpha=0.55, zorder=3.5)  # the intervals step back behind the points they belong to
-    factor, error = float(members.factor.iloc[-1]), float(members.val_error.iloc[-1])
+    factor, error = float(members.factor.iloc[-1]), float(members[val].iloc[-1])
     blue = palette.BLUE
     axes.annotate(f"{factor:.1f}x", (factor, error), (7, -10), textcoords="offset points", color=blue, weight="bold")
 
@@ -127,4 +128,5 @@ def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
 def _title(outcome: "SearchOutcome") -> str:
     info, best = outcome.info, outcome.best
     reached = f"{best.point.factor:.1f}x fewer weights" if best else "nothing"
-    return f"{info.model} on {info.data}: {reached} within {info.acc_tradeoff:g} points of the dense error"
+    within = info.metric.format_tradeoff(info.acc_tradeoff)
+    return f"{info.model} on {info.data}: {reached} within {within} of the dense {info.metric.name}"

@@ -24,11 +24,11 @@ EXEMPT_PREFIX = "exempt: "
 
 @dataclass(frozen=True)
 class PointRecord:
-    """A round: compression in [0, 1], validation error in percent and loss in nats, seconds of wall-clock.
+    """A round: compression in [0, 1], validation metric and loss in nats, seconds of wall-clock.
 
     `ratios` are by layer label. Where layers share one ratio (mode "global"), `pooled` is the share removed of all
     their weights, else None. `costs` are by name (`constraints.py`); `within` says whether the limits on them are kept,
-    `feasible` whether the limit on the error is kept as well. `checkpoint` is the file, relative to the run directory,
+    `feasible` whether the limit on the metric is kept as well. `checkpoint` is the file, relative to the run directory,
     with the round's weights and masks, or None where they were not kept.
     """
 

@@ -1,12 +1,10 @@
 """Reads a run directory, whether its search has ended or still runs, as far as its files are there and whole."""
 
-import csv
-import io
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +15,23 @@ from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.common.parsing import read_json
 from tune_prune.results import records, tables
-from tune_prune.results.constraints import Constraints
+from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints, find_ideal
 from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, find_front
+from tune_prune.results.run_tables import TABLES, fill_table, list_columns, parse_table
 from tune_prune.results.sensitivity_table import SUBJECT
+from tune_prune.tasks import metrics
+from tune_prune.tasks.metrics import ERROR, Metric
 
 Row = Mapping[str, Any]
 
 SUMMARY_KEYS = ("model", "data", "acc_tradeoff", "dense", "trials", "front", "best", "wall_seconds", "versions")
-COLUMNS = {
-    "points.csv": ("trial", "round", "compression", "factor", "val_error", "feasible"),
-    "trials.csv": ("trial", "state", "kind", "compression", "val_error"),
-    "pareto.csv": ("id", "trial", "round", "compression", "factor", "val_error", "conf", "checkpoint"),
-    "sensitivity.csv": ("layer", "pruner", "ratio", "val_error"),
-}
-"""The columns without which a table counts as damaged; it may have more."""
-
-TEXTS = ("id", "state", "kind", "layer", "pruner", "conf", "checkpoint")
-NUMBERS = (
-    "trial", "round", "compression", "factor", "val_error", "test_error", "test_error_low", "test_error_high", "ratio",
-)  # fmt: skip
 FRONT_FILE = r"(confs|checkpoints)/[^/]+$"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
 class SearchDescription:
-    """What a search that still runs is for: `acc_tradeoff` in percentage points, `objectives` the costs to minimise."""
+    """What a search that still runs is for: `acc_tradeoff` in the metric's unit, `objectives` the costs to minimise."""
 
     model: str
     data: str
@@ -59,7 +48,8 @@ class RunResults:
     the texts of the members' .conf files by id, `conf` name and text of best.conf, or of closest.conf where
     the front is empty, `picture` the bytes of pareto.png.
     `missing` names what is absent or damaged, files relative to the run directory. In `partial` results, of a search
-    that still runs, the front has no test errors and no files.
+    that still runs, the front has no test results and no files. `metric` is what the run is judged by; tables have its
+    columns.
     """
 
     summary: dict[str, Any]
@@ -72,6 +62,14 @@ class RunResults:
     picture: bytes | None
     missing: Sequence[str]
     partial: bool = False
+    metric: Metric = ERROR
+
+    @property
+    def limits(self) -> Constraints:
+        """The limit on the metric, and the rectangle of the hypervolume; NaN where the summary does not say."""
+        dense = to_float(get_mapping(self.summary, "dense").get(self.metric.val))
+        ideal = find_ideal(self.metric, dense, to_float(self.summary.get("acc_tradeoff")))
+        return Constraints(to_float(self.summary.get("limit")), metric=self.metric, ideal=ideal)
 
     @property
     def front(self) -> list[Row]:
@@ -85,6 +83,18 @@ def is_partial(run_dir: Path) -> bool:
     return (run_dir / "results").is_dir() and not (run_dir / "summary.json").exists()
 
 
+def read_metric(run_dir: Path) -> Metric:
+    """What a run is judged by, as summary.json says, else run.json, which is there from the beginning."""
+    for name in ("summary.json", "run.json"):
+        try:
+            raw = read_json(run_dir / name)
+        except (OSError, ValueError):
+            continue
+        if isinstance(raw, dict) and "metric" in raw:
+            return metrics.read_metric(raw["metric"])
+    return ERROR
+
+
 def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_summary: bool = True) -> RunResults:
     """Reads a run directory; with the description of its `search`, also one whose search still runs.
 
@@ -95,11 +105,12 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
     if search is not None and is_partial(run_dir):
         return _read_partial(run_dir, search)
     summary = _read_summary(run_dir / "summary.json") if require_summary else {}
-    found = {name: parse_table(name, _read_text(run_dir / name)) for name in COLUMNS}
+    metric = read_metric(run_dir)
+    found = {name: parse_table(name, _read_text(run_dir / name), metric) for name in TABLES}
     missing = [name for name, table in found.items() if table is None and name != "sensitivity.csv"]
     if found["pareto.csv"] is None:
-        found["pareto.csv"] = parse_table("pareto.csv", DataFrame(summary_front(summary)).to_csv(index=False))
-    members = _fill("pareto.csv", found["pareto.csv"])
+        found["pareto.csv"] = parse_table("pareto.csv", DataFrame(summary_front(summary)).to_csv(index=False), metric)
+    members = fill_table("pareto.csv", found["pareto.csv"], metric)
     closest = not len(members) and bool(get_mapping(summary, "closest"))
     conf_name = CLOSEST_CONF if closest else BEST_CONF
     picture, conf = _read_bytes(run_dir / "pareto.png"), _read_bytes(run_dir / conf_name)
@@ -111,9 +122,10 @@ def read_run(run_dir: Path, search: SearchDescription | None = None, *, require_
     return RunResults(
         summary=summary,
         members=members,
-        points=_with_states(found),
-        trials=_fill("trials.csv", found["trials.csv"]),
-        sensitivity=_select_newest(_fill("sensitivity.csv", found["sensitivity.csv"])),
+        points=_with_states(found, metric),
+        trials=fill_table("trials.csv", found["trials.csv"], metric),
+        sensitivity=_select_newest(fill_table("sensitivity.csv", found["sensitivity.csv"], metric)),
+        metric=metric,
         confs=_read_confs(run_dir, members),
         conf=None if conf is None else (conf_name, conf.decode("utf-8", "replace")),
         picture=picture,
@@ -131,16 +143,17 @@ def _read_partial(run_dir: Path, search: SearchDescription) -> RunResults:
     every = [point for record in found for point in record.points]
     if not every:
         raise UserError(f"{run_dir}: no round of any trial has ended yet; wait for the first")
-    members = find_front(found, Constraints(math.inf, objectives=search.objectives))
+    metric = read_metric(run_dir)
+    members = find_front(found, replace(NO_CONSTRAINTS, objectives=search.objectives, metric=metric))
     without_files = {"conf": None, "checkpoint": None}
-    rows = [tables.member_row(member, {}) | without_files for member in members]
+    rows = [tables.member_row(member, {}, metric=metric) | without_files for member in members]
     written = {
-        "points.csv": tables.points_table(found, tuple(every[0].ratios)),
-        "trials.csv": tables.trials_table(found),
-        "pareto.csv": DataFrame(rows, columns=[*(rows[0] if rows else COLUMNS["pareto.csv"])]),
+        "points.csv": tables.points_table(found, tuple(every[0].ratios), metric),
+        "trials.csv": tables.trials_table(found, metric),
+        "pareto.csv": DataFrame(rows, columns=[*(rows[0] if rows else list_columns("pareto.csv", metric))]),
     }
-    parsed = {name: parse_table(name, table.to_csv(index=False)) for name, table in written.items()}
-    points, fields = _with_states(parsed), ("trial", "round", "ratio/", "pruner/")
+    parsed = {name: parse_table(name, table.to_csv(index=False), metric) for name, table in written.items()}
+    points, fields = _with_states(parsed, metric), ("trial", "round", "ratio/", "pruner/")
     layers = points[[name for name in points if str(name).startswith(fields)]]
     return RunResults(
         summary={
@@ -148,15 +161,17 @@ def _read_partial(run_dir: Path, search: SearchDescription) -> RunResults:
             "data": search.data,
             "acc_tradeoff": search.acc_tradeoff,
             "objectives": list(search.objectives),
+            "metric": metric.to_dict(),
             "trials": dict(Counter(record.state for record in found)),
             "points": len(every),
             "front": rows,
             "best": rows[-1]["id"] if rows else None,
         },
-        members=_fill("pareto.csv", parsed["pareto.csv"]).merge(layers, on=["trial", "round"], how="left"),
+        members=fill_table("pareto.csv", parsed["pareto.csv"], metric).merge(layers, on=["trial", "round"], how="left"),
         points=points,
-        trials=_fill("trials.csv", parsed["trials.csv"]),
-        sensitivity=_fill("sensitivity.csv", None),
+        trials=fill_table("trials.csv", parsed["trials.csv"], metric),
+        sensitivity=fill_table("sensitivity.csv", None, metric),
+        metric=metric,
         confs={},
         conf=None,
         picture=None,
@@ -177,37 +192,17 @@ def summary_front(summary: Row) -> list[Row]:
     return [row for row in front if isinstance(row, dict)] if isinstance(front, list) else []
 
 
-def parse_table(name: str, text: str | None) -> DataFrame | None:
-    """The table of a CSV file, numbers where numbers belong; None where it is missing, damaged or lacks a column."""
-    if text is None:
-        return None
+def to_float(value: object) -> float:
+    """The number that a JSON value or a table's cell holds; NaN where it holds none."""
     try:
-        if len({len(row) for row in csv.reader(io.StringIO(text), strict=True)}) != 1:
-            return None  # cut off within a row
-        table = pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(TEXTS, str))
-        for column in map(str, table.columns):
-            if column.startswith("ratio/") or column in NUMBERS:
-                table[column] = pd.to_numeric(table[column])
-    except (ValueError, csv.Error):  # what pandas cannot parse is a ValueError
-        return None
-    if not set(COLUMNS[name]) <= set(table.columns):
-        return None
-    if "feasible" not in COLUMNS[name]:
-        return table
-    return table.astype({"feasible": bool}) if not len(table) or table["feasible"].dtype == bool else None
+        return float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
 
 
-def _fill(name: str, table: DataFrame | None) -> DataFrame:
-    """The table, or one without rows in its place."""
-    if table is not None:
-        return table
-    empty = DataFrame(columns=[*COLUMNS[name]])
-    return empty.astype({"feasible": bool}) if "feasible" in empty else empty
-
-
-def _with_states(found: Mapping[str, DataFrame | None]) -> DataFrame:
+def _with_states(found: Mapping[str, DataFrame | None], metric: Metric) -> DataFrame:
     """points.csv with the `state` of each trial."""
-    points, trials = (_fill(name, found[name]) for name in ("points.csv", "trials.csv"))
+    points, trials = (fill_table(name, found[name], metric) for name in ("points.csv", "trials.csv"))
     return points.merge(trials[["trial", "state"]].drop_duplicates("trial"), on="trial", how="left")
 
 

@@ -11,6 +11,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult, group_curves
 from tune_prune.results.palette import GREY, LINES
 from tune_prune.tasks.fingerprints import hash_texts
+from tune_prune.tasks.metrics import ERROR, Metric
 
 SUBJECT = ("model", "data", "weights", "splits", "code")
 """The columns that say what was measured, by name and by content: hashes of weights, of both splits and of the code."""
@@ -18,10 +19,12 @@ SUBJECT = ("model", "data", "weights", "splits", "code")
 KEY = [*SUBJECT, *(f.name for f in fields(SensitivityJob))]
 """The columns that tell measurements apart."""
 
-MEASURED = ["kept", "total", "val_error", "val_loss", "seconds"]
-"""The columns that were measured."""
-
 Row = dict[str, str]
+
+
+def list_measured(metric: Metric = ERROR) -> list[str]:
+    """The columns that were measured."""
+    return ["kept", "total", metric.val, "val_loss", "seconds"]
 
 
 def make_subject(model: str, data: str, fingerprint: Mapping[str, str]) -> Row:
@@ -35,14 +38,15 @@ def make_subject(model: str, data: str, fingerprint: Mapping[str, str]) -> Row:
 
 
 class SensitivityTable:
-    """A sensitivity.csv, seen from one model on its data; rows of others stay. Errors are in percent, losses in nats.
+    """A sensitivity.csv, seen from one model on its data; rows of others stay. All are judged by one metric.
 
     `subject` has the columns of `SUBJECT`. Raises a `UserError` where `path` is another file.
     """
 
-    def __init__(self, path: Path, subject: Row) -> None:
-        self._path, self._subject = path, subject
-        self._rows = _read_rows(path)
+    def __init__(self, path: Path, subject: Row, metric: Metric = ERROR) -> None:
+        self._path, self._subject, self._metric = path, subject, metric
+        self._measured = list_measured(metric)
+        self._rows = _read_rows(path, metric)
 
     def missing(self, jobs: Iterable[SensitivityJob]) -> list[SensitivityJob]:
         """The jobs of this subject without a row."""
@@ -52,17 +56,17 @@ class SensitivityTable:
     def add(self, result: SensitivityResult) -> None:
         """Appends a row and writes the file, whole or not at all."""
         values = result.kept, result.total, result.val_metric, result.val_loss, result.seconds
-        measured = dict(zip(MEASURED, map(repr, values), strict=True))
+        measured = dict(zip(self._measured, map(repr, values), strict=True))
         self._rows.append(self._key(result.job) | measured)
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*KEY, *MEASURED], lineterminator="\n")
+        writer = csv.DictWriter(text, [*KEY, *self._measured], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         files.write_text(self._path, text.getvalue())
 
     def results(self) -> list[SensitivityResult]:
         """All results of this subject, in the order in which they were added."""
-        return [_parse_result(row) for row in self._rows if self._subject.items() <= row.items()]
+        return [_parse_result(row, self._metric) for row in self._rows if self._subject.items() <= row.items()]
 
     def changed_parts(self) -> list[str]:
         """The columns in which the newest row of the same model and data differs; none where there is no such row."""
@@ -75,7 +79,7 @@ class SensitivityTable:
         return self._subject | values
 
 
-def _read_rows(path: Path) -> list[Row]:
+def _read_rows(path: Path, metric: Metric) -> list[Row]:
     """Reads and checks all rows; a missing file has none."""
     if not path.exists():
         return []
@@ -83,10 +87,10 @@ def _read_rows(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-        if list(reader.fieldnames or []) != [*KEY, *MEASURED]:
+        if list(reader.fieldnames or []) != [*KEY, *list_measured(metric)]:
             raise ValueError("other columns")
         for row in rows:
-            _parse_result(row)
+            _parse_result(row, metric)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: not a sensitivity.csv of this version of the program ({error}); name another --out"
@@ -94,7 +98,7 @@ def _read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _parse_result(row: Row) -> SensitivityResult:
+def _parse_result(row: Row, metric: Metric) -> SensitivityResult:
     job = SensitivityJob(
         layer=row["layer"],
         pruner=row["pruner"],
@@ -105,23 +109,32 @@ def _parse_result(row: Row) -> SensitivityResult:
         granularity=row["granularity"],
     )
     kept, total = int(row["kept"]), int(row["total"])
-    return SensitivityResult(job, kept, total, float(row["val_error"]), float(row["val_loss"]), float(row["seconds"]))
+    value, loss, seconds = (float(row[name]) for name in (metric.val, "val_loss", "seconds"))
+    return SensitivityResult(job, kept, total, value, loss, seconds)
 
 
-def draw_curves(path: Path, title: str, results: Iterable[SensitivityResult], dense_error: float) -> None:
-    """Draws validation error in percent over ratio as a PNG, a curve for each layer and pruner."""
+def draw_curves(
+    path: Path, title: str, results: Iterable[SensitivityResult], dense: float, metric: Metric = ERROR
+) -> None:
+    """Draws the validation metric over ratio as a PNG, a curve for each layer and pruner.
+
+    The axis of another metric than the error is logarithmic only where all values are positive.
+    """
     from matplotlib.figure import Figure  # here since the import takes half a second
 
     figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.add_subplot()
+    results = list(results)
     for number, ((layer, pruner), curve) in enumerate(group_curves(results).items()):
         line = "o-" if number < len(LINES) else "s--"
         keep = [1 - result.job.ratio for result in curve]
-        errors = [result.val_metric for result in curve]
+        values = [result.val_metric for result in curve]
         colour = LINES[number % len(LINES)]
-        axes.plot(keep, errors, line, ms=3.5, color=colour, label=f"layer {layer}, {pruner}")
-    axes.axhline(dense_error, color=GREY, lw=1, ls="--", label=f"dense, {dense_error:.2f} %")
-    axes.set(xscale="log", yscale="log", xlabel="ratio removed", ylabel="validation error, %", title=title)
+        axes.plot(keep, values, line, ms=3.5, color=colour, label=f"layer {layer}, {pruner}")
+    axes.axhline(dense, color=GREY, lw=1, ls="--", label=f"dense, {metric.format(dense)}")
+    positive = metric == ERROR or min([dense, *(result.val_metric for result in results)]) > 0
+    scale = "log" if positive else "linear"
+    axes.set(xscale="log", yscale=scale, xlabel="ratio removed", ylabel=f"validation {metric.title}", title=title)
     axes.invert_xaxis()
     ticks = (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
     axes.set_xticks(ticks, [f"{1 - keep:g}" for keep in ticks])

@@ -1,4 +1,4 @@
-"""summary.json: the outcome of a search as one object. Errors in percent, tradeoffs in percentage points."""
+"""summary.json: the outcome of a search as one object. Errors in percent, tradeoffs in the metric's unit."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ from tune_prune.results.front import CLOSEST_CONF
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import EXEMPT_PREFIX
 from tune_prune.results.tables import member_row
+from tune_prune.tasks.metrics import read_metric
 
 
 def summarize(outcome: SearchOutcome) -> dict[str, object]:
@@ -18,7 +19,7 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
     `trials.completed`, `stopped` and `failed` add up to all trials; `infeasible` are those of the completed trials of
     which no point is feasible. `early_stopping` counts the stopped trials, and the trials that were exempt from it and
     how many of those are on the front. Where `front` is empty, `closest` is the point nearest to being feasible,
-    `smallest_tradeoff` the percentage points that would have made it so, and `hardest_layer` the layer with the highest
+    `smallest_tradeoff` the tradeoff that would have made it so, and `hardest_layer` the layer with the highest
     loss when pruned alone as there; otherwise all three are None.
     """
     info = outcome.info
@@ -37,9 +38,10 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "limit": info.limit,
         "at_most": dict(info.at_most),
         "objectives": list(info.objectives),
+        "metric": info.metric.to_dict(),
         "dense": {
-            "val_error": info.dense_metric,
-            "test_error": outcome.dense_test.metric if outcome.dense_test else None,
+            info.metric.val: info.dense_metric,
+            info.metric.test: outcome.dense_test.metric if outcome.dense_test else None,
         },
         "layers": info.totals,
         "coverage": info.coverage.to_dict(),
@@ -49,7 +51,7 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "hypervolume": outcome.hypervolume,
         "wall_seconds": outcome.wall_seconds,
         "cpu_seconds": outcome.cpu_seconds,
-        "front": [member_row(member, outcome.tested, outcome.confirmed) for member in outcome.members],
+        "front": [member_row(member, outcome.tested, outcome.confirmed, info.metric) for member in outcome.members],
         "best": outcome.best.id if outcome.best else None,
         "smallest_tradeoff": outcome.smallest_tradeoff,
         "closest": _closest(outcome),
@@ -83,14 +85,14 @@ def _closest(outcome: SearchOutcome) -> dict[str, object] | None:
     """The closest point; its configuration is closest.conf, and a search need not keep its weights."""
     if outcome.closest is None:
         return None
-    return member_row(outcome.closest, {}) | {"conf": CLOSEST_CONF, "checkpoint": None}
+    return member_row(outcome.closest, {}, metric=outcome.info.metric) | {"conf": CLOSEST_CONF, "checkpoint": None}
 
 
 def _hardest_layer(outcome: SearchOutcome) -> dict[str, object] | None:
     if outcome.hardest is None:
         return None
     job = outcome.hardest.job
-    return {"layer": job.layer, "ratio": job.ratio, "val_error": outcome.hardest.val_metric}
+    return {"layer": job.layer, "ratio": job.ratio, outcome.info.metric.val: outcome.hardest.val_metric}
 
 
 def _valid_json(value: object) -> object:
@@ -113,7 +115,8 @@ def read_final_summary(run_dir: Path) -> dict[str, Any] | None:
     trials = summary["trials"]
     counted = trials["completed"] + trials["stopped"] + trials["failed"]
     complete = counted == len(found) and all(record.state in records.FINAL_STATES for record in found)
-    tested = all(one["test_error"] is not None for one in (summary["dense"], *summary["front"]))
+    test = read_metric(summary.get("metric")).test
+    tested = all(one[test] is not None for one in (summary["dense"], *summary["front"]))
     return summary if complete and tested else None
 
 

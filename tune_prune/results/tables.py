@@ -1,4 +1,4 @@
-"""The tables of a run, made from its records: errors in percent, compression in [0, 1], seconds of wall-clock."""
+"""The tables of a run, made from its records; compression in [0, 1], seconds of wall-clock."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,15 +9,19 @@ from tune_prune.results.constraints import COSTS
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
-
-CONFIRM_COLUMNS = ("confirm_mean", "confirm_spread", "confirm_high", "confirm_holds")
-"""Columns of `--confirm`: mean and standard deviation of the repetitions' validation errors in percent, the 95 % upper
-bound of the mean, and whether that keeps the tradeoff."""
+from tune_prune.tasks.metrics import ERROR, Metric
 
 NOT_CONFIRMED: Mapping[str, Confirmation] = {}
 
 
-def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataFrame:
+def confirm_columns(metric: Metric) -> tuple[str, str, str, str]:
+    """The columns of `--confirm`: mean and standard deviation of the validation metrics of the repetitions, the 95 %
+    bound of the mean on its worse side, and whether that keeps the tradeoff."""
+    bound = "confirm_high" if metric.better == "lower" else "confirm_low"
+    return "confirm_mean", "confirm_spread", bound, "confirm_holds"
+
+
+def points_table(records: Sequence[TrialRecord], labels: Sequence[str], metric: Metric = ERROR) -> DataFrame:
     """points.csv: a row a round of every trial, with the ratio and pruner of each of these layers."""
     rows = [
         {
@@ -25,7 +29,7 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataF
             "round": point.round,
             "compression": point.compression,
             "factor": point.factor,
-            "val_error": point.val_metric,
+            metric.val: point.val_metric,
             "feasible": point.feasible,
             **_layers(record, point, labels),
             "seconds": point.seconds,
@@ -35,13 +39,13 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str]) -> DataF
         for record in records
         for point in record.points
     ]
-    head = ["trial", "round", "compression", "factor", "val_error", "feasible"]
+    head = ["trial", "round", "compression", "factor", metric.val, "feasible"]
     return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS])
 
 
-def trials_table(records: Sequence[TrialRecord]) -> DataFrame:
+def trials_table(records: Sequence[TrialRecord], metric: Metric = ERROR) -> DataFrame:
     """trials.csv: a row a trial, a column a parameter of any trial, and the last point, empty where there is none."""
-    measured = ["compression", "factor", "val_error", "feasible"]
+    measured = ["compression", "factor", metric.val, "feasible"]
     rows = [
         {
             **record.params.to_columns(),  # first, so that no parameter's name can hide a column below
@@ -72,34 +76,40 @@ def pareto_table(
     confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
 ) -> DataFrame:
     """pareto.csv: a row a member of the front; cells of what was not tested or not confirmed are empty."""
+    metric = info.metric
     rows = [
-        member_row(member, tested, confirmed) | _layers(member.record, member.point, info.labels) for member in members
+        member_row(member, tested, confirmed, metric) | _layers(member.record, member.point, info.labels)
+        for member in members
     ]
-    head = ["id", "trial", "round", "compression", "factor", "val_error"]
-    tail = ["test_error", "test_error_low", "test_error_high", "conf", "checkpoint", "refit", *CONFIRM_COLUMNS, *COSTS]
+    head = ["id", "trial", "round", "compression", "factor", metric.val]
+    test = [metric.test, f"{metric.test}_low", f"{metric.test}_high"]
+    tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *COSTS]
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
 
 def member_row(
-    member: Member, tested: Mapping[str, TestResult], confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED
+    member: Member,
+    tested: Mapping[str, TestResult],
+    confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
+    metric: Metric = ERROR,
 ) -> dict[str, object]:
     """The entry of a member in summary.json and pareto.csv; `tested` and `confirmed` are by member id."""
     test, again = tested.get(member.id), confirmed.get(member.id)
-    values = (again.mean, again.spread, again.high, again.holds) if again else (None,) * len(CONFIRM_COLUMNS)
+    values = (again.mean, again.spread, again.bound, again.holds) if again else (None,) * 4
     return {
         "id": member.id,
         "trial": member.record.trial,
         "round": member.point.round,
         "compression": member.point.compression,
         "factor": member.point.factor,
-        "val_error": member.point.val_metric,
-        "test_error": test.metric if test else None,
-        "test_error_low": test.low if test else None,
-        "test_error_high": test.high if test else None,
+        metric.val: member.point.val_metric,
+        metric.test: test.metric if test else None,
+        f"{metric.test}_low": test.low if test else None,
+        f"{metric.test}_high": test.high if test else None,
         "conf": member.conf,
         "checkpoint": member.checkpoint,
         "refit": test.refit if test else None,
-        **dict(zip(CONFIRM_COLUMNS, values, strict=True)),
+        **dict(zip(confirm_columns(metric), values, strict=True)),
         **_costs(member.point),
     }
 

@@ -5,6 +5,7 @@ often the test images were read.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +14,17 @@ from tune_prune.common import files
 from tune_prune.common.parsing import read_json
 from tune_prune.results.confidence import wilson_interval
 from tune_prune.results.front import TestResult
+from tune_prune.tasks.metrics import ERROR, Metric
 
 FILE = "test_results.json"
 
 
 @dataclass(frozen=True)
 class TestRecord:
-    """Values of the metric on the test images, by the hash of the weights that were tested.
+    """Values of the `metric` on the test images, by the hash of the weights that were tested.
 
     `images` counts the test images, `data` is the hash of their content, `reads` counts how often they were read to
-    test models.
+    test models. A value may be NaN, where a model's outputs are.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -31,27 +33,42 @@ class TestRecord:
     data: str = ""
     reads: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    metric: Metric = ERROR
 
     def result(self, weights: str | None, *, refit: bool = False) -> TestResult | None:
         """What weights of this hash measured; None where they were not tested."""
-        error = None if weights is None else self.metrics.get(weights)
-        if error is None:
+        value = None if weights is None else self.metrics.get(weights)
+        if value is None:
             return None
-        return TestResult(error, *wilson_interval(round(error * self.images / 100), self.images), refit)
+        if self.metric != ERROR:
+            return TestResult(value, None, None, refit)
+        return TestResult(value, *wilson_interval(round(value * self.images / 100), self.images), refit)
 
 
-def read(run_dir: Path) -> TestRecord:
+def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
     """Reads the record; an empty one where there is none or it is damaged, so that all is measured again."""
     try:
         raw = read_json(run_dir / FILE)
-        errors = {str(weights): float(error) for weights, error in raw["errors"].items()}
-        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), errors)
+        values = {str(weights): _read_value(value) for weights, value in raw[_key(metric)].items()}
+        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return TestRecord()
-    return found if found.images > 0 and all(0 <= error <= 100 for error in errors.values()) else TestRecord()
+        return TestRecord(metric=metric)
+    if metric == ERROR and not all(0 <= value <= 100 for value in values.values()):
+        return TestRecord(metric=metric)
+    return found if found.images > 0 else TestRecord(metric=metric)
 
 
 def write(run_dir: Path, record: TestRecord) -> None:
     """Writes the record, whole or not at all."""
-    content = {"images": record.images, "data": record.data, "reads": record.reads, "errors": dict(record.metrics)}
+    values = {weights: value if math.isfinite(value) else None for weights, value in record.metrics.items()}
+    content = {"images": record.images, "data": record.data, "reads": record.reads, _key(record.metric): values}
     files.write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _read_value(value: object) -> float:
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _key(metric: Metric) -> str:
+    """What the file calls the values."""
+    return "errors" if metric == ERROR else metric.test

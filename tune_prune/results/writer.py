@@ -19,8 +19,8 @@ from tune_prune.results.tables import pareto_table, points_table, trials_table
 
 def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
     """Writes points.csv and trials.csv."""
-    _write_csv(run_dir / "points.csv", points_table(outcome.records, outcome.info.labels))
-    _write_csv(run_dir / "trials.csv", trials_table(outcome.records))
+    _write_csv(run_dir / "points.csv", points_table(outcome.records, outcome.info.labels, outcome.info.metric))
+    _write_csv(run_dir / "trials.csv", trials_table(outcome.records, outcome.info.metric))
 
 
 def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
@@ -80,9 +80,10 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         "round": point.round,
         "parent": record.parent,
         "compression": point.compression,
-        "val_error": point.val_metric,
-        "test_error": None if test is None or test.refit else test.metric,
-        "refit_test_error": test.metric if test and test.refit else None,  # of weights that a replay does not make
+        info.metric.val: point.val_metric,
+        info.metric.test: None if test is None or test.refit else test.metric,
+        # of weights that a replay does not make
+        f"refit_{info.metric.test}": test.metric if test and test.refit else None,
         # the number of images behind cached statistics, where the trial's own sample is another
         "cached_sample": info.cached_sample if info.cached_sample != record.params.to_plan().sample else None,
     }

@@ -58,6 +58,15 @@ class Metric:
         """The column and the key of its values on test data: `test_error`."""
         return f"test_{self.name}"
 
+    @property
+    def title(self) -> str:
+        """Its name and unit, as of an axis: `error, %`."""
+        return f"{self.name},{self.unit}" if self.unit else self.name
+
+    def to_dict(self) -> dict[str, str]:
+        """Its name and which way is better, as files have them; `read_metric` makes an equal one of it."""
+        return {"name": self.name, "better": self.better}
+
     def format(self, value: float) -> str:
         """The value as text: the error with two decimals, other metrics with four significant digits."""
         digits = f"{value:.2f}" if self == ERROR else f"{value:#.4g}".removesuffix(".")
@@ -75,6 +84,14 @@ class Metric:
 
 ERROR = Metric("error", "lower", " %")
 """Misclassified inputs in percent."""
+
+
+def read_metric(raw: object) -> Metric:
+    """The metric that a file names; the error where it names none."""
+    if not isinstance(raw, dict) or raw == ERROR.to_dict():
+        return ERROR
+    name, better = raw.get("name"), raw.get("better")
+    return Metric(name, better) if isinstance(name, str) and better in ("lower", "higher") else ERROR
 
 
 def round_up(value: float) -> float:

@@ -229,6 +229,7 @@ def _load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metr
 
 
 def _make_metric(name: str, better: str) -> Metric:
+    name = f"{name}_metric" if name in ("error", "loss") else name  # columns of other values have these names
     return Metric(name, "higher" if better == "higher" else "lower")
 
 

@@ -1,11 +1,12 @@
 """Confirms a front: repeats its members from other seeds, to tell whether they keep the tradeoff or were lucky once.
 
-The front holds the lowest errors of hundreds of rounds, and the lowest of many measurements is biased. A repetition
+The front holds the best metrics of hundreds of rounds, and the best of many measurements is biased. A repetition
 prunes and retrains a member again from the dense model, from a seed by which nothing was chosen, and so is not.
 """
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,10 @@ from tune_prune.hpo.warm_start import Stage, list_stages, retrace
 from tune_prune.pruning import masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.confidence import Confirmation
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import Member
 from tune_prune.results.records import TrialRecord
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, Metric, evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError
 
@@ -63,11 +65,14 @@ def list_repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: 
 
 
 def run_repetition(task: Task, job: Repetition, device: torch.device, cached: CachedStatistics) -> float:
-    """Measures one repetition: the validation error in percent, or 100 where training diverges."""
+    """Measures one repetition: the validation metric, or where training diverges its worst value.
+
+    That is 100 % of the error, and an infinity of other metrics.
+    """
     try:
         state = retrace(task, job.stages, job.seed, device, cached)
     except DivergedError:
-        return 100.0
+        return _worst(task.metric)
     if masks.compression(state.masks) != job.compression:
         raise RuntimeError("it removed another number of weights than the trial did")
     return evaluate(state.model, task.validation).metric
@@ -77,6 +82,7 @@ def confirm_front(
     run_dir: Path,
     members: Sequence[Member],
     by_trial: Mapping[int, TrialRecord],
+    metric: Metric,
     *,
     seed: int,
     count: int,
@@ -91,47 +97,52 @@ def confirm_front(
         raise ValueError(f"count must be at least 2, got {count}")
     jobs = [job for member in members for job in list_repetitions(member, by_trial, seed, count)]
     failures = []
-    missing = [job for job in jobs if _read_error(run_dir / job.file, job) is None]
+    missing = [job for job in jobs if _read_value(run_dir / job.file, job, metric) is None]
     for job, result in parallel_map(run_repetition, missing):
         if isinstance(result, Exception):
             failures.append(
                 f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {describe_error(result)}"
             )
         else:
-            _write_error(run_dir / job.file, job, result)
+            _write_value(run_dir / job.file, job, result, metric)
     return failures
 
 
 def read_confirmations(
-    run_dir: Path, members: Sequence[Member], by_trial: Mapping[int, TrialRecord], *, seed: int, limit: float
+    run_dir: Path, members: Sequence[Member], by_trial: Mapping[int, TrialRecord], *, seed: int, limits: Constraints
 ) -> dict[str, Confirmation]:
     """Reads the confirmations by member id, of all repetitions that the run directory holds, by any process.
 
-    `seed` is the search's, `limit` the highest validation error in percent that keeps the tradeoff. Of a member count
-    the repetitions before the first that is missing; one alone confirms nothing.
+    `seed` is the search's. Of a member count the repetitions before the first that is missing; one alone confirms
+    nothing.
     """
     confirmed = {}
     for member in members:
         found = list((run_dir / "confirm").glob(f"{member.record.trial}-{member.point.round}-*.json"))
         jobs = list_repetitions(member, by_trial, seed, len(found)) if found else []
-        errors = [_read_error(run_dir / job.file, job) for job in jobs]
-        there = [error for error in itertools.takewhile(lambda error: error is not None, errors) if error is not None]
+        values = [_read_value(run_dir / job.file, job, limits.metric) for job in jobs]
+        there = [value for value in itertools.takewhile(lambda value: value is not None, values) if value is not None]
         if len(there) > 1:
-            confirmed[member.id] = Confirmation(tuple(there), limit)
+            confirmed[member.id] = Confirmation(tuple(there), limits.limit, limits.metric)
     return confirmed
 
 
-def _write_error(path: Path, job: Repetition, error: float) -> None:
-    measured = {"seed": job.seed, "compression": job.compression, "val_error": error}
+def _worst(metric: Metric) -> float:
+    return 100.0 if metric == ERROR else metric.value(math.inf)
+
+
+def _write_value(path: Path, job: Repetition, value: float, metric: Metric) -> None:
+    finite = value if math.isfinite(value) else None  # JSON has no infinity
+    measured = {"seed": job.seed, "compression": job.compression, metric.val: finite}
     files.write_text(path, json.dumps(measured, indent=1) + "\n")
 
 
-def _read_error(path: Path, job: Repetition) -> float | None:
+def _read_value(path: Path, job: Repetition, metric: Metric) -> float | None:
     """Reads a repetition's result; None where there is none, or the file is damaged or of another repetition."""
     try:
         raw = read_json(path)
-        error = float(raw["val_error"])
+        value = _worst(metric) if raw[metric.val] is None and metric != ERROR else float(raw[metric.val])
         agrees = (raw["seed"], raw["compression"]) == (job.seed, job.compression)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return error if agrees and 0 <= error <= 100 else None
+    return value if agrees and (metric != ERROR or 0 <= value <= 100) else None

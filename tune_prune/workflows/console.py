@@ -14,6 +14,7 @@ from rich.text import Text
 from tune_prune.common.printable import make_printable
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult
+from tune_prune.tasks.metrics import ERROR, Metric
 
 LINE_EVERY = 30.0
 """Seconds between plain lines without a terminal."""
@@ -142,23 +143,25 @@ class SearchConsole:
         dense: TestResult,
         dense_val: float,
         confirmed: Mapping[str, Confirmation],
+        metric: Metric = ERROR,
     ) -> None:
         """Prints the front as a table, the least compressed member first."""
         if self._quiet:
             return
         refit = any(result.refit for result in tested.values())
         title = "Front; tested after a refit on training and validation images" if refit else "Front"
-        table = Table("id", "factor", "compression", "validation error", "test error (95 %)", "trial", title=title)
+        test = f"test {metric.name}" + ("" if dense.low is None else " (95 %)")
+        table = Table("id", "factor", "compression", f"validation {metric.name}", test, "trial", title=title)
         if confirmed:
             count = max(len(confirmation.metrics) for confirmation in confirmed.values())
             table.add_column(f"{count} other seeds", justify="right")
         for column in table.columns[1:5]:
             column.justify = "right"
-        table.add_row("dense", "1.0x", "0", f"{dense_val:.2f} %", _format_test(dense), "")
+        table.add_row("dense", "1.0x", "0", metric.format(dense_val), _format_test(dense, metric), "")
         for m in members:
-            row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", f"{m.point.val_metric:.2f} %"
-            repeated = [_format_confirmation(confirmed.get(m.id))] if confirmed else []
-            cells = [m.id, *row, _format_test(tested[m.id]), str(m.record.trial), *repeated]
+            row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", metric.format(m.point.val_metric)
+            repeated = [_format_confirmation(confirmed.get(m.id), metric)] if confirmed else []
+            cells = [m.id, *row, _format_test(tested[m.id], metric), str(m.record.trial), *repeated]
             table.add_row(*map(_make_text, cells))
         self._console.print(table)
 
@@ -168,12 +171,20 @@ def _make_text(text: str) -> Text:
     return Text(make_printable(text))
 
 
-def _format_confirmation(confirmation: Confirmation | None) -> str:
+def _format_confirmation(confirmation: Confirmation | None, metric: Metric) -> str:
     if confirmation is None:
         return "-"
     verdict = "holds" if confirmation.holds else "may not hold"
-    return f"{confirmation.mean:.2f} ± {confirmation.spread:.2f} %, {verdict}"
+    return f"{_format_number(confirmation.mean, metric)} ± {metric.format(confirmation.spread)}, {verdict}"
 
 
-def _format_test(result: TestResult) -> str:
-    return f"{result.metric:.2f} % ({result.low:.2f}-{result.high:.2f})"
+def _format_test(result: TestResult, metric: Metric) -> str:
+    value = metric.format(result.metric)
+    if result.low is None or result.high is None:
+        return value
+    return f"{value} ({_format_number(result.low, metric)}-{_format_number(result.high, metric)})"
+
+
+def _format_number(value: float, metric: Metric) -> str:
+    """A value of the metric without its unit."""
+    return metric.format(value).removesuffix(metric.unit)

@@ -107,7 +107,9 @@ def write_results(
         write_report(run_dir)
     members = outcome.members
     if outcome.dense_test and members and all(member.id in outcome.tested for member in members):
-        console.show_front(members, outcome.tested, outcome.dense_test, info.dense_metric, ending.confirmed)
+        console.show_front(
+            members, outcome.tested, outcome.dense_test, info.dense_metric, ending.confirmed, info.metric
+        )
     _print_outcome(console, run_dir, outcome)
     return 0 if members else 3
 
@@ -163,20 +165,21 @@ def _failing_late() -> Iterator[None]:
 def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
     best, closest, info = outcome.best, outcome.closest, outcome.info
     if best:
-        console.say(f"most compressed: {best.point.factor:.1f}x at {best.point.val_metric:.2f} % validation error")
+        value = info.metric.describe(best.point.val_metric, "validation")
+        console.say(f"most compressed: {best.point.factor:.1f}x at {value}")
     elif closest and outcome.smallest_tradeoff is None:
         limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
         costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in info.at_most)
         console.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
     elif closest:
         console.say(
-            f"no point keeps the tradeoff of {info.acc_tradeoff:g} points; the best found, "
-            f"{closest.point.factor:.1f}x at {closest.point.val_metric:.2f} %, would keep one of "
+            f"no point keeps the tradeoff of {info.metric.format_tradeoff(info.acc_tradeoff)}; the best found, "
+            f"{closest.point.factor:.1f}x at {info.metric.format(closest.point.val_metric)}, would keep one of "
             f"{outcome.smallest_tradeoff:g}"
         )
         if outcome.hardest:
             job = outcome.hardest.job
-            effect = f"by {job.ratio:g}, and not retrained, it makes {outcome.hardest.val_metric:.2f} %"
+            effect = f"by {job.ratio:g}, and not retrained, it makes {info.metric.format(outcome.hardest.val_metric)}"
             console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
     else:
         console.say("no round ended")
@@ -202,7 +205,7 @@ def read_confirmed_and_refitted(
 ) -> tuple[dict[str, Confirmation], dict[str, str]]:
     """Reads what this process or an earlier one has done with a front: confirmations and refitted files, by id."""
     by_trial = {record.trial: record for record in front.records}
-    confirmed = read_confirmations(run_dir, front.members, by_trial, seed=info.seed, limit=info.limit)
+    confirmed = read_confirmations(run_dir, front.members, by_trial, seed=info.seed, limits=info.limits)
     refine = space.refine
     refitted = read_refits(run_dir, front.members, seed=info.seed, steps=refine.steps, lr=refine.lr)
     return confirmed, refitted
@@ -231,7 +234,7 @@ def confirm_and_refit(
             say(f"confirming {len(members)} members of the front from {config.confirm} seeds each")
             by_trial = {record.trial: record for record in front.records}
             for failure in confirm_front(
-                run_dir, members, by_trial, seed=info.seed, count=config.confirm, parallel_map=parallel_map
+                run_dir, members, by_trial, info.metric, seed=info.seed, count=config.confirm, parallel_map=parallel_map
             ):
                 say(failure)
         if config.refit and not is_interrupted():

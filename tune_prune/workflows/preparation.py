@@ -49,6 +49,7 @@ class Prepared:
 
 def describe_search(config: Config, space: Space) -> list[str]:
     """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
+    _check_tradeoff(config, space)
     _load_pruners(config, space)
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
@@ -61,7 +62,8 @@ def describe_search(config: Config, space: Space) -> list[str]:
     check_training(model, data.train)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
-    head = f"{what}, {format_budget(config)}, tradeoff {config.acc_tradeoff:g} points"
+    tradeoff = data.validation.objective.metric.format_tradeoff(config.acc_tradeoff)
+    head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}"
     return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
 
 
@@ -75,6 +77,7 @@ def format_budget(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
+    _check_tradeoff(config, space)
     _load_pruners(config, space)
     model = build(space.model)
     shapes = masks.shapes(model)
@@ -115,6 +118,12 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         metric=task.metric,
     )
     return Prepared(task, info, load_test, contents)
+
+
+def _check_tradeoff(config: Config, space: Space) -> None:
+    """Raises a `UserError` for a tradeoff that no error has; how large another metric can be is not known."""
+    if space.settings.metric is None and config.acc_tradeoff > 100:
+        raise UserError(f"--acc-tradeoff must be between 0 and 100 points, got {config.acc_tradeoff}")
 
 
 def _load_pruners(config: Config, space: Space) -> None:

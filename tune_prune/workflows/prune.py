@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ def _check_ratio(ratio: float, owner: str) -> float:
 class PruneOptions:
     """How to prune one model: one-shot or in `iterations` rounds, each retrained for `epochs` (0: not at all).
 
-    With `acc_tradeoff`, in percentage points, layers are pruned one at a time, and a step that costs more is taken
+    With `acc_tradeoff`, in the metric's unit, layers are pruned one at a time, and a step that costs more is taken
     back. `l1` and `l2` are penalties on the weights during retraining, `distill` is the dense model's share of the
     loss; for the rest see `plan.Plan`. `force` also prunes a model that is near chance.
     """
@@ -209,16 +210,17 @@ def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -
             raise UserError(f"{source}: {rule}; {advice}")
 
 
-def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, object]:
-    """Measures a checkpoint file: compression, test error in percent, and the weights that each layer keeps."""
+def test_checkpoint(path: Path, data: Data, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measures a checkpoint file: compression, the metric on test images, and the weights that each layer keeps."""
     saved = checkpoint.read(path)
     model, mask = checkpoint.restore(saved, str(path))
     model = to_device(model, device)
     check_compatible(saved.model, model, data, device, check_test=True)
-    error = evaluate(model, data.load_test().to(device)).metric
+    test = data.load_test().to(device)
+    value = evaluate(model, test).metric
     for line in describe_layers(model, mask):
         say(line)
-    return {"compression": masks.compression(mask), "test_error": error, "layers": count_layers(mask)} | {
+    return {"compression": masks.compression(mask), test.objective.metric.test: value, "layers": count_layers(mask)} | {
         "coverage": measure_coverage(model).to_dict()
     }
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf, palette
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.datasets import load_data
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, Metric, evaluate
 from tune_prune.workflows.prune import count_layers, describe_layers
 from tune_prune.workflows.prune_resume import PruneRequest, PruneResult, prune_resumable, remove_state
 
@@ -35,16 +35,17 @@ def prune_and_write(
     """
     _check_overwrites(out, request)
     data = load_data(request.data, say)
+    metric, rounds = data.validation.objective.metric, request.options.iterations
     result = prune_resumable(
-        out, request, data, device, source, resume, lambda step: say(step.describe(request.options.iterations))
+        out, request, data, device, source, resume, lambda step: say(step.describe(rounds, metric))
     )
     state = result.state
     for line in describe_layers(state.model, state.masks):
         say(line)
     splits = data.validation, data.load_test()
-    val_error, test_error = (evaluate(state.model, split.to(device)).metric for split in splits)
-    say(f"validation error {val_error:.2f} %, test error {test_error:.2f} %")
-    summary = _write_files(out, request, result, (val_error, test_error))
+    val, test = (evaluate(state.model, split.to(device)).metric for split in splits)
+    say(f"validation {metric.name} {metric.format(val)}, test {metric.name} {metric.format(test)}")
+    summary = _write_files(out, request, result, metric, {metric.val: val, metric.test: test})
     remove_state(out)
     return summary
 
@@ -57,16 +58,15 @@ def _check_overwrites(out: Path, request: PruneRequest) -> None:
 
 
 def _write_files(
-    out: Path, request: PruneRequest, result: PruneResult, errors: tuple[float, float]
+    out: Path, request: PruneRequest, result: PruneResult, metric: Metric, measured: Mapping[str, float]
 ) -> dict[str, object]:
-    """Writes all files; returns the summary. `errors` are the state's, in percent, on validation and on test images."""
+    """Writes all files; returns the summary. `measured` are the state's metrics by their keys."""
     state, plan, steps = result.state, result.plan, result.steps
     kept = [step for step in steps if not step.reverted]
     ratios = kept[-1].point.ratios if kept else dict.fromkeys(plan.ratios, 0.0)
     summary: dict[str, object] = {
         "compression": masks.compression(state.masks),
-        "val_error": errors[0],
-        "test_error": errors[1],
+        **measured,
         "layers": count_layers(state.masks),
         "coverage": measure_coverage(state.model).to_dict(),
         "conf": "pruned.conf",
@@ -79,18 +79,18 @@ def _write_files(
     if request.start is not None:
         notes["weights"] = conf.note_path(request.start, out / "pruned.conf", out)
     notes["weights_hash"] = result.weights_hash
-    notes |= {key: summary[key] for key in ("compression", "val_error", "test_error")}
-    files.write_text(out / "points.csv", points_csv(plan, steps))
-    files.write_bytes(out / "points.png", draw_points(request.model, steps))
+    notes |= {key: summary[key] for key in ("compression", *measured)}
+    files.write_text(out / "points.csv", points_csv(plan, steps, metric))
+    files.write_bytes(out / "points.png", draw_points(request.model, steps, metric))
     conf.write(out / "pruned.conf", Conf(ratios, plan.pruners, notes))
     checkpoint.write(out / CHECKPOINT, request.model, state.model, state.masks, notes)
     files.write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def points_csv(plan: Plan, steps: Sequence[PruneStep]) -> str:
-    """The table of all steps: error in percent, loss in nats, wall-clock seconds, the ratio that each layer has."""
-    head = ["round", "layer", "compression", "factor", "val_error", "val_loss", "reverted", "seconds"]
+def points_csv(plan: Plan, steps: Sequence[PruneStep], metric: Metric = ERROR) -> str:
+    """The table of all steps: the metric, loss in nats, wall-clock seconds, the ratio that each layer has."""
+    head = ["round", "layer", "compression", "factor", metric.val, "val_loss", "reverted", "seconds"]
     rows = [[*head, *(f"ratio/{label}" for label in plan.ratios)]]
     for step in steps:
         p = step.point
@@ -100,8 +100,8 @@ def points_csv(plan: Plan, steps: Sequence[PruneStep]) -> str:
     return "\n".join(",".join(row) for row in rows) + "\n"
 
 
-def draw_points(name: str, steps: Sequence[PruneStep]) -> bytes:
-    """Draws validation error over factor, a point for each step, as a PNG; crosses are steps that were taken back."""
+def draw_points(name: str, steps: Sequence[PruneStep], metric: Metric = ERROR) -> bytes:
+    """Draws the validation metric over factor, a point for each step, as a PNG; crosses are steps taken back."""
     from matplotlib.figure import Figure  # not on import: it takes half a second
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
@@ -113,7 +113,9 @@ def draw_points(name: str, steps: Sequence[PruneStep]) -> bytes:
         axes.plot(
             [p.factor for p in reverted], [p.metric for p in reverted], "x", color=palette.ORANGE, label="taken back"
         )
-    axes.set(xscale="log", xlabel="times fewer weights", ylabel="validation error, %", title=f"{name}, pruned by hand")
+    axes.set(
+        xscale="log", xlabel="times fewer weights", ylabel=f"validation {metric.title}", title=f"{name}, pruned by hand"
+    )
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:g}x")
     axes.xaxis.set_minor_formatter(lambda value, position: f"{value:g}x" if len(steps) < 2 else "")
     axes.grid(alpha=0.3)

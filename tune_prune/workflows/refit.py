@@ -50,7 +50,7 @@ def refit(task: Task, state: State, plan: Plan, seed: int) -> Evaluation:
     """Trains the remaining weights on both splits as the plan's last round does; removed weights stay zero.
 
     The model is changed in place; it and the task are on one device. With distillation the dense model teaches on
-    validation images too. Returns the error in percent and the loss in nats on the images trained on. Raises
+    validation images too. Returns the metric and the loss in nats on the images trained on. Raises
     `DivergedError`.
     """
     split = join_splits(task)

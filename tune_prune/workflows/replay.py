@@ -1,5 +1,6 @@
 """Replays a .conf: prunes and retrains as its comment lines say, and compares the result with what they state."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,8 +27,6 @@ from tune_prune.tasks.task import prepare_task
 from tune_prune.training.resources import one_thread
 from tune_prune.workflows.prune import PruneOptions, open_model, prune
 
-MEASURES = ("compression", "val_error", "test_error")
-
 
 def _check_text(value: object) -> str | None:
     return None if isinstance(value, str) else f"must be text, got {value!r}"
@@ -48,7 +47,13 @@ NOTES: Mapping[str, Check] = {
     "val_error": Number(0, 100),
     "test_error": Number(0, 100),
 }
-"""The notes that a replay reads, with their checks, beside `ratio/<layer>`, `pruner/<layer>` and `history`."""
+"""The notes that a replay reads, with their checks, beside `ratio/<layer>`, `pruner/<layer>` and `history`.
+
+Values of other metrics, `val_<name>` and `test_<name>`, are any numbers.
+"""
+
+MEASURED = ("val_", "test_")
+"""How the notes begin of what was measured by the metric."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def replay(
     start: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Comparison]:
-    """Prunes and retrains again as the conf at `path` says, and compares compression and errors in percent.
+    """Prunes and retrains again as the conf at `path` says, and compares compression and metrics.
 
     `start` is the file with the weights that the conf was made from, where it is not the one that the conf notes.
     Raises a `UserError` where the conf does not note how it was made, where its notes make no sense, and where the
@@ -92,12 +97,13 @@ def replay(
             else _replay_prune(conf, notes, dense.file, device, source)
         )
         data = _load_data(notes, source)
+        metric = data.validation.objective.metric
         measured = {
             "compression": masks.compression(state.masks),
-            "val_error": evaluate(state.model, data.validation.to(device)).metric,
-            "test_error": evaluate(state.model, data.load_test().to(device)).metric,
+            metric.val: evaluate(state.model, data.validation.to(device)).metric,
+            metric.test: evaluate(state.model, data.load_test().to(device)).metric,
         }
-    return [Comparison(name, notes.get(name), measured[name]) for name in MEASURES]
+    return [Comparison(name, notes.get(name), value) for name, value in measured.items()]
 
 
 def check_notes(conf: Conf, source: str) -> dict[str, Any]:
@@ -107,7 +113,8 @@ def check_notes(conf: Conf, source: str) -> dict[str, Any]:
     """
     notes: dict[str, Any] = dict(conf.notes)
     check_values(notes, source)
-    needed = [("model",), ("data",), ("seed",), ("trial", "epochs"), MEASURES]
+    measures = [key for key in notes if key.startswith(MEASURED)] or ["val_error", "test_error"]
+    needed = [("model",), ("data",), ("seed",), ("trial", "epochs"), ("compression", *measures)]
     needed += [("round",)] if "trial" in notes else []
     for names in needed:
         if not notes.keys() & set(names):
@@ -131,6 +138,8 @@ def check_values(notes: Mapping[str, Any], source: str, prefix: str = "") -> Non
             check = RATIO
         elif key.startswith(trial_params.PRUNER):
             check = PARAMETERS["pruner"]
+        elif key.startswith(MEASURED) and check is None:
+            check = Number(-math.inf)
         try:
             fault = check(value) if check else None
         except UserError as error:  # of a registry, which does not know where the name stands

@@ -58,19 +58,18 @@ def search(
         # before the directory is made: a task that is wrong leaves none behind
         _check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)
-        console.say(
-            f"dense model: {prepared.info.dense_metric:.2f} % validation error; "
-            f"limit {prepared.info.limit:.2f} %; {sum(prepared.info.totals.values()):,} weights"
-        )
-        console.say(prepared.info.coverage.describe())
-        plan = space.midpoint(prepared.info.shapes).to_plan()
+        info = prepared.info
+        dense, limit = info.metric.describe(info.dense_metric, "validation"), info.metric.format(info.limit)
+        console.say(f"dense model: {dense}; limit {limit}; {sum(info.totals.values()):,} weights")
+        console.say(info.coverage.describe())
+        plan = space.midpoint(info.shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
         timings = profiling.time_rounds(budget, resources, prepared.task, plan)
         config = replace(config, resources=resources)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
                 with lock.exclusive():
-                    save_run(run_dir, config, space, text)
+                    save_run(run_dir, config, space, text, prepared.info.metric)
             run = _Run(config, space, run_dir, console, prepared, budget, signals, timings, lock)
             run.run_trials()
             code = run.finalize()

@@ -65,11 +65,13 @@ def measure_sensitivity(
     jobs = _list_jobs(request, task, device)
     splits = {"training": task.train, "validation": task.validation}
     fingerprint = fingerprint_task(request.model, model, task.weights, splits)
-    table = SensitivityTable(out / CSV, make_subject(request.model, request.data, fingerprint))
+    metric = task.metric
+    table = SensitivityTable(out / CSV, make_subject(request.model, request.data, fingerprint), metric)
     missing = table.missing(jobs)
     if changed := table.changed_parts():
         say(f"{out / CSV}: changed since its last row: {format_names(changed)}; measured anew, its rows stay")
-    say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {task.dense.metric:.2f} %")
+    dense = metric.format(task.dense.metric)
+    say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {dense}")
     cached = _measure_statistics(request, statistics, task, device, say) if missing else {}
     if request.epochs:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,10 +81,11 @@ def measure_sensitivity(
     for result in results:
         table.add(result)
         job = result.job
-        say(f"layer {job.layer}, {job.pruner}, ratio {job.ratio:g}: validation error {result.val_metric:.2f} %")
-    measured = [result for result in table.results() if result.job in jobs]
-    draw_curves(out / PICTURE, f"{request.model}: each layer pruned alone", measured, task.dense.metric)
-    return {"csv": CSV, "picture": PICTURE, "points": len(measured)}
+        measured = f"validation {metric.name} {metric.format(result.val_metric)}"
+        say(f"layer {job.layer}, {job.pruner}, ratio {job.ratio:g}: {measured}")
+    found = [result for result in table.results() if result.job in jobs]
+    draw_curves(out / PICTURE, f"{request.model}: each layer pruned alone", found, task.dense.metric, metric)
+    return {"csv": CSV, "picture": PICTURE, "points": len(found)}
 
 
 def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) -> list[SensitivityJob]:
@@ -117,7 +120,7 @@ def find_hardest_layer(
 ) -> SensitivityResult | None:
     """Prunes each layer of a point alone, as there and without retraining; the result with the highest loss.
 
-    None where the point prunes nothing. Validation error in percent, loss in nats. `images` is the number of training
+    None where the point prunes nothing. `images` is the number of training
     images that cached statistics are measured on.
     """
     params, pruners = member.record.params, member.record.pruners

@@ -36,7 +36,7 @@ def read_front_test(run_dir: Path, members: Sequence[Member], task: Task, refitt
 
     Members are tested with the weights in their checkpoints; `refitted` has the ids of those that were refitted.
     """
-    record = test_record.read(run_dir)
+    record = test_record.read(run_dir, task.metric)
     if not record.metrics:
         return FrontTest({}, None)
     results = {
@@ -55,9 +55,9 @@ def evaluate_front(
     """
     split = load_test()
     data = hash_texts(f"{key} {value}" for key, value in split.fingerprint().items())
-    record = test_record.read(run_dir)
+    record = test_record.read(run_dir, task.metric)
     if record.data != data:
-        record = TestRecord(split.count, data)
+        record = TestRecord(split.count, data, metric=task.metric)
     record, split = replace(record, reads=record.reads + 1), split.to(device)
 
     def measure(weights: str, model: Callable[[], torch.nn.Module]) -> TestRecord:

@@ -15,7 +15,7 @@ from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
-from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.metrics import ERROR, Evaluation, Metric, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import check_compatible, describe_task
@@ -25,12 +25,16 @@ from tune_prune.training.optim import Optimizer, Recipe
 TABLE_SUFFIX, STATE_SUFFIX = ".csv", ".resume"
 """What is appended to a model's file name for the table of its epochs, and for the state of a training."""
 
-COLUMNS = "epoch,train_loss,train_error,val_error,val_loss"
+TABLE_START = "epoch,train_loss,train_"
+"""How every such table begins; what follows names its metric."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: loss in nats and error in percent, on its training batches as they came and on validation images."""
+    """One epoch: loss in nats and metric, on its training batches as they came and on validation images.
+
+    `train_metric` is NaN where only whole splits have a metric.
+    """
 
     epoch: int
     train_loss: float
@@ -38,10 +42,10 @@ class Epoch:
     val_metric: float
     val_loss: float
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """The key that is lowest for the best epoch: the validation error, and for equal errors the loss."""
-        return self.val_metric, self.val_loss if math.isfinite(self.val_loss) else math.inf
+    def rank(self, metric: Metric = ERROR) -> tuple[float, float]:
+        """The key that is lowest for the best epoch: the validation metric as a cost, and of equal ones the loss."""
+        cost, loss = metric.cost(self.val_metric), self.val_loss
+        return cost if math.isfinite(cost) else math.inf, loss if math.isfinite(loss) else math.inf
 
 
 def make_recipe(data: Data, epochs: int, lr: float, batch_size: int, **more: Any) -> Recipe:
@@ -91,16 +95,17 @@ def train(
     if resume:
         _load_state(state, state_file, request)
     train_split, validation = data.train.to(device), data.validation.to(device)
+    metric = validation.objective.metric
 
     def measure(epoch: int, training: Evaluation) -> None:
         measured = evaluate(model, validation)
         last = Epoch(epoch, training.loss, training.metric, measured.metric, measured.loss)
         model.train()
         state.history.append(last)
-        if all(last.rank < earlier.rank for earlier in state.history[:-1]):
-            best = {"epoch": epoch, "val_error": last.val_metric, "val_loss": last.val_loss}
+        if all(last.rank(metric) < earlier.rank(metric) for earlier in state.history[:-1]):
+            best = {"epoch": epoch, metric.val: last.val_metric, "val_loss": last.val_loss}
             checkpoint.write(out, name, model, {}, notes | best)
-        files.write_text(files.add_suffix(out, TABLE_SUFFIX), _csv(state.history))
+        files.write_text(files.add_suffix(out, TABLE_SUFFIX), _csv(state.history, metric))
         files.write_bytes(state_file, _dump_state(state, request))
         on_epoch(last)
 
@@ -117,7 +122,7 @@ def _check_overwrites(out: Path) -> None:
     table, state_file = files.add_suffix(out, TABLE_SUFFIX), files.add_suffix(out, STATE_SUFFIX)
     if out.exists() and not _can_read(out, "tune_prune"):
         raise UserError(f"--out {out}: exists, and is not a model that tune-prune wrote; name another file")
-    if table.exists() and not (table.is_file() and table.read_bytes().startswith(COLUMNS.encode())):
+    if table.exists() and not (table.is_file() and table.read_bytes().startswith(TABLE_START.encode())):
         raise UserError(f"--out {out}: its table would replace {table}, which is none; name another file")
     if state_file.exists() and _can_read(state_file, "tune_prune"):
         raise UserError(f"--out {out}: its state would replace {state_file}, which is a model; name another file")
@@ -131,9 +136,14 @@ def _can_read(path: Path, key: str) -> bool:
         return False
 
 
-def _csv(history: list[Epoch]) -> str:
-    rows = [f"{e.epoch},{e.train_loss:.6f},{e.train_metric:.4f},{e.val_metric:.4f},{e.val_loss:.6f}" for e in history]
-    return "\n".join([COLUMNS, *rows, ""])
+def _csv(history: list[Epoch], metric: Metric) -> str:
+    def text(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.4f}" if metric == ERROR else repr(value)
+
+    rows = [
+        f"{e.epoch},{e.train_loss:.6f},{text(e.train_metric)},{text(e.val_metric)},{e.val_loss:.6f}" for e in history
+    ]
+    return "\n".join([f"{TABLE_START}{metric.name},{metric.val},val_loss", *rows, ""])
 
 
 def _dump_state(state: TrainingState, request: dict[str, object]) -> bytes:

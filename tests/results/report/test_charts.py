@@ -7,6 +7,7 @@ import pytest
 from pandas import DataFrame
 
 from tune_prune.results import pareto
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front_picture import describe_front
 from tune_prune.results.report import charts
 from tune_prune.results.report.charts import list_layers
@@ -99,13 +100,13 @@ def test_what_layers_keep() -> None:
 
 
 def test_hypervolume_trial_by_trial() -> None:
-    (line,) = charts.draw_hypervolume(POINTS, 2.0, {}).data
+    (line,) = charts.draw_hypervolume(POINTS, Constraints(2.0), {}).data
     first = [(0.5, 1.1), (0.9, 1.4)]
     expected = [0, pareto.hypervolume(first, 2.0), pareto.hypervolume([*first, (0.8, 1.2)], 2.0)]
     assert list(line.x) == [0, 1, 2, 3]
     assert list(line.y) == pytest.approx([*expected, expected[-1]])
-    assert charts.hypervolume_below(MEMBERS, 2.0) == pytest.approx(expected[-1])
-    assert charts.hypervolume_below(MEMBERS, math.nan) == 0
+    assert charts.hypervolume_within(MEMBERS, Constraints(2.0)) == pytest.approx(expected[-1])
+    assert charts.hypervolume_within(MEMBERS, Constraints(math.nan)) == 0
 
 
 def test_shares_and_sensitivity() -> None:

@@ -13,8 +13,8 @@ from tune_prune.common.errors import UserError
 from tune_prune.results import records
 from tune_prune.results.report import interactive
 from tune_prune.results.report.html import make_headline, write_report
-from tune_prune.results.report.page import format_duration, format_number, to_float
-from tune_prune.results.run_results import SearchDescription
+from tune_prune.results.report.page import format_duration, format_number
+from tune_prune.results.run_results import SearchDescription, to_float
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" + b"IEND\xaeB`\x82"
 MEMBER = {

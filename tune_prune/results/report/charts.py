@@ -9,8 +9,10 @@ import numpy as np
 from pandas import DataFrame
 
 from tune_prune.results import front_picture, pareto
+from tune_prune.results.constraints import Constraints
 from tune_prune.results.front_picture import Level
 from tune_prune.results.palette import BLACK, BLUE, GRID, LINES
+from tune_prune.tasks.metrics import ERROR, Metric
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,17 +30,22 @@ def list_layers(table: DataFrame) -> list[str]:
 
 
 def add_levels(figure: "Figure", levels: Sequence[Level], *, log: bool = False) -> None:
-    """Adds labelled lines across; `log` where the axis of errors is logarithmic."""
+    """Adds labelled lines across; `log` where the axis of the metric is logarithmic."""
     for level in levels:
-        if not math.isfinite(level.error) or (log and level.error <= 0):
+        if not math.isfinite(level.value) or (log and level.value <= 0):
             continue
         limit = level.name == "limit"
-        figure.add_hline(y=level.error, line={"color": BLACK, "width": 1, "dash": "solid" if limit else "dash"})
+        figure.add_hline(y=level.value, line={"color": BLACK, "width": 1, "dash": "solid" if limit else "dash"})
         figure.add_annotation(
-            x=0, xref="x domain", xanchor="left", y=math.log10(level.error) if log else level.error, showarrow=False,
+            x=0, xref="x domain", xanchor="left", y=math.log10(level.value) if log else level.value, showarrow=False,
             yanchor="bottom" if limit else "top", text=f"{level.label} {level.note}".strip(), font={"size": 11},
             bgcolor="rgba(255,255,255,.7)",
         )  # fmt: skip
+
+
+def hover_value(metric: Metric) -> str:
+    """What plotly shows of a point's value: as many digits as `Metric.format`."""
+    return "%{y:.2f} %" if metric == ERROR else f"%{{y:.4g}}{escape(metric.unit)}"
 
 
 def make_percent_axis() -> dict[str, Any]:
@@ -96,14 +103,14 @@ def draw_kept(members: DataFrame) -> "Figure":
     return style_figure(figure)
 
 
-def draw_hypervolume(points: DataFrame, limit: float, others: Mapping[str, DataFrame]) -> "Figure":
+def draw_hypervolume(points: DataFrame, limits: Constraints, others: Mapping[str, DataFrame]) -> "Figure":
     """The hypervolume after each trial, of this run and of others; `points` as points.csv."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     runs = {"this run": points, **others}
     for number, (name, table) in enumerate(runs.items()):
-        trials, volumes = _hypervolumes(table, limit)
+        trials, volumes = _hypervolumes(table, limits)
         figure.add_scatter(
             x=trials, y=volumes, mode="lines", name=escape(name),
             line={"shape": "hv", "width": 1.2 if number else 2, "color": BLUE if not number else LINES[2 + number % 4]},
@@ -114,20 +121,25 @@ def draw_hypervolume(points: DataFrame, limit: float, others: Mapping[str, DataF
     return style_figure(figure)
 
 
-def hypervolume_below(points: DataFrame, limit: float) -> float:
-    """The hypervolume of points below a limit in percent; 0 where there is no area below it."""
-    pairs = [*zip(points.compression.astype(float), points.val_error.astype(float), strict=True)]
-    return pareto.hypervolume(pairs, limit) if limit > 0 and math.isfinite(limit) else 0.0
+def hypervolume_within(points: DataFrame, limits: Constraints) -> float:
+    """The hypervolume of points within the limit; 0 where that is unknown, or leaves no area."""
+    return limits.hypervolume(_list_pairs(points, limits.metric)) if math.isfinite(limits.limit) else 0.0
 
 
-def _hypervolumes(points: DataFrame, limit: float) -> tuple[list[int], list[float]]:
+def _list_pairs(points: DataFrame, metric: Metric) -> list[pareto.Point]:
+    """(compression, metric as a cost) of each point."""
+    costs = metric.cost(1.0) * points[metric.val].astype(float)
+    return [*zip(points.compression.astype(float), costs, strict=True)]
+
+
+def _hypervolumes(points: DataFrame, limits: Constraints) -> tuple[list[int], list[float]]:
     """The numbers of trials after which the hypervolume rose, and its values then; last, after all trials."""
     front: list[pareto.Point] = []
     trials, volumes = [0], [0.0]
     for trial, rounds in points[points.feasible].groupby("trial"):
-        merged = [*front, *zip(rounds.compression, rounds.val_error, strict=True)]
+        merged = [*front, *_list_pairs(rounds, limits.metric)]
         front = [merged[i] for i in pareto.front(merged)]
-        volume = pareto.hypervolume(front, limit)
+        volume = limits.hypervolume(front)
         if volume > volumes[-1]:
             trials.append(int(str(trial)) + 1)
             volumes.append(volume)
@@ -150,10 +162,11 @@ def draw_shares(shares: Mapping[str, float]) -> "Figure":
     return style_figure(figure, height=120 + 26 * len(names))
 
 
-def draw_sensitivity(table: DataFrame, dense: float) -> "Figure":
-    """Validation error over ratio, a line for each layer pruned alone; `table` as sensitivity.csv.
+def draw_sensitivity(table: DataFrame, dense: float, metric: Metric = ERROR) -> "Figure":
+    """The validation metric over ratio, a line for each layer pruned alone; `table` as sensitivity.csv.
 
-    `dense` is the dense model's validation error in percent, NaN where unknown.
+    `dense` is the dense model's value, NaN where unknown. The axis of another metric than the error is logarithmic only
+    where all values are positive.
     """
     import plotly.graph_objects as go
 
@@ -161,10 +174,12 @@ def draw_sensitivity(table: DataFrame, dense: float) -> "Figure":
     for number, ((layer, pruner), rows) in enumerate(table.groupby(["layer", "pruner"], sort=False)):
         rows = rows.sort_values("ratio")
         figure.add_scatter(
-            x=rows.ratio, y=rows.val_error, mode="lines+markers", name=escape(f"layer {layer}, {pruner}"),
+            x=rows.ratio, y=rows[metric.val], mode="lines+markers", name=escape(f"layer {layer}, {pruner}"),
             line={"color": LINES[number % len(LINES)], "dash": DASHES[number // len(LINES) % 3]}, marker={"size": 4},
         )  # fmt: skip
-    add_levels(figure, [Level("dense", dense)], log=True)
+    log = metric == ERROR or bool((table[metric.val] > 0).all() and not dense <= 0)
+    add_levels(figure, [Level("dense", dense, metric=metric)], log=log)
     figure.update_xaxes(title="removed from that layer alone")
-    figure.update_yaxes(title="validation error, %", **make_percent_axis())
+    axis = make_percent_axis() if metric == ERROR else {"type": "log" if log else "linear"}
+    figure.update_yaxes(title=f"validation {escape(metric.title)}", **axis)
     return style_figure(figure)

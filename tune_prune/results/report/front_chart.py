@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from tune_prune.results import front_picture
 from tune_prune.results.front_picture import FrontPicture
 from tune_prune.results.palette import BLUE, GREEN, LINES, ORANGE
-from tune_prune.results.report.charts import add_levels, make_factor_axis, style_figure
+from tune_prune.results.report.charts import add_levels, hover_value, make_factor_axis, style_figure
+from tune_prune.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MARKERS = {
     "within": {"symbol": "circle", "size": 5},
     "stopped": {"symbol": "circle-open", "size": 6},
-    "above": {"symbol": "x-thin-open", "size": 6},
+    "beyond": {"symbol": "x-thin-open", "size": 6},
 }
 
 MOST_HOVERED = 12
@@ -52,24 +52,24 @@ def find_published(model: str, data: str) -> list[Published]:
 def draw_front(
     picture: FrontPicture, layers: Sequence[str], published: Sequence[Published], others: Mapping[str, DataFrame]
 ) -> "Figure":
-    """Error over factor: every round, the front among them, and what there is to compare them with.
+    """The metric over factor: every round, the front among them, and what there is to compare them with.
 
     `layers` are those whose ratios the points have; `others` are the fronts of other runs by name, as pareto.csv.
     """
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure, val = go.Figure(), picture.metric.val
     for series in picture.series:
         rounds = series.rounds
         figure.add_scattergl(
-            x=rounds.factor.to_numpy(), y=rounds.val_error.to_numpy(), mode="markers",
+            x=rounds.factor.to_numpy(), y=rounds[val].to_numpy(), mode="markers",
             name=f"{series.name} ({len(rounds):,})", marker=MARKERS[series.kind] | {"color": series.colour},
             opacity=series.opacity, customdata=_numbers(rounds, layers), text=_pruners(rounds, layers),
-            hovertemplate=_hover_text(layers),
+            hovertemplate=_hover_text(layers, picture.metric),
         )  # fmt: skip
     for number, (name, other) in enumerate(others.items()):
         figure.add_scatter(
-            x=other.factor, y=other.val_error, mode="lines+markers", name=escape(name), marker={"size": 4},
+            x=other.factor, y=other[val], mode="lines+markers", name=escape(name), marker={"size": 4},
             line={"shape": "vh", "width": 1.2, "dash": "dot", "color": LINES[3 + number % 3]},
         )  # fmt: skip
     _add_members(figure, picture, layers)
@@ -82,13 +82,13 @@ def draw_front(
         )  # fmt: skip
     add_levels(figure, picture.levels)
     figure.update_xaxes(make_factor_axis(picture.factors[1]))
-    figure.update_yaxes(title=front_picture.ERROR_TITLE, range=picture.errors)
+    figure.update_yaxes(title=escape(picture.metric.title), range=picture.values)
     return style_figure(figure)
 
 
 def _add_members(figure: "Figure", picture: FrontPicture, layers: Sequence[str]) -> None:
-    """Adds the front as steps: the least error at a factor is that of the next member to the right; and test errors."""
-    members, tested = picture.members, picture.tested
+    """Adds the front as steps, each at the metric of the next member to the right; and test results."""
+    members, tested, metric = picture.members, picture.tested, picture.metric
     if not len(members):
         return
     start = [values[:2] for values in picture.line]  # from factor 1 to the first member: no point to hover over
@@ -97,17 +97,19 @@ def _add_members(figure: "Figure", picture: FrontPicture, layers: Sequence[str])
         line={"shape": "vh", "width": 2, "color": BLUE},
     )  # fmt: skip
     figure.add_scatter(
-        x=members.factor, y=members.val_error, mode="lines+markers", name=front_picture.FRONT_NAME, legendgroup="front",
+        x=members.factor, y=members[metric.val], mode="lines+markers", name=escape(picture.front_name),
+        legendgroup="front",
         line={"shape": "vh", "width": 2, "color": BLUE}, marker={"size": 8, "color": BLUE},
         customdata=_numbers(members, layers), text=_pruners(members, layers), ids=[str(one) for one in members.id],
-        hovertemplate=_hover_text(layers),
+        hovertemplate=_hover_text(layers, metric),
     )  # fmt: skip
     if len(tested):
         figure.add_scatter(
-            x=tested.factor, y=tested.test_error, mode="markers", name=front_picture.TEST_NAME,
+            x=tested.factor, y=tested[metric.test], mode="markers", name=escape(picture.test_name),
             marker={"symbol": "diamond-open", "size": 7, "color": ORANGE},
             error_y={"type": "data", "array": tested.up, "arrayminus": tested.down, "width": 0, "thickness": 1},
-            ids=[str(one) for one in tested.id], hovertemplate="%{x:.1f}x, %{y:.2f} % on test images<extra></extra>",
+            ids=[str(one) for one in tested.id],
+            hovertemplate=f"%{{x:.1f}}x, {hover_value(metric)} on test images<extra></extra>",
         )  # fmt: skip
 
 
@@ -124,8 +126,9 @@ def _pruners(table: DataFrame, layers: Sequence[str]) -> list[str]:
     return [escape(row[0] if len(set(row)) == 1 else ",".join(row)) if len(row) else "" for row in rows]
 
 
-def _hover_text(layers: Sequence[str]) -> str:
+def _hover_text(layers: Sequence[str], metric: Metric) -> str:
     shown = [f"{escape(layer)}: %{{customdata[{2 + i}]:.4g}}" for i, layer in enumerate(layers[:MOST_HOVERED])]
     more = [f"and {len(layers) - MOST_HOVERED} layers"] if len(layers) > MOST_HOVERED else []
-    head = ["<b>%{x:.1f}x</b>, %{y:.2f} %", "trial %{customdata[0]}, round %{customdata[1]}", "%{text}, removed in"]
+    value = f"<b>%{{x:.1f}}x</b>, {hover_value(metric)}"
+    head = [value, "trial %{customdata[0]}, round %{customdata[1]}", "%{text}, removed in"]
     return "<br>".join([*head, *shown, *more]) + "<extra></extra>"

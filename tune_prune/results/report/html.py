@@ -8,10 +8,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tune_prune.common import files
+from tune_prune.common.errors import UserError
 from tune_prune.results.report import interactive
 from tune_prune.results.report.charts import list_layers
 from tune_prune.results.report.interactive import FindShares
-from tune_prune.results.report.page import format_duration, format_number, make_page, make_table, to_float
+from tune_prune.results.report.page import format_duration, format_number, make_page, make_table
 from tune_prune.results.run_results import (
     Row,
     RunResults,
@@ -19,7 +20,10 @@ from tune_prune.results.run_results import (
     get_mapping,
     read_run,
     summary_front,
+    to_float,
 )
+from tune_prune.results.tables import confirm_columns
+from tune_prune.tasks.metrics import ERROR, Metric
 
 HEADINGS = {
     "comparison": "Did the search help?",
@@ -42,25 +46,30 @@ def write_report(
 ) -> Path:
     """Writes report.html from what a run directory holds; returns its path.
 
-    `compare` are directories of other runs, shown in the same charts. `search` describes a search that still runs, of
-    which the page shows what there is. `find_shares` computes from trials and members the share of each parameter in
-    how far above the front a trial ends; without it there is no such chart. The charts are interactive where plotly is
-    installed; otherwise there is the picture alone. The page leaves out and names what is missing or damaged; without a
-    readable summary.json, in any of the directories, a `UserError` is raised.
+    `compare` are directories of other runs by the same metric, shown in the same charts. `search` describes a search
+    that still runs, of which the page shows what there is. `find_shares` computes from trials and members the share of
+    each parameter in how far from the front a trial ends; without it there is no such chart. The charts are interactive
+    where plotly is installed; otherwise there is the picture alone. The page leaves out and names what is missing or
+    damaged; without a readable summary.json, in any of the directories, a `UserError` is raised.
     """
     others = {name: read_run(path) for name, path in interactive.name_runs(compare).items()}
     run = read_run(run_dir, search)
+    for name, other in others.items():
+        if other.metric != run.metric:
+            judged = f"{other.metric.name}, {other.metric.better} is better"
+            raise UserError(f"--compare {name}: judged by {judged}, not by {run.metric.name} as {run_dir.name}")
     charts = interactive.make_charts(run, others, find_shares) if interactive.has_plotly() else {}
+    headline = escape(make_headline(run.summary, run.partial, run.metric)).replace(" %", "&nbsp;%")
     title = escape(f"{run.summary.get('model', '?')} on {run.summary.get('data', '?')}")
     sections = [
         f"<h1>{title}</h1>",
-        f'<p class="headline">{escape(make_headline(run.summary, run.partial)).replace(" %", "&nbsp;%")}</p>',
+        f'<p class="headline">{headline}</p>',
         _missing_html(run),
         charts.get("front") or _picture_html(run),
         _front_html(run),
         _conf_html(run),
         *(f"<h2>{heading}</h2>\n{charts[name]}" for name, heading in HEADINGS.items() if name in charts),
-        _facts_html(run.summary),
+        _facts_html(run.summary, run.metric),
         "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
         charts.get("scripts", ""),
     ]
@@ -70,31 +79,42 @@ def write_report(
     return path
 
 
-def make_headline(summary: Row, partial: bool = False) -> str:
+def make_headline(summary: Row, partial: bool = False, metric: Metric = ERROR) -> str:
     """The outcome of a search in a sentence or two; `partial` where it still runs."""
     best = next((row for row in summary_front(summary) if row.get("id") == summary.get("best")), None)
     if partial:
         ended = sum(get_mapping(summary, "trials").values())
         if best is None:
             return f"Unfinished: {ended} trials so far, nothing within the limit."
-        return f"Unfinished: {ended} trials so far, {_factor(best)} at {_error(best, 'val')} validation error."
+        return f"Unfinished: {ended} trials so far, {_factor(best)} at {_describe(best, metric)}."
     if best is not None:
-        return f"{_factor(best)} fewer weights at {_errors(best, get_mapping(summary, 'dense'))}."
-    nothing = f"Nothing within {format_number(to_float(summary.get('acc_tradeoff')))} points of the dense error."
+        return f"{_factor(best)} fewer weights at {_compare(best, get_mapping(summary, 'dense'), metric)}."
+    nothing = f"Nothing within {_tradeoff(summary.get('acc_tradeoff'), metric)} of the dense {metric.name}."
     nearest = get_mapping(summary, "closest")
     if not nearest:
         return nothing
-    smallest = format_number(to_float(summary.get("smallest_tradeoff")))
-    by = f"{_factor(nearest)} at {_error(nearest, 'val')} validation error"
-    return f"{nothing} {smallest} points would have been met, by {by}."
+    smallest = _tradeoff(summary.get("smallest_tradeoff"), metric)
+    by = f"{_factor(nearest)} at {_describe(nearest, metric)}"
+    return f"{nothing} {smallest} would have been met, by {by}."
 
 
-def _errors(best: Row, dense: Row) -> str:
-    """The test error against the dense model's, or the validation errors where no test image was read."""
-    if best.get("test_error") is None:
-        return f"{_error(best, 'val')} validation error, against {_error(dense, 'val')} dense"
-    now = f"{_error(best, 'test')} test error (95 % interval {_interval(best)})"
-    return f"{now}, against {_error(dense, 'test')} dense"
+def _tradeoff(value: object, metric: Metric) -> str:
+    tradeoff = to_float(value)
+    return metric.format_tradeoff(tradeoff) if math.isfinite(tradeoff) else "n/a points" if metric == ERROR else "n/a"
+
+
+def _describe(row: Row, metric: Metric, split: str = "validation") -> str:
+    """The metric of a row in words: `1.36 % validation error`, `validation f1 0.9140`."""
+    text = _value(row, metric, metric.val if split == "validation" else metric.test)
+    return f"{text} {split} {metric.name}" if metric == ERROR else f"{split} {metric.name} {text}"
+
+
+def _compare(best: Row, dense: Row, metric: Metric) -> str:
+    """The test result against the dense model's, or the validation metrics where no test image was read."""
+    if best.get(metric.test) is None:
+        return f"{_describe(best, metric)}, against {_value(dense, metric, metric.val)} dense"
+    interval = f" (95 % interval {_interval(best, metric)})" if _has_interval(best, metric) else ""
+    return f"{_describe(best, metric, 'test')}{interval}, against {_value(dense, metric, metric.test)} dense"
 
 
 def _missing_html(run: RunResults) -> str:
@@ -105,7 +125,8 @@ def _picture_html(run: RunResults) -> str:
     if run.picture is None:
         return ""
     source = f"data:image/png;base64,{base64.b64encode(run.picture).decode('ascii')}"
-    return f'<img alt="Error over times fewer weights: every round, and the front" src="{source}">'
+    name = escape(run.metric.name[:1].upper() + run.metric.name[1:])
+    return f'<img alt="{name} over times fewer weights: every round, and the front" src="{source}">'
 
 
 def _front_html(run: RunResults) -> str:
@@ -113,8 +134,9 @@ def _front_html(run: RunResults) -> str:
     if not front:
         return ""
     layers = list_layers(run.members)
-    layers = layers if len(layers) <= MOST_LAYERS else []
-    head = ["", "fewer weights", "kept", "validation error", "test error, 95 % interval", "trial, round", "files"]
+    layers, metric = layers if len(layers) <= MOST_LAYERS else [], run.metric
+    test = f"test {metric.name}" + (", 95 % interval" if metric == ERROR else "")
+    head = ["", "fewer weights", "kept", f"validation {metric.name}", test, "trial, round", "files"]
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
     if again:
         head.insert(-2, "from other seeds, 95 % bound")
@@ -124,27 +146,30 @@ def _front_html(run: RunResults) -> str:
     ids = [row.get("id") for row in front]
     best = run.summary.get("best")
     inside = make_table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
-    tested = any(math.isfinite(to_float(row.get("test_error"))) for row in front)
+    tested = any(math.isfinite(to_float(row.get(metric.test))) for row in front)
     note = "<p>Chosen on validation images; test images were read once, for these points.</p>\n" if tested else ""
     if any(str(row.get("refit")) == "True" for row in front):
-        note += "<p>Test errors are of weights refitted on training and validation images together.</p>\n"
+        what = "Test errors are" if metric == ERROR else f"The test {escape(metric.name)} is"
+        note += f"<p>{what} of weights refitted on training and validation images together.</p>\n"
     return f'<h2>The front</h2>\n{note}<div class="wide">{inside}</div>'
 
 
 def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) -> list[str]:
+    metric = run.metric
+    test = _value(row, metric, metric.test)
     cells = [
         escape(str(row.get("id"))),
         _factor(row),
         format_number(100 * (1 - to_float(row.get("compression"))), ".2f", " %"),
-        _error(row, "val"),
-        format_number(to_float(row.get("test_error")), ".2f", f" %, {_interval(row)}"),
+        _value(row, metric, metric.val),
+        f"{test}, {_interval(row, metric)}" if _has_interval(row, metric) else test,
         escape(f"{row.get('trial')}, {row.get('round')}"),
         " ".join(_link(run, row, kind) for kind in ("conf", "checkpoint")),
     ]
     if again:
         verdict = {"True": "holds", "False": "may not hold"}.get(str(row.get("confirm_holds")), "")
-        mean, high = (format_number(to_float(row.get(f"confirm_{name}")), ".2f", " %") for name in ("mean", "high"))
-        cells.insert(-2, f"{mean}, {high} {verdict}")
+        mean, bound = (_value(row, metric, name) for name in (confirm_columns(metric)[0], confirm_columns(metric)[2]))
+        cells.insert(-2, f"{mean}, {bound} {verdict}")
     if layers:
         cells.append(", ".join(format_number(100 * to_float(row.get(f"ratio/{layer}")), ".1f") for layer in layers))
     return cells
@@ -162,18 +187,20 @@ def _conf_html(run: RunResults) -> str:
     return f'<h2><a href="{name}">{name}</a></h2>\n<pre>{escape(text)}</pre>'
 
 
-def _facts_html(summary: Row) -> str:
+def _facts_html(summary: Row, metric: Metric) -> str:
     dense = get_mapping(summary, "dense")
     versions = ", ".join(f"{name} {version}" for name, version in get_mapping(summary, "versions").items())
     trials = ", ".join(f"{count} {state}" for state, count in get_mapping(summary, "trials").items())
+    tradeoff_unit = " points" if metric == ERROR else metric.unit
     facts = {
         "command": summary.get("command", "n/a"),
         "space": summary.get("space", "n/a"),
         "sampler": f"{summary.get('sampler', 'n/a')}, seed {summary.get('seed', 'n/a')}",
         "device": f"{summary.get('device', 'n/a')}, {summary.get('concurrency', 'n/a')} at a time",
         "budget": f"{_budget(summary)}: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
-        "accuracy tradeoff": format_number(to_float(summary.get("acc_tradeoff")), "g", " points"),
-        "dense error": f"{_error(dense, 'val')} validation, {_error(dense, 'test')} test",
+        "accuracy tradeoff": format_number(to_float(summary.get("acc_tradeoff")), "g", tradeoff_unit),
+        f"dense {escape(metric.name)}": f"{_value(dense, metric, metric.val)} validation, "
+        f"{_value(dense, metric, metric.test)} test",
         "hypervolume": format_number(to_float(summary.get("hypervolume")), ".4f"),
         "wall-clock": format_duration(to_float(summary.get("wall_seconds"))),
         "processor time": format_duration(to_float(summary.get("cpu_seconds"))),
@@ -193,11 +220,19 @@ def _factor(row: Row) -> str:
     return format_number(to_float(row.get("factor")), ".1f", "x")
 
 
-def _error(row: Row, kind: str) -> str:
-    """A validation ("val") or test error."""
-    return format_number(to_float(row.get(f"{kind}_error")), ".2f", " %")
+def _value(row: Row, metric: Metric, name: str) -> str:
+    """The value of the metric in a column."""
+    value = to_float(row.get(name))
+    return metric.format(value) if math.isfinite(value) else "n/a"
 
 
-def _interval(row: Row) -> str:
-    low, high = (format_number(to_float(row.get(f"test_error_{end}")), ".2f") for end in ("low", "high"))
+def _has_interval(row: Row, metric: Metric) -> bool:
+    """Whether a row has a test result with an interval; of errors what is missing of it is shown as such."""
+    known = any(math.isfinite(to_float(row.get(f"{metric.test}_{end}"))) for end in ("low", "high"))
+    return math.isfinite(to_float(row.get(metric.test))) and (metric == ERROR or known)
+
+
+def _interval(row: Row, metric: Metric) -> str:
+    ends = (to_float(row.get(f"{metric.test}_{end}")) for end in ("low", "high"))
+    low, high = (metric.format(end).removesuffix(metric.unit) if math.isfinite(end) else "n/a" for end in ends)
     return f"{low} to {high}"

@@ -14,15 +14,16 @@ from tune_prune.results.front_picture import describe_front
 from tune_prune.results.report import charts
 from tune_prune.results.report.charts import list_layers
 from tune_prune.results.report.front_chart import draw_front, find_published
-from tune_prune.results.report.page import make_table, to_float
-from tune_prune.results.run_results import RunResults, get_mapping
+from tune_prune.results.report.page import make_table
+from tune_prune.results.run_results import RunResults, get_mapping, to_float
+from tune_prune.tasks.metrics import ERROR, Metric
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-FindShares = Callable[[DataFrame, DataFrame], Mapping[str, float]]
-"""The shares of parameters in how far above the front a trial ends, from trials.csv and pareto.csv."""
+FindShares = Callable[[DataFrame, DataFrame, Metric], Mapping[str, float]]
+"""The shares of parameters in how far from the front a trial ends, from trials.csv and pareto.csv."""
 
 SCRIPT = Path(__file__).with_suffix(".js")
 CLICKED = """<div id="clicked"><p>Click a point for its .conf.</p><pre hidden></pre>
@@ -37,7 +38,7 @@ def has_plotly() -> bool:
 def make_charts(run: RunResults, others: Mapping[str, RunResults], find_shares: FindShares | None) -> dict[str, str]:
     """The HTML of each chart by its name, "scripts" among them; `others` are other runs by name."""
     figures = _draw_figures(run, others)
-    shares = find_shares(run.trials, run.members) if find_shares and len(run.trials) else {}
+    shares = find_shares(run.trials, run.members, run.metric) if find_shares and len(run.trials) else {}
     if shares:
         figures["importance"] = charts.draw_shares(shares)
     html = {name: f'<div class="chart" id="chart-{name}"></div>' for name in figures}
@@ -50,32 +51,33 @@ def make_charts(run: RunResults, others: Mapping[str, RunResults], find_shares: 
 
 
 def _draw_figures(run: RunResults, others: Mapping[str, RunResults]) -> "dict[str, Figure]":
-    limit, errors = to_float(run.summary.get("limit")), get_mapping(run.summary, "dense")
-    dense, dense_test = to_float(errors.get("val_error")), to_float(errors.get("test_error"))
+    limits, measured, metric = run.limits, get_mapping(run.summary, "dense"), run.metric
+    dense, dense_test = to_float(measured.get(metric.val)), to_float(measured.get(metric.test))
     figures = {}
     if len(run.points):
-        picture = describe_front(run.points, run.members, limit, dense, dense_test)
-        published = find_published(str(run.summary.get("model")), str(run.summary.get("data")))
+        picture = describe_front(run.points, run.members, limits.limit, dense, dense_test, metric)
+        named = str(run.summary.get("model")), str(run.summary.get("data"))
+        published = find_published(*named) if metric == ERROR else []
         fronts = {name: other.members for name, other in others.items()}
         figures["front"] = draw_front(picture, list_layers(run.points), published, fronts)
     if len(run.members) and list_layers(run.members):
         figures["kept"] = charts.draw_kept(run.members)
-    if len(run.points) and limit > 0 and math.isfinite(limit):
+    if len(run.points) and limits.has_area:
         points = {name: other.points for name, other in others.items()}
-        figures["hypervolume"] = charts.draw_hypervolume(run.points, limit, points)
+        figures["hypervolume"] = charts.draw_hypervolume(run.points, limits, points)
     if len(run.sensitivity):
-        figures["sensitivity"] = charts.draw_sensitivity(run.sensitivity, dense)
+        figures["sensitivity"] = charts.draw_sensitivity(run.sensitivity, dense, metric)
     return figures
 
 
 def _compare_runs(run: RunResults, others: Mapping[str, RunResults]) -> str:
-    """A table of what this run and others reached, each below this run's limit."""
-    limit = to_float(run.summary.get("limit"))
+    """A table of what this run and others reached, each within this run's limit."""
+    limits, cost = run.limits, run.metric.cost(1.0)
     rows = []
     for name, one in {"this run": run, **others}.items():
-        best = one.members[one.members.val_error <= limit]
+        best = one.members[cost * one.members[run.metric.val] <= limits.max_cost]
         most = f"{best.factor.max():.1f}x" if len(best) else "nothing"
-        volume = charts.hypervolume_below(one.members, limit)
+        volume = charts.hypervolume_within(one.members, limits)
         spent = one.trials.cpu_seconds.sum() if "cpu_seconds" in one.trials else math.nan
         rows.append([escape(name), str(len(one.trials)), f"{spent:.0f} s", f"{volume:.4f}", most])
     head = ["", "trials", "processor time of trials", "hypervolume", "most compressed"]

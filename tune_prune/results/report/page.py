@@ -75,14 +75,6 @@ def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], best: int | N
     return "\n".join(["<table>", *lines, "</table>"])
 
 
-def to_float(value: object) -> float:
-    """The number that a JSON value or a table's cell holds; NaN where it holds none."""
-    try:
-        return float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
-        return math.nan
-
-
 def format_number(value: float, spec: str = "g", unit: str = "") -> str:
     """A number as text; `n/a` for one that is missing or infinite."""
     return f"{value:{spec}}{unit}" if math.isfinite(value) else "n/a"

@@ -1,4 +1,4 @@
-"""Selects a member of a front: the knee, one of so many times fewer weights, or one of a low enough error."""
+"""Selects a member of a front: the knee, one of so many times fewer weights, or one of a good enough metric."""
 
 import math
 from pathlib import Path
@@ -9,50 +9,50 @@ import pandas as pd
 from tune_prune.common.errors import UserError
 from tune_prune.results import pareto
 from tune_prune.results.run_results import read_run
-
-CHOICES = "knee, factor=30 or error=1.0"
+from tune_prune.tasks.metrics import ERROR, Metric
 
 
 def select_member(run_dir: Path, how: str) -> dict[str, Any]:
     """Selects the member that `how` names: its row of pareto.csv, with paths of its files from the working directory.
 
-    `knee` is the member farthest from the line between the front's ends (`pareto.knee`); `factor=F` has the lowest
-    validation error of those with at least F times fewer weights; `error=E` has the fewest weights of those with a
-    validation error of at most E percent. Raises `UserError` for another `how`, where no member fits, and where there
-    is no front.
+    `knee` is the member farthest from the line between the front's ends (`pareto.knee`); `factor=F` has the best
+    validation metric of those with at least F times fewer weights; `error=E` has the fewest weights of those with a
+    validation error of at most E percent, and so has any other metric by its name. Raises `UserError` for another
+    `how`, where no member fits, and where there is no front.
     """
     run = read_run(run_dir, require_summary=False)
     if not run.front:
         problem = "no front to select from; name the directory of a search that found one"
         raise UserError(f"{run_dir / 'pareto.csv'}: {problem}")
-    member = dict(run.front[_index(run.members, how)])
+    member = dict(run.front[_index(run.members, how, run.metric)])
     return member | {kind: str(run_dir / str(member[kind])) for kind in ("conf", "checkpoint") if member.get(kind)}
 
 
-def _index(members: pd.DataFrame, how: str) -> int:
+def _index(members: pd.DataFrame, how: str, metric: Metric) -> int:
     """The index of the member that `how` names."""
     name, _, value = how.partition("=")
+    costs = metric.cost(1.0) * members[metric.val].astype(float)
     if how == "knee":
-        points = zip(members.compression.astype(float), members.val_error.astype(float), strict=True)
-        return pareto.knee([*points])
+        return pareto.knee([*zip(members.compression.astype(float), costs, strict=True)])
     try:
         bound = float(value)
     except ValueError:
         bound = math.nan
-    if name not in ("factor", "error") or not math.isfinite(bound):
-        raise UserError(f"--select {how}: give {CHOICES}")
-    chosen = members.factor >= bound if name == "factor" else members.val_error <= bound
+    if name not in ("factor", metric.name) or not math.isfinite(bound):
+        raise UserError(f"--select {how}: give knee, factor=30 or {metric.name}={1.0 if metric == ERROR else 0.5}")
+    chosen = members.factor >= bound if name == "factor" else costs <= metric.cost(bound)
     if not chosen.any():
-        far = f"{members.factor.max():.1f}x" if name == "factor" else f"{members.val_error.min():.2f} %"
+        far = f"{members.factor.max():.1f}x" if name == "factor" else metric.format(metric.value(costs.min()))
         raise UserError(f"--select {how}: the front has none; it goes to {far}")
     # the worst value that there can be in place of what was not chosen
     if name == "factor":
-        return int(members.val_error.where(chosen, math.inf).to_numpy().argmin())
+        return int(costs.where(chosen, math.inf).to_numpy().argmin())
     return int(members.factor.where(chosen, 0.0).to_numpy().argmax())
 
 
-def describe_member(member: dict[str, Any]) -> str:
-    """A member in a line: id, factor, errors and files."""
-    test = "" if member.get("test_error") is None else f", {member['test_error']:.2f} % on test images"
+def describe_member(member: dict[str, Any], metric: Metric = ERROR) -> str:
+    """A member in a line: id, factor, metric and files."""
+    test = "" if member.get(metric.test) is None else f", {metric.format(member[metric.test])} on test images"
     files = " and ".join(member[kind] for kind in ("conf", "checkpoint") if member.get(kind))
-    return f"{member['id']}: {member['factor']:.1f}x at {member['val_error']:.2f} % validation error{test}: {files}"
+    measured = metric.describe(member[metric.val], "validation")
+    return f"{member['id']}: {member['factor']:.1f}x at {measured}{test}: {files}"
