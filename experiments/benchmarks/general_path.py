@@ -1,17 +1,13 @@
 """What the general path costs: a user's loss, batches and optimizer, against the same loop written by hand.
 
-    OMP_NUM_THREADS=1 python experiments/benchmarks/general_path.py [REPEATS] [OLD]
+    OMP_NUM_THREADS=1 python experiments/benchmarks/general_path.py [REPEATS]
 
 Two models, of vectors and of images; batches by a DataLoader, or rows of tensors in memory; and the built-in SGD or
 `torch.optim.SGD` by its address. The loop by hand has the same loss, batches, masks, cosine and Nesterov momentum, by
-`torch.optim.SGD`. Both take turns; what is measured is processor time, since the machine is shared. With OLD, the
-folder of another version of this repository, the default path is compared too: `fit` on lenet_300_100 in processes that
-take turns. Writes general_path.json; prints medians and ranges.
+`torch.optim.SGD`. Both take turns; what is measured is processor time, since the machine is shared. Writes
+general_path.json; prints medians and ranges as a table.
 """
 
-import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,24 +21,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 STEPS, BATCH, LR = 60, 64, 0.01
 Pairs = list[tuple[Tensor, Tensor]]
-
-DEFAULT_PATH = """
-import time, torch
-from tune_prune.pruning import masks
-from tune_prune.tasks.datasets import load_data
-from tune_prune.tasks.models import build
-from tune_prune.training.loop import fit
-from tune_prune.training.optim import Recipe
-torch.set_num_threads(1)
-torch.manual_seed(0)
-data, model = load_data("mnist"), build("lenet_300_100")
-pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(model).values()]
-for repeat in range(4):
-    began = time.process_time()
-    fit(model, data.train, Recipe(300, 0.01), torch.Generator().manual_seed(0), masks=pairs)
-    if repeat:
-        print(1000 * (time.process_time() - began) / 300)
-"""
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -120,19 +98,6 @@ def measure(kind: str, source: str, optimizer: str | None, repeats: int) -> list
     return ratios
 
 
-def compare(old: str, repeats: int) -> list[float]:
-    """A step of this version's default path over that of another version's, a ratio a repeat."""
-    ratios, folders = [], [os.getcwd(), old]
-    for repeat in range(repeats):
-        taken = {}
-        for folder in folders if repeat % 2 else reversed(folders):  # so that neither always goes first
-            environment = {**os.environ, "PYTHONPATH": folder}
-            printed = subprocess.check_output([sys.executable, "-c", DEFAULT_PATH], env=environment, text=True)
-            taken[folder] = statistics.median(map(float, printed.split()))
-        ratios.append(taken[folders[0]] / taken[folders[1]])
-    return ratios
-
-
 def main() -> None:
     """Measures all cases."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 7
@@ -145,9 +110,6 @@ def main() -> None:
             for optimizer in (None, address):
                 ratios = found[f"{kind} {source} {optimizer}"] = measure(kind, source, optimizer, repeats)
                 print(f"| {kind} | {source} | {optimizer or 'built-in'} | {spread(ratios, 3)} |", flush=True)
-    if len(sys.argv) > 2:
-        found["default"] = compare(sys.argv[2], repeats)
-        print(f"default path, a step over that of {sys.argv[2]}: {spread(found['default'], 3)}")
     write("general_path", found)
 
 
