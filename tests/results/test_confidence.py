@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.results.confidence import Confirmation, t95
+from tune_prune.tasks.metrics import Metric
 
 
 def test_the_quantile_is_that_of_tables() -> None:
@@ -50,3 +52,19 @@ def test_the_bound_is_above_the_true_mean_19_times_in_20() -> None:
     drawn = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)).double()
     above = [Confirmation(tuple(row), 0.0).bound >= 0 for row in drawn.tolist()]
     assert sum(above) / len(above) == pytest.approx(0.95, abs=0.015)  # four standard errors
+
+
+def test_where_a_higher_metric_is_better_the_bound_is_below_the_mean() -> None:
+    lower = Confirmation((0.2, 0.3, 0.25), 0.4, Metric("rmse"))
+    higher = Confirmation((-0.2, -0.3, -0.25), -0.4, Metric("closeness", "higher"))
+    assert (lower.mean, lower.bound, lower.spread) == (-higher.mean, -higher.bound, higher.spread)
+    assert higher.bound < higher.mean
+    assert lower.holds == higher.holds
+    assert not replace(higher, limit=-0.26).holds
+
+
+def test_a_repetition_that_diverged_confirms_nothing() -> None:
+    for metric, worst in ((Metric("rmse"), math.inf), (Metric("closeness", "higher"), -math.inf)):
+        made = Confirmation((0.2, worst), 9e9 if worst > 0 else -9e9, metric)
+        assert not made.holds
+        assert made.mean == made.bound == worst

@@ -4,6 +4,7 @@ import pytest
 from pandas import DataFrame
 
 from tune_prune.results.front_picture import describe_front, factor_marks
+from tune_prune.tasks.metrics import Metric
 
 POINTS = DataFrame(
     {
@@ -60,3 +61,24 @@ def test_without_known_levels_the_points_are_in_sight(feasible: bool) -> None:
 def test_a_tradeoff_of_nothing_still_has_a_range() -> None:
     bottom, top = describe_front(POINTS, MEMBERS, 1.0, 1.0).values
     assert bottom < 1.0 < 1.1 < top
+
+
+def test_a_metric_of_which_higher_is_better_is_drawn_as_its_negative_upside_down() -> None:
+    metric = Metric("closeness", "higher")
+    turned = {"val_error": "val_closeness", "test_error": "test_closeness"}
+    turned |= {"test_error_low": "test_closeness_high", "test_error_high": "test_closeness_low"}
+
+    def turn(table: DataFrame) -> DataFrame:
+        return table.assign(**{name: -table[name] for name in turned if name in table}).rename(columns=turned)
+
+    lower = describe_front(
+        *(one.rename(columns=lambda name: name.replace("error", "rmse")) for one in (POINTS, MEMBERS)),
+        2.0,
+        1.0,
+        metric=Metric("rmse"),
+    )
+    higher = describe_front(turn(POINTS), turn(MEMBERS), -2.0, -1.0, metric=metric)
+    assert higher.values == tuple(-end for end in reversed(lower.values))
+    assert higher.factors == lower.factors
+    assert [one.hidden for one in higher.series] == [one.hidden for one in lower.series]
+    assert "round below the limit" in [one.name for one in higher.series]
