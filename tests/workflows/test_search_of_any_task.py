@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from searches import SPACE, Trials, points, resumed, searched, without_ray
 from toys import fault
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.flags import declared_settings
+from tune_prune.common.import_path import NO_CODE
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import run_files
 from tune_prune.pruning import gates, loss_change
 from tune_prune.results import conf
 from tune_prune.results.report.select import select_member
 from tune_prune.results.run_results import read_run
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import search
 from tune_prune.workflows.console import SearchConsole
@@ -97,6 +101,27 @@ def test_another_loss_of_the_same_name_is_refused(
     sys.modules.pop("loss_of_a_user")
     assert resumed(run, budget=3) in (0, 3)
     sys.modules.pop("loss_of_a_user")
+
+
+FUNCTIONS = [key for key, each in declared_settings(TaskSettings).items() if each.flag.check("evil:run")]
+
+
+@pytest.mark.parametrize("key", FUNCTIONS)
+def test_no_code_refuses_every_function_that_a_space_names(
+    command: Callable[..., object],
+    key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(NO_CODE, "")  # for it to be set back
+    Path("evil.py").write_text("raise SystemExit('it ran')")
+    task = f'[task]\nmodel = "lenet_300_100"\ndata = "mnist"\n{key} = "evil:run"\n'
+    Path("own.toml").write_text(task + '[space.ratio]\n"*" = {low = 0.3, high = 0.9}\n')
+    assert command("search", "--space", "own.toml", "--budget", 1, "--run-dir", "run", "--no-code") == 2
+    assert "'evil:run' names code to be run, which --no-code refuses" in capsys.readouterr().err
+    assert not Path("run").exists()
 
 
 def test_workers_open_such_data_themselves(trials: Trials, space: Path, monkeypatch: pytest.MonkeyPatch) -> None:

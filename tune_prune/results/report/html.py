@@ -147,7 +147,7 @@ def _front_html(run: RunResults) -> str:
     best = run.summary.get("best")
     inside = make_table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
     tested = any(math.isfinite(to_float(row.get(metric.test))) for row in front)
-    note = "<p>Chosen on validation images; test images were read once, for these points.</p>\n" if tested else ""
+    note = "<p>Chosen on validation images; only these points were measured on test images.</p>\n" if tested else ""
     if any(str(row.get("refit")) == "True" for row in front):
         what = "Test errors are" if metric == ERROR else f"The test {escape(metric.name)} is"
         note += f"<p>{what} of weights refitted on training and validation images together.</p>\n"
