@@ -1,16 +1,22 @@
 """A split of any task: batches from a source, and the objective that a model is trained and judged by."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from tune_prune.common.errors import UserError
 from tune_prune.tasks.augment import Augment
 from tune_prune.tasks.batches import (
     Batch,
+    as_float,
+    as_tensors,
     count_samples,
+    describe_structure,
     iterate_tensors,
     map_tensors,
     split_batch,
@@ -21,7 +27,8 @@ from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.metrics import ERROR, Evaluation
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.precision import use_precision
-from tune_prune.tasks.sources import Joined, Kept, Rows, Source, seeded_generators
+from tune_prune.tasks.random_states import RandomStates, seeded_generators
+from tune_prune.tasks.sources import Joined, Kept, Rows, Source
 from tune_prune.tasks.user_code import user_code
 
 EVALUATION_BATCH = 256
@@ -37,8 +44,9 @@ CPU = torch.device("cpu")
 class BatchSplit:
     """Batches of a source on a device; it has the methods of `Split`, for any objective.
 
-    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`. `augment`
-    distorts the inputs of training batches.
+    `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`. What a
+    user's data draws at random, from torch's, Python's or NumPy's own generators, is the same in every reading of
+    all samples, and drawn anew in every training epoch. `augment` distorts the inputs of training batches.
     """
 
     source: Source
@@ -67,31 +75,58 @@ class BatchSplit:
 
     def batches(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Batch]:
         """Yields all samples once, in order."""
-        return self._read(self.source.in_order(batch_size))
+        return self._read(lambda: self.source.in_order(batch_size), RandomStates(0))
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yields the batches of a training epoch, in random order."""
-        batches = self._read(self.source.shuffled(batch_size, generator))
+        batches = self._read(lambda: self.source.shuffled(batch_size, generator), None)
         return batches if self.augment is None else map(self._distort, batches)
 
-    def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        while True:
-            with user_code("data", self.name):
-                batch = next(batches, None)
+    def _distort(self, batch: Batch) -> Batch:
+        name = str(self.objective.settings.augment)
+        if not (isinstance(batch, tuple) and isinstance(batch[0], Tensor) and self.augment is not None):
+            raise UserError(
+                f"augment {name!r} is for pairs of an input tensor and labels; the batches of {self.name!r} are "
+                f"{describe_structure(batch)}"
+            )
+        with user_code("augment", name, self.augment):
+            return (self.augment(batch[0]), batch[1])
+
+    def _read(self, open_source: Callable[[], Iterator[Batch]], states: RandomStates | None) -> Iterator[Batch]:
+        plain = states is None or isinstance(self.source, Rows | Kept)
+        batches, structure = None, ""
+        for number in itertools.count(1):
+            with user_code("data", self.name), nullcontext() if plain or states is None else states.active():
+                batches = open_source() if batches is None else batches
+                batch = as_tensors(next(batches, None))
             if batch is None:
                 return
-            yield _as_floats(to_device(batch, self.device), self.scale)
+            found = describe_structure(batch)
+            if found != (structure := structure or found):
+                raise UserError(
+                    f"data {self.name!r}: batch {number} is {found}, and the first is {structure}; "
+                    "all batches must have one structure"
+                )
+            yield self._prepare(to_device(batch, self.device))
 
-    def _distort(self, batch: Batch) -> Batch:
-        assert self.augment is not None
-        with user_code("augment", str(self.objective.settings.augment), self.augment):
-            return (self.augment(batch[0]), batch[1])
+    def _prepare(self, batch: Batch) -> Batch:
+        """Converts the bytes in the inputs of a pair to floats, and the labels of cross-entropy to int64."""
+        if isinstance(batch, tuple | list) and len(batch) == 2:
+            return (map_tensors(batch[0], lambda part: as_float(part, self.scale)), self._convert_labels(batch[1]))
+        if isinstance(batch, MutableMapping) and "labels" in batch:
+            batch["labels"] = self._convert_labels(batch["labels"])
+        return batch
+
+    def _convert_labels(self, labels: Batch) -> Batch:
+        if self.objective.loss_function is not None:
+            return labels
+        return map_tensors(labels, lambda part: part if part.is_floating_point() else part.long())
 
     def draw(self, count: int, generator: torch.Generator) -> "BatchSplit":
         """Draws about `count` samples at random, and keeps them in memory: the first batches of a training epoch."""
         seed = int(torch.randint(2**62, (), generator=generator))
         with seeded_generators(seed):
-            return self._keep_first(self.epoch(min(count, EVALUATION_BATCH), generator), count)
+            return replace(self, augment=None)._keep_first(self.epoch(min(count, EVALUATION_BATCH), generator), count)
 
     def head(self, count: int) -> "BatchSplit":
         """Keeps the first samples in memory, about `count`."""
@@ -180,19 +215,10 @@ class BatchSplit:
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes all samples where they are in memory; else their number and the first batch, or eight of them."""
-        if isinstance(self.source, Rows | Kept):
+        if isinstance(self.source, Kept) or (isinstance(self.source, Rows) and not self.source.mapped):
             return {"samples": hash_texts(map(_hash_batch, self.source.in_order(EVALUATION_BATCH)))}
-        with seeded_generators(0):
-            return {"samples": f"{self.count} {_hash_batch(next(self.batches(8)))}"}
+        return {"samples": f"{self.count} {_hash_batch(next(self.batches(8)))}"}
 
 
 def _hash_batch(batch: Batch) -> str:
     return hash_tensors({str(at): tensor for at, tensor in enumerate(iterate_tensors(batch))})
-
-
-def _as_floats(batch: Batch, scale: float) -> Batch:
-    """Converts the bytes in the inputs of a pair to floats; a mapping stays as it is."""
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        return batch
-    inputs = map_tensors(batch[0], lambda tensor: tensor.float() / scale if tensor.dtype == torch.uint8 else tensor)
-    return (inputs, batch[1])

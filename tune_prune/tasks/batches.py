@@ -1,13 +1,17 @@
 """Handles batches of any structure: a tensor, a tuple or list, or a mapping, whose parts may be such again."""
 
 import copy
+import mmap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from tune_prune.common.errors import UserError
 
@@ -15,20 +19,106 @@ Batch: TypeAlias = Any
 """Samples of any structure. A tensor's first dimension counts samples; a list inside a batch holds one entry each."""
 
 
-def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    """Applies a function to every tensor of a batch; what is no tensor stays as it is."""
-    if isinstance(batch, Tensor):
-        return function(batch)
+def map_leaves(batch: Batch, function: Callable[[Any], Any]) -> Batch:
+    """Applies a function to every part of a batch that is no tuple, list or mapping."""
     if isinstance(batch, Mapping):
         mapped = copy.copy(batch) if isinstance(batch, MutableMapping) else dict(batch)
         for key, value in batch.items():
-            mapped[key] = map_tensors(value, function)
+            mapped[key] = map_leaves(value, function)
         return mapped
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, function) for part in batch))
+        return type(batch)(*(map_leaves(part, function) for part in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(map_tensors(part, function) for part in batch)
-    return batch
+        return type(batch)(map_leaves(part, function) for part in batch)
+    return function(batch)
+
+
+def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """Applies a function to every tensor of a batch; what is no tensor stays as it is."""
+    return map_leaves(batch, lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def as_tensors(batch: Batch, convert: bool = True) -> Batch:
+    """Makes tensors of NumPy's arrays of numbers, over the same memory.
+
+    With `convert`, numbers of double precision, NumPy's default, become float32, in which models compute, and integers
+    of types that embeddings do not take int64.
+    """
+
+    def to_tensor(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype.kind not in "biufc":
+            return leaf
+        array = np.asarray(leaf)
+        if not array.dtype.isnative or any(stride < 0 for stride in array.strides):  # which torch does not know
+            array = array.astype(array.dtype.newbyteorder("="), order="C")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            tensor = torch.from_numpy(array)
+        return convert_numbers(tensor) if convert else tensor
+
+    return map_leaves(batch, to_tensor)
+
+
+_TO_INT64 = (torch.int8, torch.int16, torch.uint16, torch.uint32, torch.uint64)
+
+
+def convert_numbers(tensor: Tensor) -> Tensor:
+    """Converts numbers of NumPy's types to those that models compute in; others stay as they are."""
+    if tensor.dtype == torch.float64:
+        return tensor.float()
+    return tensor.long() if tensor.dtype in _TO_INT64 else tensor
+
+
+def is_mapped(leaf: object) -> bool:
+    """Whether an array or a tensor lies in a file that is mapped into memory, as those of `np.memmap` do."""
+    if isinstance(leaf, Tensor):
+        return leaf.device.type == "cpu" and leaf.untyped_storage().filename is not None
+    while isinstance(leaf, np.ndarray):
+        leaf = leaf.base
+    return isinstance(leaf, mmap.mmap)
+
+
+def describe_structure(batch: Batch) -> str:
+    """The structure of a batch as text: "(tensor, [...])", where lists inside a batch have an entry for each sample."""
+    if isinstance(batch, Mapping):
+        return "{" + ", ".join(f"{key}: {_describe_part(value)}" for key, value in batch.items()) + "}"
+    if isinstance(batch, tuple | list):
+        return "(" + ", ".join(map(_describe_part, batch)) + ")"
+    return _describe_part(batch)
+
+
+def _describe_part(part: object) -> str:
+    if isinstance(part, list):
+        return "[...]"
+    if isinstance(part, Mapping | tuple):
+        return describe_structure(part)
+    return "tensor" if isinstance(part, Tensor) else type(part).__name__
+
+
+def collate(samples: list[Any]) -> Batch:
+    """Stacks samples to a batch, as torch's `default_collate` does, but that tuples stay tuples.
+
+    Tensors of different shapes, as images of several sizes, become a list with an entry for each sample. Lists of
+    numbers are rows of a tensor. Python's and NumPy's floats become float32.
+    """
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {key: collate([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple) and not hasattr(first, "_fields"):
+        return tuple(collate(list(parts)) for parts in zip(*samples, strict=True))
+    if isinstance(first, np.ndarray):
+        samples = as_tensors(samples)
+        first = samples[0]
+    if isinstance(first, Tensor):
+        return samples if any(sample.shape != first.shape for sample in samples) else default_collate(samples)
+    if isinstance(first, float) or (isinstance(first, list) and _are_numbers(samples)):
+        return as_tensors(np.array(samples))
+    return default_collate(samples)
+
+
+def _are_numbers(samples: list[Any]) -> bool:
+    equal = all(isinstance(sample, list) and len(sample) == len(samples[0]) for sample in samples)
+    return equal and all(isinstance(number, int | float) for sample in samples for number in sample)
 
 
 def iterate_tensors(value: object) -> Iterator[Tensor]:
@@ -49,6 +139,11 @@ def iterate_tensors(value: object) -> Iterator[Tensor]:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Moves every tensor of a batch to a device; no copy is made where it is there already."""
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def as_float(inputs: Tensor, scale: float = 255.0) -> Tensor:
+    """Converts inputs to what a model takes: bytes to float32 divided by `scale`; floats unchanged."""
+    return inputs.float().div_(scale) if inputs.dtype == torch.uint8 else inputs
 
 
 def count_samples(batch: Batch) -> int:

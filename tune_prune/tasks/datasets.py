@@ -76,8 +76,11 @@ def load_data(
         made = call_factory(name, "data")
         data = made if isinstance(made, Data) else make_data(name, made, objective, say)
 
+    pairs = isinstance(data.train, Split) and isinstance(data.validation, Split)
+    in_memory = pairs and settings.is_default_objective and augment is None
+
     def finish(part: str, split: AnySplit) -> AnySplit:
-        if isinstance(split, Split) and settings.is_default_objective and augment is None:
+        if isinstance(split, Split) and in_memory:
             return replace(check_split(name, part, split), scale=byte_scale(model), objective=objective)
         source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
         distort = augment if part == "training" else None

@@ -1,23 +1,26 @@
-"""What batches are read from: tensors in memory, a map-style data set, or the user's own batches.
+"""What batches are read from: tensors, a data set, a stream of samples, or the user's own batches.
 
 A source can be read any number of times, and reads no more than is asked for.
 """
 
 import itertools
-import random
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader
 
-from tune_prune.common.errors import UserError
-from tune_prune.tasks.batches import Batch, count_samples, iterate_tensors, map_tensors
-from tune_prune.tasks.user_code import user_code
+from tune_prune.tasks.batches import (
+    Batch,
+    as_tensors,
+    collate,
+    convert_numbers,
+    count_samples,
+    iterate_tensors,
+    map_tensors,
+)
+from tune_prune.tasks.counting import check_repeatable, count_by_reading, find_length, find_sizes
 
 
 class Source(Protocol):
@@ -43,9 +46,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Tensors in memory, of any structure, whose first dimensions all count the samples."""
+    """Tensors of any structure, whose first dimensions all count the samples.
+
+    `mapped` says that they lie in files which memory may not hold as a whole: only the rows of a batch are read, and
+    their numbers are converted then.
+    """
 
     tensors: Batch
+    mapped: bool = False
 
     @property
     def count(self) -> int:
@@ -59,7 +67,7 @@ class Rows:
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yields views of so many rows each."""
         for first in range(0, self.count, batch_size):
-            yield map_tensors(self.tensors, lambda tensor: tensor[first : first + batch_size])  # noqa: B023
+            yield self._convert(map_tensors(self.tensors, lambda tensor: tensor[first : first + batch_size]))  # noqa: B023
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yields random rows without repetition."""
@@ -68,7 +76,10 @@ class Rows:
         device = next(iterate_tensors(self.tensors)).device
         for step in range(self.steps(batch_size)):
             index = order[step * size : (step + 1) * size].to(device)
-            yield map_tensors(self.tensors, lambda tensor: tensor.index_select(0, index))  # noqa: B023
+            yield self._convert(map_tensors(self.tensors, lambda tensor: tensor.index_select(0, index)))  # noqa: B023
+
+    def _convert(self, batch: Batch) -> Batch:
+        return map_tensors(batch, convert_numbers) if self.mapped else batch
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,33 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """An iterable data set of single samples, in the order in which it yields them; its samples are read anew."""
+
+    dataset: Any
+    count: int
+
+    @classmethod
+    def read(cls, dataset: Any, name: str, say: Callable[[str], None]) -> "Stream":
+        """Counts samples, by reading all once where there is no length; raises a `UserError` as `Loader.read`."""
+        check_repeatable(dataset, name)
+        count = find_length(dataset)
+        return cls(dataset, count_by_reading(dataset, name, say, lambda sample: 1)[1] if count is None else count)
+
+    def steps(self, batch_size: int) -> int:
+        """Counts the whole batches of an epoch, at least 1."""
+        return max(1, self.count // batch_size)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yields collated samples."""
+        return iter(DataLoader(self.dataset, batch_size, collate_fn=collate))
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Yields collated samples; an order that the data set draws at random follows from torch's own generator."""
+        return iter(DataLoader(self.dataset, min(batch_size, self.count), collate_fn=collate, drop_last=True))
+
+
+@dataclass(frozen=True)
 class Loader:
     """An iterable of batches, such as a DataLoader; it decides the size and the order of its batches.
 
@@ -110,20 +148,16 @@ class Loader:
     count: int
 
     @classmethod
-    def read(cls, iterable: Iterable[Batch], name: str) -> "Loader":
-        """Counts batches and samples; a `UserError` that names `name` where they cannot be read twice, or are none."""
-        if iter(iterable) is iterable:
-            raise UserError(f"{name} can be iterated only once; give a DataLoader, a list, or a class with __iter__")
-        dataset = getattr(iterable, "dataset", None)
-        if isinstance(iterable, Sized) and isinstance(dataset, Dataset) and isinstance(dataset, Sized):
-            batches, count = len(iterable), len(dataset)
-        else:
-            with seeded_generators(0), user_code("data", name):
-                sizes = [count_samples(batch) for batch in iterable]
-            batches, count = len(sizes), sum(sizes)
-        if not count:
-            raise UserError(f"{name} has no batch")
-        return cls(iterable, batches, count)
+    def read(cls, iterable: Iterable[Batch], name: str, say: Callable[[str], None] = lambda line: None) -> "Loader":
+        """Counts batches and samples; a `UserError` that names `name` where they cannot be read twice, or are none.
+
+        `say` gets a line where they have to be read in order to be counted.
+        """
+        check_repeatable(iterable, name)
+        known = find_sizes(iterable)
+        return cls(
+            iterable, *(known or count_by_reading(iterable, name, say, lambda batch: count_samples(as_tensors(batch))))
+        )
 
     def steps(self, batch_size: int) -> int:
         """The number of its batches."""
@@ -188,36 +222,3 @@ class Joined:
         turns = torch.tensor([at for at, steps in enumerate(left) for _ in range(steps)])
         for at in turns[torch.randperm(len(turns), generator=generator)].tolist():
             yield next(readers[at])
-
-
-@contextmanager
-def seeded_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds the generators that data sets draw from, torch's, NumPy's and Python's, and puts them back at the end.
-
-    That of a GPU is among them where it is the `device`.
-    """
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
-            seed_generators(seed)
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
-def seed_generators(seed: int) -> None:
-    """Seeds torch's, NumPy's and Python's own generators."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-def collate(samples: list[Any]) -> Batch:
-    """Stacks samples to a batch, as torch's `default_collate` does, but that tuples stay tuples."""
-    first = samples[0]
-    if isinstance(first, tuple) and not hasattr(first, "_fields"):
-        return tuple(collate(list(parts)) for parts in zip(*samples, strict=True))
-    if isinstance(first, Tensor) and any(sample.shape != first.shape for sample in samples):
-        return samples
-    return default_collate(samples)

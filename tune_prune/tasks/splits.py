@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.batches import as_float
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
@@ -168,11 +169,6 @@ def check_split(data: str, part: str, split: tuple[object, object] | Split) -> S
             at = first + int(finite.int().argmin())
             raise UserError(f"data {data!r}: {part} input {at} holds NaN or infinity; every number must be finite")
     return Split(inputs, labels.long())
-
-
-def as_float(inputs: Tensor, scale: float = 255.0) -> Tensor:
-    """Converts inputs to what a model takes: bytes to float32 divided by `scale`; floats unchanged."""
-    return inputs.float().div_(scale) if inputs.dtype == torch.uint8 else inputs
 
 
 def stack_pairs(pairs: Any) -> Split:

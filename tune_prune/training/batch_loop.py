@@ -12,7 +12,7 @@ from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.precision import use_precision
-from tune_prune.tasks.sources import seed_generators, seeded_generators
+from tune_prune.tasks.random_states import seed_generators, seeded_generators
 from tune_prune.training.optim import Optimizer, Recipe
 from tune_prune.training.step import update
 
