@@ -1,3 +1,4 @@
+import inspect
 import os
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import Conv, fault, images, mlp
 
 import tune_prune
+from tune_prune.common.flags import declared_settings
 from tune_prune.pruning import iterative, masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import in_memory
+from tune_prune.tasks.settings import TaskSettings
 
 SCRIPT = """
 import sys
@@ -156,3 +159,11 @@ def test_the_package_imports_nothing_heavy_until_it_is_asked() -> None:
     subprocess.run([sys.executable, "-c", code + "; assert 'torch' in sys.modules"], check=True)
     with pytest.raises(AttributeError, match="no attribute 'prone'"):
         _ = tune_prune.prone  # type: ignore[attr-defined]
+
+
+def test_every_setting_of_a_task_is_an_argument() -> None:
+    assert declared_settings(TaskSettings).keys() <= inspect.signature(tune_prune.search).parameters.keys()
+    said = fault(lambda: tune_prune.search(mlp(), images(), loss=torch.zeros(3)))  # type: ignore[arg-type]
+    assert said == "loss must be a name, an address or a function, got Tensor"
+    said = fault(lambda: tune_prune.search(mlp(), images(), precision="fp8"))
+    assert said == "tune_prune.search: task.precision must be fp32, tf32 or bf16, got 'fp8'"

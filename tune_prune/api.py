@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.models import detach_computed, to_device
+from tune_prune.tasks.objective import DistillFunction, LossFunction, MetricFunction
+from tune_prune.tasks.settings import DISTILL_SHARE
 from tune_prune.tasks.splits import Data, Split, check_split
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
 
 Ratios = Mapping[str, tuple[float, float]]
+OptimizerFunction = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+"""Makes an optimizer of parameters and a learning rate; a class of `torch.optim` is one."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,15 @@ def search(
     model: str | in_memory.Model,
     data: str | Data | tuple[object, object, object],
     *,
-    loss: str | Callable[..., Any] | None = None,
-    metric: str | Callable[..., Any] | None = None,
+    loss: str | LossFunction | None = None,
+    metric: str | MetricFunction | type | None = None,
     better: str | None = None,
-    distill: str | Callable[..., Any] | None = None,
-    optimizer: str | Callable[..., Any] | None = None,
+    distill: str | DistillFunction | float = DISTILL_SHARE,
+    optimizer: str | OptimizerFunction | None = None,
     fit: str | Callable[..., Any] | None = None,
     precision: str | None = None,
-    augment: str | Callable[..., Any] | None = None,
-    batch_size: int = 128,
+    augment: str | Callable[[Any], Any] | None = None,
+    weights: str | Path | None = None,
     budget: int = 100,
     acc_tradeoff: float = 0.5,
     ratios: Ratios | None = None,
@@ -103,6 +107,7 @@ def search(
     granularity: str = "weight",
     steps: int = 200,
     lr: tuple[float, float] = (0.01, 0.1),
+    batch_size: int = Plan.batch_size,
     refine: float = 0.2,
     seed: int = 0,
     force: bool = False,
@@ -111,71 +116,72 @@ def search(
 ) -> Front:
     """Searches how far a trained model can be pruned, in a new run directory.
 
-    `model` is a module with its trained weights, a function that makes one, or an address. `data` is train, validation
-    and test, or an address; each is a pair of tensors or arrays (inputs, labels), a mapping of them, a data set, or an
-    iterable of batches such as a DataLoader. `loss(model, batch)`, `metric(model, batches)`, `distill(model, teacher,
-    batch)`, `optimizer(parameters, lr)`, `fit(model, batches, steps, lr, after_step)` and `augment(inputs)` are
-    functions, or their addresses, in place of cross-entropy, misclassified percent and SGD (docs/tasks.md). `budget` is
-    in trials, `acc_tradeoff` in the metric's unit, of which "lower" or "higher" values are `better`. `ratios` are (low,
-    high) by pattern of layers, of which the first match counts, and 0.3 to 0.98 everywhere by default; in `mode`
-    "global" they are of all layers together. `granularity` says which weights are removed together: "weight", "filter",
-    "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps` steps after each, for twice as many after
-    the last, at a learning rate within `lr`. The share `refine` of the trials prunes the most promising ratios anew in
-    small steps and retrains for longer. A model near chance is refused unless `force` is true. Raises `UserError` where
-    an argument is wrong.
+    `model` is a module with its trained weights, a function that makes one, or an address; `weights` is a file with its
+    weights. `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style
+    data set, or batches that can be iterated again, as a DataLoader. The task is classification by cross-entropy and
+    misclassified percent, unless the arguments from `loss` to `augment` say otherwise, each a name, an
+    address or an object (`tasks.settings`, docs/tasks.md): `loss(model, batch)` returns a scalar tensor,
+    `metric(model, batches)` a number, `distill(model, teacher, batch)` a scalar tensor, which is half of the loss;
+    `distill` may also be the share of the loss that the distance to the dense model's outputs is.
+
+    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error. `ratios` are (low, high) by pattern of
+    layers, of which the first match counts, and 0.3 to 0.98 everywhere by default; in `mode` "global" they are of all
+    layers together. `granularity` says which weights are removed together: "weight", "filter", "neuron" or "2:4". A
+    trial prunes in three rounds and retrains for `steps` steps after each, for twice as many after the last, at a
+    learning rate within `lr`, with `batch_size` samples a step where the data does not come in batches. The share
+    `refine` of the trials prunes the most promising ratios anew in small steps and retrains for longer. A model near
+    chance is refused unless `force` is true. Raises `UserError` where an argument is wrong.
     """
-    began = time.monotonic()
-    functions = {
-        "loss": loss, "metric": metric, "distill": distill, "optimizer": optimizer, "fit": fit, "augment": augment
-    }  # fmt: skip
-    task = _name_task(model, data, functions) | _leave_out_none({"better": better, "precision": precision})
-    how: dict[str, str | int] = {"mode": mode, "granularity": granularity, "batch_size": batch_size}
+    share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
+    task = _list_settings(
+        model=model if isinstance(model, str) else in_memory.keep_model(model),
+        data=data if isinstance(data, str) else in_memory.keep_data(data),
+        loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
+        precision=precision, augment=augment, weights=weights and str(weights),
+    )  # fmt: skip
+    how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
     text = _space(task, ratios or {"*": (0.3, 0.98)}, exclude, pruners, how, steps, lr, refine)
+    return _run(text, Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force), run_dir, quiet)
+
+
+def _run(text: str, config: Config, run_dir: Path | None, quiet: bool) -> Front:
+    """Searches the space that a text describes."""
+    began = time.monotonic()
     space = space_reader.parse(text, "search", "tune_prune.search")
-    settings = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force)
     directory = run_files.new_run_dir(run_dir, space.name)
-    run_search(settings, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
+    run_search(config, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
     return Front(directory)
 
 
-def _name_task(
-    model: str | in_memory.Model,
-    data: str | Data | tuple[object, object, object],
-    functions: Mapping[str, str | Callable[..., Any] | None],
-) -> dict[str, str]:
-    """The keys of [task] that name model, data and functions; objects are kept under addresses."""
-    names = {
-        "model": model if isinstance(model, str) else in_memory.keep_model(model),
-        "data": data if isinstance(data, str) else in_memory.keep_data(data),
-    }
-    return names | _leave_out_none({key: _name_function(given) for key, given in functions.items()})
-
-
-def _leave_out_none(values: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _name_function(given: str | Callable[..., Any] | None) -> str | None:
-    """The name or address of a function; one that comes as an object is kept."""
-    return given if given is None or isinstance(given, str) else in_memory.keep_function(given)
+def _list_settings(**given: object) -> dict[str, object]:
+    """The settings of a task that are given, as a file holds them: objects are kept and named by their addresses."""
+    found: dict[str, object] = {}
+    for key, value in given.items():
+        if callable(value):
+            found[key] = in_memory.keep_function(value)
+        elif isinstance(value, str | int):
+            found[key] = value
+        elif value is not None:
+            raise UserError(f"{key} must be a name, an address or a function, got {type(value).__name__}")
+    return found
 
 
 def _space(
-    task: Mapping[str, str],
+    task: Mapping[str, object],
     ratios: Ratios,
     exclude: Sequence[str],
     pruners: Sequence[str],
-    how: Mapping[str, str | int],
+    how: Mapping[str, object],
     steps: int,
     lr: tuple[float, float],
     refine: float,
 ) -> str:
-    """The text of a space file with these settings; `task` and `how` are keys of [task] and [space]."""
+    """The text of a space file with these settings; `how` are further keys of [space]."""
     lines = ["[task]", *(f"{key} = {json.dumps(value)}" for key, value in task.items()), "", "[space]"]
     lines += [f"pruner = {json.dumps(list(pruners))}", f"exclude = {json.dumps(list(exclude))}", "rounds = 3"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in how.items()]
     lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
-    lines += ["distill = 0.5", "temperature = 2", "", "[space.ratio]"]
+    lines += ["temperature = 2", "", "[space.ratio]"]
     lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]
     lines += ["", "[refine]", f"share = {refine}", "rounds = 8", f"steps = {40 * steps}", f"lr = {lr[1]}", ""]
     return "\n".join(lines)

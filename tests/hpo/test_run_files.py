@@ -13,6 +13,7 @@ from tune_prune.hpo.config import Config
 from tune_prune.hpo.parameters import Choice
 from tune_prune.hpo.run_files import new_run_dir, resume_run
 from tune_prune.hpo.space import Space
+from tune_prune.tasks.settings import TaskSettings
 
 SPACE = """
 [task]
@@ -50,6 +51,25 @@ def test_the_space_decides_what_is_not_given(toml: Path) -> None:
     config, space, _ = run_files.start_run(str(toml), {"budget": 3, "acc_tradeoff": 0.25, "pruners": ("random",)})
     assert (config.budget, config.acc_tradeoff) == (3, 0.25)
     assert space.parameters["pruner"] == "random"
+
+
+def test_flags_of_the_task_replace_what_the_space_says(toml: Path) -> None:
+    own = 'loss = "mine:loss"\nmetric = "mine:f1"\nbetter = "higher"\n[space]\n'
+    toml.write_text(SPACE.replace("[space]\n", own))
+    assert run_files.start_run(str(toml), {"loss": "other:loss"})[1].settings == TaskSettings(
+        loss="other:loss", metric="mine:f1", better="higher"
+    )
+    _, space, run_dir = start(toml, metric="other:rmse", precision="bf16", batch_size=7)
+    assert space.settings == TaskSettings(loss="mine:loss", metric="other:rmse", precision="bf16")
+    assert space.parameters["batch_size"] == 7  # and `better`, which belongs to the other metric, is gone
+    assert resume_run(run_dir, {}, {})[1] == replace(space, source=str(run_dir / "space.toml"))
+    assert json.loads((run_dir / "run.json").read_text())["task"] == {"metric": "other:rmse", "precision": "bf16"}
+
+
+@pytest.mark.parametrize(("share", "expected"), [("", 0.5), ("distill = 0.2", 0.2)])
+def test_a_function_that_distils_has_a_share(toml: Path, share: str, expected: float) -> None:
+    toml.write_text(SPACE.replace("[space]\n", f"[space]\n{share}\n"))
+    assert run_files.start_run(str(toml), {"distill": "mine:distill"})[1].parameters["distill"] == expected
 
 
 def test_what_was_begun_is_resumed(toml: Path) -> None:
@@ -157,7 +177,9 @@ FIXED = [setting for setting in declared_settings(Config).values() if setting.fl
 
 
 def test_what_defines_a_search() -> None:
-    assert [setting.option for setting in FIXED] == ["--acc-tradeoff", "--refine", "--pruners", "--sampler", "--seed"]
+    task = [setting.option for setting in declared_settings(TaskSettings).values()]
+    searched = ["--acc-tradeoff", "--refine", "--pruners", "--sampler", "--batch-size", "--seed"]
+    assert {setting.option for setting in FIXED} == {*searched, *task}
 
 
 @pytest.mark.parametrize("setting", FIXED, ids=lambda setting: setting.name)

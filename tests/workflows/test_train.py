@@ -160,7 +160,7 @@ def test_what_cannot_be_resumed(toy_data: Data, tmp_path: Path) -> None:
     toy_data = Data(Split(whole.train.inputs, 3 - whole.train.labels), whole.validation, whole.load_test)
     assert ": training labels; give" in fault(resume)
     toy_data = with_settings(whole, optimizer="torch.optim:Adam")
-    assert ": changed since it was begun: task; give" in fault(resume)
+    assert ": changed since it was begun: optimizer code; give" in fault(resume)
     (tmp_path / "a.safetensors.resume").write_bytes(b"noise")
     assert "a.safetensors.resume" in fault(resume)
 

@@ -1,23 +1,27 @@
 """The commands `tune-prune train`, `test` and `export`. Heavy modules are imported when a command runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Model, NoCode, echo, silent
+from tune_prune.cli.options import AsJson, BatchSize, Data, Device, Model, NoCode, echo, silent, takes_task
+from tune_prune.tasks.settings import TaskSettings
 
 FileData = Annotated[
     str | None, typer.Option(help="Built-in name or package.module:factory.  [default: what the file names]")
 ]
 
 
+@takes_task(leave_out=["augment", "distill"])
 def train(
+    *,
     model: Model = "lenet5",
     data: Data = "mnist",
     out: Annotated[Path, typer.Option(help="File to write; OUT.csv has its epochs.")] = Path("model.safetensors"),
     epochs: Annotated[int, typer.Option(min=1)] = 20,
-    batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    batch_size: BatchSize = 128,
     lr: Annotated[float, typer.Option(min=0, help="Highest rate; it rises for 5 % of the steps, then falls.")] = 0.05,
     momentum: Annotated[float, typer.Option(min=0, max=0.999)] = 0.9,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
@@ -27,6 +31,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a training with these flags was cut off.")
     ] = False,
+    settings: Mapping[str, Any],
     no_code: NoCode = False,
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
@@ -36,7 +41,7 @@ def train(
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
 
-    loaded = load_data(data, echo)
+    loaded = load_data(data, echo, TaskSettings(**settings), model)
     recipe = train.make_recipe(
         loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
     )
@@ -56,12 +61,15 @@ def train(
     echo(f"{out}: epoch {best.epoch}, validation {metric.name} {metric.format(best.val_metric)}")
 
 
+@takes_task(training=False)
 def test(
+    *,
     checkpoint: Annotated[
         Path | None, typer.Argument(help="A .safetensors file.  [default: the pruned lenet5 of the package]")
     ] = None,
     data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
+    settings: Mapping[str, Any],
     device: Device = "auto",
     no_code: NoCode = False,
     json: AsJson = False,
@@ -69,25 +77,27 @@ def test(
     """Test error and compression of a saved model."""
     from json import dumps
 
-    from tune_prune.pruning.checkpoint import check_trusted, choose_data
-    from tune_prune.tasks.datasets import load_data
+    from tune_prune.pruning.checkpoint import check_trusted, load_checkpoint_data
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import prune
 
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
     check_trusted(path, model)
-    loaded = load_data(choose_data(path, data), say)
+    loaded = load_checkpoint_data(path, data, TaskSettings(**settings), say)
     result, metric = prune.test_checkpoint(path, loaded, pick_device(device), say), loaded.validation.objective.metric
     echo(dumps(result) if json else f"test {metric.name} {metric.format(result[metric.test])}")
 
 
+@takes_task(training=False)
 def export(
+    *,
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file of a search or of `tune-prune prune`.")],
     to: Annotated[str, typer.Option(help="safetensors, sparse, dense, pt2 or onnx.")],
     out: Annotated[Path | None, typer.Option(help="File or folder.  [default: named after it, here]")] = None,
     data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
+    settings: Mapping[str, Any],
     no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
@@ -101,13 +111,13 @@ def export(
 
     from tune_prune.export import exporter
     from tune_prune.export.formats import formats
-    from tune_prune.pruning.checkpoint import check_trusted, choose_data
-    from tune_prune.tasks.datasets import load_data
+    from tune_prune.pruning.checkpoint import check_trusted, load_checkpoint_data
 
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    report = exporter.export(checkpoint, to, load_data(choose_data(checkpoint, data), say), out, say)
+    loaded = load_checkpoint_data(checkpoint, data, TaskSettings(**settings), say)
+    report = exporter.export(checkpoint, to, loaded, out, say)
     for line in report.describe():
         say(line)
     echo(dumps(report.to_dict()) if json else f"file: {report.file}")

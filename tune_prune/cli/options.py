@@ -3,7 +3,7 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, TextIO, TypeVar, get_args
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
 from tune_prune.common.import_path import refuse_code
 from tune_prune.common.printable import make_printable
+from tune_prune.tasks.settings import MEASURING, TASK, TaskSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,23 +37,27 @@ def grouped(panels: Mapping[str, str]) -> Callable[[Command], Command]:
     return decorate
 
 
-def takes_settings(kind: type, panels: Sequence[str]) -> Callable[[Command], Callable[..., Any]]:
+def takes_settings(
+    kind: type, panels: Sequence[str], leave_out: Collection[str] = ()
+) -> Callable[[Command], Callable[..., Any]]:
     """A decorator that replaces a command's parameter `settings` by the flags that a dataclass declares.
 
-    The command is called with the settings that the user gave, by name. `--help` shows the panels in this order; every
-    other parameter must have one of them.
+    The command is called with the settings that the user gave, by name; it has no flag for those in `leave_out`.
+    `--help` shows what has no panel, and then the panels in this order; every panel must be one of them.
     """
 
     def decorate(command: Command) -> Callable[..., Any]:
-        flags = [_make_parameter(setting) for setting in declared_settings(kind).values()]
+        flags = [_make_parameter(one) for name, one in declared_settings(kind).items() if name not in leave_out]
+        order = [None, *panels]
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
             parameters += flags if parameter.name == "settings" else [parameter]
-        parameters.sort(key=lambda parameter: panels.index(get_args(parameter.annotation)[1].rich_help_panel))
+        parameters.sort(key=lambda parameter: order.index(get_args(parameter.annotation)[1].rich_help_panel))
 
         @functools.wraps(command)
         def run(**options: Any) -> Any:
-            given = parse_settings(kind, {parameter.name: options.pop(parameter.name) for parameter in flags})
+            values = dict.fromkeys(leave_out) | {flag.name: options.pop(flag.name) for flag in flags}
+            given = parse_settings(kind, values)
             return command(settings=given, **options)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -60,6 +65,15 @@ def takes_settings(kind: type, panels: Sequence[str]) -> Callable[[Command], Cal
         return run
 
     return decorate
+
+
+def takes_task(*, training: bool = True, leave_out: Collection[str] = ()) -> Callable[[Command], Callable[..., Any]]:
+    """A decorator that replaces a command's parameter `settings` by the flags of a task; see `takes_settings`.
+
+    Without `training`, by those alone that decide what is measured of a model.
+    """
+    others = () if training else (name for name in declared_settings(TaskSettings) if name not in MEASURING)
+    return takes_settings(TaskSettings, [TASK], {*leave_out, *others})
 
 
 def _make_parameter(setting: Setting) -> inspect.Parameter:
@@ -75,6 +89,7 @@ def _make_parameter(setting: Setting) -> inspect.Parameter:
 
 Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Training samples in a batch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
     bool,

@@ -1,13 +1,28 @@
 """The command `tune-prune prune`. Heavy modules are imported when it runs."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Force, Model, NoCode, echo, grouped, silent
+from tune_prune.cli.options import (
+    AsJson,
+    BatchSize,
+    Data,
+    Device,
+    Force,
+    Model,
+    NoCode,
+    echo,
+    grouped,
+    silent,
+    takes_settings,
+)
+from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.tasks.settings import DISTILL_SHARE, TASK, TaskSettings
 
 PRUNE_EXAMPLES = """Examples:
 
@@ -19,15 +34,20 @@ PRUNE_EXAMPLES = """Examples:
 """
 
 
-@grouped(
-    {
-        "What is pruned": "layer ratio conf model data checkpoint no_code",
-        "How": "pruner mode granularity iterations schedule reload allow_empty force acc_tradeoff",
-        "What is trained after each round": "retrain epochs lr l1 l2 distill scale_dropout",
-        "How it runs": "device seed out resume replay json",
-    }
-)
+PANELS = {
+    "What is pruned": "layer ratio conf model data checkpoint no_code",
+    TASK: "",
+    "How": "pruner mode granularity iterations schedule reload allow_empty force acc_tradeoff",
+    "What is trained after each round": "retrain epochs batch_size lr l1 l2 distill scale_dropout",
+    "How it runs": "device seed out resume replay json",
+}
+"""The groups of flags, in the order in which `--help` shows them."""
+
+
+@takes_settings(TaskSettings, [*PANELS], ["distill"])
+@grouped(PANELS)
 def prune(
+    *,
     layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Layer to prune: position or name.")] = None,
     ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Share of its weights to remove.")] = None,
     conf: Annotated[Path | None, typer.Option(help="A .conf file.  [default: the model's own]")] = None,
@@ -42,13 +62,18 @@ def prune(
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
+    batch_size: BatchSize = 128,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
     l1: Annotated[float, typer.Option(min=0, help="L1 penalty on the weights in retraining.")] = 0.0,
     l2: Annotated[float, typer.Option(min=0, help="L2 penalty on the weights in retraining.")] = 0.0,
-    distill: Annotated[float, typer.Option(min=0, max=1, help="The unpruned model's share of the loss.")] = 0.0,
+    distill: Annotated[
+        str,
+        typer.Option(help="The unpruned model's share of the loss; or the address of distill(model, teacher, batch)."),
+    ] = "0",
     scale_dropout: Annotated[bool, typer.Option("--scale-dropout", help="Shrink dropout with its layer.")] = False,
     schedule: Annotated[str, typer.Option(help="linear, cubic, geometric or one-shot.")] = "linear",
     reload: Annotated[bool, typer.Option("--reload", help="Start every round from the unpruned model.")] = False,
+    settings: Mapping[str, Any],
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Let a layer lose all its weights.")] = False,
     force: Force = False,
     acc_tradeoff: Annotated[
@@ -83,18 +108,32 @@ def prune(
         raise UserError("--reload and --acc-tradeoff exclude each other; leave one out")
     if retrain and epochs is not None and not 0 < epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
+    share, function = parse_distill(distill)
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
-        mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=distill,
-        scale_dropout=scale_dropout, reload=reload,
+        mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=share,
+        batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
         acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
     )  # fmt: skip
     target, source = choose_target(layer or [], ratio or [], conf, model, mode)
-    request = PruneRequest(model, data, checkpoint, target, options)
+    request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
     say = silent if json else echo
     summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
     echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
     return 0
+
+
+def parse_distill(text: str) -> tuple[float, str | None]:
+    """Reads `--distill`: a share in [0, 1], or the address of a function, whose share is a half."""
+    if is_address(text):
+        return DISTILL_SHARE, text
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise UserError(f"--distill must be a share in [0, 1], or an address, package.module:function; got {text!r}")
+    return share, None
 
 
 def _replay(path: Path | None, checkpoint: Path | None, device: str, json: bool) -> int:

@@ -18,6 +18,8 @@ EXAMPLES = """Examples:
 
 `tune-prune search --space mine.toml --time-budget 30m --acc-tradeoff 0.2`
 
+`tune-prune search --space mine.toml --loss mine:loss --metric mine:f1 --better higher`
+
 `tune-prune search --resume runs/lenet5-20260101-120000 --budget 200`
 """
 

@@ -1,17 +1,21 @@
 """The command `tune-prune sensitivity`. Heavy modules are imported when it runs."""
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import AsJson, Data, Device, Force, Model, NoCode, echo, silent
+from tune_prune.cli.options import AsJson, BatchSize, Data, Device, Force, Model, NoCode, echo, silent, takes_task
 from tune_prune.common.errors import UserError
+from tune_prune.tasks.settings import TaskSettings
 
 
+@takes_task()
 def sensitivity(
+    *,
     layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Position or name.  [default: all]")] = None,
     ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Ratio.  [default: a grid of 20]")] = None,
     model: Model = "lenet5",
@@ -20,6 +24,8 @@ def sensitivity(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
+    batch_size: BatchSize = 128,
+    settings: Mapping[str, Any],
     force: Force = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
@@ -41,7 +47,8 @@ def sensitivity(
         if not 0 <= value < 1:
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
     request = SensitivityRequest(
-        model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed, force
-    )
+        model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed, force,
+        batch_size, TaskSettings(**settings),
+    )  # fmt: skip
     files = measure_sensitivity(request, resources, out.absolute(), say)
     echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")

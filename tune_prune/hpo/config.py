@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.flags import check_settings, flag
+from tune_prune.tasks.settings import TASK, TaskSettings
 from tune_prune.training.resources import MACHINE, Resources
 
 SAMPLERS = ("tpe", "nsga2", "gp", "random")
@@ -17,7 +18,7 @@ SAMPLERS = ("tpe", "nsga2", "gp", "random")
 SEARCHED = "What is searched, and for how long"
 ENDED = "Once the search has ended"
 FILES = "Files and screen"
-PANELS = (SEARCHED, ENDED, FILES, MACHINE)
+PANELS = (SEARCHED, TASK, ENDED, FILES, MACHINE)
 """The groups of flags, in the order in which `--help` shows them."""
 
 
@@ -50,7 +51,7 @@ class Config:
     decides. `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test
     images. A trial is given up after `trial_timeout` seconds, a search once more than `max_failures` of its trials have
     failed. `study` is its name in `storage`, which no other run has. `logger` are names that `distributed.loggers`
-    checks.
+    checks. `task` and `batch_size` replace what the space says; None leaves it.
     """
 
     budget: int | None = field(
@@ -111,6 +112,17 @@ class Config:
         default=False,
         metadata=flag("Go on with a model that is no better than chance.", SEARCHED),
     )
+    batch_size: int | None = field(
+        default=None,
+        metadata=flag(
+            "Training samples in a batch.  [default: the space's]",
+            SEARCHED,
+            check=lambda size: size >= 1,
+            rule="at least 1 sample",
+            fixed_on_resume=True,
+        ),
+    )
+    task: TaskSettings = field(default_factory=TaskSettings)
     seed: int = field(
         default=0,
         metadata=flag(

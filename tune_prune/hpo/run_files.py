@@ -19,6 +19,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_reader import locate
 from tune_prune.hpo.space_reader import read as read_space
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 
 FORMAT = 3
 """The format of a run directory, in run.json. The first one had no number; no version goes on with another's."""
@@ -65,7 +66,8 @@ def save_run(run_dir: Path, config: Config, space: Space, text: str, metric: Met
     if (run_dir / "run.json").exists():
         raise HeldError(f"{run_dir}: another process has begun a run there meanwhile; name another --run-dir")
     values = {"format": FORMAT, "space": space.name} | flatten(config)
-    values |= {} if metric == ERROR else {"metric": metric.to_dict()}
+    values = {key: value for key, value in values.items() if key not in declared_settings(TaskSettings)}
+    values |= {"task": dict(config.task.given)} | ({} if metric == ERROR else {"metric": metric.to_dict()})
     # a storage URL may hold a password, which has no place in a file: where it does, it is given again with --resume
     values["storage"] = config.storage and storage.without_password(config.storage)
     files.write_text(run_dir / "space.toml", text)
@@ -90,7 +92,8 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
     try:
         name = str(raw.pop("space"))
         raw.pop("metric", None)  # for readers of the directory; the space names it
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        task = dict(raw.pop("task", {}))
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in (raw | task).items()}
         for key, setting in settings.items():
             if not setting.flag.kept_on_resume:
                 values.pop(key, None)
@@ -163,7 +166,12 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def _adapt_space(space: Space, config: Config) -> Space:
-    """Replaces what the settings decide instead of the space: the pruners, and the share of refinement."""
+    """Replaces what the settings decide instead of the space: pruners, batches, task, and the share of refinement."""
     if config.refine is not None:
         space = replace(space, refine=replace(space.refine, share=config.refine))
+    if config.batch_size is not None:
+        space = replace(space, parameters={**space.parameters, "batch_size": config.batch_size})
+    space = replace(space, settings=space.settings.override(config.task))
+    if space.settings.distill and "distill" not in space.parameters:  # its share would be 0, and it would do nothing
+        space = replace(space, parameters={**space.parameters, "distill": DISTILL_SHARE})
     return space.with_pruners(config.pruners) if config.pruners else space

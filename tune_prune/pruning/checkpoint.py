@@ -7,7 +7,7 @@ masks.
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,11 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning.masks import apply, dense_masks, find_damaged
 from tune_prune.tasks import in_memory
+from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
+from tune_prune.tasks.settings import MEASURING, TaskSettings, read_settings
+from tune_prune.tasks.splits import Data
 
 _MASK = "mask/"
 
@@ -173,6 +176,11 @@ def check_trusted(path: Path, model: str | None) -> None:
         raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
 
 
+def load_checkpoint_data(path: Path, data: str | None, given: TaskSettings, say: Callable[[str], None]) -> Data:
+    """Loads the data to measure a checkpoint on: by `choose_data` and `choose_settings`; for `say` see `load_data`."""
+    return load_data(choose_data(path, data), say, choose_settings(path, given), read(path).model)
+
+
 def choose_data(path: Path, data: str | None) -> str:
     """Chooses the data to measure a checkpoint on: what the user named, else what the file names in its notes.
 
@@ -187,6 +195,26 @@ def choose_data(path: Path, data: str | None) -> str:
     if is_address(named):
         raise UserError(f"{path}: its data is code, {named!r}; if you trust it, add --data {shlex.quote(named)}")
     return named
+
+
+def choose_settings(path: Path, given: TaskSettings) -> TaskSettings:
+    """Chooses what a checkpoint is measured by: what the user named, else what the file notes under `task`.
+
+    Raises a `UserError` where a note makes no sense, and where it is code: the file may be a stranger's.
+    """
+    noted = read(path).notes.get("task", {})
+    if isinstance(noted, Mapping):
+        noted = {key: value for key, value in noted.items() if key in MEASURING}
+    chosen = read_settings(noted, f"{path}: task.").override(given)
+    code = {key: str(value) for key, value in chosen.given.items() if key not in given.given and is_address(str(value))}
+    lost = [key for key, value in code.items() if value.startswith(in_memory.__name__)]
+    if lost:
+        flags = format_names([f"--{key}" for key in lost])
+        raise UserError(f"{path}: its {format_names(lost)} came from Python as an object; name it with {flags}")
+    if code:
+        flags = " ".join(f"--{key} {shlex.quote(value)}" for key, value in code.items())
+        raise UserError(f"{path}: its {format_names(code)} is code; if you trust it, add {flags}")
+    return chosen
 
 
 def _have_same_shape(one: Tensor | None, other: Tensor | None) -> bool:

@@ -29,7 +29,7 @@ GRID = (
 class SensitivityJob:
     """One measurement: a layer pruned alone by a ratio, then retrained for `steps` steps of SGD (0: not retrained).
 
-    `granularity` names the units that are removed whole (`granularity.py`).
+    `granularity` names the units that are removed whole (`granularity.py`), `batch_size` is that of the retraining.
     """
 
     layer: str
@@ -39,6 +39,7 @@ class SensitivityJob:
     lr: float = 0.01
     seed: int = 0
     granularity: str = "weight"
+    batch_size: int = Plan.batch_size
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,15 @@ def make_jobs(
     steps: int,
     lr: float,
     seed: int,
+    batch_size: int = Plan.batch_size,
 ) -> list[SensitivityJob]:
     """Makes a job of every combination, pruner by pruner and layer by layer; no layers means all of the model."""
     chosen = list(layers) or list(masks.prunable(model))
     combinations = itertools.product(pruners, chosen, ratios)
-    return [SensitivityJob(layer, pruner, ratio, steps, lr, seed) for pruner, layer, ratio in combinations]
+    return [
+        SensitivityJob(layer, pruner, ratio, steps, lr, seed, batch_size=batch_size)
+        for pruner, layer, ratio in combinations
+    ]
 
 
 def measure_retrained(
@@ -77,7 +82,9 @@ def measure_retrained(
     """Measures a job that retrains; `cached` statistics are not measured again."""
     began = time.perf_counter()
     ratios, pruners = {job.layer: job.ratio}, {job.layer: job.pruner}
-    plan = Plan(ratios, pruners, final_steps=job.steps, lr=job.lr, granularity=job.granularity)
+    plan = Plan(
+        ratios, pruners, final_steps=job.steps, lr=job.lr, granularity=job.granularity, batch_size=job.batch_size
+    )
     state = iterative.initial_state(task.dense_model(device))
     point = next(iterative.prune(state, plan, task.train, task.validation, job.seed, cached=cached))
     kept, total = masks.kept_counts(state.masks)[job.layer]

@@ -14,7 +14,10 @@ from tune_prune.tasks.fingerprints import hash_texts
 from tune_prune.tasks.metrics import ERROR, Metric
 
 SUBJECT = ("model", "data", "weights", "splits", "code")
-"""The columns that say what was measured, by name and by content: hashes of weights, of both splits and of the code."""
+"""The columns that say what was measured, by name and by content: hashes of weights, of both splits and of the code.
+
+The code is the model's, with the settings of the task where there are some.
+"""
 
 KEY = [*SUBJECT, *(f.name for f in fields(SensitivityJob))]
 """The columns that tell measurements apart."""
@@ -32,8 +35,10 @@ def make_subject(model: str, data: str, fingerprint: Mapping[str, str]) -> Row:
 
     The hashes are shortened to twelve hexadecimal digits.
     """
-    splits = [value for part, value in fingerprint.items() if part not in ("weights", "model code")]
-    hashes = fingerprint["weights"], hash_texts(splits), fingerprint["model code"]
+    splits = [part for part in fingerprint if part.startswith(("training ", "validation "))]
+    code = [part for part in fingerprint if part not in ("weights", *splits)]
+    of_splits, of_code = ([fingerprint[part] for part in parts] for parts in (splits, code))
+    hashes = fingerprint["weights"], hash_texts(of_splits), of_code[0] if len(of_code) == 1 else hash_texts(of_code)
     return dict(zip(SUBJECT, (model, data, *(one[:12] for one in hashes)), strict=True))
 
 
@@ -107,6 +112,7 @@ def _parse_result(row: Row, metric: Metric) -> SensitivityResult:
         lr=float(row["lr"]),
         seed=int(row["seed"]),
         granularity=row["granularity"],
+        batch_size=int(row["batch_size"]),
     )
     kept, total = int(row["kept"]), int(row["total"])
     value, loss, seconds = (float(row[name]) for name in (metric.val, "val_loss", "seconds"))

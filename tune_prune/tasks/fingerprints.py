@@ -102,13 +102,16 @@ def fingerprint_task(
 ) -> dict[str, str]:
     """Fingerprints a model, the functions of its task and the splits that are used, such as "training": a hash by part.
 
-    The parts are "model code", "loss code" and others where `settings` name functions, "weights" where some are given,
-    "training inputs", "training labels", and so on; of tasks other than the default "training samples".
+    The parts are "model code", "loss code" and others where `settings` name functions, "task precision" and others
+    where they name none, "weights" where some are given, "training inputs", "training labels", and so on; of tasks
+    other than the default "training samples".
     """
     parts = {"model code": hash_code(model, name)}
     for key, value in settings.given.items():
         if isinstance(value, str) and is_address(value):
             parts[f"{key} code"] = hash_function(value)
+        else:
+            parts[f"task {key}"] = str(value)
     if weights is not None:
         parts["weights"] = hash_tensors(weights)
     for part, split in splits.items():

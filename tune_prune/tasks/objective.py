@@ -192,6 +192,8 @@ CLASSIFICATION = Objective()
 
 def make_objective(settings: TaskSettings) -> Objective:
     """Imports the functions that settings name; a `UserError` where one cannot be, or `better` is missing."""
+    if settings.better is not None and settings.metric is None:
+        raise UserError(f"better is {settings.better}, and no metric is given; name the metric as well")
     measure, metric = None, ERROR
     if settings.metric is not None:
         measure, metric = _load_metric(settings.metric, settings.better)

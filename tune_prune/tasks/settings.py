@@ -4,12 +4,13 @@ Every value is a name or an address, so that it can stand in a file and is found
 come from Python are kept under an address (`in_memory`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.common.flags import check_settings, declared_settings, flag
+from tune_prune.common.flags import Flag, check_settings, declared_settings, flag
 
 TASK = "The task"
 """The panel of the flags of a task."""
@@ -18,7 +19,19 @@ BETTER = ("lower", "higher")
 PRECISIONS = ("fp32", "tf32", "bf16")
 AUGMENTS = ("none", "flip", "crop-flip")
 
+DISTILL_SHARE = 0.5
+"""The share of the loss that distillation has where a function for it is named, and no share."""
+
 ADDRESS = "an address, package.module:function"
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and is_address(value)
+
+
+def _task_flag(help: str, check: Callable[[Any], bool] = _is_address, rule: str = ADDRESS) -> Mapping[str, Flag]:
+    """Declares a flag of a task; a search that goes on keeps what it was begun with."""
+    return flag(help, TASK, check=check, rule=rule, fixed_on_resume=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,88 +43,65 @@ class TaskSettings:
 
     loss: str | None = field(
         default=None,
-        metadata=flag(
-            "Address of loss(model, batch), or of a loss class of torch.nn.  [default: cross-entropy]",
-            TASK,
-            check=is_address,
-            rule=ADDRESS,
-        ),
+        metadata=_task_flag("Address of loss(model, batch), or of a loss class of torch.nn.  [default: cross-entropy]"),
     )
     metric: str | None = field(
         default=None,
-        metadata=flag(
-            "Address of metric(model, batches), or of a torchmetrics class.  [default: error]",
-            TASK,
-            check=is_address,
-            rule=ADDRESS,
-        ),
+        metadata=_task_flag("Address of metric(model, batches), or of a torchmetrics class.  [default: error]"),
     )
     better: str | None = field(
         default=None,
-        metadata=flag(
-            "lower or higher: which metric is better.",
-            TASK,
-            check=lambda name: name in BETTER,
-            rule="lower or higher",
+        metadata=_task_flag(
+            "lower or higher: which values of --metric are better.  [default: lower, or as torchmetrics says]",
+            lambda name: name in BETTER,
+            "lower or higher",
         ),
     )
     distill: str | None = field(
-        default=None,
-        metadata=flag(
-            "Address of distill(model, teacher, batch).  [default: by the outputs]",
-            TASK,
-            check=is_address,
-            rule=ADDRESS,
-        ),
+        default=None, metadata=_task_flag("Address of distill(model, teacher, batch).  [default: by the outputs]")
     )
     optimizer: str | None = field(
         default=None,
-        metadata=flag(
+        metadata=_task_flag(
             "Address of optimizer(parameters, lr), as torch.optim:AdamW(weight_decay=0.01).  [default: SGD]",
-            TASK,
-            check=is_address,
             rule="an address, as torch.optim:AdamW(weight_decay=0.01)",
         ),
     )
     fit: str | None = field(
         default=None,
-        metadata=flag(
-            "Address of fit(model, batches, steps, lr, after_step), a training loop.  [default: the built-in loop]",
-            TASK,
-            check=is_address,
-            rule=ADDRESS,
+        metadata=_task_flag(
+            "Address of fit(model, batches, steps, lr, after_step), a training loop.  [default: the built-in loop]"
         ),
     )
     precision: str | None = field(
         default=None,
-        metadata=flag(
-            "fp32, tf32 or bf16.  [default: fp32]",
-            TASK,
-            check=lambda name: name in PRECISIONS,
-            rule="fp32, tf32 or bf16",
+        metadata=_task_flag(
+            "fp32, tf32 or bf16.  [default: fp32]", lambda name: name in PRECISIONS, "fp32, tf32 or bf16"
         ),
     )
     augment: str | None = field(
         default=None,
-        metadata=flag(
+        metadata=_task_flag(
             "none, flip, crop-flip, or the address of a function of a batch of inputs.  [default: none]",
-            TASK,
-            check=lambda name: name in AUGMENTS or is_address(name),
-            rule=f"none, flip, crop-flip, or {ADDRESS}",
+            lambda name: name in AUGMENTS or _is_address(name),
+            f"none, flip, crop-flip, or {ADDRESS}",
         ),
     )
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.better is not None and self.metric is None:
-            raise UserError(f"--better {self.better} without --metric; name the metric as well")
         if self.fit is not None and self.optimizer is not None:
             raise UserError("--optimizer with --fit, which makes its own optimizer; leave one of them out")
 
     @property
-    def given(self) -> Mapping[str, object]:
+    def given(self) -> Mapping[str, Any]:
         """The values that are not the default, by key."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+
+    def override(self, other: "TaskSettings") -> "TaskSettings":
+        """These settings, but for those that `other` gives; `better` belongs to the metric, and goes with it."""
+        mine = replace(self, better=None) if other.metric not in (None, self.metric) else self
+        return replace(mine, **other.given)
 
     @property
     def is_default_objective(self) -> bool:
@@ -135,6 +125,9 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
         raise UserError(f"{prefix}optimizer with fit, which makes its own optimizer; leave one of them out")
     return TaskSettings(**raw)
 
+
+MEASURING = ("loss", "metric", "better", "precision")
+"""The keys that decide what is measured of a model; all others decide how one is trained."""
 
 DEFAULT = TaskSettings()
 """Classification of inputs with labels."""

@@ -90,6 +90,7 @@ class PruneOptions:
     l1: float = 0.0
     l2: float = 0.0
     distill: float = 0.0
+    batch_size: int = Plan.batch_size
     scale_dropout: bool = False
     reload: bool = False
     acc_tradeoff: float | None = None
@@ -125,7 +126,7 @@ def prune(
     model = to_device(model, device)
     check_compatible(name, model, data, device, check_test=True)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
-    plan = make_plan(target, options, data.train.steps(Plan.batch_size))
+    plan = make_plan(target, options, data.train.steps(options.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
     check_trained(name, evaluate(model, validation), data.validation, options.force)
     teacher: Teacher | None = None
@@ -168,6 +169,7 @@ def make_plan(target: Conf, options: PruneOptions, epoch_steps: int) -> Plan:
         lr=options.lr,
         l1=options.l1,
         weight_decay=options.l2,
+        batch_size=options.batch_size,
         reload=options.reload,
         distill=options.distill,
         scale_dropout=options.scale_dropout,

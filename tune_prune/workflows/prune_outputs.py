@@ -18,6 +18,7 @@ from tune_prune.results import conf, palette
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import ERROR, Metric, evaluate
+from tune_prune.tasks.task import describe_task
 from tune_prune.workflows.prune import count_layers, describe_layers
 from tune_prune.workflows.prune_resume import PruneRequest, PruneResult, prune_resumable, remove_state
 
@@ -34,7 +35,7 @@ def prune_and_write(
     `UserError` where the files would replace the checkpoint to start from, or those of a search.
     """
     _check_overwrites(out, request)
-    data = load_data(request.data, say)
+    data = load_data(request.data, say, request.settings, request.model)
     metric, rounds = data.validation.objective.metric, request.options.iterations
     result = prune_resumable(
         out, request, data, device, source, resume, lambda step: say(step.describe(rounds, metric))
@@ -73,7 +74,7 @@ def _write_files(
         "checkpoint": CHECKPOINT,
     }
     options = {key: value for key, value in asdict(request.options).items() if value is not None}
-    notes: dict[str, object] = {"model": request.model, "data": request.data} | options
+    notes: dict[str, object] = {"model": request.model, **describe_task(request.data, request.settings)} | options
     # a replay needs the target of each layer, and a layer whose step was taken back has not reached it
     notes |= {f"ratio/{label}": target for label, target in plan.ratios.items() if ratios[label] != target}
     if request.start is not None:

@@ -19,6 +19,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.models import load_state
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.splits import Data
 from tune_prune.workflows import prune
 from tune_prune.workflows.prune import PruneOptions
@@ -36,6 +37,7 @@ class PruneRequest:
     start: Path | None
     target: Conf
     options: PruneOptions
+    settings: TaskSettings = DEFAULT
 
     def to_json(self) -> dict[str, Any]:
         """The request in the types of JSON."""
@@ -78,7 +80,7 @@ def prune_resumable(
 
     def add_contents(model: nn.Module) -> None:
         splits = {"training": data.train, "validation": data.validation}
-        begun.update(fingerprint_task(request.model, model, model.state_dict(), splits))
+        begun.update(fingerprint_task(request.model, model, model.state_dict(), splits, request.settings))
 
     def load_progress(model: nn.Module) -> tuple[State, list[PruneStep]]:
         add_contents(model)

@@ -25,6 +25,7 @@ from tune_prune.pruning.statistics import CachedStatistics, Context
 from tune_prune.results.front import Member
 from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, make_subject
 from tune_prune.tasks.fingerprints import fingerprint_task
+from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.loop import steps_for
 from tune_prune.training.resources import Resources
@@ -36,7 +37,8 @@ CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
 class SensitivityRequest:
     """What to measure: each pruner on each layer at each ratio. No layers means all; no ratios, a grid of 20.
 
-    Every pruned model is retrained for `epochs` at rate `lr`; 0: not at all. `model` and `data` are names or addresses.
+    Every pruned model is retrained for `epochs` at rate `lr`; 0: not at all. `model` and `data` are names or addresses,
+    and `settings` say what else the task is.
     """
 
     model: str
@@ -48,6 +50,8 @@ class SensitivityRequest:
     lr: float = 0.01
     seed: int = 0
     force: bool = False
+    batch_size: int = Plan.batch_size
+    settings: TaskSettings = DEFAULT
 
 
 def measure_sensitivity(
@@ -60,11 +64,11 @@ def measure_sensitivity(
     device = torch.device(resources.own_device)
     statistics = sorted(required_statistics(request.pruners))
     model = load_dense_model(request.model, None, "--model")
-    task, _ = prepare_task(request.model, model, request.data, device, say)
+    task, _ = prepare_task(request.model, model, request.data, device, say, settings=request.settings)
     check_trained(request.model, task.dense, task.validation, request.force)
     jobs = _list_jobs(request, task, device)
     splits = {"training": task.train, "validation": task.validation}
-    fingerprint = fingerprint_task(request.model, model, task.weights, splits)
+    fingerprint = fingerprint_task(request.model, model, task.weights, splits, request.settings)
     metric = task.metric
     table = SensitivityTable(out / CSV, make_subject(request.model, request.data, fingerprint), metric)
     missing = table.missing(jobs)
@@ -92,9 +96,10 @@ def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) ->
     """Lists every combination that is asked for."""
     dense = task.dense_model(device)
     masks.require_layers(dense, request.layers, "--layer")
-    steps = steps_for(request.epochs, task.train.steps(Plan.batch_size))
-    lr = request.lr if request.epochs else 0.0
-    return make_jobs(dense, request.layers, request.pruners, request.ratios or GRID, steps, lr, request.seed)
+    steps = steps_for(request.epochs, task.train.steps(request.batch_size))
+    lr, batch_size = (request.lr, request.batch_size) if request.epochs else (0.0, Plan.batch_size)
+    ratios = request.ratios or GRID
+    return make_jobs(dense, request.layers, request.pruners, ratios, steps, lr, request.seed, batch_size)
 
 
 def _measure_statistics(

@@ -86,11 +86,13 @@ def train(
     model = to_device(build(name), device)
     masks.prunable(model)  # refuses a model that could not be pruned afterwards
     check_compatible(name, model, data, device, check_test=False)
+    settings = data.train.objective.settings
     optimizer = make_optimizer(model, recipe, data.train.objective)
     state = TrainingState(model, optimizer, torch.Generator().manual_seed(seed))
-    task = describe_task(data.name, data.train.objective.settings)
-    notes = {"model": name, **task, "recipe": asdict(recipe), "seed": seed}
-    request = notes | fingerprint_task(name, model, None, {"training": data.train, "validation": data.validation})
+    request: dict[str, object] = {"model": name, "data": data.name, "recipe": asdict(recipe), "seed": seed}
+    notes = request | describe_task(data.name, settings)
+    splits = {"training": data.train, "validation": data.validation}
+    request |= fingerprint_task(name, model, None, splits, settings)
     state_file = files.add_suffix(out, STATE_SUFFIX)
     if resume:
         _load_state(state, state_file, request)
