@@ -59,6 +59,25 @@ def test_rows_of_other_data_are_not_taken_for_these(
     assert len(set(rows["splits"])) == len(set(rows["val_loss"])) == 3
 
 
+def test_rows_of_another_code_of_a_pruner_are_not_taken_for_these(
+    command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    flags = ("sensitivity", "--force", *TOY, "-l", 2, "-p", 0.5, "--pruner", "mag,pruner_lab:score")
+    said = []
+    for sign in ("", "-", "-"):
+        Path("pruner_lab.py").write_text(f"def score(weight):\n    return {sign}weight.abs()\n")
+        sys.modules.pop("pruner_lab", None)
+        assert command(*flags) == 0
+        said.append(capsys.readouterr().out)
+    sys.modules.pop("pruner_lab")
+    assert [text.partition(" of them measured already")[0][-1] for text in said] == ["0", "1", "2"]
+    assert ["changed since its last row: pruner_code;" in text for text in said] == [False, True, False]
+    rows = pd.read_csv("sensitivity/sensitivity.csv")
+    assert list(rows["pruner"]) == ["mag", "pruner_lab:score", "pruner_lab:score"]
+    assert rows["val_loss"][0] == rows["val_loss"][1] != rows["val_loss"][2]
+
+
 def test_retraining_runs_on_ray(tmp_path: Path) -> None:
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,34 @@ def test_other_contents_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         model.head.bias += 1
     checkpoint.write(start, "toys:Conv", model, {})
     assert "changed since it was begun: weights; give" in fault(lambda: run(data, True))
+
+
+def test_another_code_of_a_pruner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts of one second may have one cached form
+    module, target = (
+        tmp_path / "resumed_pruner.py",
+        Conf(TARGET.ratios, dict.fromkeys(TARGET.ratios, "resumed_pruner:score")),
+    )
+    request = PruneRequest("toys:Conv", "toys:images", None, target, OPTIONS["rounds"])
+
+    def run(text: str, resume: bool) -> object:
+        module.write_text(text)
+        sys.modules.pop("resumed_pruner", None)
+        torch.manual_seed(0)
+        return prune_resume.prune_resumable(tmp_path, request, images(), CPU, "here", resume, stop)
+
+    def stop(step: PruneStep) -> None:
+        raise CutError
+
+    score = "def score(weight):\n    return weight.abs()\n"
+    with pytest.raises(CutError):
+        run(score, False)
+    said = fault(lambda: run(score.replace("return ", "return -"), True))
+    assert "changed since it was begun: code of resumed_pruner:score; give" in said
+    with pytest.raises(CutError):
+        run(score, True)
+    sys.modules.pop("resumed_pruner")
 
 
 def test_the_command(command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -466,6 +467,20 @@ def test_another_model_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(toys, "mlp", changed_mlp)
     said = fault(lambda: resumed(finished, budget=20))
     assert said == f"{finished}: changed since it was begun: model code; undo that, or use a new --run-dir"
+
+
+def test_another_code_of_a_pruner_is_refused(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(toml.parent)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts of one second may have one cached form
+    score, module = "def score(weight):\n    return weight.abs()\n", toml.parent / "pruner_of_a_user.py"
+    module.write_text(score)
+    toml.write_text(SPACE.replace('"taylor1"', '"pruner_of_a_user:score"'))
+    searched(toml, budget=2)
+    module.write_text(score.replace("return ", "return -"))
+    sys.modules.pop("pruner_of_a_user")
+    said = fault(lambda: resumed(toml.parent / "run", budget=3))
+    assert "changed since it was begun: code of pruner_of_a_user:score; undo that" in said
+    sys.modules.pop("pruner_of_a_user")
 
 
 def test_other_weights_are_refused(toml: Path, trials: Trials) -> None:

@@ -18,6 +18,7 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
 from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.pruning.weights import find_weights
+from tune_prune.tasks.fingerprints import hash_function
 
 Criterion = Callable[..., Tensor]
 criteria: Registry[Criterion] = Registry("pruner")
@@ -119,6 +120,11 @@ def find_criterion(name: str) -> Criterion:
     function: Criterion = load(name)  # type: ignore[assignment]
     _list_statistics(function, name)
     return function
+
+
+def hash_pruners(names: Iterable[str]) -> dict[str, str]:
+    """Hashes the code of those among these pruners that are a user's own, by name."""
+    return {name: hash_function(name) for name in names if is_address(name)}
 
 
 def required_statistics(names: Iterable[str]) -> set[str]:

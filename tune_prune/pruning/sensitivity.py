@@ -24,12 +24,16 @@ GRID = (
 )  # fmt: skip
 """The ratios measured by default: denser where the error of networks begins to rise steeply."""
 
+HASH_DIGITS = 12
+"""Hexadecimal digits of a hash in a table."""
+
 
 @dataclass(frozen=True, order=True)
 class SensitivityJob:
     """One measurement: a layer pruned alone by a ratio, then retrained for `steps` steps of SGD (0: not retrained).
 
-    `granularity` names the units that are removed whole (`granularity.py`), `batch_size` is that of the retraining.
+    `granularity` names the units that are removed whole (`granularity.py`), `batch_size` is that of the retraining,
+    `pruner_code` a hash of the code of a user's own pruner.
     """
 
     layer: str
@@ -40,6 +44,7 @@ class SensitivityJob:
     seed: int = 0
     granularity: str = "weight"
     batch_size: int = Plan.batch_size
+    pruner_code: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,11 @@ def make_jobs(
     batch_size: int = Plan.batch_size,
 ) -> list[SensitivityJob]:
     """Makes a job of every combination, pruner by pruner and layer by layer; no layers means all of the model."""
-    chosen = list(layers) or list(masks.prunable(model))
+    chosen, pruners = list(layers) or list(masks.prunable(model)), list(pruners)
+    codes = {name: code[:HASH_DIGITS] for name, code in criteria.hash_pruners(pruners).items()}
     combinations = itertools.product(pruners, chosen, ratios)
     return [
-        SensitivityJob(layer, pruner, ratio, steps, lr, seed, batch_size=batch_size)
+        SensitivityJob(layer, pruner, ratio, steps, lr, seed, batch_size=batch_size, pruner_code=codes.get(pruner, ""))
         for pruner, layer, ratio in combinations
     ]
 

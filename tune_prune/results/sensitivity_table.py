@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.pruning.sensitivity import SensitivityJob, SensitivityResult, group_curves
+from tune_prune.pruning.sensitivity import HASH_DIGITS, SensitivityJob, SensitivityResult, group_curves
 from tune_prune.results.palette import GREY, LINES
 from tune_prune.tasks.fingerprints import hash_texts
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -33,13 +33,13 @@ def list_measured(metric: Metric = ERROR) -> list[str]:
 def make_subject(model: str, data: str, fingerprint: Mapping[str, str]) -> Row:
     """Makes the columns of `SUBJECT` from the names of model and data, and the fingerprint of their contents.
 
-    The hashes are shortened to twelve hexadecimal digits.
+    The hashes are shortened to `HASH_DIGITS`.
     """
     splits = [part for part in fingerprint if part.startswith(("training ", "validation "))]
     code = [part for part in fingerprint if part not in ("weights", *splits)]
     of_splits, of_code = ([fingerprint[part] for part in parts] for parts in (splits, code))
     hashes = fingerprint["weights"], hash_texts(of_splits), of_code[0] if len(of_code) == 1 else hash_texts(of_code)
-    return dict(zip(SUBJECT, (model, data, *(one[:12] for one in hashes)), strict=True))
+    return dict(zip(SUBJECT, (model, data, *(one[:HASH_DIGITS] for one in hashes)), strict=True))
 
 
 class SensitivityTable:
@@ -73,11 +73,15 @@ class SensitivityTable:
         """All results of this subject, in the order in which they were added."""
         return [_parse_result(row, self._metric) for row in self._rows if self._subject.items() <= row.items()]
 
-    def changed_parts(self) -> list[str]:
-        """The columns in which the newest row of the same model and data differs; none where there is no such row."""
+    def changed_parts(self, jobs: Iterable[SensitivityJob]) -> list[str]:
+        """The columns in which the newest row of the same model and data, or of a job's pruner, is another."""
         named = ("model", "data")
         rows = [row for row in self._rows if all(row[name] == self._subject[name] for name in named)]
-        return [name for name in SUBJECT if rows and rows[-1][name] != self._subject[name]]
+        changed = [name for name in SUBJECT if rows and rows[-1][name] != self._subject[name]]
+        newest = {row["pruner"]: row["pruner_code"] for row in rows}
+        return changed + ["pruner_code"] * any(
+            newest.get(job.pruner, job.pruner_code) != job.pruner_code for job in jobs
+        )
 
     def _key(self, job: SensitivityJob) -> Row:
         values = {name: value if isinstance(value, str) else repr(value) for name, value in asdict(job).items()}
@@ -112,6 +116,7 @@ def _parse_result(row: Row, metric: Metric) -> SensitivityResult:
         lr=float(row["lr"]),
         seed=int(row["seed"]),
         granularity=row["granularity"],
+        pruner_code=row["pruner_code"],
         batch_size=int(row["batch_size"]),
     )
     kept, total = int(row["kept"]), int(row["total"])

@@ -92,6 +92,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     check_training(dense, task.train)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
+    contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}
     info = RunInfo(
         space=space.name,
         model=space.model,

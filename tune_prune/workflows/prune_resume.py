@@ -12,7 +12,7 @@ from torch import nn
 
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.pruning import checkpoint
+from tune_prune.pruning import checkpoint, criteria
 from tune_prune.pruning.iterative import Point, State
 from tune_prune.pruning.layerwise import PruneStep
 from tune_prune.pruning.plan import Plan
@@ -81,6 +81,8 @@ def prune_resumable(
     def add_contents(model: nn.Module) -> None:
         splits = {"training": data.train, "validation": data.validation}
         begun.update(fingerprint_task(request.model, model, model.state_dict(), splits, request.settings))
+        pruners = (request.target.pruners or {"": request.options.pruner}).values()
+        begun.update({f"code of {name}": code for name, code in criteria.hash_pruners(pruners).items()})
 
     def load_progress(model: nn.Module) -> tuple[State, list[PruneStep]]:
         add_contents(model)

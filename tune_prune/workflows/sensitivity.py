@@ -72,7 +72,7 @@ def measure_sensitivity(
     metric = task.metric
     table = SensitivityTable(out / CSV, make_subject(request.model, request.data, fingerprint), metric)
     missing = table.missing(jobs)
-    if changed := table.changed_parts():
+    if changed := table.changed_parts(jobs):
         say(f"{out / CSV}: changed since its last row: {format_names(changed)}; measured anew, its rows stay")
     dense = metric.format(task.dense.metric)
     say(f"{len(jobs)} points, {len(jobs) - len(missing)} of them measured already; dense {dense}")
