@@ -22,6 +22,7 @@ from tune_prune.common import files
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
+from tune_prune.pruning import state_dict
 from tune_prune.pruning.masks import apply, dense_masks, find_damaged
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.datasets import load_data
@@ -130,21 +131,23 @@ def _check_shapes(model: nn.Module, checkpoint: Checkpoint, source: str) -> None
     state, weights = model.state_dict(), checkpoint.weights
     different = [key for key in state | weights if not _have_same_shape(state.get(key), weights.get(key))]
     if different:
-        raise UserError(
-            f"{source}: does not fit the model; made for {checkpoint.model!r}; differing: {format_names(different)}"
-        )
+        made_for = f"made for {checkpoint.model!r}; " if checkpoint.model else ""
+        raise UserError(f"{source}: does not fit the model; {made_for}differing: {format_names(different)}")
 
 
 def load_dense_model(name: str, weights: str | None, source: str) -> nn.Module:
     """Builds a model with its dense weights: of the file `weights`, else of the package, else as its factory made them.
 
-    Where a built-in model has no weights, a `UserError` that names `source` is raised.
+    The file is a checkpoint, or a state dict that `torch.save` wrote. Where a built-in model has no weights, a
+    `UserError` that names `source` is raised.
     """
     torch.manual_seed(0)  # a resumed run must get the weights that the factory drew in the first one
     model = build(name)
     path = Path(weights) if weights else pretrained_path(name)
     if path is not None:
-        load_weights(model, read(path), str(path))
+        is_state_dict = path.suffix in state_dict.SUFFIXES
+        saved = Checkpoint("", state_dict.read_state_dict(path), {}) if is_state_dict else read(path)
+        load_weights(model, saved, str(path))
     elif ":" not in name:
         raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
     else:

@@ -46,11 +46,11 @@ def split_data_set(
     return BatchSplit(Items(dataset), objective, f"{data}, {part}")
 
 
-def keep_in_memory(data: str, part: str, dataset: Any, say: Say, limit: int) -> Split | None:
+def keep_in_memory(data: str, part: str, dataset: Any, say: Say, limit: int, advice: str = "") -> Split | None:
     """Reads a data set of pairs (input, class) into memory; None where they are no such pairs, too many, or random.
 
     The first samples decide, each read several times. `say` gets a line, and a `UserError` is raised where inputs
-    differ in shape.
+    differ in shape, with `advice` at its end.
     """
     count, where = len(dataset), f"data {data!r}: a data set must hold pairs (input, label) of equal shapes; {part}"
     first = _read_first(dataset, 0)
@@ -58,7 +58,7 @@ def keep_in_memory(data: str, part: str, dataset: Any, say: Say, limit: int) -> 
         return None
     shape, dtype = first[0][0].shape, first[0][0].dtype
     for at, (value, _) in enumerate(first):
-        _check_shape(value, shape, f"{where} input {at}")
+        _check_shape(value, shape, f"{where} input {at}", advice)
     size = count * shape.numel() * dtype.itemsize
     if size > limit:
         say(f"{data}: {part} samples would take {size / 2**30:.1f} GiB, and are read anew in every epoch")
@@ -69,7 +69,7 @@ def keep_in_memory(data: str, part: str, dataset: Any, say: Say, limit: int) -> 
     inputs, labels = torch.empty((count, *shape), dtype=dtype), list[float]()
     for at in range(count):
         value, label = _as_pair(dataset[at])
-        _check_shape(value, shape, f"{where} input {at}")
+        _check_shape(value, shape, f"{where} input {at}", advice)
         inputs[at] = value
         labels.append(label)
     say(f"{data}: {part} samples are kept in memory, {size / 2**20:.1f} MiB")
@@ -99,9 +99,9 @@ def _as_pair(sample: Any) -> tuple[Tensor, float]:
     return torch.as_tensor(as_tensors(value)), number
 
 
-def _check_shape(value: Tensor, shape: torch.Size, what: str) -> None:
+def _check_shape(value: Tensor, shape: torch.Size, what: str, advice: str) -> None:
     if value.shape != shape:
-        raise UserError(f"{what} is {list(value.shape)}, and the first is {list(shape)}")
+        raise UserError(f"{what} is {list(value.shape)}, and the first is {list(shape)}{advice}")
 
 
 def _are_equal(first: list[tuple[Tensor, float]], other: list[tuple[Tensor, float]] | None) -> bool:

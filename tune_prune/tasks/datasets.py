@@ -4,42 +4,31 @@ Names are `mnist`, `torchvision:CIFAR10(root='data')`, and `package.module:facto
 """
 
 import gzip
-import inspect
 import struct
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tune_prune.common.entrypoints import call_factory, is_address, parse_arguments
-from tune_prune.common.errors import UserError, format_names
-from tune_prune.common.import_path import is_code_refused
+from tune_prune.common.entrypoints import call_factory, is_address
+from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
-from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.models import byte_scale
 from tune_prune.tasks.objective import make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.sources import Rows
-from tune_prune.tasks.splits import AnySplit, Data, Split, check_split, hold_out, stack_pairs
+from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
+from tune_prune.tasks.torchvision_data import load_torchvision
+from tune_prune.tasks.transforms import load_transform
 from tune_prune.tasks.user_splits import make_data
 
 MNIST = Path(__file__).parent / "mnist"
 """The folder with MNIST's files."""
-
-TORCHVISION_ROOT = "data"
-"""The folder where torchvision's data sets are looked for, and downloaded to, unless `root` is given."""
-
-_TRAIN_AND_TEST: dict[str, tuple[dict[str, object], dict[str, object]]] = {
-    "train": ({"train": True}, {"train": False}),
-    "split": ({"split": "train"}, {"split": "test"}),
-}
-"""By the name of torchvision's parameter that selects a part: the arguments for training and for test images."""
 
 datasets: Registry[Callable[[], Data]] = Registry("data set")
 
@@ -68,10 +57,12 @@ def load_data(
     (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
     """
     objective, augment = make_objective(settings), load_augment(settings.augment)
+    if settings.transform is not None and not name.startswith("torchvision:"):
+        raise UserError(f"data {name!r}: transform is for torchvision's data; make the inputs where the data is made")
     if not is_address(name):
         data = datasets[name]()
     elif name.startswith("torchvision:"):
-        data = load_torchvision(name, say)
+        data = load_torchvision(name, objective, say, load_transform(settings.transform, model))
     else:
         made = call_factory(name, "data")
         data = made if isinstance(made, Data) else make_data(name, made, objective, say)
@@ -93,43 +84,6 @@ def load_data(
     return Data(finish("training", data.train), finish("validation", data.validation), load_test, name)
 
 
-def load_torchvision(name: str, say: Callable[[str], None]) -> Data:
-    """Loads the data set `torchvision:NAME(key=value)`; it is downloaded where it is missing, unless by `--no-code`.
-
-    `resize` in the name makes all images squares of that side, cut at the centre. A tenth of the training images is
-    held out for validation, and where the set has no test images of its own, as many for testing; `say` gets a line
-    about it. Raises a `UserError` where the name or an argument is wrong or the images cannot be loaded.
-    """
-    from torchvision import datasets  # here, since the import takes half a second
-
-    if is_code_refused():
-        torchvision_allowlist.check_data(name)
-    arguments = parse_arguments(name)
-    resize = arguments.pop("resize", None)
-    class_name = name.partition("(")[0].partition(":")[2]
-    factory = getattr(datasets, class_name, None)
-    if not (isinstance(factory, type) and issubclass(factory, datasets.VisionDataset)):
-        classes = [key for key, value in vars(datasets).items() if isinstance(value, type)]
-        raise UserError(f"data {name!r}: torchvision has no such data set; it has {format_names(sorted(classes))}")
-    parameters = inspect.signature(factory).parameters
-    defaults = {"root": TORCHVISION_ROOT, "download": not is_code_refused()}
-    arguments = {key: value for key, value in defaults.items() if key in parameters} | arguments
-
-    def load_part(**part: object) -> Split:
-        return _load_split(name, factory, {**arguments, **part}, resize)
-
-    selectors = [key for key in _TRAIN_AND_TEST if key in parameters and key not in arguments]
-    if not selectors:
-        rest, test = hold_out(load_part())
-        train, validation = hold_out(rest, len(test.labels))
-        say(f"{name}: a tenth of the images is held out for validation, and another for testing")
-        return Data(train, validation, lambda: test)
-    train_arguments, test_arguments = _TRAIN_AND_TEST[selectors[0]]
-    train, validation = hold_out(load_part(**train_arguments))
-    say(f"{name}: a tenth of the training images is held out for validation")
-    return Data(train, validation, lambda: load_part(**test_arguments))
-
-
 def _read_mnist(part: str) -> Split:
     images = _read_idx(MNIST / f"{part}-images-idx3-ubyte.gz")
     labels = _read_idx(MNIST / f"{part}-labels-idx1-ubyte.gz")
@@ -144,15 +98,3 @@ def _read_idx(path: Path) -> Tensor:
     if zeros or kind != 8:
         raise UserError(f"{path}: not an IDX file of unsigned bytes")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
-def _load_split(name: str, factory: Callable[..., Any], arguments: dict[str, object], resize: object) -> Split:
-    from torchvision import transforms
-
-    steps = [transforms.Resize(resize), transforms.CenterCrop(resize)] if isinstance(resize, int) else []
-    try:
-        pairs = factory(transform=transforms.Compose([*steps, transforms.PILToTensor()]), **arguments)
-        return stack_pairs(pairs)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        where = f"; it is looked for in {arguments['root']!r}" if "root" in arguments else ""
-        raise UserError(f"data {name!r}: cannot be loaded ({type(error).__name__}: {error}){where}") from error

@@ -17,7 +17,7 @@ TASK = "The task"
 
 BETTER = ("lower", "higher")
 PRECISIONS = ("fp32", "tf32", "bf16")
-AUGMENTS = ("none", "flip", "crop-flip")
+AUGMENTS = ("none", "flip", "crop-flip", "affine")
 
 DISTILL_SHARE = 0.5
 """The share of the loss that distillation has where a function for it is named, and no share."""
@@ -79,12 +79,20 @@ class TaskSettings:
             "fp32, tf32 or bf16.  [default: fp32]", lambda name: name in PRECISIONS, "fp32, tf32 or bf16"
         ),
     )
+    transform: str | None = field(
+        default=None,
+        metadata=_task_flag(
+            "Of torchvision's images: weights, as the model's weights want them, or the address of a transform.",
+            lambda name: name == "weights" or _is_address(name),
+            f"weights, or {ADDRESS}",
+        ),
+    )
     augment: str | None = field(
         default=None,
         metadata=_task_flag(
-            "none, flip, crop-flip, or the address of a function of a batch of inputs.  [default: none]",
+            "none, flip, crop-flip, affine, or the address of a function of a batch of inputs.  [default: none]",
             lambda name: name in AUGMENTS or _is_address(name),
-            f"none, flip, crop-flip, or {ADDRESS}",
+            f"none, flip, crop-flip, affine, or {ADDRESS}",
         ),
     )
 

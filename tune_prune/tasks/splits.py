@@ -1,12 +1,7 @@
-"""Images and labels as tensors in memory: a split, a data set of three splits, and functions that split and distort.
+"""Images and labels as tensors in memory: a split, a data set of three splits, functions that check and hold out."""
 
-`affine` distorts batches of images at random, for the training of dense models.
-"""
-
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -171,44 +166,17 @@ def check_split(data: str, part: str, split: tuple[object, object] | Split) -> S
     return Split(inputs, labels.long())
 
 
-def stack_pairs(pairs: Any) -> Split:
-    """Stacks a map-style data set of pairs (input, label) into a Split; raises what its items raise."""
-    inputs, labels = zip(*(pairs[i] for i in range(len(pairs))), strict=True)
-    numbers = [one.item() if isinstance(one, Tensor) else one for one in labels]
-    return Split(torch.stack([torch.as_tensor(one) for one in inputs]), torch.tensor(numbers))
-
-
 def hold_out(split: Split, count: int | None = None) -> tuple[Split, Split]:
     """Splits into the rest and `count` images, by default a tenth; the draw is random and always the same."""
-    n = len(split.labels)
-    count = max(1, n // 10) if count is None else count
-    if n <= count:
-        raise UserError(f"{n} images are too few to hold some out")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    rest, held = order[count:].sort().values, order[:count].sort().values
-    parts = ((split.inputs[index], split.labels[index]) for index in (rest, held))
+    parts = ((split.inputs[index], split.labels[index]) for index in draw_held_out(split.count, count))
     first, second = (replace(split, inputs=inputs, labels=labels) for inputs, labels in parts)
     return first, second
 
 
-def affine(
-    images: Tensor,
-    generator: torch.Generator,
-    degrees: float = 10.0,
-    scale: float = 0.1,
-    shift: float = 2.0,
-) -> Tensor:
-    """Rotates, scales and shifts every image at random: float [n, c, h, w] -> the same shape, zeros outside.
-
-    `degrees`, `scale` (a share) and `shift` (pixels) bound the uniform draws; bilinear interpolation.
-    """
-    n, _, height, width = images.shape
-    draws = torch.rand(5, n, generator=generator).mul_(2).sub_(1).to(images.device)
-    angle = draws[0] * math.radians(degrees)
-    sx, sy = 1 + draws[1] * scale, 1 + draws[2] * scale
-    # affine_grid works in coordinates from -1 to 1, where a pixel is 2 / width wide
-    dx, dy = draws[3] * shift * 2 / width, draws[4] * shift * 2 / height
-    rows = [angle.cos() * sx, -angle.sin() * sy, dx, angle.sin() * sx, angle.cos() * sy, dy]
-    theta = torch.stack(rows, dim=1).reshape(n, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+def draw_held_out(n: int, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Draws `count` of n images that are held out, by default a tenth; returns the indices of the rest, and theirs."""
+    count = max(1, n // 10) if count is None else count
+    if n <= count:
+        raise UserError(f"{n} images are too few to hold some out")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    return order[count:].sort().values, order[:count].sort().values

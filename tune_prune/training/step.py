@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_prune.tasks.augment import affine
 from tune_prune.tasks.precision import use_precision
-from tune_prune.tasks.splits import Split, affine
+from tune_prune.tasks.splits import Split
 from tune_prune.training.optim import SGD, Optimizer, Recipe
 
 WARM_UP = 3
