@@ -96,6 +96,7 @@ def search(
     optimizer: str | OptimizerFunction | None = None,
     fit: str | Callable[..., Any] | None = None,
     precision: str | None = None,
+    transform: str | Callable[[Any], Any] | None = None,
     augment: str | Callable[[Any], Any] | None = None,
     weights: str | Path | None = None,
     budget: int = 100,
@@ -137,7 +138,7 @@ def search(
         model=model if isinstance(model, str) else in_memory.keep_model(model),
         data=data if isinstance(data, str) else in_memory.keep_data(data),
         loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
-        precision=precision, augment=augment, weights=weights and str(weights),
+        precision=precision, transform=transform, augment=augment, weights=weights and str(weights),
     )  # fmt: skip
     how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
     text = _space(task, ratios or {"*": (0.3, 0.98)}, exclude, pruners, how, steps, lr, refine)

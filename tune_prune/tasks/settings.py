@@ -134,7 +134,7 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
     return TaskSettings(**raw)
 
 
-MEASURING = ("loss", "metric", "better", "precision")
+MEASURING = ("loss", "metric", "better", "precision", "transform")
 """The keys that decide what is measured of a model; all others decide how one is trained."""
 
 DEFAULT = TaskSettings()
