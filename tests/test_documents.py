@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,10 +54,24 @@ def test_commands_and_flags_are_there(path: Path) -> None:
         assert {word for word in words[start + 1 :] if re.match(r"--?[a-z]", word)} <= flags, line
 
 
-def test_the_readmes_own_model_runs_as_printed(tmp_path: Path) -> None:
+def test_the_readmes_own_model_runs_as_printed(
+    trials: searches.Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for its budget."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## Your own model")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```(?:python|toml)?\n(.*?)```", section, re.DOTALL)
+    code = text.partition("## Your own model")[2].partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line]) == 10
+    assert "budget=20" in code
+    (tmp_path / "mine.py").write_text(code.replace("budget=20", "budget=2, steps=5, refine=0"))
+    monkeypatch.chdir(tmp_path)
+    front = runpy.run_path("mine.py")["front"]
+    assert front.summary["trials"]["completed"] + front.summary["trials"]["stopped"] == 2
+    assert front.summary["metric"] == {"name": "rmse", "better": "lower"}
+
+
+def test_the_documented_files_of_a_model_run_as_printed(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|toml)?\n(.*?)```", text, re.DOTALL)
     code, space, commands = blocks[:3]
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "mine.toml").write_text(space)
