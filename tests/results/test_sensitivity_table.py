@@ -40,12 +40,22 @@ def test_of_other_contents_every_job_is_missing_and_what_changed_has_a_name(
     path = tmp_path / "sensitivity.csv"
     table = SensitivityTable(path, SUBJECT)
     table.add(result_of(JOBS[0]))
-    assert table.changed_parts() == []
+    assert table.changed_parts(JOBS) == []
     changed = SensitivityTable(path, make_subject("net", "images", CONTENT | {part: "another"}))
     assert changed.missing(JOBS) == JOBS
     assert changed.results() == []
-    assert changed.changed_parts() == [column]
+    assert changed.changed_parts(JOBS) == [column]
     assert SensitivityTable(path, make_subject("net", "other images", CONTENT)).missing(JOBS) == JOBS
+
+
+def test_of_another_code_of_a_pruner_its_jobs_are_missing(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "sensitivity.csv", *(SensitivityJob("1", "my:own", 0.1, pruner_code=c) for c in "ab")
+    table = SensitivityTable(path, SUBJECT)
+    for job in (JOBS[0], old):
+        table.add(result_of(job))
+    assert SensitivityTable(path, SUBJECT).missing([*JOBS[:1], old, new]) == [new]
+    assert table.changed_parts([JOBS[0], old]) == []
+    assert table.changed_parts([JOBS[0], new]) == ["pruner_code"]
 
 
 def test_rows_of_other_models_stay(tmp_path: Path) -> None:
