@@ -20,7 +20,7 @@ PACKAGES = {
     "regression": ["sklearn"],
     "series": ["sktime"],
 }
-"""What a case needs that the package does not."""
+"""What a case needs that the package does not. sktime is not for developers: it asks for an older pandas."""
 
 SMALL = {"rounds": 1, "steps": 1, "final_steps": 2, "sample": 16, "trials": 0}
 

@@ -83,6 +83,7 @@ def main() -> None:
     )
     for device in devices:
         train = load_data("mnist").train.to(device)
+        assert isinstance(train, Split)
         for name, steps in STEPS.items():
             for count in SIZES:
                 models = [to_device(build(name), device) for _ in range(count)]

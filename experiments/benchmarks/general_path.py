@@ -10,7 +10,7 @@ general_path.json; prints medians and ranges as a table.
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 STEPS, BATCH, LR = 60, 64, 0.01
-Pairs = list[tuple[Tensor, Tensor]]
+Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -110,7 +110,7 @@ def main() -> None:
             for optimizer in (None, address):
                 ratios = found[f"{kind} {source} {optimizer}"] = measure(kind, source, optimizer, repeats)
                 print(f"| {kind} | {source} | {optimizer or 'built-in'} | {spread(ratios, 3)} |", flush=True)
-    write("general_path", found)
+    write("general_path", dict[str, object](found))
 
 
 if __name__ == "__main__":

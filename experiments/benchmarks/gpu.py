@@ -18,7 +18,7 @@ from common import write
 from tune_prune.pruning import masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks import task
-from tune_prune.training.loop import fit, steps_per_epoch
+from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -31,7 +31,7 @@ def trial(epochs: int, barrier: Barrier, rates: "multiprocessing.Queue[float]") 
     made = task.prepare_task("lenet5", load_dense_model("lenet5", None, "gpu.py"), "mnist", device)[0].to(device)
     model = made.dense_model(device)
     pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(model).values()]
-    steps = steps_per_epoch(len(made.train.labels), 128)
+    steps = made.train.steps(128)
 
     def train(count: int) -> None:
         recipe = Recipe(count, 0.01, distill=0.7, temperature=2)

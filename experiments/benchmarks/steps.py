@@ -100,6 +100,7 @@ def measured(name: str, repeats: int) -> dict[str, list[float]]:
     data, steps = load_data("mnist"), STEPS[name]
     ours, theirs = to_device(build(name), CPU), as_first_written(build(name))
     pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(ours).values()]
+    assert isinstance(data.train, Split)
     loader = DataLoader(Images(data.train), BATCH, shuffle=True)
     forward = multiply_adds(build(name))
     every = 2 * 3 * sum(forward) * BATCH  # forward, and backward to the weights and to the inputs

@@ -117,7 +117,8 @@ def test_no_code_refuses_every_function_that_a_space_names(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(NO_CODE, "")  # for it to be set back
     Path("evil.py").write_text("raise SystemExit('it ran')")
-    task = f'[task]\nmodel = "lenet_300_100"\ndata = "mnist"\n{key} = "evil:run"\n'
+    data = "torchvision:FakeData(size=10)" if key == "transform" else "mnist"  # which has none
+    task = f'[task]\nmodel = "lenet_300_100"\ndata = "{data}"\n{key} = "evil:run"\n'
     Path("own.toml").write_text(task + '[space.ratio]\n"*" = {low = 0.3, high = 0.9}\n')
     assert command("search", "--space", "own.toml", "--budget", 1, "--run-dir", "run", "--no-code") == 2
     assert "'evil:run' names code to be run, which --no-code refuses" in capsys.readouterr().err
