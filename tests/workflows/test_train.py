@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from toys import fault, mlp
 
 from tune_prune.pruning import checkpoint
+from tune_prune.tasks.batches import count_steps
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.objective import make_objective
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.training.loop import steps_per_epoch
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import train
 from tune_prune.workflows.train import Epoch
@@ -93,7 +93,7 @@ def test_less_than_an_epoch_is_refused(toy_data: Data, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(32, 7), (240, 1), (241, 1), (1, 240)])
 def test_steps_per_epoch(toy_data: Data, tmp_path: Path, batch_size: int, steps: int) -> None:
-    assert steps_per_epoch(240, batch_size) == steps
+    assert count_steps(240, batch_size) == steps
     recipe = Recipe(steps, 0.01, batch_size=batch_size)
     assert len(train.train("toys:mlp", toy_data, recipe, tmp_path / "a.safetensors", seed=1, device=CPU)) == 1
 

@@ -159,6 +159,11 @@ def count_samples(batch: Batch) -> int:
     return len(first) if isinstance(first, list) else count_samples(first)
 
 
+def count_steps(samples: int, batch_size: int) -> int:
+    """Counts the whole batches in one pass over samples; 1 where there are fewer than a batch holds."""
+    return max(1, samples // batch_size)
+
+
 def take_first(batch: Batch, count: int) -> Batch:
     """The first samples of a batch, where its tensors all have as many rows as it has samples; else the whole batch."""
     rows = count_samples(batch)

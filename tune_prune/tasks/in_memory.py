@@ -7,6 +7,7 @@ A model defined in a notebook has no file that a worker could import. It is kept
 import copy
 import uuid
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -69,6 +70,7 @@ def load_function(address: str) -> Callable[..., Any]:
     return load(address)
 
 
+@cache  # every step of a training asks for the name of its loss
 def describe(address: str) -> str:
     """What messages call the object at an address: the name of a kept one, else the address."""
     for kept in find(address).values():

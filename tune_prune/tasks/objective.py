@@ -19,11 +19,13 @@ from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, r
 from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.tasks.outputs import cross_entropy, divergence, find_logits, find_scores, float_scores, list_tensors
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
-from tune_prune.tasks.user_code import describe_function, user_code
+from tune_prune.tasks.user_code import describe_code, user_code
 
 LossFunction = Callable[[nn.Module, Batch], Tensor]
 MetricFunction = Callable[[nn.Module, Iterable[Batch]], float]
 DistillFunction = Callable[[nn.Module, nn.Module, Batch], Tensor]
+
+_DEFAULT_NAMES = {"loss": "cross-entropy", "metric": "error", "optimizer": "SGD"}
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ class Objective:
             with user_code("model", type(model).__name__, model.forward):
                 return cross_entropy(model, batch, label_smoothing)
         if label_smoothing:
-            raise UserError(f"label_smoothing is of cross-entropy; loss {self.loss_name!r} has to smooth labels itself")
-        with user_code("loss", self.loss_name, self.loss_function):
+            raise UserError(
+                f"label_smoothing is of cross-entropy; loss {self.name_of('loss')!r} has to smooth labels itself"
+            )
+        with user_code("loss", self.name_of("loss"), self.loss_function):
             loss = self.loss_function(model, batch)
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             made = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise UserError(
-                f"loss {self.loss_name!r}{self._place(self.loss_function)} returned {made}; "
+                f"{self._describe('loss', self.loss_function)} returned {made}; "
                 "it must return a scalar tensor, the mean over the batch"
             )
         return loss
@@ -97,22 +101,21 @@ class Objective:
         """Raises a `UserError` where a loss has no gradient."""
         if not loss.requires_grad:
             raise UserError(
-                f"loss {self.loss_name!r}{self._place(self.loss_function)} returned a tensor without a gradient; "
+                f"{self._describe('loss', self.loss_function)} returned a tensor without a gradient; "
                 "compute it from the model's outputs, without detach, item or no_grad"
             )
 
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> float:
         """Computes the user's metric over batches, in evaluation mode; a `UserError` where it makes no number."""
         assert self.metric_function is not None
-        with user_code("metric", self.metric_name, self.metric_function):
+        with user_code("metric", self.name_of("metric"), self.metric_function):
             value = self.metric_function(model, batches)
         try:
             return float(value)
         except (TypeError, ValueError) as error:
             made = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UserError(
-                f"metric {self.metric_name!r}{self._place(self.metric_function)} returned {made}; it must return a "
-                "number"
+                f"{self._describe('metric', self.metric_function)} returned {made}; it must return a number"
             ) from error
 
     def training_loss(
@@ -139,7 +142,7 @@ class Objective:
         if not calls:
             name = type(model).__name__
             raise UserError(
-                f"loss {self.loss_name!r} does not call the model {name} itself, so that there is no output to "
+                f"loss {self.name_of('loss')!r} does not call the model {name} itself, so that there is no output to "
                 "distil; name a function distill(model, teacher, batch), or leave distill out"
             )
         return (1 - share) * hard + share * self._distance(calls[-1], teacher, temperature)
@@ -160,30 +163,13 @@ class Objective:
             return divergence(*pairs[0], temperature, classes=1)
         return torch.stack([F.mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).mean()
 
-    @property
-    def loss_name(self) -> str:
-        """What messages call the loss."""
-        return in_memory.describe(self.settings.loss or "cross-entropy")
+    def name_of(self, key: str) -> str:
+        """What messages call the function under a key of the settings, such as "loss"; of a default its name."""
+        return in_memory.describe(getattr(self.settings, key) or _DEFAULT_NAMES.get(key, ""))
 
-    @property
-    def metric_name(self) -> str:
-        """What messages call the metric."""
-        return in_memory.describe(self.settings.metric or "error")
-
-    @property
-    def optimizer_name(self) -> str:
-        """What messages call the optimizer."""
-        return in_memory.describe(self.settings.optimizer or "SGD")
-
-    @property
-    def fit_name(self) -> str:
-        """What messages call the training loop."""
-        return in_memory.describe(self.settings.fit or "")
-
-    @staticmethod
-    def _place(function: Callable[..., Any] | None) -> str:
-        place = describe_function(function) if function is not None else ""
-        return f" ({place})" if place else ""
+    def _describe(self, key: str, function: Callable[..., Any] | None) -> str:
+        """What messages call a function, and where it is defined."""
+        return describe_code(key, self.name_of(key), function)
 
 
 CLASSIFICATION = Objective()

@@ -18,8 +18,7 @@ def _compute_own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
     if "labels" not in inspect.signature(model.forward).parameters:
         return None
     output = model(**batch)
-    found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    return found if isinstance(found, Tensor) else None
+    return _find_tensor(output, "loss")
 
 
 def cross_entropy(model: nn.Module, batch: Batch, label_smoothing: float) -> Tensor:
@@ -60,7 +59,12 @@ def list_tensors(output: object) -> list[Tensor]:
 
 def find_logits(output: object) -> Tensor | None:
     """The `logits` of what a model returns, as those of Hugging Face have them; None where there are none."""
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return _find_tensor(output, "logits")
+
+
+def _find_tensor(output: object, name: str) -> Tensor | None:
+    """The tensor of this name in a mapping or an object."""
+    found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
     return found if isinstance(found, Tensor) else None
 
 

@@ -17,6 +17,7 @@ from tune_prune.tasks.batches import (
     collate,
     convert_numbers,
     count_samples,
+    count_steps,
     iterate_tensors,
     map_tensors,
 )
@@ -62,7 +63,7 @@ class Rows:
 
     def steps(self, batch_size: int) -> int:
         """Counts the whole batches of an epoch, at least 1."""
-        return max(1, self.count // batch_size)
+        return count_steps(self.count, batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yields views of so many rows each."""
@@ -95,7 +96,7 @@ class Items:
 
     def steps(self, batch_size: int) -> int:
         """Counts the whole batches of an epoch, at least 1."""
-        return max(1, self.count // batch_size)
+        return count_steps(self.count, batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yields collated samples in order."""
@@ -125,7 +126,7 @@ class Stream:
 
     def steps(self, batch_size: int) -> int:
         """Counts the whole batches of an epoch, at least 1."""
-        return max(1, self.count // batch_size)
+        return count_steps(self.count, batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yields collated samples."""

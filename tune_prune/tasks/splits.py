@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
-from tune_prune.tasks.batches import as_float
+from tune_prune.tasks.batches import as_float, count_steps
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
@@ -50,7 +50,7 @@ class Split:
 
     def steps(self, batch_size: int) -> int:
         """Counts the whole batches of an epoch, at least 1."""
-        return max(1, self.count // batch_size)
+        return count_steps(self.count, batch_size)
 
     def to(self, device: torch.device) -> "Split":
         """Moves the split to a device; no copy is made where it is there already."""

@@ -30,13 +30,13 @@ def user_code(kind: str, name: str, function: Callable[..., Any] | None = None) 
         raise UserError(f"{kind} {name!r} fails{_describe_place(error, function)} ({reason})") from error
 
 
-def describe_function(function: Callable[..., Any]) -> str:
-    """The file and the line where a function is defined, as "mine.py:12"; "" where that is not known."""
+def describe_code(kind: str, name: str, function: Callable[..., Any] | None) -> str:
+    """What messages call a user's code, and where it is defined where that is known: "loss 'mine:f' (mine.py:12)"."""
     try:
-        lines = inspect.getsourcelines(function)
-        return f"{Path(inspect.getsourcefile(function) or '').name}:{lines[1]}"
+        lines = inspect.getsourcelines(function)  # type: ignore[arg-type]
+        return f"{kind} {name!r} ({Path(inspect.getsourcefile(function) or '').name}:{lines[1]})"  # type: ignore[arg-type]
     except (OSError, TypeError):
-        return ""
+        return f"{kind} {name!r}"
 
 
 def _describe_place(error: Exception, function: Callable[..., Any] | None) -> str:

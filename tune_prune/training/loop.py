@@ -30,11 +30,6 @@ class DivergedError(RuntimeError):
     """The training loss became infinite or not a number."""
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Counts the whole batches in one pass over n images; 1 where there are fewer images than a batch holds."""
-    return max(1, n // batch_size)
-
-
 def steps_for(epochs: float, per_epoch: int) -> int:
     """Converts epochs, also a fraction, to steps: at least one, but none for 0 epochs."""
     return max(1, round(epochs * per_epoch)) if epochs else 0
@@ -44,7 +39,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, objective: Objective = CLAS
     """Makes the optimizer that `fit` uses: the user's, else SGD. Raises a `UserError` where the user's cannot be."""
     if objective.optimizer_function is None:
         return SGD(model.parameters(), recipe.momentum, recipe.weight_decay)
-    return TorchOptimizer.make(objective.optimizer_function, model, recipe.lr, objective.optimizer_name)
+    return TorchOptimizer.make(objective.optimizer_function, model, recipe.lr, objective.name_of("optimizer"))
 
 
 def fit(
@@ -100,7 +95,7 @@ def _fit_in_memory(
     precision = split.objective.settings.precision
     recorded = isinstance(eager.optimizer, SGD) and can_record(eager.model, recipe, device, precision)
     step = RecordedStep(eager, size) if recorded else eager
-    per_epoch = steps_per_epoch(split.count, size)
+    per_epoch = split.steps(size)
     losses: list[Tensor] = []
     wrong: list[Tensor] = []
     mean = math.nan

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
-from tune_prune.tasks.user_code import describe_function, user_code
+from tune_prune.tasks.user_code import describe_code, user_code
 
 
 def _list_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -47,11 +47,8 @@ class TorchOptimizer:
             first = next(iter(inspect.signature(unbound).parameters), "")
             made = function(_GIVEN.get(first, _list_parameters)(model), lr)
         if not isinstance(made, torch.optim.Optimizer):
-            place = describe_function(function)
-            raise UserError(
-                f"optimizer {name!r}{f' ({place})' if place else ''} returned {type(made).__name__}; it must return a "
-                "torch.optim.Optimizer"
-            )
+            who = describe_code("optimizer", name, function)
+            raise UserError(f"{who} returned {type(made).__name__}; it must return a torch.optim.Optimizer")
         return cls(made, lr, name)
 
     def step(self, lr: float | Tensor) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
 from tune_prune.tasks.batches import Batch
+from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.tasks.user_code import describe_function, user_code
+from tune_prune.tasks.user_code import describe_code, user_code
 from tune_prune.training.optim import Recipe
 
 
@@ -59,22 +60,18 @@ def fit_by_user(
     A parameter of the function that is called as a field of `Recipe` gets its value, and `teacher` the dense model.
     Raises a `UserError` where the function fails, or never calls `after_step` although weights were removed.
     """
-    function, name = split.objective.fit_function, split.objective.fit_name
+    function, name = split.objective.fit_function, split.objective.name_of("fit")
     assert function is not None
     after_step, batches = AfterStep(masks), EpochBatches(split, recipe.batch_size, generator)
     given = (model, batches, recipe.steps, recipe.lr, after_step)
     model.train()
-    with torch.random.fork_rng([split.device] if split.device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(generator.initial_seed(), 1))
-        with user_code("fit", name, function):
-            more = _choose_arguments(function, len(given), {**asdict(recipe), "teacher": teacher})
-            returned = function(*given, **more)
+    seed = derive_seed(generator.initial_seed(), 1)
+    with seeded_generators(seed, split.device), user_code("fit", name, function):
+        more = _choose_arguments(function, len(given), {**asdict(recipe), "teacher": teacher})
+        returned = function(*given, **more)
     if masks and not after_step.calls:
-        place = describe_function(function)
-        raise UserError(
-            f"fit {name!r}{f' ({place})' if place else ''} never called after_step; call it after every step of the "
-            "optimizer, so that removed weights stay zero"
-        )
+        advice = "call it after every step of the optimizer, so that removed weights stay zero"
+        raise UserError(f"{describe_code('fit', name, function)} never called after_step; {advice}")
     model.to(split.device).zero_grad()
     after_step()
     return float(returned) if isinstance(returned, int | float | Tensor) else math.nan
