@@ -77,7 +77,7 @@ def test_the_files_agree_with_what_is_printed(command, capsys: pytest.CaptureFix
     written = conf.read(Path("pruned") / shown["conf"])
     assert (written.ratios, written.pruners) == ({"2": 0.9, "4": 0.5}, {"2": "taylor1", "4": "taylor1"})
     assert (written.notes["compression"], written.notes["val_error"], written.notes["test_error"]) == measured
-    last = pd.read_csv("pruned/points.csv", float_precision="round_trip").iloc[-1]
+    last = pd.read_csv("pruned/points.csv").iloc[-1]
     assert (last["compression"], last["val_error"]) == measured[:2]
     # what it wrote is what it reads
     assert command("prune", *UNTRAINED, "--conf", "pruned/pruned.conf", "--out", "again", "--json") == 0
@@ -88,7 +88,7 @@ def test_rounds_with_retraining(command, capsys: pytest.CaptureFixture[str]) -> 
     arguments = ("prune", *UNTRAINED, "-l", 2, "-p", 0.8, "--iterations", 4, "--lr", 0.1)
     assert command(*arguments, "--retrain", "--epochs", 30) == 0
     shown = capsys.readouterr().out
-    points = pd.read_csv("pruned/points.csv", float_precision="round_trip")
+    points = pd.read_csv("pruned/points.csv")
     assert list(points["round"]) == [1, 2, 3, 4]
     removed = [round(0.8 * share * 1024) for share in (0.25, 0.5, 0.75, 1)]
     assert list(points["compression"]) == [count / 1088 for count in removed]
@@ -110,7 +110,7 @@ def test_a_tradeoff_takes_back_and_goes_on(command, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "round 1/1, layer 2:" in shown
     assert "taken back" in shown
-    points = pd.read_csv("pruned/points.csv", dtype={"layer": str}, float_precision="round_trip")
+    points = pd.read_csv("pruned/points.csv", dtype={"layer": str})
     assert list(points["layer"]) == ["2", "4"]
     assert list(points["reverted"]) == [True, False]
     assert conf.read(Path("pruned/pruned.conf")).ratios == {"2": 0.0, "4": 0.3}
@@ -134,7 +134,7 @@ def test_reload_starts_every_round_from_the_unpruned_model(command) -> None:
     arguments = ("prune", *UNTRAINED, "-l", 2, "--retrain", "--json")
     assert command(*arguments, "-p", 0.8, "--iterations", 2, "--reload", "--out", "a") == 0
     assert command(*arguments, "-p", 0.8, "--iterations", 2, "--out", "b") == 0
-    a, b = (pd.read_csv(f"{name}/points.csv", float_precision="round_trip")["val_loss"] for name in "ab")
+    a, b = (pd.read_csv(f"{name}/points.csv")["val_loss"] for name in "ab")
     assert a[0] == b[0]
     assert a[1] != b[1]
     assert command("prune", *UNTRAINED, "-l", 2, "-p", 0.5, "--reload", "--acc-tradeoff", 1) == 2
