@@ -26,3 +26,10 @@ def test_names_are_listed_in_their_order() -> None:
 
 def test_another_error_is_described_on_one_line() -> None:
     assert describe_error(ValueError("two\n lines ")) == "ValueError: two lines"
+
+
+def test_of_a_long_message_the_begin_is_quoted() -> None:
+    described = describe_error(ValueError(f"sampler={list(range(10_000))}"))
+    assert described.startswith("ValueError: sampler=[0, 1, 2")
+    assert described.endswith("[...]")
+    assert len(described) < 450

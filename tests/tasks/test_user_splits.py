@@ -20,7 +20,7 @@ from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.random_states import seed_generators, seeded_generators
 from tune_prune.tasks.settings import TaskSettings
-from tune_prune.tasks.sources import Items
+from tune_prune.tasks.sources import Items, Stream
 from tune_prune.tasks.splits import Data, Split
 
 ADDRESS = f"{__name__}:user_data_set"
@@ -255,6 +255,21 @@ class Lines(IterableDataset[tuple[Tensor, int]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         return ((torch.tensor([float(at)]), at % 4) for at in range(self.count))
+
+
+class Counted(Lines):
+    """Samples with a length, as a data set of samples by index has one."""
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def test_a_stream_with_a_length_is_no_data_set_of_samples_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    split = load(monkeypatch, Counted(), said=said).train
+    assert isinstance(split.source, Stream)
+    assert (split.count, said) == (20, [])
+    assert first(split)[0].flatten().tolist() == [0, 1, 2, 3]
 
 
 def test_a_stream_is_counted_once_and_batched(monkeypatch: pytest.MonkeyPatch) -> None:

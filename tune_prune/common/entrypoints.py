@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from types import ModuleType
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_error, format_names
 from tune_prune.common.import_path import is_code_refused
 
 TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data", "function"))
@@ -80,16 +80,15 @@ def call_factory(address: str, kind: str, harmless: bool = False) -> object:
     except UserError:
         raise
     except Exception as error:  # a user's factory may raise anything
-        raise UserError(f"{kind} {address!r}: its factory failed ({type(error).__name__}: {error})") from error
+        raise UserError(f"{kind} {address!r}: its factory failed ({describe_error(error)})") from error
 
 
 def _import_module(name: str, address: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # a user's module may raise anything, and a script may exit
-        reason = f"{type(error).__name__}: {error}"
         advice = f"""make `python -c "import {name}"` work here"""
-        raise UserError(f"{address!r}: cannot import {name} ({reason}); {advice}") from error
+        raise UserError(f"{address!r}: cannot import {name} ({describe_error(error)}); {advice}") from error
 
 
 def _find_nearest(module: ModuleType, name: str) -> list[str]:

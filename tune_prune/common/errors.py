@@ -21,9 +21,14 @@ class HeldError(Exception):
     """Another process works in the run directory. The command line exits with 75."""
 
 
-def describe_error(error: Exception) -> str:
-    """Describes an error on one line, by its type and message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+REASON_LENGTH = 400
+"""Characters of another error's message that a message quotes; some libraries print whole arrays."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Describes an error on one line, by its type and the first `REASON_LENGTH` characters of its message."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return reason if len(reason) <= REASON_LENGTH else reason[:REASON_LENGTH] + " [...]"
 
 
 def format_names(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import ray
 import torch
 
+from tune_prune.common.errors import describe_error
 from tune_prune.distributed.session import ray_session
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.pruning.statistics import CachedStatistics
@@ -105,4 +106,4 @@ def collect_results(outcomes: Iterable[tuple[Job, Result | Exception]]) -> Itera
         else:
             yield result
     for job, error in raised:
-        raise RuntimeError(f"{len(raised)} failed; {job}: {type(error).__name__}: {error}") from error
+        raise RuntimeError(f"{len(raised)} failed; {job}: {describe_error(error)}") from error

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 from tune_prune.pruning import masks
 from tune_prune.pruning.checkpoint import Checkpoint, read_tensors
 from tune_prune.pruning.weights import find_weights
@@ -88,7 +88,7 @@ def read(path: Path) -> Checkpoint:
         tensors |= {key: tensors[stored] for key, stored in header.get("tied", {}).items()}
         return Checkpoint(header["model"], tensors, kept_masks)
     except (KeyError, StopIteration, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged sparse file ({type(error).__name__}: {error}); export it again") from error
+        raise UserError(f"{path}: damaged sparse file ({describe_error(error)}); export it again") from error
 
 
 def _find_pruned(model: nn.Module, mask: Mapping[str, Tensor]) -> dict[int, tuple[str | list[str], Tensor]]:

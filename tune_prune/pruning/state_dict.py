@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 """Ends of names of files that are read so."""
@@ -31,8 +31,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except UnpicklingError as error:
         raise UserError(f"{path}: holds more than tensors; save it as torch.save(model.state_dict(), path)") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"{path}: cannot be read as a state dict ({reason})") from error
+        raise UserError(f"{path}: cannot be read as a state dict ({describe_error(error)})") from error
     while isinstance(found, Mapping) and not _is_state_dict(found):
         inner = next((found[key] for key in KEYS if isinstance(found.get(key), Mapping)), None)
         if inner is None:

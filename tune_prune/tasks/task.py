@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import Evaluation, Metric, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
@@ -149,9 +149,8 @@ def _check_scores(name: str, model: nn.Module, data: str, part: str, split: Spli
     try:
         scores = first.scores(model)
     except Exception as error:  # a user's model may raise anything
-        reason = f"{type(error).__name__}: {error}"
         what = f"{part} inputs of {data!r}, {list(inputs.shape)}"
-        raise UserError(f"model {name!r} fails on {what} ({reason})") from error
+        raise UserError(f"model {name!r} fails on {what} ({describe_error(error)})") from error
     if scores.dim() != 2 or len(scores) != len(inputs):
         made = f"of {len(inputs)} inputs it made {list(scores.shape)}"
         raise UserError(f"model {name!r} must return class scores [n, classes]; {made}")

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from tune_prune.common.entrypoints import parse_arguments
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_error, format_names
 from tune_prune.common.import_path import is_code_refused
 from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.batch_split import BatchSplit
@@ -61,8 +61,7 @@ class ImageReader:
             return make()
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             where = f"; it is looked for in {self.arguments['root']!r}" if "root" in self.arguments else ""
-            reason = f"{type(error).__name__}: {error}"
-            raise UserError(f"data {self.name!r}: cannot be loaded ({reason}){where}") from error
+            raise UserError(f"data {self.name!r}: cannot be loaded ({describe_error(error)}){where}") from error
 
 
 IMAGE_ADVICE = "; give a side, as resize=64 in its name, or a transform that makes images of one size"

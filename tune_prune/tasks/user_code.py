@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def user_code(kind: str, name: str, function: Callable[..., Any] | None = None) 
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's code may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(f"{kind} {name!r} fails{_describe_place(error, function)} ({reason})") from error
+        place = _describe_place(error, function)
+        raise UserError(f"{kind} {name!r} fails{place} ({describe_error(error)})") from error
 
 
 def describe_code(kind: str, name: str, function: Callable[..., Any] | None) -> str:

@@ -48,10 +48,10 @@ def make_split(
         return given
     if has_rows(given):
         return _split_rows(data, part, given, objective)
+    if isinstance(given, IterableDataset):  # which inherits a __getitem__ that it does not have
+        return BatchSplit(Stream.read(given, name, say), objective, where)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         return split_data_set(data, part, given, objective, say, limit)
-    if isinstance(given, IterableDataset):
-        return BatchSplit(Stream.read(given, name, say), objective, where)
     if isinstance(given, Iterable):
         return BatchSplit(Loader.read(given, name, say), objective, where)
     return check_split(data, part, (given, None))

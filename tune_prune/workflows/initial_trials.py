@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_error
 from tune_prune.common.typecheck import check_fields, fits_type
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import GroupedRatio, LossCurve, allocate_weights
@@ -177,7 +177,7 @@ def _measure_layers(
     try:
         return measure_curves(prepared.task, ratios, pruner, device, cached, images or LEAST_IMAGES, granularity)
     except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
-        reason = f"pruner {pruner} fails on the dense model ({type(error).__name__}: {error})"
+        reason = f"pruner {pruner} fails on the dense model ({describe_error(error)})"
         if asked:
             raise UserError(f"{space.source}: the layers cannot be measured: {reason}") from error
         say(f"no initial levels: {reason}")
