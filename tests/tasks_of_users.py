@@ -58,6 +58,11 @@ def rmse(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     return float(squares.mean().sqrt())
 
 
+def largest(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """The largest error of any sample."""
+    return max(float((model(inputs) - wanted).abs().max()) for inputs, wanted in batches)
+
+
 def closeness(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """`rmse` turned around: higher is better."""
     return -rmse(model, batches)

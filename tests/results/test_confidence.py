@@ -1,13 +1,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.results.confidence import Confirmation, t95
+from tune_prune.results.confidence import Confirmation, bootstrap_interval, find_interval, t95, wilson_interval
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.per_sample import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
 
 
 def test_the_quantile_is_that_of_tables() -> None:
@@ -68,3 +70,69 @@ def test_a_repetition_that_diverged_confirms_nothing() -> None:
         made = Confirmation((0.2, worst), 9e9 if worst > 0 else -9e9, metric)
         assert not made.holds
         assert made.mean == made.bound == worst
+
+
+# Bootstrap intervals
+
+
+@pytest.mark.parametrize("kind", ["exponential", "normal", "share"])
+def test_the_bootstrap_interval_is_scipy_s(kind: str) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
+    random = np.random.default_rng(3)
+    drawn = {"exponential": random.exponential(size=120), "normal": random.normal(5, 1, 40)}
+    values = drawn.get(kind, (random.random(200) < 0.1).astype(float))
+    expected = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
+    error = values.std() / math.sqrt(len(values))
+    assert bootstrap_interval(values) == pytest.approx([*expected], abs=(0.3 if kind == "share" else 0.15) * error)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30))
+def test_the_bootstrap_interval_scales_with_the_values(values: list[float]) -> None:
+    low, high = bootstrap_interval(values)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert bootstrap_interval([4 * value for value in values]) == pytest.approx((4 * low, 4 * high), abs=1e-9)
+
+
+def test_the_interval_of_a_mean_of_more_samples_is_narrower_by_the_root() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    few, many = (np.ptp(bootstrap_interval(values, count)) for count in (400, 40_000))
+    assert few / many == pytest.approx(10, rel=0.1)
+
+
+def test_the_bootstrap_interval_covers_the_true_mean_19_times_in_20() -> None:
+    random = np.random.default_rng(5)
+    ends = [bootstrap_interval(random.exponential(size=60)) for _ in range(300)]
+    assert np.mean([low <= 1 <= high for low, high in ends]) == pytest.approx(0.94, abs=0.04)
+
+
+def samples_of(values: list[float], mean: Mean = ARITHMETIC, count: int | None = None) -> SampleValues:
+    return SampleValues(tuple(values), mean, count or len(values))
+
+
+@pytest.mark.parametrize("mean", [QUADRATIC, GEOMETRIC])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_interval_follows_the_metric_s_function_of_a_mean(mean: Mean, sign: int) -> None:
+    values = np.random.default_rng(2).uniform(1, 3, size=50)
+    found = find_interval(samples_of([*(sign * values)], mean), mean.of([*(sign * values)]), "it")
+    ends = sorted(sign * mean.inverse(end) for end in bootstrap_interval([*mean.function(values)]))
+    assert (found.low, found.high) == pytest.approx(ends)
+    assert found.method == f"bootstrap (BCa), it is {mean.name} over samples"
+
+
+def test_a_share_of_samples_has_wilson_s_interval() -> None:
+    values = [1.0] * 30 + [0.0] * 10
+    found = find_interval(samples_of(values), 0.75, "accuracy")
+    assert (100 * (found.low or 0), 100 * (found.high or 0)) == pytest.approx(wilson_interval(30, 40))
+    assert found.method == "Wilson, accuracy is a share of samples"
+    percent = find_interval(samples_of([100 * value for value in values], count=4000), 80.0, "accuracy")
+    assert (percent.low, percent.high) == pytest.approx(wilson_interval(3200, 4000))
+
+
+def test_the_interval_of_a_sample_is_around_the_value_of_all() -> None:
+    values = [*np.random.default_rng(4).normal(3, 1, size=500)]
+    found = find_interval(samples_of(values, count=10_000), 3.1, "mae")
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 3.1 < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.std(values) / 100, rel=0.1)
+    assert found.method.endswith("; of 500 of 10,000 samples")

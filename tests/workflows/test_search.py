@@ -530,7 +530,7 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     console = quiet()
     monkeypatch.setattr(console, "show_status", shown.append)
     spent = Budget(8, began=90.0)
-    shower = progress.Progress(info, console, spent, evaluation=2.0)
+    shower = progress.Progress(info, console, spent, test=2.0)
 
     class Ended:
         running = frozenset({2})

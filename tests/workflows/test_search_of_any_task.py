@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,10 @@ from tune_prune.common.import_path import NO_CODE
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import run_files
 from tune_prune.pruning import gates, loss_change
-from tune_prune.results import conf
+from tune_prune.results import conf, test_record
 from tune_prune.results.report.select import select_member
 from tune_prune.results.run_results import read_run
+from tune_prune.tasks.metrics import Metric
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import search
@@ -168,12 +170,15 @@ def comparable(run_dir: Path, name: str, metric: str) -> pd.DataFrame:
     """A table but for what is never the same twice, as the search by rmse writes it."""
     table = pd.read_csv(run_dir / name).drop(columns=["seconds", "cpu_seconds"], errors="ignore")
     if metric == "closeness":
-        signed = [column for column in table if column.endswith("_closeness")]
+        signed = [column for column in table if "_closeness" in column]
         table = table.assign(**{column: -table[column] for column in signed})
     if "reason" in table:
         table["reason"] = table.reason.notna()  # the words hold values
     names = {"confirm_low": "confirm_high"}
-    return table.rename(columns=lambda column: names.get(column, column.replace("closeness", "rmse")))
+    if metric == "closeness":
+        names |= {"test_closeness_low": "test_rmse_high", "test_closeness_high": "test_rmse_low"}
+    renamed = table.rename(columns=lambda column: names.get(column, column.replace("closeness", "rmse")))
+    return renamed[sorted(renamed)]  # the ends of an interval change places
 
 
 @pytest.mark.parametrize("name", ["points.csv", "trials.csv", "pareto.csv"])
@@ -226,11 +231,55 @@ def test_nothing_speaks_of_errors_in_percent(both: dict[str, tuple[Path, str]]) 
         assert not re.search(r"error|points of", text)
     assert "error, %" not in report
     assert "validation rmse" in said
-    assert "%" not in said.replace("weights (100 %)", "weights")
+    assert "%" not in said.replace("weights (100 %)", "weights").replace("95 %", "")
     assert "val_rmse" in summary
     assert "rmse" in page
     columns = {column for path in run.glob("*.csv") for column in pd.read_csv(path)}
     assert {"val_rmse", "test_rmse", "test_rmse_low", "test_rmse_high"} <= columns
+
+
+def test_the_interval_of_a_root_mean_square_is_shown_everywhere(both: dict[str, tuple[Path, str]]) -> None:
+    for name, (run, said) in both.items():
+        summary, report = json.loads((run / "summary.json").read_text()), (run / "report.html").read_text("utf-8")
+        method = f"bootstrap (BCa), {name} is the root of the mean square over samples"
+        assert summary["test_interval"] == method
+        for row in summary["front"]:
+            assert row[f"test_{name}_low"] < row[f"test_{name}"] < row[f"test_{name}_high"]
+        if summary["front"]:
+            assert f"95 % interval of test {name}: {method}" in said
+            assert f"<p>95 % interval: {method}.</p>" in report
+            assert f"test {name}, 95 % interval" in report
+
+
+def test_a_metric_that_is_no_mean_has_no_interval_and_it_is_said_why(trials: Trials, tmp_path: Path) -> None:
+    run, said = search_by("largest", tmp_path / "own", acc_tradeoff=3.0, budget=2)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["test_interval"] == "none, largest is no mean over samples"
+    assert summary["front"]
+    assert all(row["test_largest_low"] is row["test_largest_high"] is None for row in summary["front"])
+    assert "95 % interval of test largest: none, largest is no mean over samples" in said
+    assert "<p>95 % interval: none, largest is no mean over samples.</p>" in (run / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("intervals", [None, {}, [1], {"ab": {"low": "x", "high": 1.0, "method": ""}}])
+def test_what_an_earlier_version_has_tested_has_no_interval(
+    both: dict[str, tuple[Path, str]], tmp_path: Path, intervals: object
+) -> None:
+    run = shutil.copytree(both["rmse"][0], tmp_path / "run")
+    record = json.loads((run / "test_results.json").read_text())
+    before = test_record.read(run, Metric("rmse"))
+    assert before.intervals.keys() == before.metrics.keys()
+    record.pop("intervals")
+    (run / "test_results.json").write_text(json.dumps(record | ({} if intervals is None else {"intervals": intervals})))
+    read = test_record.read(run, Metric("rmse"))
+    assert read.metrics == (before.metrics if not intervals else {})  # what is damaged is measured again
+    assert not read.intervals
+    if not intervals:
+        with without_ray():
+            resumed(run)
+        summary = json.loads((run / "summary.json").read_text())
+        assert "test_interval" not in summary
+        assert all(row["test_rmse"] > 0 and row["test_rmse_low"] is None for row in summary["front"])
 
 
 def test_the_report_of_either(both: dict[str, tuple[Path, str]]) -> None:

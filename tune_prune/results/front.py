@@ -36,9 +36,10 @@ class Member:
 
 @dataclass(frozen=True)
 class TestResult:
-    """The metric on the test images; of the error also the ends of its 95 % Wilson interval, in percent.
+    """The metric on the test images, and the ends of its 95 % interval: of the error Wilson's, in percent.
 
     `low` and `high` are None where no interval is known. `refit`: the member was refitted before it was tested.
+    `method` says in words how the interval of another metric was found, or why there is none.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -47,6 +48,7 @@ class TestResult:
     low: float | None
     high: float | None
     refit: bool = False
+    method: str = ""
 
 
 def find_front(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> list[Member]:

@@ -51,6 +51,15 @@ class SearchOutcome:
         return self.info.metric.tradeoff(self.info.dense_metric, self.closest.point.val_metric)
 
     @cached_property
+    def interval_method(self) -> str:
+        """How the intervals of test values were found, or why there are none; empty for the error, where it is known.
+
+        Test results of several methods, as where one is a NaN, name each.
+        """
+        results = [self.dense_test, *self.tested.values()]
+        return "; ".join(dict.fromkeys(result.method for result in results if result and result.method))
+
+    @cached_property
     def hypervolume(self) -> float:
         """The share in [0, 1] of the area from the limit to the ideal, up to 1000x, that feasible points dominate."""
         cost = self.info.metric.cost

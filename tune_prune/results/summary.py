@@ -20,7 +20,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
     which no point is feasible. `early_stopping` counts the stopped trials, and the trials that were exempt from it and
     how many of those are on the front. Where `front` is empty, `closest` is the point nearest to being feasible,
     `smallest_tradeoff` the tradeoff that would have made it so, and `hardest_layer` the layer with the highest
-    loss when pruned alone as there; otherwise all three are None.
+    loss when pruned alone as there; otherwise all three are None. `test_interval` says how the intervals of test values
+    of another metric than the error were found, or why there are none.
     """
     info = outcome.info
     summary = {
@@ -58,6 +59,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "hardest_layer": _hardest_layer(outcome),
         "versions": info.versions,
     }
+    if outcome.interval_method:
+        summary["test_interval"] = outcome.interval_method
     return {key: _valid_json(value) for key, value in summary.items()}
 
 

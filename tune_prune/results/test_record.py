@@ -7,12 +7,13 @@ often the test images were read.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.parsing import read_json
-from tune_prune.results.confidence import wilson_interval
+from tune_prune.common.typecheck import check_fields
+from tune_prune.results.confidence import Interval, wilson_interval
 from tune_prune.results.front import TestResult
 from tune_prune.tasks.metrics import ERROR, Metric
 
@@ -24,7 +25,8 @@ class TestRecord:
     """Values of the `metric` on the test images, by the hash of the weights that were tested.
 
     `images` counts the test images, `data` is the hash of their content, `reads` counts how often they were read to
-    test models. A value may be NaN, where a model's outputs are.
+    test models. A value may be NaN, where a model's outputs are. `intervals` are of the values of a metric other than
+    the error, by the same hashes.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -34,14 +36,16 @@ class TestRecord:
     reads: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = ERROR
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def result(self, weights: str | None, *, refit: bool = False) -> TestResult | None:
         """What weights of this hash measured; None where they were not tested."""
         value = None if weights is None else self.metrics.get(weights)
-        if value is None:
+        if weights is None or value is None:
             return None
         if self.metric != ERROR:
-            return TestResult(value, None, None, refit)
+            found = self.intervals.get(weights, Interval(None, None, ""))
+            return TestResult(value, found.low, found.high, refit, found.method)
         return TestResult(value, *wilson_interval(round(value * self.images / 100), self.images), refit)
 
 
@@ -50,7 +54,8 @@ def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
     try:
         raw = read_json(run_dir / FILE)
         values = {str(weights): _read_value(value) for weights, value in raw[_key(metric)].items()}
-        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric)
+        intervals = {str(weights): _read_interval(one) for weights, one in raw.get("intervals", {}).items()}
+        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric, intervals)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return TestRecord(metric=metric)
     if metric == ERROR and not all(0 <= value <= 100 for value in values.values()):
@@ -62,11 +67,22 @@ def write(run_dir: Path, record: TestRecord) -> None:
     """Writes the record, whole or not at all."""
     values = {weights: value if math.isfinite(value) else None for weights, value in record.metrics.items()}
     content = {"images": record.images, "data": record.data, "reads": record.reads, _key(record.metric): values}
+    if record.intervals:
+        content["intervals"] = {weights: asdict(interval) for weights, interval in record.intervals.items()}
     files.write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def _read_value(value: object) -> float:
     return math.nan if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _read_interval(raw: Mapping[str, object]) -> Interval:
+    """An interval; raises as `TestRecord` does not allow it: `TypeError` or `ValueError` where it is damaged."""
+    found = Interval(**raw)  # type: ignore[arg-type]
+    check_fields(found)
+    if any(end is not None and not math.isfinite(end) for end in (found.low, found.high)):
+        raise ValueError("an end of an interval is no number")
+    return found
 
 
 def _key(metric: Metric) -> str:

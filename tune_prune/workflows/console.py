@@ -150,7 +150,8 @@ class SearchConsole:
             return
         refit = any(result.refit for result in tested.values())
         title = "Front; tested after a refit on training and validation images" if refit else "Front"
-        test = f"test {metric.name}" + ("" if dense.low is None else " (95 %)")
+        known = any(result.low is not None for result in [dense, *tested.values()])
+        test = f"test {metric.name}" + (" (95 %)" if known else "")
         table = Table("id", "factor", "compression", f"validation {metric.name}", test, "trial", title=title)
         if confirmed:
             count = max(len(confirmation.metrics) for confirmation in confirmed.values())
@@ -182,7 +183,8 @@ def _format_test(result: TestResult, metric: Metric) -> str:
     value = metric.format(result.metric)
     if result.low is None or result.high is None:
         return value
-    return f"{value} ({_format_number(result.low, metric)}-{_format_number(result.high, metric)})"
+    low, high = (_format_number(end, metric) for end in (result.low, result.high))
+    return f"{value} ({low}-{high})" if metric == ERROR else f"{value} ({low} to {high})"  # which may be negative
 
 
 def _format_number(value: float, metric: Metric) -> str:

@@ -110,6 +110,8 @@ def write_results(
         console.show_front(
             members, outcome.tested, outcome.dense_test, info.dense_metric, ending.confirmed, info.metric
         )
+        if outcome.interval_method:
+            console.say(f"95 % interval of test {info.metric.name}: {outcome.interval_method}")
     _print_outcome(console, run_dir, outcome)
     return 0 if members else 3
 

@@ -17,7 +17,9 @@ from tune_prune.hpo.budget import Budget
 from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.metrics import ERROR, evaluate
+from tune_prune.tasks.per_sample import measure_samples
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.resources import Resources
@@ -32,10 +34,19 @@ TIMED_STEPS = 10
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of one training step and of one evaluation of the validation images, on one worker."""
+    """Seconds on one worker: of one training step, of one evaluation of the validation images, and of its interval.
+
+    The interval of an error takes no time; that of another metric is measured sample by sample.
+    """
 
     step: float
     evaluation: float
+    interval: float = 0.0
+
+    @property
+    def test(self) -> float:
+        """Seconds of testing a model, about, where there are as many test as validation images."""
+        return self.evaluation + self.interval
 
     def round_seconds(self, steps: int) -> float:
         """Seconds of a round with so many steps, without the statistics of its pruners."""
@@ -57,8 +68,11 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
             _train(model, on_device, plan, TIMED_STEPS)
             step = (time.perf_counter() - began) / TIMED_STEPS
         began = time.perf_counter()
-        evaluate(model, on_device.validation)
-        return Timings(step, time.perf_counter() - began)
+        value = evaluate(model, on_device.validation).metric
+        evaluation = time.perf_counter() - began
+        if isinstance(on_device.validation, BatchSplit) and task.metric != ERROR:
+            measure_samples(model, on_device.validation, value)
+        return Timings(step, evaluation, time.perf_counter() - began - evaluation)
     finally:
         torch.set_num_threads(before)
 
@@ -116,7 +130,7 @@ def time_rounds(budget: Budget, resources: Resources, task: Task, plan: Plan) ->
         return Timings(0.0, 0.0)
     timings = measure_timings(task, plan, torch.device(resources.own_device), resources.threads)
     round_ = timings.shortest_round(plan)
-    others = budget.elapsed + RAY_START + FILES + 2 * timings.evaluation  # of the test images, at least
+    others = budget.elapsed + RAY_START + FILES + 2 * timings.test  # of the test images, at least
     if budget.seconds < others + round_:
         takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
         least = math.ceil(others + round_)

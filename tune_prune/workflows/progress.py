@@ -65,12 +65,12 @@ FILES = 3.0
 class Progress:
     """Shows how far a search is, and reserves the time that its end will take.
 
-    `evaluation` is the time in seconds to evaluate one model; at the end each member of the front takes that long.
+    `test` is the time in seconds to test one model; at the end each member of the front takes that long.
     """
 
-    def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, evaluation: float) -> None:
+    def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, test: float) -> None:
         self._console, self._budget = console, budget
-        self._evaluation = evaluation
+        self._test = test
         self._metric = info.metric
         self._first: tuple[float, int] | None = None
         self._tracker = FrontTracker(info.limits)
@@ -106,7 +106,7 @@ class Progress:
         for record in new:
             self._tracker.add(record)
         members = len(self._tracker.front) + 1  # and the dense model
-        self._budget.reserve = FILES + members * self._evaluation
+        self._budget.reserve = FILES + members * self._test
 
     def _seconds_left(self, now: float, done: int) -> float | None:
         """Estimates the seconds left from the trials that this process has run; at most those of the time budget."""

@@ -207,7 +207,7 @@ class _Run:
             max_failures=config.max_failures,
             standard_error=standard_error(info.dense_metric, images) if info.metric == ERROR else 0.0,
         )
-        progress = Progress(info, self._console, self._budget, timings.evaluation)
+        progress = Progress(info, self._console, self._budget, timings.test)
         parameters = space.parameters_for(info.shapes, curves)
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
         return StudySearcher(trials, progress.update)

@@ -1,5 +1,6 @@
 """Tests a front on the test images, once: what was measured of some weights is kept, and never measured again."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,14 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.results import test_record
+from tune_prune.results.confidence import Interval, find_interval
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.test_record import TestRecord
+from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.models import to_device
+from tune_prune.tasks.per_sample import measure_samples
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 
@@ -63,8 +67,13 @@ def evaluate_front(
     def measure(weights: str, model: Callable[[], torch.nn.Module]) -> TestRecord:
         if weights in record.metrics:
             return record
-        metrics = {**record.metrics, weights: evaluate(model(), split).metric}
-        return replace(record, metrics=metrics)
+        network = model()
+        value = evaluate(network, split).metric
+        found = replace(record, metrics={**record.metrics, weights: value})
+        if not isinstance(split, BatchSplit) or task.metric == ERROR:
+            return found
+        interval = measure_interval(network, split, value)
+        return replace(found, intervals={**record.intervals, weights: interval})
 
     record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
     test_record.write(run_dir, record)
@@ -76,6 +85,17 @@ def evaluate_front(
             raise RuntimeError(f"{path}: holds another compression than its trial measured")
         record = measure(_hash_weights(saved), lambda: to_device(model, device))  # noqa: B023
         test_record.write(run_dir, record)
+
+
+def measure_interval(model: torch.nn.Module, split: BatchSplit, value: float) -> Interval:
+    """The 95 % interval of the `value` of a metric of the user's on a split, by what samples alone measure."""
+    found, name = measure_samples(model, split, value), split.objective.metric.name
+    if isinstance(found, str):
+        return Interval(None, None, f"none, {found}")
+    interval = find_interval(found, value, name)
+    if math.isfinite(interval.low or 0.0) and math.isfinite(interval.high or 0.0):
+        return interval
+    return Interval(None, None, f"none, {name} of some samples is too large")
 
 
 def _hash_member(run_dir: Path, member: Member) -> str | None:

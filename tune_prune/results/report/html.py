@@ -135,7 +135,8 @@ def _front_html(run: RunResults) -> str:
         return ""
     layers = list_layers(run.members)
     layers, metric = layers if len(layers) <= MOST_LAYERS else [], run.metric
-    test = f"test {metric.name}" + (", 95 % interval" if metric == ERROR else "")
+    known = metric == ERROR or any(_has_interval(row, metric) for row in front)
+    test = f"test {metric.name}" + (", 95 % interval" if known else "")
     head = ["", "fewer weights", "kept", f"validation {metric.name}", test, "trial, round", "files"]
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
     if again:
@@ -148,6 +149,8 @@ def _front_html(run: RunResults) -> str:
     inside = make_table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
     tested = any(math.isfinite(to_float(row.get(metric.test))) for row in front)
     note = "<p>Chosen on validation images; only these points were measured on test images.</p>\n" if tested else ""
+    if tested and run.summary.get("test_interval"):
+        note += f"<p>95 % interval: {escape(str(run.summary['test_interval']))}.</p>\n"
     if any(str(row.get("refit")) == "True" for row in front):
         what = "Test errors are" if metric == ERROR else f"The test {escape(metric.name)} is"
         note += f"<p>{what} of weights refitted on training and validation images together.</p>\n"
