@@ -75,26 +75,28 @@ def timeless(record: TrialRecord) -> TrialRecord:
 def test_what_is_shared_comes_back_without_a_copy(task: Task, worker_data: WorkerData) -> None:
     again = worker_data.make_task()
     for ours, theirs in [
-        (worker_data.arrays["train"], again.train.inputs),
-        (worker_data.arrays["train_labels"], again.train.labels),
-        (worker_data.arrays["validation"], again.validation.inputs),
-        (worker_data.arrays["validation_labels"], again.validation.labels),
-        (worker_data.arrays["teacher"], again.teacher),
+        (task.train.inputs, again.train.inputs),
+        (task.train.labels, again.train.labels),
+        (task.validation.inputs, again.validation.inputs),
+        (task.validation.labels, again.validation.labels),
+        (task.teacher, again.teacher),
     ]:
-        assert np.shares_memory(ours, theirs.numpy())
-    assert np.shares_memory(worker_data.arrays["train"], task.train.inputs.numpy())
+        assert np.shares_memory(ours.numpy(), theirs.numpy())
     assert (again.model, again.dense) == (task.model, task.dense)
     assert all(torch.equal(value, again.weights[key]) for key, value in task.weights.items())
     assert torch.equal(again.train.labels, task.train.labels)
 
 
 def test_read_only_memory_is_no_reason_to_copy_or_to_warn(worker_data: WorkerData) -> None:
-    for array in worker_data.arrays.values():
+    assert worker_data.splits is not None
+    assert worker_data.teacher is not None
+    inputs, labels = worker_data.splits[0].rows
+    for array in (inputs, labels, *worker_data.splits[1].rows, worker_data.teacher):
         array.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = worker_data.make_task()
-    assert np.shares_memory(worker_data.arrays["train"], again.train.inputs.numpy())
+    assert np.shares_memory(inputs, again.train.inputs.numpy())
 
 
 def test_bytes(worker_data: WorkerData) -> None:

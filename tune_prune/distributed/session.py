@@ -19,6 +19,7 @@ from ray.job_config import JobConfig
 
 from tune_prune.common.errors import UserError
 from tune_prune.distributed import authentication, cluster
+from tune_prune.distributed.shared_splits import send_places_of_mapped_arrays
 from tune_prune.training.resources import Resources
 
 QUIET = {
@@ -49,6 +50,7 @@ def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[
                 _join(resources.address)
             else:
                 _start(shared_bytes)
+        send_places_of_mapped_arrays()
         try:
             yield _count_concurrent(resources)
         finally:

@@ -1,7 +1,6 @@
 """Handles batches of any structure: a tensor, a tuple or list, or a mapping, whose parts may be such again."""
 
 import copy
-import mmap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -67,15 +66,6 @@ def convert_numbers(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.float64:
         return tensor.float()
     return tensor.long() if tensor.dtype in _TO_INT64 else tensor
-
-
-def is_mapped(leaf: object) -> bool:
-    """Whether an array or a tensor lies in a file that is mapped into memory, as those of `np.memmap` do."""
-    if isinstance(leaf, Tensor):
-        return leaf.device.type == "cpu" and leaf.untyped_storage().filename is not None
-    while isinstance(leaf, np.ndarray):
-        leaf = leaf.base
-    return isinstance(leaf, mmap.mmap)
 
 
 def describe_structure(batch: Batch) -> str:

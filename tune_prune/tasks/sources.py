@@ -66,9 +66,10 @@ class Rows:
         return count_steps(self.count, batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Yields views of so many rows each."""
+        """Yields so many rows each, as copies: a user's code may write to them, and several processes read them."""
         for first in range(0, self.count, batch_size):
-            yield self._convert(map_tensors(self.tensors, lambda tensor: tensor[first : first + batch_size]))  # noqa: B023
+            last = first + batch_size
+            yield self._convert(map_tensors(self.tensors, lambda tensor: tensor[first:last].clone()))  # noqa: B023
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yields random rows without repetition."""

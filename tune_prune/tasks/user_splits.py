@@ -9,8 +9,9 @@ from torch.utils.data import IterableDataset
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
-from tune_prune.tasks.batches import as_tensors, is_mapped, iterate_tensors, map_leaves
+from tune_prune.tasks.batches import as_tensors, iterate_tensors, map_leaves
 from tune_prune.tasks.caching import MEMORY_LIMIT, PROCESS_LIMIT, split_data_set
+from tune_prune.tasks.mapped_arrays import is_mapped
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.sources import Loader, Rows, Stream
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
