@@ -9,6 +9,7 @@ from toys import fault, images, mlp, seeded
 
 import tune_prune
 from tune_prune.export import costs, exporter, formats
+from tune_prune.export.report import LatencyResult
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.training.loop import fit
@@ -85,7 +86,7 @@ def test_latency_is_compared_with_the_unpruned_network_in_the_same_runtime(
         assert shapes == [[(4, 64), (4,), (4, 4), (4,)], [(16, 64), (16,), (4, 16), (4,)]]
     runtime = {"dense": "PyTorch", "pt2": "torch.export", "onnx": "ONNX Runtime"}[to]
     assert report.runtime == runtime
-    assert report.latencies == [exporter.LatencyResult(1, 0.006, 0.003, 2.0, 2.0, 4.0)]
+    assert report.latencies == [LatencyResult(1, 0.006, 0.003, 2.0, 2.0, 4.0)]
     assert report.describe()[-1] == (
         f"1 at a time on one core in {runtime}: unpruned 6 ms, pruned 3 ms, 2.00x as fast (quartiles 2.00 to 4.00)"
     )
@@ -96,7 +97,7 @@ def test_the_report_in_words(command, capsys: pytest.CaptureFixture[str]) -> Non
     assert command("export", "a.safetensors", "--to", "dense", *TOY, "--out", "b.safetensors") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "320 of 1,088 weights (3.4x fewer)"
-    assert "120 of 120 test images get the same class" in lines[3]
+    assert "120 of 120 test samples get the same class" in lines[3]
     assert lines[-1] == "file: b.safetensors"
     assert [p.shape for p in tune_prune.load("b.safetensors").parameters()] == [(4, 64), (4,), (4, 4), (4,)]
     Path("folder").mkdir()
@@ -177,7 +178,7 @@ def test_a_file_that_computes_something_else_is_not_written(monkeypatch: pytest.
     bad = formats.Format("-bad.safetensors", True, spoiled, formats._load_plain)
     monkeypatch.setitem(formats.formats._entries, "bad", bad)
     with pytest.raises(
-        RuntimeError, match=r"its scores differ from the model's by .* of the largest; nothing was written"
+        RuntimeError, match=r"its outputs differ from the model's by .* of the largest and .*; nothing was written"
     ):
         exporter.export(Path("a.safetensors"), "bad", images(), None, print)
     assert [path.name for path in Path().iterdir()] == ["a.safetensors"]

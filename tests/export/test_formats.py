@@ -187,5 +187,5 @@ def test_a_model_that_pytorch_cannot_export(name: str) -> None:
     model = Odd().eval()
     export_input = ExportInput("test_formats:Odd", model, masks.dense_masks(model), images(2), model)
     said = fault(lambda: formats.formats[name].write(export_input))
-    assert said.startswith("test_formats:Odd cannot be exported by PyTorch with batches of any size (")
+    assert said.startswith(f"--to {name}: test_formats:Odd cannot be exported by PyTorch with batches of any size (")
     assert "\n" not in said

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 
 from tune_prune.export import channels
 from tune_prune.export.channels import Channels
+from tune_prune.export.comparison import Difference
 from tune_prune.export.resizing import flatten_by_channel, keep_channels, set_tensor
 from tune_prune.pruning.layers import TRANSPOSED
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, take_first
 
 ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
 
 @torch.no_grad()
-def compact(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """Copies a model for inference alone, without the channels that can go; `inputs` are a few samples, float [n, ...].
+def compact(model: nn.Module, inputs: Batch) -> nn.Module:
+    """Copies a model for inference alone, without the channels that can go.
+
+    `inputs` are a few samples, as `call_model` takes them.
 
     Raises a `UserError` where the model cannot be traced, and a `RuntimeError` where the outputs of copy and model for
     `inputs` differ by more than `ROUNDING`.
@@ -31,14 +35,16 @@ def compact(model: nn.Module, inputs: Tensor) -> nn.Module:
         _remove_channels(compacted, one, inputs) for one in found
     ):  # may leave further channels without a consumer
         pass
-    before, after = copy.deepcopy(model).eval()(inputs), compacted(inputs)
-    difference = float((before - after).abs().max() / before.abs().max().clamp_min(1e-12))
-    if not difference <= ROUNDING:
-        raise RuntimeError(f"the compacted model's outputs differ from the model's by {difference:.2g} of the largest")
+    outputs = [call_model(one, inputs) for one in (copy.deepcopy(model).eval(), compacted)]
+    difference = Difference()
+    difference.add(*map(list, map(iterate_tensors, outputs)))
+    if not difference.share <= ROUNDING:
+        what = f"{difference.share:.2g} of the largest"
+        raise RuntimeError(f"the compacted model's outputs differ from the model's by {what}")
     return compacted
 
 
-def _remove_channels(model: nn.Module, found: Channels, inputs: Tensor) -> bool:
+def _remove_channels(model: nn.Module, found: Channels, inputs: Batch) -> bool:
     """Removes the output channels of a layer that can go; whether there were any. One always stays."""
     layer, consumers = model.get_submodule(found.layer), [model.get_submodule(name) for name in found.consumers]
     computed = flatten_by_channel(layer).any(1)
@@ -65,14 +71,14 @@ def _remove_channels(model: nn.Module, found: Channels, inputs: Tensor) -> bool:
     return True
 
 
-def _capture_inputs(model: nn.Module, layers: list[nn.Module], inputs: Tensor) -> list[Tensor]:
+def _capture_inputs(model: nn.Module, layers: list[nn.Module], inputs: Batch) -> list[Tensor]:
     """The input of each of these layers for the first of the samples."""
     captured: dict[int, Tensor] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda module, args: captured.update({id(module): args[0][0]}))
         for layer in layers
     ]
-    model(inputs[:2])
+    call_model(model, take_first(inputs, 2))
     for hook in hooks:
         hook.remove()
     return [captured[id(layer)] for layer in layers]

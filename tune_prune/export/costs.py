@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import compact
 from tune_prune.pruning import layers, masks, weights
-from tune_prune.tasks.batches import record_calls
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
 from tune_prune.tasks.splits import AnySplit
 
 READING_SECONDS = 0.005
@@ -81,13 +81,13 @@ def multiply_adds_share(kept: Mapping[str, Tensor], uses: Mapping[str, float]) -
     return multiply_adds(kept, uses) / dense if dense else 1.0
 
 
-def seconds_per_call(model: Callable[[Tensor], Tensor], inputs: Tensor, calls: int) -> float:
-    """Measures the seconds that a call takes, as the mean of this many calls."""
+def seconds_per_call(model: Callable[..., object], inputs: Batch, calls: int) -> float:
+    """Measures the seconds that a call takes, as the mean of this many calls; `inputs` as `call_model` takes them."""
     began = time.perf_counter()
     for _ in range(calls):
-        model(inputs)
-    if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)
+        call_model(model, inputs)
+    for device in {tensor.device for tensor in iterate_tensors(inputs) if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
     return (time.perf_counter() - began) / calls
 
 
@@ -115,8 +115,8 @@ class Readings(NamedTuple):
 
 
 @torch.no_grad()
-def compare_latency(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], inputs: Tensor) -> Readings:
-    """Measures two models in turn; `inputs` are a batch, float [n, ...], on the models' device.
+def compare_latency(first: Callable[..., object], second: Callable[..., object], inputs: Batch) -> Readings:
+    """Measures two models in turn; `inputs` are a batch on the models' device, as `call_model` takes it.
 
     Modules are left in evaluation mode.
     """

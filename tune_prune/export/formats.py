@@ -1,17 +1,19 @@
 """The formats in which a pruned model is exported: how each is written, and how it is loaded again.
 
-`tune_prune.load` loads the formats that no other program reads. Inputs are float32 as the model takes them; images in
-bytes are divided by 256 first.
+`tune_prune.load` loads the formats that no other program reads. Inputs are as the model takes them; images in bytes are
+divided by 256 first.
 """
 
 import contextlib
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -22,33 +24,39 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.export import resizing, sparse_format
 from tune_prune.pruning import checkpoint
+from tune_prune.tasks.batches import Batch, iterate_tensors, map_leaves
 from tune_prune.tasks.models import build, build_on_meta, load_state
 
-Scores = Callable[[Tensor], Tensor]
-"""From samples, float32 [n, ...], to class scores, float32 [n, classes]."""
+Scores = Callable[..., Any]
+"""A loaded model: from its inputs to what it returns, or to the tensors in that: one, or a list."""
+
+ANY_MODEL = "--to sparse takes any model"
+"""What is right where a format cannot hold a model."""
 
 
 @dataclass(frozen=True)
 class ExportInput:
-    """A pruned model to be written: its name, the model, its masks, and a few samples, float32 [n, ...].
+    """A pruned model to be written: its name, the model, its masks, and a few samples, as `call_model` takes them.
 
-    `compacted` is the model from `compaction.compact`, or the model itself where it is not compacted.
+    `compacted` is the model from `compaction.compact`, or the model itself where it is not compacted. `varying` are the
+    axes in which each tensor of the inputs differs from batch to batch, beside the first, which counts samples.
     """
 
     name: str
     model: nn.Module
     masks: Mapping[str, Tensor]
-    samples: Tensor
+    samples: Batch
     compacted: nn.Module
+    varying: Sequence[Collection[int]] = ()
 
 
 @dataclass(frozen=True)
 class Format:
     """A format: the ending of its files, a function that makes their bytes, and one that loads a file as its users do.
 
-    `exact`: the loaded model's scores equal the written model's bit for bit, not just to rounding. `compaction`: "must"
-    where the format stores the compacted model, "may" where it stores the model if that cannot be compacted, "" where
-    it always stores the model. `runtime` is what runs a loaded model.
+    `exact`: the loaded model's outputs equal the written model's bit for bit, not just to rounding. `compaction`:
+    "must" where the format stores the compacted model, "may" where it stores the model if that cannot be compacted, ""
+    where it always stores the model. `runtime` is what runs a loaded model.
     """
 
     ending: str
@@ -110,25 +118,29 @@ def _write_dense(export_input: ExportInput) -> bytes:
 
 def _write_pt2(export_input: ExportInput) -> bytes:
     file = io.BytesIO()
-    torch.export.save(_trace_program(export_input), file)
+    with _exporting(export_input.name, "pt2"):
+        torch.export.save(_trace_program(export_input), file)
     return file.getvalue()
 
 
 def _load_pt2(path: Path) -> Scores:
     program = torch.export.load(path).module()
-    return lambda inputs: program(inputs)
+    return lambda *args, **kwargs: program(*args, **kwargs)
 
 
 def _write_onnx(export_input: ExportInput) -> bytes:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if absent:
         raise UserError(f"--to onnx needs {' and '.join(absent)}: pip install 'tune-prune[onnx]'")
-    with contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress
+    # of a model of one tensor and one tensor of scores; else they are named after the model's arguments
+    plain = isinstance(export_input.samples, Tensor)
+    inputs, outputs = (["input"], ["scores"]) if plain else (None, None)
+    with _exporting(export_input.name, "onnx"):
         program = torch.onnx.export(
-            _trace_program(export_input), dynamo=True, verbose=False, input_names=["input"], output_names=["scores"]
+            _trace_program(export_input), dynamo=True, verbose=False, input_names=inputs, output_names=outputs
         )
-    assert program is not None
-    whole: bytes = program.model_proto.SerializeToString()
+        assert program is not None
+        whole: bytes = program.model_proto.SerializeToString()
     return whole
 
 
@@ -140,21 +152,52 @@ def _load_onnx(path: Path) -> Scores:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has no common base for its errors
-        raise UserError(f"--to onnx: ONNX Runtime cannot run this model ({error})") from error
-    return lambda inputs: torch.from_numpy(session.run(["scores"], {"input": inputs.numpy()})[0])
+        raise UserError(f"--to onnx: ONNX Runtime cannot run this model ({error}); {ANY_MODEL}") from error
+    names = [one.name for one in session.get_inputs()]
+
+    def run(*args: Batch, **kwargs: Batch) -> Tensor | list[Tensor]:
+        tensors = iterate_tensors([*args, *kwargs.values()])
+        feed = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        outputs = [torch.from_numpy(output) for output in session.run(None, feed)]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run
 
 
 def _trace_program(export_input: ExportInput) -> torch.export.ExportedProgram:
-    """Exports the compacted model's graph, for batches of any size. Raises a `UserError` with PyTorch's first line."""
+    """Exports the compacted model's graph, for batches of any size."""
+    samples, count, axes = export_input.samples, torch.export.Dim("n"), iter(export_input.varying)
+
+    def list_axes(leaf: object) -> dict[int, Any] | None:
+        if not isinstance(leaf, Tensor):
+            return None
+        return {0: count} | dict.fromkeys(next(axes, ()), torch.export.Dim.AUTO)
+
+    shapes = map_leaves(samples if isinstance(samples, Mapping | tuple) else (samples,), list_axes)
+    args, kwargs = ((), dict(samples)) if isinstance(samples, Mapping) else (samples, {})
+    args = args if isinstance(args, tuple) else (args,)
+    return torch.export.export(export_input.compacted, args, kwargs, dynamic_shapes=shapes)
+
+
+@contextlib.contextmanager
+def _exporting(name: str, to: str) -> Iterator[None]:
+    """Keeps PyTorch's exporters quiet, and turns what they raise into a `UserError` with the reason's first line."""
     before = logging.root.manager.disable
     logging.disable()  # the exporter also logs and prints what it raises
-    any_batch = ({0: torch.export.Dim("n")},)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return torch.export.export(export_input.compacted, (export_input.samples,), dynamic_shapes=any_batch)
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # as of the list of its weights that an LSTM keeps beside them
+            yield
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        message = f"{export_input.name} cannot be exported by PyTorch with batches of any size ({first})"
+        reason = error
+        while isinstance(reason.__cause__, Exception):  # the ONNX exporter's own message is advice, over many lines
+            reason = reason.__cause__
+        first = next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+        message = f"--to {to}: {name} cannot be exported by PyTorch with batches of any size ({first}); {ANY_MODEL}"
         raise UserError(message) from error
     finally:
         logging.disable(before)
