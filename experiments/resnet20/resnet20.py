@@ -23,11 +23,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages of `blocks` blocks, 16, 32 and 64 wide: [n, 3, 32, 32] -> [n, classes]."""
+    """Three stages of `blocks` blocks, 16, 32 and 64 wide: [n, channels, h, w] -> [n, classes]."""
 
-    def __init__(self, blocks: int, classes: int) -> None:
+    def __init__(self, blocks: int, classes: int, channels: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.conv1, self.bn1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
         self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(blocks)))
         self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in range(blocks - 1)))
         self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in range(blocks - 1)))
@@ -39,6 +39,6 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def resnet20(classes: int = 10) -> ResNet:
-    """268,336 weights for ten classes."""
-    return ResNet(3, classes)
+def resnet20(classes: int = 10, channels: int = 3) -> ResNet:
+    """268,336 weights for ten classes and three channels."""
+    return ResNet(3, classes, channels)

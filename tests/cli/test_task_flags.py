@@ -113,6 +113,14 @@ def test_a_training_of_ones_own_task_is_noted(run: Command) -> None:
     assert checkpoint.read(Path("a.safetensors")).notes["task"] == NOTED
 
 
+def test_a_training_loop_that_returns_no_loss_is_shown_without_one(
+    run: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = ("--fit", "tasks_of_users:train_silently")
+    assert run("train", *MODEL, *DATA, *TASK, *fit, "--epochs", 2, "--lr", 0.001, "--out", "a.safetensors") == 0
+    assert capsys.readouterr().out.startswith("epoch   2/2  validation rmse 0.")
+
+
 def test_what_another_loss_measured_is_measured_anew(run: Command) -> None:
     words = ("sensitivity", *MODEL, *DATA, "-p", 0.5, "-l", "net.0", "--out", "out")
     for count, task in ((1, TASK), (1, TASK), (2, ("--loss", "tasks_of_users:smooth_absolute", *TASK[2:]))):

@@ -11,8 +11,11 @@ from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.models import models
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 CPU = torch.device("cpu")
 
@@ -57,6 +60,20 @@ def test_the_dense_model_is_a_fresh_one_each_time(weights: Path) -> None:
         for parameter in task.dense_model(CPU).parameters():
             parameter.zero_()
     assert evaluate(task.dense_model(CPU), task.validation) == task.dense
+
+
+def loop(model: nn.Module, batches: object, steps: int, lr: float, after_step: Callable[[], None]) -> None:
+    after_step()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_training_loop_of_the_users_is_taught_by_the_dense_model(weights: Path, share: float) -> None:
+    dense, settings = load_dense_model("toys:Conv", str(weights), "a.toml"), TaskSettings(fit="test_task:loop")
+    task, _ = prepare_task("toys:Conv", dense, "toys:images", CPU, settings=settings)
+    teacher = task.make_teacher(share)
+    assert isinstance(teacher, nn.Module)
+    assert evaluate(teacher, task.validation) == task.dense
+    fit(task.dense_model(CPU), task.train, Recipe(1, 0.1), torch.Generator(), teacher=teacher)
 
 
 def test_a_convolution_is_in_channels_last(weights: Path) -> None:

@@ -51,7 +51,8 @@ def train(
     def show(epoch: train.Epoch) -> None:
         trained = "" if isnan(epoch.train_metric) else f"train {metric.name} {metric.format(epoch.train_metric)}  "
         measured = f"{trained}validation {metric.name} {metric.format(epoch.val_metric)}"
-        echo(f"epoch {epoch.epoch:3d}/{epochs}  train loss {epoch.train_loss:.4f}  {measured}")
+        loss = "" if isnan(epoch.train_loss) else f"train loss {epoch.train_loss:.4f}  "  # a `fit` need not return it
+        echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}")
 
     torch_device = pick_device(device)
     history = train.train(

@@ -60,9 +60,9 @@ class Task:
     def make_teacher(self, share: float) -> Tensor | nn.Module | None:
         """What a trial is distilled from: logits on the training split, or the dense model; for a `share` of 0 any.
 
-        A training loop of the user's gets the dense model, since logits are by the position in the split.
+        A training loop of the user's gets the dense model, whatever the share: logits are by the position in the split.
         """
-        if not share or (self.teacher is not None and self.settings.fit is None):
+        if self.settings.fit is None and (not share or self.teacher is not None):
             return self.teacher
         return self.dense_model(self.train.device)
 

@@ -16,6 +16,6 @@ def data(sizes: tuple[int, ...] = (400, 100, 100)) -> tuple[Pair, ...]:
         disc = (row - x) ** 2 + (column - y) ** 2 < 30
         square = ((row - u).abs() < 5) & ((column - v).abs() < 5) & ~disc
         classes = disc.long() + 2 * square.long()
-        return (classes.gt(0) + 0.8 * torch.randn(count, 32, 32, generator=generator))[:, None], classes
+        return (classes.gt(0) + 0.5 * torch.randn(count, 32, 32, generator=generator))[:, None], classes
 
     return tuple(map(split, sizes))
