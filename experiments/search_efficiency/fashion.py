@@ -1,0 +1,166 @@
+"""ResNet-20 on Fashion-MNIST: the search's front beside those of rules, at an equal number of training steps.
+
+    python experiments/search_efficiency/fashion.py OUT_DIR search RUN_DIR
+    python experiments/search_efficiency/fashion.py OUT_DIR METHOD FACTOR LR STEPS
+    python experiments/search_efficiency/fashion.py OUT_DIR table
+
+The first writes OUT_DIR/search.csv from a run directory of the search, which may still go on. The second prunes the
+dense model of experiments/tasks/resnet20_fashion to FACTOR times fewer weights, with STEPS steps in all:
+
+- uniform: one ratio for all layers but the first, in three rounds like those of a trial, the last with half the steps;
+- erk: the same with the ratios of Evci et al. 2020;
+- gradual: one ratio, in twenty small rounds over half of the steps (Zhu and Gupta 2017), then the other half.
+
+Each round's learning rate begins at LR again and falls along a cosine, as in the search; pruner, distillation and
+weight decay are the search's too. Writes OUT_DIR/METHOD-FACTOR-LR.csv. Rows are trial, round, training steps and
+wall-clock seconds since the row before, compression, validation error, and of a last round the test error, which
+nothing is chosen by. fashion.sh runs everything; the table takes what is there.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from baselines import RULES
+from matplotlib.figure import Figure
+from table import COLOURS
+
+from tune_prune.pruning import iterative, masks
+from tune_prune.pruning.checkpoint import load_dense_model
+from tune_prune.pruning.plan import Plan
+from tune_prune.results import records
+from tune_prune.results.pareto import front, hypervolume
+from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.settings import TaskSettings
+from tune_prune.tasks.task import Task, prepare_task
+
+CASE = Path(__file__).parents[1] / "tasks" / "resnet20_fashion"
+COLUMNS = ["trial", "round", "steps", "seconds", "compression", "val_error", "test_error"]
+TRADEOFF = 0.5
+CPU = torch.device("cpu")
+
+Row = Sequence[object]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Writes a whole table."""
+    part = path.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    part.rename(path)
+
+
+def read_search(run_dir: Path) -> list[Row]:
+    """Every round of a search that has ended, in the order in which trials ended; test errors of its front."""
+    tested: dict[tuple[int, float], str] = {}
+    if (run_dir / "pareto.csv").exists():
+        with (run_dir / "pareto.csv").open(newline="", encoding="utf-8") as file:
+            tested = {(int(row["trial"]), float(row["compression"])): row["test_error"] for row in csv.DictReader(file)}
+    found = sorted(records.read_all(run_dir), key=lambda r: records.record_path(run_dir, r.trial).stat().st_mtime)
+    rows = list[Row]()
+    for record in found:
+        plan = record.params.to_plan()
+        for point in record.points:
+            spent = plan.recipe_at(point.round).steps, f"{point.seconds:.1f}"
+            test = tested.get((record.trial, point.compression), "")
+            rows.append([record.trial, point.round, *spent, point.compression, point.val_metric, test])
+    return rows
+
+
+def dense_task() -> tuple[Task, object]:
+    """The model that every method prunes, and the function that loads its test split."""
+    sys.path[:0] = [str(CASE), str(CASE.parents[1] / "resnet20")]
+    name = "resnet20:resnet20(channels=1)"
+    dense = load_dense_model(name, str(CASE / "dense.safetensors"), "fashion.py")
+    return prepare_task(name, dense, "resnet20_fashion:data", CPU, settings=TaskSettings(precision="bf16"))
+
+
+def make_plan(method: str, task: Task, factor: float, lr: float, steps: int) -> Plan:
+    """What a rule does."""
+    weights = {label: weight.detach() for label, weight in masks.prunable(task.dense_model(CPU)).items()}
+    count = sum(weight.numel() for weight in weights.values())
+    if method == "erk":
+        ratios = RULES["erk"](weights, factor)
+    else:
+        inner = {label: weight for label, weight in weights.items() if label != "conv1"}
+        kept = count / factor - weights["conv1"].numel()
+        ratios = dict.fromkeys(inner, 1 - kept / sum(weight.numel() for weight in inner.values()))
+    rounds = 20 if method == "gradual" else 3
+    step = steps // 2 // (rounds - 1)
+    return Plan(
+        ratios, dict.fromkeys(ratios, "mag"), rounds=rounds, steps=step, final_steps=steps - step * (rounds - 1),
+        lr=lr, distill=0.5, temperature=2, weight_decay=1e-4,
+    )  # fmt: skip
+
+
+def run(method: str, factor: float, lr: float, steps: int) -> list[Row]:
+    """Prunes once; a row a round."""
+    torch.set_num_threads(1)
+    task, load_test = dense_task()
+    plan, state = make_plan(method, task, factor, lr, steps), iterative.initial_state(task.dense_model(CPU))
+    rows = list[list[object]]()
+    for point in iterative.prune(state, plan, task.train, task.validation, 0, task.make_teacher(plan.distill)):
+        spent = plan.recipe_at(point.round).steps, f"{point.seconds:.1f}"
+        rows.append([0, point.round, *spent, point.compression, point.metric, ""])
+        print(f"{method} {factor:g} {lr:g}: round {point.round}, {point.factor:.1f}x, {point.metric:.2f} %", flush=True)
+    rows[-1][-1] = evaluate(state.model, load_test()).metric  # type: ignore[operator]
+    return rows
+
+
+def table(out: Path) -> None:
+    """Prints each method's steps, minutes, hypervolume and furthest point below the limit; draws fronts.png."""
+    limit = evaluate((task := dense_task()[0]).dense_model(CPU), task.validation).metric + TRADEOFF
+    budget = sum(float(row["steps"]) for row in load(out / "search.csv"))
+    print(f"limit {limit:.2f} %, {budget:.0f} training steps in the search\n")
+    print(
+        "| method | runs | steps | minutes of training | hypervolume | furthest point | its validation and test error |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    figure = Figure(figsize=(7, 4.5), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, method in zip(COLOURS, ("search", "gradual", "erk", "uniform"), strict=False):
+        paths = sorted(out.glob("search.csv" if method == "search" else f"{method}-*.csv"))
+        rows = [row for path in paths for row in load(path)]
+        within = [row for row in rows if float(row["val_error"]) <= limit]
+        points = [(float(row["compression"]), float(row["val_error"])) for row in within]
+        best = [within[i] for i in front(points)]
+        steps, minutes = (sum(float(row[key]) for row in rows) for key in ("steps", "seconds"))
+        said = f"| {method} | {len(paths)} | {steps:.0f} | {minutes / 60:.0f} | {hypervolume(points, limit):.4f} |"
+        last = best[-1] if best else None
+        tested = f"{float(last['test_error']):.2f} %" if last and last["test_error"] else "not measured"
+        at = f"{masks.factor(float(last['compression'])):.1f}x" if last else "none"
+        print(f"{said} {at} | {float(last['val_error']):.2f} %, {tested} |" if last else f"{said} none | |")
+        if best:
+            x = [masks.factor(float(row["compression"])) for row in best]
+            axes.step(x, [float(row["val_error"]) for row in best], "o-", where="post", color=colour, label=method)
+    axes.axhline(limit, color="#8A8A8A", linewidth=1)
+    axes.set(xscale="log", xlabel="times fewer weights", ylabel="validation error, %")
+    axes.xaxis.set_major_formatter(lambda factor, _: f"{factor:g}x")
+    axes.xaxis.set_minor_formatter(lambda factor, _: "")
+    axes.legend(frameon=False)
+    figure.savefig(out / "fronts.png")
+
+
+def load(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    """See the top of the file."""
+    out = Path(sys.argv[1]).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    if sys.argv[2] == "table":
+        table(out)
+    elif sys.argv[2] == "search":
+        write(out / "search.csv", read_search(Path(sys.argv[3])))
+    else:
+        method, factor, lr, steps = sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
+        write(out / f"{method}-{factor:g}-{lr:g}.csv", run(method, factor, lr, steps))
+
+
+if __name__ == "__main__":
+    main()
