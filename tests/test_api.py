@@ -125,6 +125,59 @@ def test_a_pruner_that_needs_images(tmp_path: Path) -> None:
     assert "layer 9 cannot be pruned; layers that can: 2, 4" in fault(lambda: tune_prune.prune(mlp(), path))
 
 
+LAYERS = "net.0,net.2\n0.5,0.5\ntaylor1,taylor1\n"
+
+
+def squared(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def test_data_of_any_kind_and_a_loss(tmp_path: Path) -> None:
+    """The same rows as tensors, a data set and loaders, and the same loss as a function and by address."""
+    path, model = tmp_path / "a.conf", trained_regressor()
+    path.write_text(LAYERS)
+    split = rows()[0]
+    data: list[object] = [split, TensorDataset(*split), DataLoader(TensorDataset(*split), 128)]
+    losses = [squared, "torch.nn:MSELoss", nn.MSELoss]
+    pruned = [
+        tune_prune.masks(tune_prune.prune(model, path, one, loss=loss)) for one, loss in zip(data, losses, strict=True)
+    ]
+    for one in pruned:
+        assert {label: int((mask == 0).sum()) for label, mask in one.items()} == {"net.0": 12, "net.2": 4}
+        assert all(torch.equal(mask, pruned[0][label]) for label, mask in one.items())
+    other = tune_prune.prune(model, path, split, loss=lambda model, batch: model(batch[0]).sum())
+    assert any(not torch.equal(mask, pruned[0][label]) for label, mask in tune_prune.masks(other).items())
+
+
+def test_a_conf_runs_no_loss_that_the_user_does_not_name(tmp_path: Path) -> None:
+    path, model, split = tmp_path / "a.conf", trained_regressor(), rows()[0]
+    path.write_text(LAYERS + '# task = {loss = "tasks_of_users:mean_squared"}\n')
+    said = fault(lambda: tune_prune.prune(model, path, split))
+    named = "'tasks_of_users:mean_squared'"
+    assert said == f"{path}: its loss is code, {named}; if you trust it, give loss={named}"
+    assert tune_prune.prune(model, path, split, loss="tasks_of_users:mean_squared")
+    assert tune_prune.prune(model, path, split, loss=squared)
+    path.write_text(LAYERS + f'# task = {{loss = "{in_memory.keep_function(squared)}"}}\n'.replace("'", ""))
+    said = fault(lambda: tune_prune.prune(model, path, split))
+    assert said == f"{path}: its loss came from Python as an object; give it again as loss=..."
+
+
+def test_what_prune_cannot_take(tmp_path: Path) -> None:
+    path, model, split = tmp_path / "a.conf", trained_regressor(), rows()[0]
+    path.write_text(LAYERS)
+    cases: list[tuple[object, object, str]] = [
+        (split, "mine", "tune_prune.prune: loss must be an address, package.module:function, got 'mine'"),
+        (split, 3, "tune_prune.prune: loss must be an address, package.module:function, got 3"),
+        (split, "tasks_of_users:no_scalar", "returned a tensor [2, 1]; it must return a scalar tensor"),
+        (split, "tasks_of_users:no_gradient", "returned a tensor without a gradient"),
+        ((split[0], split[1][:5]), squared, "tensors of the training split must have a row for each sample"),
+        (iter([split]), squared, "can be iterated only once"),
+    ]
+    for train, loss, rule in cases:
+        said = fault(lambda: tune_prune.prune(model, path, train, loss=loss))  # type: ignore[arg-type]  # noqa: B023
+        assert rule in said
+
+
 def test_as_many_images_as_the_conf_notes(tmp_path: Path) -> None:
     path, model, train = tmp_path / "a.conf", mlp(), images().train
     made = []

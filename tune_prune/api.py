@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
 from tune_prune.tasks import in_memory
+from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.models import detach_computed, to_device
-from tune_prune.tasks.objective import DistillFunction, LossFunction, MetricFunction
-from tune_prune.tasks.settings import DISTILL_SHARE
-from tune_prune.tasks.splits import Data, Split, check_split
+from tune_prune.tasks.objective import DistillFunction, LossFunction, MetricFunction, make_objective
+from tune_prune.tasks.settings import DISTILL_SHARE, read_settings
+from tune_prune.tasks.sources import Rows
+from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
+from tune_prune.tasks.user_splits import make_split
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
@@ -188,25 +191,57 @@ def _space(
     return "\n".join(lines)
 
 
-def prune(model: nn.Module, path: str | Path, train: tuple[torch.Tensor, torch.Tensor] | None = None) -> nn.Module:
+def prune(
+    model: nn.Module, path: str | Path, train: object = None, *, loss: str | LossFunction | None = None
+) -> nn.Module:
     """Prunes a copy of a model as a .conf file says, with its granularity and its `sample`, without retraining.
 
-    `train` are inputs and labels, for pruners that need more than weights. Raises `UserError` where the conf does not
-    fit the model, and where a pruner needs images and there are none.
+    `train` is data for pruners that need more than weights: a split of any kind that `search` takes. `loss` is an
+    address or a function, `loss(model, batch)`, by default cross-entropy; one that the conf notes has to be named here
+    as well. Raises `UserError` where the conf does not fit the model, where a pruner needs data and there is none, and
+    where the loss cannot be computed.
     """
-    settings = conf.read(Path(path))
-    masks.require_layers(model, settings.ratios, str(path))
+    settings, where = conf.read(Path(path)), str(path)
+    masks.require_layers(model, settings.ratios, where)
     pruners = dict(settings.pruners or dict.fromkeys(settings.ratios, "mag"))
     needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
     if needed and train is None:
-        raise UserError(f"{path}: its pruners need training images; give train=(inputs, labels)")
+        raise UserError(f"{where}: its pruners need training images; give train=(inputs, labels)")
     detach_computed(model)
-    split = Split(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    device = next(model.parameters()).device
+    split: AnySplit = Split(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     if train is not None:
-        split = check_split("train", "training", train)
-    state = iterative.initial_state(to_device(copy.deepcopy(model), next(model.parameters()).device))
+        split = _make_split(train, loss, _noted_loss(settings, where)).to(device)
+        if isinstance(split, BatchSplit):
+            split.head(2).check_loss(model, with_gradient=True)
+    state = iterative.initial_state(to_device(copy.deepcopy(model), device))
     how: dict[str, Any] = {key: settings.notes[key] for key in ("granularity", "sample") if key in settings.notes}
-    check_values(how, str(path))
+    check_values(how, where)
     plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
     iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))
     return state.model
+
+
+def _noted_loss(settings: conf.Conf, source: str) -> str | None:
+    """What to say where the loss that a conf notes is not named by the user: the conf may be a stranger's."""
+    task = settings.notes.get("task")
+    noted = task.get("loss") if isinstance(task, Mapping) else None
+    if noted is None:
+        return None
+    if str(noted).startswith(in_memory.__name__):
+        return f"{source}: its loss came from Python as an object; give it again as loss=..."
+    return f"{source}: its loss is code, {noted!r}; if you trust it, give loss={noted!r}"
+
+
+def _make_split(train: object, loss: str | LossFunction | None, advice: str | None) -> AnySplit:
+    """Makes the training split of what a user gave; `advice` is raised where a loss is missing."""
+    if loss is None and advice is not None:
+        raise UserError(advice)
+    given = _list_settings(loss=loss)
+    objective = make_objective(read_settings(given, "tune_prune.prune: "))
+    split = make_split("train", "training", train, objective, lambda line: None)
+    if not isinstance(split, Split):
+        return replace(split, objective=objective) if given else split
+    if given:
+        return BatchSplit(Rows((split.inputs, split.labels)), objective, "train, training", scale=split.scale)
+    return check_split("train", "training", split)

@@ -194,12 +194,16 @@ class BatchSplit:
 
     def check(self, model: nn.Module, *, with_gradient: bool) -> None:
         """Raises a `UserError` where loss or metric cannot be computed of this split, or the loss has no gradient."""
+        self.check_loss(model, with_gradient=with_gradient)
+        self.evaluate(model)
+
+    def check_loss(self, model: nn.Module, *, with_gradient: bool) -> None:
+        """Raises a `UserError` where the loss cannot be computed of this split, or has no gradient."""
         model.eval()
         for batch in self.batches():
             loss = self.objective.loss(model, batch)
             if with_gradient:
                 self.objective.check_gradient(loss)
-        self.evaluate(model)
 
     def count_labels(self) -> Tensor:
         """Counts the labels of a classification, int64 [classes]; empty where another metric or structure is used."""
