@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/streaming.py [GIGABYTES] [FOLDER]
 
-Makes a file of so many gigabytes (10) of images of 64 x 64 bytes in a folder, and deletes it at the end. Then two
+Makes a file of so many gigabytes (10) of images of 128 x 128 bytes in a folder, and deletes it at the end. Then two
 trials at a time, each of one training epoch, are run by the program in four ways of reading it: a data set that reads
 one sample at a time, a DataLoader of it, an iterable data set, and an array in a mapped file. The task is a regression,
 so that nothing is kept in memory. Prints for the driver and the workers the megabytes that are their own (anonymous and
@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-SIDE, BATCH, VALIDATION = 64, 128, 2048
+SIDE, BATCH, VALIDATION = 128, 128, 2048
 WAYS = ("items", "loader", "stream", "mapped")
-WARM = 50
+WARM = 25
 """Steps after which a worker has what it needs to train."""
 
 SPACE = """
@@ -132,7 +132,7 @@ def data() -> tuple[object, ...]:
 def model() -> nn.Module:
     """A small network, so that reading is most of the work."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 8, 16, 16), nn.ReLU(), nn.Flatten(), nn.Linear(128, 1))
+    return nn.Sequential(nn.Conv2d(1, 8, 16, 16), nn.ReLU(), nn.Flatten(), nn.Linear(8 * (SIDE // 16) ** 2, 1))
 
 
 _steps = 0
