@@ -37,15 +37,28 @@ def test_the_preprocessing_of_a_models_weights(name: str, module: str) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("torchvision:resnet18()", "model 'torchvision:resnet18()' names no weights of torchvision's"),
-        ("mine:resnet18(weights='DEFAULT')", "names no weights of torchvision's"),
-        ("lenet5", "names no weights of torchvision's; name one as torchvision:resnet18(weights='DEFAULT')"),
+        ("torchvision:resnet18()", "model 'torchvision:resnet18()' names no pretrained weights"),
+        ("mine:resnet18(weights='DEFAULT')", "names no pretrained weights"),
+        ("lenet5", "names no pretrained weights; name some: torchvision:resnet18(weights='DEFAULT'), timm:"),
         ("torchvision:resnet18(weights='BEST')", "resnet18 has the weights IMAGENET1K_V1"),
+        ("timm:resnet18()", "names no pretrained weights"),
+        ("timm:resnet18(pretrained=True, pretrained_cfg='none')", "timm has no such weights"),
         ("torchvision:nosuchnet(weights='DEFAULT')", "torchvision has no weights of 'nosuchnet'"),
     ],
 )
 def test_models_without_weights(model: str, said: str) -> None:
     assert said in fault(lambda: load_transform("weights", model))
+
+
+@pytest.mark.parametrize("tag", ["", ", pretrained_cfg='a1_in1k'"])
+def test_the_preprocessing_of_timms_weights(tag: str) -> None:
+    found = load_transform("weights", f"timm:resnet18(pretrained=True{tag})")
+    assert found is not None
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    gray = Image.new("RGB", (300, 280), (51, 51, 51))
+    made = found(gray)
+    assert made.shape == (3, 224, 224)
+    assert torch.allclose(made.mean((1, 2)), (0.2 - mean) / std, atol=1e-4)
 
 
 def test_a_function_is_the_transform_and_a_class_makes_it() -> None:

@@ -36,8 +36,8 @@ def load(address: str, harmless: bool = False) -> Callable[..., object]:
     `UserError` that names the part of the address that is wrong.
     """
     check_address(address)
-    if is_code_refused() and not harmless and address.partition("(")[0] not in TRUSTED:
-        raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
+    if not harmless and address.partition("(")[0] not in TRUSTED:
+        refuse_code(address)
     arguments = parse_arguments(address)
     module_name, _, name = address.partition("(")[0].partition(":")
     module = _import_module(module_name, address)
@@ -48,6 +48,12 @@ def load(address: str, harmless: bool = False) -> Callable[..., object]:
     if not callable(factory):
         raise UserError(f"{address!r}: {name} is of type {type(factory).__name__}; name a function or a class")
     return functools.partial(factory, **arguments) if arguments else factory
+
+
+def refuse_code(address: str) -> None:
+    """Raises a `UserError` that names an address where code is refused (`--no-code`)."""
+    if is_code_refused():
+        raise UserError(f"{address!r} names code to be run, which --no-code refuses; leave that out if you trust it")
 
 
 def parse_arguments(address: str) -> dict[str, object]:

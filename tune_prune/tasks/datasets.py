@@ -1,6 +1,7 @@
 """Loads data sets by name, as tensors in memory: MNIST from the package, torchvision's, and a user's own.
 
-Names are `mnist`, `torchvision:CIFAR10(root='data')`, and `package.module:factory`.
+Names are `mnist`, `torchvision:CIFAR10(root='data')`, `datasets:load_dataset(path='imdb')`, and
+`package.module:factory`.
 """
 
 import gzip
@@ -13,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_prune.common.entrypoints import call_factory, is_address
+from tune_prune.common.entrypoints import call_factory, is_address, refuse_code
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.hugging_face_data import is_hugging_face_data, load_hugging_face
 from tune_prune.tasks.models import byte_scale
 from tune_prune.tasks.objective import make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
@@ -50,19 +52,23 @@ def load_data(
     settings: TaskSettings = DEFAULT,
     model: str = "",
 ) -> Data:
-    """Loads a data set by a built-in name, `torchvision:<data set>`, or a `package.module:factory` address.
+    """Loads a data set by a built-in name, an address, or the name of one of torchvision's or Hugging Face's.
 
     A user's factory returns a `Data`, or train, validation and test. Its splits are of the task that `settings`
     describe, for the model called `model`. `say` gets a line for each split made here. Every split is checked
     (`check_split`), the test split when it is loaded, which happens once. Raises a `UserError`.
     """
     objective, augment = make_objective(settings), load_augment(settings.augment)
-    if settings.transform is not None and not name.startswith("torchvision:"):
+    if settings.transform is not None and not (name.startswith("torchvision:") or is_hugging_face_data(name)):
         raise UserError(f"data {name!r}: transform is for torchvision's data; make the inputs where the data is made")
     if not is_address(name):
         data = datasets[name]()
     elif name.startswith("torchvision:"):
         data = load_torchvision(name, objective, say, load_transform(settings.transform, model))
+    elif is_hugging_face_data(name):
+        refuse_code(name)
+        splits = load_hugging_face(name, say, load_transform(settings.transform, model))
+        data = make_data(name, splits, objective, say)
     else:
         made = call_factory(name, "data")
         data = made if isinstance(made, Data) else make_data(name, made, objective, say)

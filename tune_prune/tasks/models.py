@@ -1,4 +1,4 @@
-"""Builds models by name: the built-in ones, torchvision's, and a user's own."""
+"""Builds models by name: the built-in ones, those of torchvision, timm and transformers, and a user's own."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tune_prune.common.entrypoints import call_factory, is_address
+from tune_prune.common.entrypoints import call_factory, is_address, refuse_code
 from tune_prune.common.errors import UserError
 from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
+from tune_prune.tasks.hugging_face_models import is_hugging_face_model, make_model
 
 models: Registry[Callable[[], nn.Module]] = Registry("model")
 
@@ -71,9 +72,10 @@ def lenet5_caffe() -> nn.Sequential:
 
 
 def build(name: str) -> nn.Module:
-    """Makes a new model from a built-in name, `torchvision:<model>`, or a `package.module:factory` address.
+    """Makes a new model from a built-in name, an address `package.module:factory`, or a library's name and a model's.
 
-    An address may end in arguments: `torchvision:resnet18(num_classes=10)`. Raises a `UserError` where the name is
+    The libraries are torchvision, timm and transformers (`hugging_face_models`). A name may end in arguments:
+    `torchvision:resnet18(num_classes=10)`. Raises a `UserError` where the name is
     unknown, the factory fails, or it returns no `nn.Module`.
     """
     if not is_address(name):
@@ -82,6 +84,9 @@ def build(name: str) -> nn.Module:
     harmless = is_code_refused() and address.startswith("torchvision.models:")
     if harmless:
         torchvision_allowlist.check_model(name)
+    if is_hugging_face_model(name):
+        refuse_code(name)
+        return make_model(name)
     model = call_factory(address, "model", harmless)
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} returned {type(model).__name__}; a factory returns an nn.Module")
@@ -130,7 +135,7 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 
 def _expand(name: str) -> str:
-    return re.sub(r"^torchvision:", "torchvision.models:", name)
+    return re.sub(r"^(torchvision|timm):", r"\1.models:", name)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

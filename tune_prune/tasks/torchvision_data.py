@@ -20,7 +20,7 @@ from tune_prune.tasks.caching import MEMORY_LIMIT, PROCESS_LIMIT, keep_in_memory
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.sources import Items
 from tune_prune.tasks.splits import AnySplit, Data, Split, draw_held_out, hold_out
-from tune_prune.tasks.transforms import Transform
+from tune_prune.tasks.transforms import Transform, make_image_transform
 
 ROOT = "data"
 """The folder where torchvision's data sets are looked for, and downloaded to, unless `root` is given."""
@@ -93,7 +93,7 @@ def load_torchvision(
     parameters = inspect.signature(factory).parameters
     defaults = {"root": ROOT, "download": not is_code_refused()}
     arguments = {key: value for key, value in defaults.items() if key in parameters} | arguments
-    reader = ImageReader(name, factory, arguments, transform or _make_transform(resize), objective, say)
+    reader = ImageReader(name, factory, arguments, transform or make_image_transform(resize), objective, say)
 
     folders = find_folders(Path(str(arguments["root"]))) if class_name == "ImageFolder" else {}
     if folders:
@@ -108,14 +108,6 @@ def load_torchvision(
     train, validation = _hold_out(reader.read("training", reader.open(**train_arguments)))
     say(f"{name}: a tenth of the training images is held out for validation")
     return Data(train, validation, lambda: reader.read("test", reader.open(**test_arguments)))
-
-
-def _make_transform(resize: object) -> Transform:
-    from torchvision import transforms
-
-    steps = [transforms.Resize(resize), transforms.CenterCrop(resize)] if isinstance(resize, int) else []
-    made: Transform = transforms.Compose([*steps, transforms.PILToTensor()])
-    return made
 
 
 def find_folders(root: Path) -> dict[str, Path]:
