@@ -79,6 +79,11 @@ def train_silently(model: nn.Module, batches: Iterable[Any], steps: int, lr: flo
         after_step()
 
 
+def batch_count(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """How many batches there are."""
+    return float(sum(1 for _ in batches))
+
+
 def no_scalar(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return model(batch[0]) - batch[1]
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from tasks_of_users import trained_regressor
-from toys import fault
+from torch import Tensor
+from toys import fault, images, mlp, seeded
 from typer.main import get_command
 
 from tune_prune.cli import main
@@ -16,6 +18,8 @@ from tune_prune.common.flags import declared_settings
 from tune_prune.pruning import checkpoint
 from tune_prune.results import conf
 from tune_prune.tasks.settings import MEASURING, TaskSettings
+from tune_prune.training.loop import fit
+from tune_prune.training.optim import Recipe
 
 Command = Callable[..., int]
 MODEL = ("--model", "tasks_of_users:trained_regressor")
@@ -39,6 +43,46 @@ def test_every_setting_that_a_command_uses_is_a_flag(name: str) -> None:
     wanted = set(MEASURING if name in measured else declared_settings(TaskSettings)) - unused
     params = get_command(main.app).commands[name].params  # type: ignore[attr-defined]
     assert wanted <= {param.name for param in params}
+
+
+def train(run: Command, *words: object) -> dict[str, Tensor]:
+    assert run("train", "--out", "a.safetensors", "--epochs", 1, *words) == 0
+    return checkpoint.read(Path("a.safetensors")).weights
+
+
+def test_augmentation_without_a_name_is_what_the_switch_of_train_was(run: Command) -> None:
+    toy = ("--model", "toys:mlp", "--data", "toys:images", "--batch-size", 40)
+    found = {words: train(run, *toy, *words) for words in ((), ("--augment",), ("--augment", "affine"))}
+    torch.manual_seed(0)
+    model = mlp()
+    recipe = Recipe(6, 0.05, weight_decay=5e-4, batch_size=40, warmup=0.05, augment=True)
+    fit(model, images().train, recipe, seeded(0))
+    switch = model.state_dict()
+    for words, weights in found.items():
+        assert all(torch.equal(weight, switch[key]) for key, weight in weights.items()) == ("--augment" in words)
+    flipped = train(run, *toy, "--augment", "flip")
+    assert not torch.equal(flipped["1.weight"], switch["1.weight"])
+
+
+def test_augmentation_of_a_task_of_ones_own(run: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = ("--model", "toys:mlp", "--data", "toys:images", "--loss", "torch.nn:CrossEntropyLoss")
+    plain, distorted = train(run, *toy), train(run, *toy, "--augment")
+    assert not torch.equal(plain["1.weight"], distorted["1.weight"])
+    assert checkpoint.read(Path("a.safetensors")).notes["task"]["augment"] == "affine"
+    assert run("train", *MODEL, *DATA, *TASK, "--augment", "--epochs", 1, "--out", "b.safetensors") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tune-prune: augment 'affine' fails at augment.py:")
+    assert said.count("\n") == 1
+
+
+def test_a_model_is_measured_on_so_many_samples_at_a_time(run: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*PRUNE)
+    task = (*MODEL, "--data", "tasks_of_users:rows", *TASK[:2], "--metric", "tasks_of_users:batch_count", "--json")
+    for words in (("test", "out/pruned.safetensors"), ("export", "out/pruned.safetensors", "--to", "sparse")):
+        for size, batches in (((), 1), (("--batch-size", 10), 7)):  # of 64 rows
+            capsys.readouterr()
+            assert run(*words, *task, *size) == 0
+            assert json.loads(capsys.readouterr().out)["test_batch_count"] == batches
 
 
 def test_a_pruning_of_ones_own_task_is_noted_and_replayed(run: Command, capsys: pytest.CaptureFixture[str]) -> None:

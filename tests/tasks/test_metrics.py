@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_the_batch_size_changes_no_answer(toy_data: Data, batch_size: int) -> No
     fit(model, toy_data.train, Recipe(5, 0.1), seeded(0))
     expected = model.eval()(as_float(toy_data.validation.inputs)).detach()
     model.train()
-    found = toy_data.validation.scores(model, batch_size)
+    found = replace(toy_data.validation, batch_size=batch_size).scores(model)
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.equal(found.argmax(1), expected.argmax(1))
 

@@ -41,7 +41,7 @@ def main(command: str | None = None) -> None:
     arguments = [*([command] if command else []), *(sys.argv[1:] or ([] if command else ["--help"]))]
     try:
         add_working_directory()
-        code = app(arguments, standalone_mode=False)
+        code = app(_name_augment(arguments), standalone_mode=False)
     except ClickError as error:
         code = _fail(error.format_message(), 2)  # type: ignore[attr-defined]
     except UserError as error:
@@ -64,6 +64,14 @@ def main(command: str | None = None) -> None:
         message = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
         code = _fail(message, 1)
     sys.exit(_flush_output(code))
+
+
+def _name_augment(arguments: list[str]) -> list[str]:
+    """Gives an `--augment` without a name the name `affine`: it was a switch of `train` once, which did that."""
+    named = list[str]()
+    for word, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+        named += [word, "affine"] if word == "--augment" and after.startswith("-") else [word]
+    return named
 
 
 def _make_encodable() -> None:

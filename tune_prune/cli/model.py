@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import AsJson, BatchSize, Data, Device, Model, NoCode, echo, silent, takes_task
+from tune_prune.cli.options import (
+    AsJson,
+    BatchSize,
+    Data,
+    Device,
+    Model,
+    NoCode,
+    TestBatchSize,
+    echo,
+    silent,
+    takes_task,
+)
 from tune_prune.tasks.settings import TaskSettings
 
 FileData = Annotated[
@@ -14,7 +25,7 @@ FileData = Annotated[
 ]
 
 
-@takes_task(leave_out=["augment", "distill"])
+@takes_task(leave_out=["distill"])
 def train(
     *,
     model: Model = "lenet5",
@@ -25,7 +36,6 @@ def train(
     lr: Annotated[float, typer.Option(min=0, help="Highest rate; it rises for 5 % of the steps, then falls.")] = 0.05,
     momentum: Annotated[float, typer.Option(min=0, max=0.999)] = 0.9,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
-    augment: Annotated[bool, typer.Option(help="Rotate, scale and shift the training images at random.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     resume: Annotated[
@@ -37,11 +47,10 @@ def train(
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from math import isnan
 
-    from tune_prune.tasks.datasets import load_data
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
 
-    loaded = load_data(data, echo, TaskSettings(**settings), model)
+    loaded, augment = train.load_training_data(data, echo, TaskSettings(**settings), model)
     recipe = train.make_recipe(
         loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
     )
@@ -71,6 +80,7 @@ def test(
     data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
     settings: Mapping[str, Any],
+    batch_size: TestBatchSize = None,
     device: Device = "auto",
     no_code: NoCode = False,
     json: AsJson = False,
@@ -85,7 +95,7 @@ def test(
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
     check_trusted(path, model)
-    loaded = load_checkpoint_data(path, data, TaskSettings(**settings), say)
+    loaded = load_checkpoint_data(path, data, TaskSettings(**settings), say).with_test_batches(batch_size)
     result, metric = prune.test_checkpoint(path, loaded, pick_device(device), say), loaded.validation.objective.metric
     echo(dumps(result) if json else f"test {metric.name} {metric.format(result[metric.test])}")
 
@@ -99,6 +109,7 @@ def export(
     data: FileData = None,
     model: Annotated[str | None, typer.Option(help="Your own model that the file names: its code is run.")] = None,
     settings: Mapping[str, Any],
+    batch_size: TestBatchSize = None,
     no_code: NoCode = False,
     json: AsJson = False,
 ) -> None:
@@ -117,7 +128,7 @@ def export(
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)
     say = silent if json else echo
-    loaded = load_checkpoint_data(checkpoint, data, TaskSettings(**settings), say)
+    loaded = load_checkpoint_data(checkpoint, data, TaskSettings(**settings), say).with_test_batches(batch_size)
     report = exporter.export(checkpoint, to, loaded, out, say)
     for line in report.describe():
         say(line)

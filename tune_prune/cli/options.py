@@ -90,6 +90,10 @@ def _make_parameter(setting: Setting) -> inspect.Parameter:
 Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Training samples in a batch.")]
+TestBatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Test samples at a time, unless the data comes in batches."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
     bool,

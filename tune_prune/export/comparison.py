@@ -14,9 +14,6 @@ from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.user_code import user_code
 
-BATCH = 500
-"""Samples at a time when outputs are compared, where the data does not come in batches."""
-
 
 class FileError(Exception):
     """A file fails on inputs that its model takes."""
@@ -34,8 +31,8 @@ def find_inputs(model: nn.Module, split: AnySplit) -> Callable[[], Iterator[Batc
         call_model(model, _take_inputs(next(iter(split.head(2).batches(2)))))
     except Exception as error:  # a user's model may raise anything, and a user's batch may be anything
         reason = describe_error(error)
-        return lambda: (_record_inputs(model, split, batch, reason) for batch in split.batches(BATCH))
-    return lambda: map(_take_inputs, split.batches(BATCH))
+        return lambda: (_record_inputs(model, split, batch, reason) for batch in split.batches())
+    return lambda: map(_take_inputs, split.batches())
 
 
 def _take_inputs(batch: Batch) -> Batch:

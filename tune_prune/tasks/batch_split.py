@@ -46,7 +46,8 @@ class BatchSplit:
 
     `name` is what messages call the split. Bytes in the inputs of pairs become floats, divided by `scale`. What a
     user's data draws at random, from torch's, Python's or NumPy's own generators, is the same in every reading of
-    all samples, and drawn anew in every training epoch. `augment` distorts the inputs of training batches.
+    all samples, and drawn anew in every training epoch. `augment` distorts the inputs of training batches. Outside of
+    training, batches have `batch_size` samples, unless the data decides it.
     """
 
     source: Source
@@ -55,6 +56,7 @@ class BatchSplit:
     device: torch.device = CPU
     scale: float = 255.0
     augment: Augment | None = None
+    batch_size: int = EVALUATION_BATCH
 
     @property
     def count(self) -> int:
@@ -73,9 +75,9 @@ class BatchSplit:
         """This split and another as one."""
         return replace(self, source=Joined((self.source, other.source)))
 
-    def batches(self, batch_size: int = EVALUATION_BATCH) -> Iterator[Batch]:
-        """Yields all samples once, in order."""
-        return self._read(lambda: self.source.in_order(batch_size), RandomStates(0))
+    def batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yields all samples once, in order, in batches of `batch_size`, by default the split's."""
+        return self._read(lambda: self.source.in_order(batch_size or self.batch_size), RandomStates(0))
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Yields the batches of a training epoch, in random order."""

@@ -23,13 +23,14 @@ class Split:
 
     Bytes become floats by division by `scale`: 255, but 256 for the built-in models, as in torch7-pruner. Cross-entropy
     is the loss, and the misclassified percent the metric; `objective` says how models are trained. `BatchSplit` has the
-    same methods for any other task.
+    same methods for any other task. Models are measured on `batch_size` inputs at a time.
     """
 
     inputs: Tensor
     labels: Tensor
     scale: float = 255.0
     objective: Objective = CLASSIFICATION
+    batch_size: int = 500
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.inputs, self.labels))
@@ -75,9 +76,10 @@ class Split:
         """The first samples."""
         return replace(self, inputs=self.inputs[:count], labels=self.labels[:count])
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields all samples once, in order: float inputs and labels."""
-        for inputs, labels in zip(self.inputs.split(batch_size), self.labels.split(batch_size), strict=True):
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields all samples once, in order, `batch_size` at a time: float inputs and labels."""
+        size = batch_size or self.batch_size
+        for inputs, labels in zip(self.inputs.split(size), self.labels.split(size), strict=True):
             yield self.as_float(inputs), labels
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,11 +107,11 @@ class Split:
             model(self.as_float(part))
 
     @torch.inference_mode()
-    def scores(self, model: nn.Module, batch_size: int = 500) -> Tensor:
+    def scores(self, model: nn.Module) -> Tensor:
         """Computes a model's class scores in evaluation mode, float32 [n, classes]."""
         model.eval()
         with use_precision(self.objective.settings.precision, self.device):
-            return torch.cat([model(self.as_float(part)).float() for part in self.inputs.split(batch_size)])
+            return torch.cat([model(self.as_float(part)).float() for part in self.inputs.split(self.batch_size)])
 
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Measures the error in percent and the mean cross-entropy over the whole split."""
@@ -134,6 +136,12 @@ class Data:
     validation: AnySplit
     load_test: Callable[[], AnySplit]
     name: str = ""
+
+    def with_test_batches(self, size: int | None) -> "Data":
+        """The same data, tested on so many samples at a time; None leaves it."""
+        if size is None:
+            return self
+        return replace(self, load_test=lambda: replace(self.load_test(), batch_size=size))
 
 
 def check_split(data: str, part: str, split: tuple[object, object] | Split) -> Split:

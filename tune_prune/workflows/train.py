@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ from torch import nn
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.tasks.augment import load_augment
+from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import check_unchanged, fingerprint_task
 from tune_prune.tasks.metrics import ERROR, Evaluation, Metric, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
-from tune_prune.tasks.splits import Data
+from tune_prune.tasks.objective import make_objective
+from tune_prune.tasks.settings import TaskSettings
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import check_compatible, describe_task
 from tune_prune.training.loop import fit, make_optimizer
 from tune_prune.training.optim import Optimizer, Recipe
@@ -46,6 +50,20 @@ class Epoch:
         """The key that is lowest for the best epoch: the validation metric as a cost, and of equal ones the loss."""
         cost, loss = metric.cost(self.val_metric), self.val_loss
         return cost if math.isfinite(cost) else math.inf, loss if math.isfinite(loss) else math.inf
+
+
+def load_training_data(name: str, say: Callable[[str], None], settings: TaskSettings, model: str) -> tuple[Data, bool]:
+    """Loads data as `load_data` does; returns as well whether the training steps themselves distort its images.
+
+    They do so for `affine` of a classification in memory, whose steps need no loop over batches then.
+    """
+    if settings.augment != "affine" or settings.fit is not None:
+        return load_data(name, say, settings, model), False
+    loaded = load_data(name, say, replace(settings, augment=None), model)
+    if isinstance(loaded.train, Split):
+        return loaded, True
+    train = replace(loaded.train, augment=load_augment("affine"), objective=make_objective(settings))
+    return replace(loaded, train=train), False
 
 
 def make_recipe(data: Data, epochs: int, lr: float, batch_size: int, **more: Any) -> Recipe:
