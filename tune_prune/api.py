@@ -103,7 +103,7 @@ def search(
     augment: str | Callable[[Any], Any] | None = None,
     weights: str | Path | None = None,
     budget: int = 100,
-    acc_tradeoff: float = 0.5,
+    acc_tradeoff: float | None = None,
     ratios: Ratios | None = None,
     exclude: Sequence[str] = (),
     pruners: Sequence[str] = ("mag",),
@@ -128,7 +128,8 @@ def search(
     `metric(model, batches)` a number, `distill(model, teacher, batch)` a scalar tensor, which is half of the loss;
     `distill` may also be the share of the loss that the distance to the dense model's outputs is.
 
-    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error. `ratios` are (low, high) by pattern of
+    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or of another metric
+    1 % of the dense model's value. `ratios` are (low, high) by pattern of
     layers, of which the first match counts, and 0.3 to 0.98 everywhere by default; in `mode` "global" they are of all
     layers together. `granularity` says which weights are removed together: "weight", "filter", "neuron" or "2:4". A
     trial prunes in three rounds and retrains for `steps` steps after each, for twice as many after the last, at a

@@ -37,6 +37,21 @@ def test_the_batch_size_changes_no_answer(toy_data: Data, batch_size: int) -> No
     assert torch.equal(found.argmax(1), expected.argmax(1))
 
 
+@pytest.mark.parametrize(
+    ("metric", "dense", "tradeoff"),
+    [
+        (ERROR, 1.36, 0.5),
+        (ERROR, 0.0, 0.5),
+        (Metric("rmse"), 50.0, 0.5),
+        (Metric("f1", "higher"), 0.91449, 0.00914),
+        (Metric("r2", "higher"), -2.0, 0.02),
+        (Metric("rmse"), 0.0, 0.0),
+    ],
+)
+def test_the_tradeoff_that_nobody_gives(metric: Metric, dense: float, tradeoff: float) -> None:
+    assert metric.default_tradeoff(dense) == tradeoff
+
+
 def test_evaluation_changes_no_model(toy_data: Data, toy_model: nn.Module) -> None:
     before = copy.deepcopy(toy_model.state_dict())
     evaluate(toy_model, toy_data.validation)

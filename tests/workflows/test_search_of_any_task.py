@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 from rich.console import Console
-from searches import SPACE, Trials, points, resumed, searched, without_ray
+from searches import SPACE, Trials, points, quiet, resumed, searched, without_ray
 from toys import fault
 
 from tune_prune.common.errors import UserError
@@ -30,6 +30,7 @@ from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import search
 from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.preparation import describe_search
 from tune_prune.workflows.replay import replay
 from tune_prune.workflows.report import write_report
 
@@ -64,6 +65,42 @@ def test_a_search_and_the_replay_of_what_it_found(trials: Trials, space: Path, s
     best = conf.read(run / "best.conf")
     assert best.notes["task"] == {"loss": "tasks_of_users:mean_squared", "metric": "tasks_of_users:rmse"}
     assert not [one.name for one in replay(best, pick_device("cpu"), run / "best.conf") if one.differs]
+
+
+def test_without_a_tradeoff_it_is_a_share_of_the_dense_value(
+    trials: Trials, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(space.read_text().replace("acc_tradeoff = 0.3\n", ""))
+    config, chosen, text = run_files.start_run(str(space), {"budget": 2})
+    head = describe_search(config, chosen)[0]
+    said = io.StringIO()
+    run = space.parent / "run"
+    search.search(config, chosen, run, SearchConsole(Console(file=said, width=200)), text)
+    summary = json.loads((run / "summary.json").read_text())
+    tradeoff = float(f"{0.01 * summary['dense']['val_rmse']:.3g}")
+    assert summary["acc_tradeoff"] == json.loads((run / "run.json").read_text())["acc_tradeoff"] == tradeoff > 0
+    assert f"tradeoff: {tradeoff:g} (1 % of the dense rmse); --acc-tradeoff says another" in said.getvalue()
+    assert head.endswith(f"tradeoff {tradeoff:g} (1 % of the dense rmse)")
+    resumed(run, budget=3)
+    assert json.loads((run / "summary.json").read_text())["acc_tradeoff"] == tradeoff
+
+
+def test_a_tradeoff_is_of_its_own_metric(space: Path) -> None:
+    def start(**given: str) -> float | None:
+        return run_files.start_run(str(space), given)[0].acc_tradeoff
+
+    assert start() == start(metric="tasks_of_users:rmse") == 0.3
+    assert start(metric="tasks_of_users:closeness", better="higher") is None
+    config, chosen, text = run_files.start_run(str(space), {"metric": "tasks_of_users:nothing"})
+    for begin in (
+        lambda: describe_search(config, chosen),
+        lambda: search.search(config, chosen, space.parent / "run", quiet(), text),
+    ):
+        assert fault(begin) == (
+            "--acc-tradeoff is missing: the dense model's validation nothing is 0, of which no share can be given up; "
+            "give it, or acc_tradeoff in [goal], in the metric's unit"
+        )
+    assert not (space.parent / "run").exists()
 
 
 def test_the_same_seed_finds_the_same(trials: Trials, space: Path) -> None:

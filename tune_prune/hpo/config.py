@@ -47,11 +47,11 @@ class Config:
     """How to search. Raises `UserError` where a value is out of bounds.
 
     `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in the unit of the
-    metric, of errors in percentage points; `refine` the share of the trials that refine others, None where the space
-    decides. `confirm` is how many other seeds the front is repeated from, `refit` whether it is trained on all but test
-    images. A trial is given up after `trial_timeout` seconds, a search once more than `max_failures` of its trials have
-    failed. `study` is its name in `storage`, which no other run has. `logger` are names that `distributed.loggers`
-    checks. `task` and `batch_size` replace what the space says; None leaves it.
+    metric, of errors in percentage points, None for the metric's default; `refine` the share of the trials that refine
+    others, None where the space decides. `confirm` is how many other seeds the front is repeated from, `refit` whether
+    it is trained on all but test images. A trial is given up after `trial_timeout` seconds, a search once more than
+    `max_failures` of its trials have failed. `study` is its name in `storage`, which no other run has. `logger` are
+    names that `distributed.loggers` checks. `task` and `batch_size` replace what the space says; None leaves it.
     """
 
     budget: int | None = field(
@@ -68,14 +68,15 @@ class Config:
             kept_on_resume=False,
         ),
     )
-    acc_tradeoff: float = field(
+    acc_tradeoff: float | None = field(
+        default=None,
         metadata=flag(
             "Points of error, or of another metric, to give up.  [default: the space's]",
             SEARCHED,
             check=lambda tradeoff: 0 <= tradeoff < math.inf,
             rule="a number from 0, of errors at most 100 points",
             fixed_on_resume=True,
-        )
+        ),
     )
     refine: float | None = field(
         default=None,

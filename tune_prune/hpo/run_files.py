@@ -31,15 +31,16 @@ OLD_TABLES = ("finish", "prior", "guess", "economy")
 def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     """Reads the settings and the space of a new search, and the text of the space's file.
 
-    `given` are the settings that the user named. The space decides the tradeoff otherwise, and the budget where no
-    time is given: a search for an hour ends after an hour, however many trials that makes.
+    `given` are the settings that the user named. The space decides the tradeoff otherwise, which is of its own metric,
+    and the budget where no time is given: a search for an hour ends after an hour, however many trials that makes.
     """
     path = locate(name)
     space = read_space(path)
     if "storage" in given:
         given = dict(given) | {"study": f"tune_prune-{space.name}-{uuid4().hex[:8]}"}
     budget = None if "time_budget" in given else space.budget
-    config = build(Config, {"budget": budget, "acc_tradeoff": space.acc_tradeoff} | dict(given))
+    tradeoff = space.acc_tradeoff if given.get("metric") in (None, space.settings.metric) else None
+    config = build(Config, {"budget": budget, "acc_tradeoff": tradeoff} | dict(given))
     return config, _adapt_space(space, config), path.read_text(encoding="utf-8")
 
 
@@ -118,7 +119,7 @@ def _check_elsewhere(run_dir: Path, kept: Mapping[str, Any], given: Mapping[str,
         raise UserError(f"--resume {run_dir}: its study is not in it, and run.json does not choose where; {advice}")
 
 
-def read_acc_tradeoff(run_dir: Path, space: Space) -> float:
+def read_acc_tradeoff(run_dir: Path, space: Space) -> float | None:
     """Reads the tradeoff of a run, in its metric's unit; that of its space where run.json is missing or damaged."""
     try:
         return float(read_json(run_dir / "run.json")["acc_tradeoff"])

@@ -53,8 +53,9 @@ class Space:
     """The content of a space's file. `ratios` are (pattern, domain) in its order: a layer's first match counts.
 
     `groups` are the patterns whose layers share one ratio, each with the scale that derives the layers' ratios from it
-    (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `at_most` limits costs, and `objectives`
-    are costs to be minimised (`constraints.py`). `settings` say what else the task is than a model and data.
+    (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `acc_tradeoff` is None where the metric
+    decides it. `at_most` limits costs, and `objectives` are costs to be minimised (`constraints.py`). `settings` say
+    what else the task is than a model and data.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Space:
     weights: str | None
     parameters: Mapping[str, Domain]
     ratios: Sequence[tuple[str, Domain]]
-    acc_tradeoff: float
+    acc_tradeoff: float | None
     budget: int
     refine: Refinement
     initial_points: Sequence[Mapping[str, object]]

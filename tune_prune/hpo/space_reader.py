@@ -98,7 +98,7 @@ class _Reader:
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", ratio)) for pattern, ratio in ratios.items()],
             groups=self._groups(space, ratios, parameters.get("mode", "layer")),
             exclude=self._value(space, "space.exclude", check_patterns, []),
-            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", tradeoff, 0.5),
+            acc_tradeoff=self._value(goal, "goal.acc_tradeoff", tradeoff, 0.5 if settings.metric is None else None),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
             at_most=self._at_most(goal),
             objectives=self._value(goal, "goal.objectives", check_objectives, []),

@@ -31,11 +31,14 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class SearchDescription:
-    """What a search that still runs is for: `acc_tradeoff` in the metric's unit, `objectives` the costs to minimise."""
+    """What a search that still runs is for: `acc_tradeoff` in the metric's unit, `objectives` the costs to minimise.
+
+    The tradeoff is None where it is not known.
+    """
 
     model: str
     data: str
-    acc_tradeoff: float
+    acc_tradeoff: float | None
     objectives: tuple[str, ...] = ()
 
 

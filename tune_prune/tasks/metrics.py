@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from torch import nn  # what reads tables and pictures does without torch
 
 
+TRADEOFF_SHARE = 0.01
+"""The share of the dense model's value that may be given up of a metric of which nobody says how much."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """The number that models are judged by: its name, which way is better, and the unit that follows its values.
@@ -38,6 +42,13 @@ class Metric:
         if self == ERROR:
             return round_up(dense + tradeoff)
         return self.value(float(Decimal(repr(self.cost(dense))) + Decimal(repr(tradeoff))))
+
+    def default_tradeoff(self, dense: float) -> float:
+        """What a model may get worse by where nobody says: half a point of error, or `TRADEOFF_SHARE` of a value.
+
+        The share has three significant digits. It is 0 where the dense value is.
+        """
+        return 0.5 if self == ERROR else float(f"{TRADEOFF_SHARE * abs(dense):.3g}")
 
     def tradeoff(self, dense: float, value: float) -> float:
         """The smallest tradeoff that allows a value worse than that of the dense model."""

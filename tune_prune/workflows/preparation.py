@@ -27,7 +27,7 @@ from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
-from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric, evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
@@ -58,12 +58,13 @@ def describe_search(config: Config, space: Space) -> list[str]:
     _check_traceable(space, model)
     data = load_data(space.data, settings=space.settings, model=space.model)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
-    check_trained(space.model, evaluate(model, data.validation), data.validation, config.force)
+    dense, metric = evaluate(model, data.validation), data.validation.objective.metric
+    check_trained(space.model, dense, data.validation, config.force)
     check_training(model, data.train)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
-    tradeoff = data.validation.objective.metric.format_tradeoff(config.acc_tradeoff)
-    head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}"
+    tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
+    head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}{_explain_tradeoff(config, metric)}"
     return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
 
 
@@ -93,6 +94,9 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
     contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}
+    tradeoff = _choose_tradeoff(config, task.metric, task.dense.metric)
+    if explained := _explain_tradeoff(config, task.metric):
+        say(f"tradeoff: {task.metric.format_tradeoff(tradeoff)}{explained}; --acc-tradeoff says another")
     info = RunInfo(
         space=space.name,
         model=space.model,
@@ -102,7 +106,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         concurrency=config.resources.max_concurrent or 0,
         device=config.resources.torch_device,
         sampler=config.sampler,
-        acc_tradeoff=config.acc_tradeoff,
+        acc_tradeoff=tradeoff,
         dense_metric=task.dense.metric,
         shapes=shapes,
         coverage=measure_coverage(dense),
@@ -123,8 +127,25 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
 
 def _check_tradeoff(config: Config, space: Space) -> None:
     """Raises a `UserError` for a tradeoff that no error has; how large another metric can be is not known."""
-    if space.settings.metric is None and config.acc_tradeoff > 100:
+    if space.settings.metric is None and config.acc_tradeoff is not None and config.acc_tradeoff > 100:
         raise UserError(f"--acc-tradeoff must be between 0 and 100 points, got {config.acc_tradeoff}")
+
+
+def _choose_tradeoff(config: Config, metric: Metric, dense: float) -> float:
+    """The tradeoff of the search, or its metric's default; a `UserError` where that would allow nothing."""
+    if config.acc_tradeoff is not None:
+        return config.acc_tradeoff
+    if found := metric.default_tradeoff(dense):
+        return found
+    nothing = f"the dense model's validation {metric.name} is {dense:g}, of which no share can be given up"
+    raise UserError(f"--acc-tradeoff is missing: {nothing}; give it, or acc_tradeoff in [goal], in the metric's unit")
+
+
+def _explain_tradeoff(config: Config, metric: Metric) -> str:
+    """Where a tradeoff comes from that nobody gave: " (1 % of the dense rmse)"; of the error, nothing."""
+    if config.acc_tradeoff is not None or metric == ERROR:
+        return ""
+    return f" ({100 * TRADEOFF_SHARE:g} % of the dense {metric.name})"
 
 
 def _load_pruners(config: Config, space: Space) -> None:

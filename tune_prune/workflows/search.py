@@ -65,7 +65,7 @@ def search(
         plan = space.midpoint(info.shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
         timings = profiling.time_rounds(budget, resources, prepared.task, plan)
-        config = replace(config, resources=resources)
+        config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
                 with lock.exclusive():
