@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 
 from tune_prune.pruning.coverage import Coverage
 from tune_prune.results.front import TestResult, find_front
@@ -67,6 +68,14 @@ def test_a_search(tmp_path: Path) -> None:
     assert data.endswith(b"IEND\xaeB`\x82")
     assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (1350, 810)
     assert [path.name for path in tmp_path.iterdir()] == ["pareto.png"]
+
+
+@pytest.mark.parametrize("words", [1, 5, 20])
+def test_a_title_of_any_length_stands_in_the_picture(tmp_path: Path, words: int) -> None:
+    path = tmp_path / "pareto.png"
+    draw(path, records(), replace(INFO, model=f"my_lab:{'average_size_' * words}"))
+    beyond = imread(path)[:120, -12:, :3]
+    assert (beyond == 1).all()
 
 
 @pytest.mark.parametrize("missed_by", [0.0, 5.0])

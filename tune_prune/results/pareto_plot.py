@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 
 MARKERS = {"within": "o", "stopped": "o", "beyond": "x"}
+
+MAX_TITLE = 84
+"""So many characters of the title stand in a line, which is as wide as the picture."""
 
 
 def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
@@ -129,4 +133,5 @@ def _title(outcome: "SearchOutcome") -> str:
     info, best = outcome.info, outcome.best
     reached = f"{best.point.factor:.1f}x fewer weights" if best else "nothing"
     within = info.metric.format_tradeoff(info.acc_tradeoff)
-    return f"{info.model} on {info.data}: {reached} within {within} of the dense {info.metric.name}"
+    title = f"{info.model} on {info.data}: {reached} within {within} of the dense {info.metric.name}"
+    return textwrap.fill(title, MAX_TITLE)
