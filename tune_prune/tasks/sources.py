@@ -22,6 +22,7 @@ from tune_prune.tasks.batches import (
     map_tensors,
 )
 from tune_prune.tasks.counting import check_repeatable, count_by_reading, find_length, find_sizes
+from tune_prune.tasks.parts import Part
 
 
 class Source(Protocol):
@@ -86,9 +87,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Items:
-    """A map-style data set; its samples are read anew in every epoch, with whatever they draw at random."""
+    """A map-style data set; its samples are read anew in every epoch, with whatever they draw at random.
+
+    Of a training epoch's batches only a `part` is read, where one is given.
+    """
 
     dataset: Any
+    part: Part | None = None
 
     @property
     def count(self) -> int:
@@ -107,8 +112,10 @@ class Items:
         """Yields collated samples in random order."""
         order = torch.randperm(self.count, generator=generator).tolist()
         size = min(batch_size, self.count)
-        kept = order[: self.steps(batch_size) * size]
-        return iter(DataLoader(self.dataset, size, sampler=kept, collate_fn=collate))
+        batches = [order[at * size : (at + 1) * size] for at in range(self.steps(batch_size))]
+        if self.part is not None:
+            batches = [batch[self.part.rows(size)] for batch in batches]
+        return iter(DataLoader(self.dataset, batch_sampler=batches, collate_fn=collate))
 
 
 @dataclass(frozen=True)

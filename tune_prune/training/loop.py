@@ -12,8 +12,10 @@ from tune_prune.common.seeding import derive_seed
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
+from tune_prune.tasks.parts import Part
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.batch_loop import fit_batches
+from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import SGD, Optimizer, Recipe
 from tune_prune.training.step import RecordedStep, Step, can_record
 from tune_prune.training.torch_optimizer import TorchOptimizer
@@ -53,6 +55,7 @@ def fit(
     on_epoch: Callable[[int, Evaluation], None] | None = None,
     optimizer: Optimizer | None = None,
     epochs_done: int = 0,
+    part: Part | None = None,
 ) -> float:
     """Trains in place for `recipe.steps` steps; returns the mean training loss of the last epoch begun.
 
@@ -62,26 +65,30 @@ def fit(
     draw, those of layers such as dropout too.
     After each whole epoch, `on_epoch` is called with its number, from 1, and the mean error and loss of its batches.
     A training loop of the user's takes the place of all this; `on_epoch` is then called once, at its end.
+    With a `part`, several processes that have joined a group (`data_parallel`) train together: each is called with the
+    same arguments but its own part. A training loop of the user's has to be one process's.
     With `epochs_done`, training resumes after that epoch; model, generator and `optimizer` must be as they were then.
     Raises `DivergedError`.
     """
     model.train()
     if split.objective.fit_function is not None:
         assert not isinstance(teacher, Tensor)
+        assert part is None
         mean = fit_by_user(model, split, recipe, generator, masks, teacher)
         if on_epoch is not None:
             on_epoch(recipe.steps // split.steps(recipe.batch_size), Evaluation(math.nan, mean))
         return mean
     optimizer = optimizer or make_optimizer(model, recipe, split.objective)
+    replica = None if part is None else Replica(model, part)
     if isinstance(split, BatchSplit):
         assert not isinstance(teacher, Tensor)
-        check = partial(_mean_loss, recipe=recipe)
+        check = partial(_mean_loss, recipe=recipe, replica=replica)
         return fit_batches(
             model, split, recipe, generator, optimizer, check,
-            masks=masks, teacher=teacher, on_epoch=on_epoch, epochs_done=epochs_done,
+            masks=masks, teacher=teacher, on_epoch=on_epoch, epochs_done=epochs_done, replica=replica,
         )  # fmt: skip
     assert not isinstance(teacher, nn.Module)
-    step = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None)
+    step = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None, replica)
     return _fit_in_memory(step, on_epoch, epochs_done)
 
 
@@ -93,7 +100,8 @@ def _fit_in_memory(
     device = split.labels.device
     size = min(recipe.batch_size * recipe.accumulate, split.count)
     precision = split.objective.settings.precision
-    recorded = isinstance(eager.optimizer, SGD) and can_record(eager.model, recipe, device, precision)
+    recorded = eager.replica is None and isinstance(eager.optimizer, SGD)
+    recorded = recorded and can_record(eager.model, recipe, device, precision)
     step = RecordedStep(eager, size) if recorded else eager
     per_epoch = split.steps(size)
     losses: list[Tensor] = []
@@ -101,17 +109,18 @@ def _fit_in_memory(
     mean = math.nan
     first_step = epochs_done * per_epoch
     batches = _draw_batches(split.count, size, recipe.steps, generator, first_step, device)
+    rank = () if eager.replica is None else (eager.replica.part.rank,)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for done, index in enumerate(batches, start=first_step + 1):
             if done % per_epoch == 1 or per_epoch == 1:  # layers such as dropout draw from torch's own generator
-                torch.manual_seed(derive_seed(generator.initial_seed(), done))
+                torch.manual_seed(derive_seed(generator.initial_seed(), done, *rank))
             result = step(index, recipe.lr_at(done - 1))
             losses.append(result.loss)
             wrong.append(result.wrong)
             if done % per_epoch == 0 or done == recipe.steps:
-                mean = _mean_loss(losses, done, recipe)
+                mean = _mean_loss(losses, done, recipe, eager.replica)
                 if on_epoch is not None and done % per_epoch == 0:
-                    on_epoch(done // per_epoch, Evaluation(100 * float(torch.stack(wrong).mean()), mean))
+                    on_epoch(done // per_epoch, Evaluation(100 * _mean(wrong, eager.replica), mean))
                 losses.clear()
                 wrong.clear()
     return mean
@@ -139,9 +148,15 @@ def _draw_batches(
         yield order[position * size : (position + 1) * size]
 
 
-def _mean_loss(losses: list[Tensor], step: int, recipe: Recipe) -> float:
+def _mean(values: list[Tensor], replica: Replica | None) -> float:
+    """The mean of values of batches; where several processes share batches out, of what all have."""
+    mean = torch.stack(values).mean()
+    return float(mean if replica is None else replica.average(mean))
+
+
+def _mean_loss(losses: list[Tensor], step: int, recipe: Recipe, replica: Replica | None = None) -> float:
     # read once an epoch: on a GPU every reading waits until the device has caught up
-    mean = float(torch.stack(losses).mean())
+    mean = _mean(losses, replica)
     if not math.isfinite(mean):
         raise DivergedError(f"the training loss became {mean} within {step} steps at lr {recipe.lr:g}")
     return mean

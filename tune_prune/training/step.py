@@ -6,6 +6,7 @@ processor longer than it takes the GPU to run them; a graph launches them all at
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from tune_prune.tasks.augment import affine
 from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.splits import Split
+from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import SGD, Optimizer, Recipe
 
 WARM_UP = 3
@@ -24,6 +26,7 @@ Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, and returns a function that replays it."""
 
 _NOT_COUNTED = torch.tensor(torch.nan)
+_ALL = slice(None)
 
 
 class StepResult(NamedTuple):
@@ -35,7 +38,10 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """An eager training step; `masks` are pairs (weight, mask), `teacher` holds logits [n, classes] for the split."""
+    """An eager training step; `masks` are pairs (weight, mask), `teacher` holds logits [n, classes] for the split.
+
+    With a `replica`, a step computes this process's part of a batch.
+    """
 
     model: nn.Module
     split: Split
@@ -45,6 +51,7 @@ class Step:
     masks: Sequence[tuple[Tensor, Tensor]] = ()
     teacher: Tensor | None = None
     count_wrong: bool = False
+    replica: Replica | None = None
 
     def __call__(self, index: Tensor, lr: float | Tensor) -> StepResult:
         """Trains on the images at these positions of the split, int64 [n] on its device, a batch at a time."""
@@ -52,28 +59,40 @@ class Step:
             result = self._add_gradient(index, 1.0)
         else:
             parts = index.split(self.recipe.batch_size)
-            found = [self._add_gradient(part, len(part) / len(index)) for part in parts]
+            found = [self._add_gradient(part, len(part) / len(index), part is parts[-1]) for part in parts]
             result = StepResult(*(torch.stack(values).sum() for values in zip(*found, strict=True)))
         update(self.optimizer, self.recipe, self.masks, lr)
         return result
 
-    def _add_gradient(self, index: Tensor, share: float) -> StepResult:
+    def _add_gradient(self, index: Tensor, share: float, last: bool = True) -> StepResult:
         """Adds the gradient of a batch, which is this share of the step's images; returns so much of its results."""
-        # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
-        inputs, labels = (part.index_select(0, index) for part in (self.split.inputs, self.split.labels))
-        inputs = self.split.as_float(inputs)
-        if self.recipe.augment:
-            inputs = affine(inputs, self.generator)
-        with use_precision(self.split.objective.settings.precision, labels.device):
-            scores = self.model(inputs)
-        scores = scores.float()  # a model may compute in bfloat16; other scores stay as they are
-        teacher = None if self.teacher is None else self.teacher.index_select(0, index)
-        loss = _compute_loss(scores, labels, teacher, self.recipe)
+        if self.replica is None:
+            loss, scores, labels = self._forward(self.model, index)
+        else:
+            rows = self.replica.part.rows(len(index))
+            share *= self.replica.part.weight(len(index))
+            compute = partial(self._forward, index=index, rows=rows)
+            loss, scores, labels = self.replica.run(compute, synchronize=last)
         if share != 1:
             loss = share * loss
         loss.backward()
         wrong = (scores.detach().argmax(1) != labels).float().mean() * share if self.count_wrong else _NOT_COUNTED
         return StepResult(loss.detach(), wrong)
+
+    def _forward(self, model: nn.Module, index: Tensor, rows: slice = _ALL) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes the loss of these rows of a batch, their scores, and returns their labels."""
+        if not self.recipe.augment:  # which is drawn for the whole batch, by every process alike
+            index, rows = index[rows], _ALL
+        # index_select copies whole rows; indexing by a tensor goes by elements and takes many times as long
+        inputs, labels = (part.index_select(0, index) for part in (self.split.inputs, self.split.labels))
+        inputs = self.split.as_float(inputs)
+        if self.recipe.augment:
+            inputs, labels, index = affine(inputs, self.generator)[rows], labels[rows], index[rows]
+        with use_precision(self.split.objective.settings.precision, labels.device):
+            scores = model(inputs)
+        scores = scores.float()  # a model may compute in bfloat16; other scores stay as they are
+        teacher = None if self.teacher is None else self.teacher.index_select(0, index)
+        return _compute_loss(scores, labels, teacher, self.recipe), scores, labels
 
 
 def update(optimizer: Optimizer, recipe: Recipe, masks: Sequence[tuple[Tensor, Tensor]], lr: float | Tensor) -> None:
