@@ -28,6 +28,7 @@ from tune_prune.tasks.settings import DISTILL_SHARE, read_settings
 from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
 from tune_prune.tasks.user_splits import make_split
+from tune_prune.training.resources import Resources
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
@@ -101,6 +102,7 @@ def search(
     precision: str | None = None,
     transform: str | Callable[[Any], Any] | None = None,
     augment: str | Callable[[Any], Any] | None = None,
+    workers_per_trial: int = 1,
     weights: str | Path | None = None,
     budget: int = 100,
     acc_tradeoff: float | None = None,
@@ -123,26 +125,26 @@ def search(
     `model` is a module with its trained weights, a function that makes one, or an address; `weights` is a file with its
     weights. `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style
     data set, or batches that can be iterated again, as a DataLoader. The task is classification by cross-entropy and
-    misclassified percent, unless the arguments from `loss` to `augment` say otherwise, each a name, an
-    address or an object (`tasks.settings`, docs/tasks.md): `loss(model, batch)` returns a scalar tensor,
-    `metric(model, batches)` a number, `distill(model, teacher, batch)` a scalar tensor, which is half of the loss;
-    `distill` may also be the share of the loss that the distance to the dense model's outputs is.
+    misclassified percent, unless the arguments from `loss` to `augment` say otherwise, each a name, an address or an
+    object (docs/tasks.md): `loss(model, batch)` returns a scalar tensor, `metric(model, batches)` a number,
+    `distill(model, teacher, batch)` a scalar tensor, which is half of the loss; `distill` may also be the share of the
+    loss that the distance to the dense model's outputs is. `workers_per_trial` processes train one trial together.
 
-    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or of another metric
-    1 % of the dense model's value. `ratios` are (low, high) by pattern of
-    layers, of which the first match counts, and 0.3 to 0.98 everywhere by default; in `mode` "global" they are of all
-    layers together. `granularity` says which weights are removed together: "weight", "filter", "neuron" or "2:4". A
-    trial prunes in three rounds and retrains for `steps` steps after each, for twice as many after the last, at a
-    learning rate within `lr`, with `batch_size` samples a step where the data does not come in batches. The share
-    `refine` of the trials prunes the most promising ratios anew in small steps and retrains for longer. A model near
-    chance is refused unless `force` is true. Raises `UserError` where an argument is wrong.
+    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or of another metric 1
+    % of the dense model's value. `ratios` are (low, high) by pattern of layers, of which the first match counts, and
+    0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` says which
+    weights are removed together: "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for
+    `steps` steps after each, for twice as many after the last, at a learning rate within `lr`, with `batch_size`
+    samples a step where the data does not come in batches. The share `refine` of the trials prunes the most promising
+    ratios anew in small steps and retrains for longer. A model near chance is refused unless `force` is true. Raises
+    `UserError` where an argument is wrong.
     """
     share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
     task = _list_settings(
-        model=model if isinstance(model, str) else in_memory.keep_model(model),
+        model=model if isinstance(model, str) else in_memory.keep_model(model), weights=weights and str(weights),
         data=data if isinstance(data, str) else in_memory.keep_data(data),
         loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
-        precision=precision, transform=transform, augment=augment, weights=weights and str(weights),
+        precision=precision, transform=transform, augment=augment, workers_per_trial=workers_per_trial,
     )  # fmt: skip
     how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
     text = _space(task, ratios or {"*": (0.3, 0.98)}, exclude, pruners, how, steps, lr, refine)
@@ -151,8 +153,8 @@ def search(
 
 def _run(text: str, config: Config, run_dir: Path | None, quiet: bool) -> Front:
     """Searches the space that a text describes."""
-    began = time.monotonic()
-    space = space_reader.parse(text, "search", "tune_prune.search")
+    began, space = time.monotonic(), space_reader.parse(text, "search", "tune_prune.search")
+    config = replace(config, resources=Resources(workers_per_trial=space.workers_per_trial))
     directory = run_files.new_run_dir(run_dir, space.name)
     run_search(config, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
     return Front(directory)

@@ -53,6 +53,9 @@ def concurrency(**given: Any) -> int:
         ({"gpus_per_trial": 0.25}, 8),
         ({"gpus_per_trial": 0.5}, 4),
         ({"gpus_per_trial": 2.0}, 1),
+        ({"workers_per_trial": 3}, 2),
+        ({"workers_per_trial": 2, "gpus_per_trial": 0.25}, 4),
+        ({"workers_per_trial": 2, "gpus_per_trial": 1.0}, 1),
     ],
 )
 @pytest.mark.usefixtures("has")
@@ -63,6 +66,9 @@ def test_as_many_trials_as_fit(given: dict[str, Any], fits: int) -> None:
 def test_a_trial_that_fits_nowhere(has: dict[str, float]) -> None:
     assert fault(lambda: concurrency(cpus_per_trial=9.0)) == (
         "a trial asks for 9 CPUs and there are 8 CPUs and 2 GPUs; ask for less"
+    )
+    assert fault(lambda: concurrency(workers_per_trial=5, cpus_per_trial=2.0)) == (
+        "a trial asks for 2 CPUs for each of its 5 processes and there are 8 CPUs and 2 GPUs; ask for less"
     )
     has |= {"CPU": 4.0, "GPU": 0.0}
     assert fault(lambda: concurrency(gpus_per_trial=0.5)) == (

@@ -2,7 +2,7 @@ import threading
 
 from deadlines import WAIT
 
-from tune_prune.distributed.trial_runner import Watchdog
+from tune_prune.distributed.watchdog import Watchdog
 
 
 def test_what_takes_too_long_is_noticed() -> None:

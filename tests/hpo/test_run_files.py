@@ -14,6 +14,7 @@ from tune_prune.hpo.parameters import Choice
 from tune_prune.hpo.run_files import new_run_dir, resume_run
 from tune_prune.hpo.space import Space
 from tune_prune.tasks.settings import TaskSettings
+from tune_prune.training.resources import Resources
 
 SPACE = """
 [task]
@@ -235,6 +236,16 @@ def test_an_unknown_setting_is_named(toml: Path) -> None:
     raw = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps(raw | {"colour": "red"}))
     assert "colour" in fault(lambda: resume_run(run_dir, {}, {}))
+
+
+def test_how_many_processes_train_a_trial(toml: Path) -> None:
+    toml.write_text(SPACE.replace("[space]\n", "workers_per_trial = 2\n[space]\n"))
+    config, _, run_dir = start(toml, cpus_per_trial=0.5)
+    assert config.resources.workers_per_trial == 2
+    assert resume_run(run_dir, {}, {})[0] == config
+    assert resume_run(run_dir, {"workers_per_trial": 1}, {})[0].resources.workers_per_trial == 1  # on fewer GPUs
+    config, _, _ = run_files.start_run(str(toml), {"workers_per_trial": 4, "address": "auto"})
+    assert config.resources == Resources(workers_per_trial=4, address="auto")
 
 
 # A run of another version

@@ -65,7 +65,7 @@ def test_the_whole_file(file: Path) -> None:
     file.write_text(TOML)
     space = space_reader.read(file)
     assert (space.name, space.source) == ("toy", str(file))
-    assert (space.model, space.data, space.weights) == ("lenet5", "mnist", None)
+    assert (space.model, space.data, space.weights, space.workers_per_trial) == ("lenet5", "mnist", None, 1)
     assert space.parameters == {
         "pruner": Choice(("mag", "taylor1")),
         "schedule": "linear",
@@ -124,6 +124,11 @@ FAULTS = [
         'data = "mnist"',
         'data = "mnist"\noptimizer = "torch.optim:SGD(momentum=0.5)"',
         "space.momentum is of the built-in SGD; give it in the optimizer's address, as torch.optim:AdamW(weight_decay",
+    ),
+    (
+        'data = "mnist"',
+        'data = "mnist"\nworkers_per_trial = 0',
+        "task.workers_per_trial must be a whole number in [1, inf), got 0",
     ),
     (
         'data = "mnist"',

@@ -16,6 +16,7 @@ from tune_prune.training.resources import Resources, pick_device
         ({"cpus_per_trial": float("nan")}, "--cpus-per-trial must be above 0, got nan"),
         ({"gpus_per_trial": -0.5}, "--gpus-per-trial must be at least 0, got -0.5"),
         ({"max_concurrent": 0}, "--max-concurrent must be at least 1, got 0"),
+        ({"workers_per_trial": 0}, "--workers-per-trial must be at least 1, got 0"),
     ],
 )
 def test_out_of_bounds(values: dict[str, Any], said: str) -> None:
@@ -33,6 +34,9 @@ def test_out_of_bounds(values: dict[str, Any], said: str) -> None:
         (2, {"gpus_per_trial": 2.0}, "cuda", 2),
         (2, {"device": "cuda", "gpus_per_trial": 0.5}, "cuda", 0.5),
         (0, {"device": "cuda", "gpus_per_trial": 4.0, "address": "auto"}, "cuda", 4),
+        (0, {"workers_per_trial": 2, "cpus_per_trial": 0.5}, "cpu", 0),
+        (2, {"workers_per_trial": 2, "cpus_per_trial": 0.5}, "cuda", 1),
+        (1, {"workers_per_trial": 2, "cpus_per_trial": 0.5, "gpus_per_trial": 0.5}, "cuda", 0.5),
     ],
 )
 def test_devices(monkeypatch: pytest.MonkeyPatch, gpus: int, values: dict[str, Any], device: str, share: float) -> None:
@@ -49,6 +53,15 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, gpus: int, values: dict[str, A
         (0, {"gpus_per_trial": 0.5}, "--gpus-per-trial 0.5: this machine has 0; ask for at most that"),
         (1, {"gpus_per_trial": 2.0}, "--gpus-per-trial 2: this machine has 1; ask for at most that"),
         (
+            *(1, {"workers_per_trial": 2, "cpus_per_trial": 0.1}),
+            "--workers-per-trial 2: each takes a GPU, and this machine has 1; ask for fewer, or for --gpus-per-trial "
+            "below 1",
+        ),
+        (
+            *(1, {"workers_per_trial": 3, "cpus_per_trial": 0.1, "gpus_per_trial": 0.5}),
+            "--gpus-per-trial 0.5 --workers-per-trial 3: this machine has 1; ask for at most that",
+        ),
+        (
             *(1, {"device": "cpu", "gpus_per_trial": 1.0}),
             "--gpus-per-trial 1 with --device cpu; leave one of them out",
         ),
@@ -56,6 +69,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, gpus: int, values: dict[str, A
 )
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch, gpus: int, values: dict[str, Any], said: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     assert fault(lambda: Resources(**values)) == said
 
 
@@ -93,3 +107,11 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch, avail
         assert pick_device("cuda").type == "cuda"
     else:
         assert "--device cuda: this machine has no GPU" in fault(lambda: pick_device("cuda"))
+
+
+def test_what_one_of_several_processes_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    together = Resources(workers_per_trial=2, cpus_per_trial=0.5)
+    assert together.of_one_process == Resources(cpus_per_trial=0.5, gpus_per_trial=1.0)
+    assert Resources().of_one_process == Resources()

@@ -55,6 +55,7 @@ def worker_pool(
     of a job that raises. Soon after `is_stopped` returns True no job is yielded or begun any more; those that run then
     end with the block.
     """
+    resources = resources.of_one_process
     with ExitStack() as block:
 
         @cache

@@ -173,8 +173,11 @@ def _count_concurrent(resources: Resources) -> int:
     fits = int(has.get("CPU", 1) // resources.cpus_per_trial)
     if resources.gpu_share:
         fits = min(fits, int(has.get("GPU", 0) / resources.gpu_share))
+    fits //= resources.workers_per_trial
     if fits < 1:
+        each = f" for each of its {resources.workers_per_trial} processes" if resources.workers_per_trial > 1 else ""
         gpus = f" and {resources.gpu_share:g} GPUs" if resources.gpu_share else ""
         have = f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
-        raise UserError(f"a trial asks for {resources.cpus_per_trial:g} CPUs{gpus} and there are {have}; ask for less")
+        asked = f"{resources.cpus_per_trial:g} CPUs{gpus}{each}"
+        raise UserError(f"a trial asks for {asked} and there are {have}; ask for less")
     return min(fits, resources.max_concurrent or fits)

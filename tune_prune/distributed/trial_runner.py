@@ -1,7 +1,6 @@
 """Runs one trial round by round, without Ray: prunes, retrains, and writes the trial's record after every round."""
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,16 +10,18 @@ from typing import Any
 import torch
 
 from tune_prune.common.errors import UserError, describe_error
+from tune_prune.distributed.watchdog import Watchdog
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
 from tune_prune.export.costs import LatencyMeter, find_inputs
 from tune_prune.hpo.trials import TrialConfig
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.checkpoint import Checkpoint
-from tune_prune.pruning.iterative import Point, State, initial_state, prune
+from tune_prune.pruning.iterative import Point, Retrain, State, initial_state, prune, retrain
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.training.data_parallel import LostRankError
 
 
 @dataclass(frozen=True)
@@ -48,38 +49,23 @@ class RoundResult:
         return {key: value for key, value in named.items() if value not in (None, "")}
 
 
-class Watchdog:
-    """Calls a function after a timeout in `seconds`, in a thread of its own; never, where `seconds` is None."""
-
-    def __init__(self, seconds: float | None, on_timeout: Callable[[], None]) -> None:
-        self._on_timeout, self._lock = on_timeout, threading.Lock()
-        self._timer = None if seconds is None else threading.Timer(seconds, self._call)
-        if self._timer is not None:
-            self._timer.daemon = True
-            self._timer.start()
-
-    def stop(self) -> None:
-        """Cancels the call; where it runs already, waits until it has ended."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-    def _call(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._on_timeout()
-
-
 class TrialRunner:
     """Runs trials one after the other in a worker process: their rounds, their records, the weights of their rounds.
 
-    An error that a trial raises is its own failure, and its record says so; other trials go on.
+    An error that a trial raises is its own failure, and its record says so; other trials go on. `retrain` trains a
+    round, and `cpu_clock` tells the processor time of all processes that do.
     """
 
-    def __init__(self, worker_data: WorkerData, config: TrialConfig) -> None:
+    def __init__(
+        self,
+        worker_data: WorkerData,
+        config: TrialConfig,
+        retrain: Retrain = retrain,
+        cpu_clock: Callable[[], float] = time.process_time,
+    ) -> None:
         torch.set_num_threads(worker_data.threads)
         self._worker_data, self._loaded = worker_data, False
+        self._retrain, self._cpu_clock = retrain, cpu_clock
         self._partial = list[Path]()
         self.begin(config)
         self._cpu_started = 0.0  # the start of the worker counts for its first trial
@@ -95,7 +81,7 @@ class TrialRunner:
         self._config, self._plan = config, config.params.to_plan()
         self._points: list[PointRecord] = []
         path = records.record_path(self._worker_data.run_dir, config.trial)
-        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+        self._started, self._cpu_started = time.perf_counter(), self._cpu_clock()
         # the record of a process that gave the trial up, where Ray begins it again
         self._has_ended = path.is_file() and records.read(path).state in records.FINAL_STATES
         self._watchdog = Watchdog(self._worker_data.timeout, self._give_up)
@@ -105,7 +91,8 @@ class TrialRunner:
         """Runs the next round and writes the record; an error of the file system is reported, not raised.
 
         A trial that was cut off reports its last recorded round first, without running it: the process that was to
-        judge whether the trial goes on from there may have died before it did.
+        judge whether the trial goes on from there may have died before it did. Raises `LostRankError`, after which Ray
+        begins the trial again.
         """
         if self._has_ended:
             return RoundResult(self._config.trial, 0, done=True)
@@ -125,6 +112,9 @@ class TrialRunner:
         except torch.OutOfMemoryError as error:  # the search knows whether other trials took the memory
             self._watchdog.stop()
             return self._report("running", describe_error(error), out_of_memory=describe_error(error))
+        except LostRankError:
+            self._watchdog.stop()
+            raise
         except Exception as error:
             self._watchdog.stop()
             return self._report("failed", describe_error(error))
@@ -154,7 +144,8 @@ class TrialRunner:
         task, self._state = self._task, self._start_state()
         seed, cached = self._config.seed, self._statistics
         teacher = task.make_teacher(self._plan.distill)
-        return prune(self._state, self._plan, task.train, task.validation, seed, teacher, cached)
+        splits = task.train, task.validation
+        return prune(self._state, self._plan, *splits, seed, teacher, cached, retrain=self._retrain)
 
     def _start_state(self) -> State:
         """The state after the trial's last round where it was cut off, else its warm start, else the dense model.
@@ -234,7 +225,7 @@ class TrialRunner:
             parent_round=start.round if start else None,
             refines=config.refines,
             seconds=time.perf_counter() - self._started,
-            cpu_seconds=time.process_time() - self._cpu_started,
+            cpu_seconds=self._cpu_clock() - self._cpu_started,
         )  # fmt: skip
         records.write(self._worker_data.run_dir, record)
         return self._result(state != "running" or bool(out_of_memory), out_of_memory)

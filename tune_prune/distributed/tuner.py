@@ -7,6 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import ray
 from ray import tune
 
 from tune_prune.distributed import loggers
@@ -87,9 +88,12 @@ def run_trials(
 ) -> None:
     """Runs the trials that remain. Returns when they have ended, or soon after `stop` ends them."""
     trials = searcher.trials
-    resources = {"cpu": config.resources.cpus_per_trial, "gpu": config.resources.gpu_share}
+    processes = config.resources.workers_per_trial
+    bundle = {"CPU": config.resources.cpus_per_trial, "GPU": config.resources.gpu_share}
+    shared = {"worker_data": worker_data} if processes == 1 else {"stored": [ray.put(worker_data)]}
+    trainable = tune.with_parameters(PruneTrainable, **shared)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(PruneTrainable, worker_data=worker_data), resources),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([bundle] * processes)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1 if trials.process or math.isinf(trials.remaining) else int(trials.remaining),

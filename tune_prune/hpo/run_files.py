@@ -31,8 +31,9 @@ OLD_TABLES = ("finish", "prior", "guess", "economy")
 def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     """Reads the settings and the space of a new search, and the text of the space's file.
 
-    `given` are the settings that the user named. The space decides the tradeoff otherwise, which is of its own metric,
-    and the budget where no time is given: a search for an hour ends after an hour, however many trials that makes.
+    `given` are the settings that the user named. Otherwise the space decides the processes of a trial, the tradeoff,
+    which is of its own metric, and the budget where no time is given: a search for an hour ends after an hour, however
+    many trials that makes.
     """
     path = locate(name)
     space = read_space(path)
@@ -40,7 +41,8 @@ def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
         given = dict(given) | {"study": f"tune_prune-{space.name}-{uuid4().hex[:8]}"}
     budget = None if "time_budget" in given else space.budget
     tradeoff = space.acc_tradeoff if given.get("metric") in (None, space.settings.metric) else None
-    config = build(Config, {"budget": budget, "acc_tradeoff": tradeoff} | dict(given))
+    values = {"budget": budget, "acc_tradeoff": tradeoff, "workers_per_trial": space.workers_per_trial}
+    config = build(Config, values | dict(given))
     return config, _adapt_space(space, config), path.read_text(encoding="utf-8")
 
 

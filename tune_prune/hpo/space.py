@@ -56,6 +56,7 @@ class Space:
     (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `acc_tradeoff` is None where the metric
     decides it. `at_most` limits costs, and `objectives` are costs to be minimised (`constraints.py`). `settings` say
     what else the task is than a model and data.
+    `workers_per_trial` processes train a trial, unless a flag says otherwise.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Space:
     at_most: Mapping[str, float] = field(default_factory=dict)
     objectives: Sequence[str] = ()
     settings: TaskSettings = DEFAULT
+    workers_per_trial: int = 1
 
     def parameters_for(
         self, shapes: Mapping[str, Shape], curves: Mapping[str, LossCurve] | None = None

@@ -55,7 +55,7 @@ SETTINGS = tuple(declared_settings(TaskSettings))
 """The keys of [task] that make the settings of the task."""
 
 KEYS: Mapping[str, Sequence[str]] = {
-    "task": ["model", "data", "weights", *SETTINGS],
+    "task": ["model", "data", "weights", "workers_per_trial", *SETTINGS],
     "space": ["ratio", "pruner_scope", "exclude", *PARAMETERS],
     "goal": ["acc_tradeoff", "budget", "at_most", "objectives"],
     "refine": [*REFINE],

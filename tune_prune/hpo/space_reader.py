@@ -94,6 +94,7 @@ class _Reader:
             data=self._value(task, "task.data", check_text),
             weights=self._value(task, "task.weights", check_text, None),
             settings=settings,
+            workers_per_trial=self._value(task, "task.workers_per_trial", Number(1, whole=True), 1),
             parameters={"pruner": "mag"} | parameters,
             ratios=[(pattern, self._ratio(f"space.ratio.{pattern!r}", ratio)) for pattern, ratio in ratios.items()],
             groups=self._groups(space, ratios, parameters.get("mode", "layer")),

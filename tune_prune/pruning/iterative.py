@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.recalibration import scaled_dropout
 from tune_prune.pruning.statistics import CachedStatistics, Context
 from tune_prune.tasks.metrics import Evaluation, evaluate
+from tune_prune.tasks.parts import Part
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.loop import DivergedError, Teacher, fit
 
@@ -93,16 +95,31 @@ def prune_once(
         recalibration.recalibrate(state.model, sample)
 
 
+class Retrain(Protocol):
+    """Retrains a state after a round of pruning, as `retrain` does."""
+
+    def __call__(  # noqa: D102 - said above
+        self, state: State, plan: Plan, round_: int, train: AnySplit, generator: torch.Generator,
+        teacher: Teacher | None = None, /,
+    ) -> None: ...  # fmt: skip
+
+
 def retrain(
-    state: State, plan: Plan, round_: int, train: AnySplit, generator: torch.Generator, teacher: Teacher | None = None
+    state: State,
+    plan: Plan,
+    round_: int,
+    train: AnySplit,
+    generator: torch.Generator,
+    teacher: Teacher | None = None,
+    part: Part | None = None,
 ) -> None:
-    """Retrains by the plan's recipe for a round; removed weights stay exactly zero."""
+    """Retrains by the plan's recipe for a round; removed weights stay exactly zero. For `part` see `fit`."""
     recipe = plan.recipe_at(round_)
     if not recipe.steps:
         return
     pairs = masks.pairs(state.model, state.masks)
     with scaled_dropout(state.model, state.masks) if plan.scale_dropout else nullcontext():
-        fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher)
+        fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher, part=part)
     masks.apply(state.model, state.masks)
 
 
@@ -115,6 +132,7 @@ def prune(
     teacher: Teacher | None = None,
     cached: CachedStatistics | None = None,
     resume_from: State | None = None,
+    retrain: Retrain = retrain,
 ) -> Iterator[Point]:
     """Runs the rounds that the state has not done yet, and yields a point after each.
 

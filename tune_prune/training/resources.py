@@ -6,7 +6,7 @@ Imports torch only when a function runs: `tune-prune --help` reads the flags tha
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tune_prune.common.errors import UserError
@@ -29,7 +29,8 @@ SHARE_UNMEASURED = 0.25
 class Resources:
     """What trials run on. Raises `UserError` where a value is out of bounds or this machine has less.
 
-    None means that the machine decides: `gpus_per_trial` is measured, and as many trials run at a time as fit. With the
+    None means that the machine decides: `gpus_per_trial` is measured, and as many trials run at a time as fit. A trial
+    has `workers_per_trial` processes, and each of them takes its CPUs and GPUs, by default a whole GPU. With the
     `address` of a Ray cluster, processors and GPUs are those of other machines, and are not checked here.
     """
 
@@ -48,6 +49,15 @@ class Resources:
     gpus_per_trial: float | None = field(
         default=None,
         metadata=flag("[default: what one needs]", MACHINE, check=lambda gpus: gpus >= 0, rule="at least 0"),
+    )
+    workers_per_trial: int = field(
+        default=1,
+        metadata=flag(
+            "Processes that train one trial together.  [default: the space's, 1]",
+            MACHINE,
+            check=lambda count: count >= 1,
+            rule="at least 1",
+        ),
     )
     max_concurrent: int | None = field(
         default=None,
@@ -77,16 +87,30 @@ class Resources:
             raise UserError("--device cuda: no GPU here to measure what a trial needs; give --gpus-per-trial as well")
 
     def _check_cpus(self, count: int) -> None:
-        if self.cpus_per_trial > count:
-            raise UserError(f"--cpus-per-trial {self.cpus_per_trial:g}: this machine has {count}; ask for at most that")
+        if self.workers_per_trial * self.cpus_per_trial > count:
+            raise UserError(
+                f"--cpus-per-trial {self.cpus_per_trial:g}{self._times}: this machine has {count}; ask for at most that"
+            )
 
     def _check_gpus(self, count: int) -> None:
         if self.device == "cuda" and not count:
             raise UserError(NO_GPU)
-        if (self.gpus_per_trial or 0) > count:
-            raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g}: this machine has {count}; ask for at most that")
+        if self.workers_per_trial * (self.gpus_per_trial or 0) > count:
+            raise UserError(
+                f"--gpus-per-trial {self.gpus_per_trial:g}{self._times}: this machine has {count}; ask for at most that"
+            )
+        if self.workers_per_trial > 1 and self.workers_per_trial * self.gpu_share > count:
+            raise UserError(
+                f"--workers-per-trial {self.workers_per_trial}: each takes a GPU, and this machine has {count}; "
+                "ask for fewer, or for --gpus-per-trial below 1"
+            )
         if self.device == "cpu" and self.gpus_per_trial:
             raise UserError(f"--gpus-per-trial {self.gpus_per_trial:g} with --device cpu; leave one of them out")
+
+    @property
+    def _times(self) -> str:
+        """How many times a share is taken, for messages."""
+        return f" --workers-per-trial {self.workers_per_trial}" if self.workers_per_trial > 1 else ""
 
     @property
     def torch_device(self) -> str:
@@ -103,14 +127,26 @@ class Resources:
 
     @property
     def gpu_share(self) -> float:
-        """GPUs that a trial takes: as the user said; `SHARE_UNMEASURED` until its need is measured."""
+        """GPUs that a process of a trial takes: as the user said; `SHARE_UNMEASURED` until its need is measured.
+
+        Where several train a trial, one, which needs no measuring.
+        """
         if self.torch_device == "cpu":
             return 0.0
-        return SHARE_UNMEASURED if self.gpus_per_trial is None else self.gpus_per_trial
+        if self.gpus_per_trial is not None:
+            return self.gpus_per_trial
+        return SHARE_UNMEASURED if self.workers_per_trial == 1 else 1.0
+
+    @property
+    def of_one_process(self) -> "Resources":
+        """The same for work that one process does, with what one of a trial's takes."""
+        if self.workers_per_trial == 1:
+            return self
+        return replace(self, workers_per_trial=1, gpus_per_trial=self.gpu_share)
 
     @property
     def threads(self) -> int:
-        """Threads that PyTorch uses in a trial."""
+        """Threads that PyTorch uses in a process of a trial."""
         return max(1, int(self.cpus_per_trial))
 
 

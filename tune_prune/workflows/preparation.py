@@ -31,6 +31,7 @@ from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric, evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
+from tune_prune.training.data_parallel import check_shared_out
 from tune_prune.training.loop import check_training
 
 
@@ -61,6 +62,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     dense, metric = evaluate(model, data.validation), data.validation.objective.metric
     check_trained(space.model, dense, data.validation, config.force)
     check_training(model, data.train)
+    check_shared_out(data.train, config.resources.workers_per_trial)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
@@ -91,6 +93,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     )
     check_trained(space.model, task.dense, task.validation, config.force)
     check_training(dense, task.train)
+    check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
     contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}

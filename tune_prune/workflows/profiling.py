@@ -112,8 +112,11 @@ def gpu_share(need: int, total: int, processors: float) -> float:
 
 
 def with_gpu_share(resources: Resources, task: Task, plan: Plan, say: Callable[[str], None]) -> Resources:
-    """The resources, with the share of a GPU that a trial is measured to need where the user named none."""
-    if resources.torch_device == "cpu" or resources.gpus_per_trial is not None:
+    """The resources, with the share of a GPU that a trial is measured to need where the user named none.
+
+    Several processes that train a trial have a GPU each.
+    """
+    if resources.torch_device == "cpu" or resources.gpus_per_trial is not None or resources.workers_per_trial > 1:
         return resources
     device = torch.device(resources.torch_device)
     need = measure_memory(task, plan, device)
