@@ -27,7 +27,7 @@ def fit_batches(
     recipe: Recipe,
     generator: torch.Generator,
     optimizer: Optimizer,
-    check: Callable[[list[Tensor], int], float],
+    check: Callable[[Tensor, int], float],
     *,
     masks: Sequence[tuple[Tensor, Tensor]] = (),
     teacher: nn.Module | None = None,
@@ -41,7 +41,8 @@ def fit_batches(
     for its metric, which only whole splits have. With a `replica`, steps compute this process's part of each batch.
     """
     objective, per_epoch = split.objective, recipe.steps_in(split.steps(recipe.batch_size))
-    mean, losses = math.nan, list[Tensor]()
+    # one tensor for all losses of an epoch: small ones that stay, among large ones that go, would fragment the memory
+    mean, losses, read = math.nan, torch.empty(per_epoch * recipe.accumulate, device=split.device), 0
     if teacher is not None:
         teacher.eval()
     steps = _read_steps(split, recipe, generator, epochs_done * per_epoch, replica)
@@ -60,11 +61,10 @@ def fit_batches(
                 objective.check_gradient(loss)
                 loss = loss if weight == 1 else weight * loss
                 (loss if len(batches) == 1 else loss / len(batches)).backward()
-                losses.append(loss.detach())
+                losses[read], read = loss.detach(), read + 1
             update(optimizer, recipe, masks, recipe.lr_at(done - 1))
             if done % per_epoch == 0 or done == recipe.steps:
-                mean = check(losses, done)
-                losses.clear()
+                mean, read = check(losses[:read], done), 0
                 if on_epoch is not None and done % per_epoch == 0:
                     on_epoch(done // per_epoch, Evaluation(math.nan, mean))
     return mean

@@ -118,9 +118,9 @@ def _fit_in_memory(
             losses.append(result.loss)
             wrong.append(result.wrong)
             if done % per_epoch == 0 or done == recipe.steps:
-                mean = _mean_loss(losses, done, recipe, eager.replica)
+                mean = _mean_loss(torch.stack(losses), done, recipe, eager.replica)
                 if on_epoch is not None and done % per_epoch == 0:
-                    on_epoch(done // per_epoch, Evaluation(100 * _mean(wrong, eager.replica), mean))
+                    on_epoch(done // per_epoch, Evaluation(100 * _mean(torch.stack(wrong), eager.replica), mean))
                 losses.clear()
                 wrong.clear()
     return mean
@@ -148,13 +148,13 @@ def _draw_batches(
         yield order[position * size : (position + 1) * size]
 
 
-def _mean(values: list[Tensor], replica: Replica | None) -> float:
+def _mean(values: Tensor, replica: Replica | None) -> float:
     """The mean of values of batches; where several processes share batches out, of what all have."""
-    mean = torch.stack(values).mean()
+    mean = values.mean()
     return float(mean if replica is None else replica.average(mean))
 
 
-def _mean_loss(losses: list[Tensor], step: int, recipe: Recipe, replica: Replica | None = None) -> float:
+def _mean_loss(losses: Tensor, step: int, recipe: Recipe, replica: Replica | None = None) -> float:
     # read once an epoch: on a GPU every reading waits until the device has caught up
     mean = _mean(losses, replica)
     if not math.isfinite(mean):
