@@ -118,7 +118,7 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
         ("toys:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
         ("toys:mlp", "toys:mlq", "'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
         ("toys:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; tune_prune.register"),
-        ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)': its factory failed (TypeError: "),
+        ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)' (toys.py:20) fails (TypeError: "),
         (
             "toys:images",
             "mnist",

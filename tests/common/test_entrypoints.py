@@ -115,7 +115,9 @@ def test_arguments_are_handed_over(module: Write) -> None:
 def test_a_factory_that_fails(module: Write) -> None:
     module("failing_lab", "def f(n=1):\n if n > 1: raise ValueError('too\\nmany')\n return n")
     assert call_factory("failing_lab:f", "model") == 1
-    with pytest.raises(UserError, match=r"^model 'failing_lab:f\(n=2\)': its factory failed \(ValueError: too many\)$"):
+    with pytest.raises(
+        UserError, match=r"^model 'failing_lab:f\(n=2\)' fails at failing_lab.py:\d+, `.*` \(ValueError: too many\)$"
+    ):
         call_factory("failing_lab:f(n=2)", "model")
     with pytest.raises(UserError, match=r"TypeError: .*unexpected keyword argument 'm'"):
         call_factory("failing_lab:f(m=2)", "data")

@@ -165,7 +165,7 @@ def test_the_first_input_that_is_no_number_is_named(
     wrong = inputs, torch.zeros(2500, dtype=torch.int64)
     answers(monkeypatch, tuple(wrong if where == number else pair() for number in range(3)))
     said = f"data {ADDRESS!r}: {part} input {at} holds NaN or infinity; every number must be finite"
-    assert fault(lambda: load_data(ADDRESS).load_test()) == said
+    assert fault(lambda: load_data(ADDRESS).load_test()).startswith(said)
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1.9, "1.9"), (math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")])
@@ -173,11 +173,11 @@ def test_labels_are_whole(monkeypatch: pytest.MonkeyPatch, value: float, shown: 
     said = f"data {ADDRESS!r}: training label 2 is {shown}; labels are the numbers of classes, 0, 1, 2 ..."
     labels = torch.tensor([0.0, 1.0, value, value])
     answers(monkeypatch, ((torch.rand(4, 2), labels), pair(), pair()))
-    assert fault(lambda: load_data(ADDRESS)) == said
+    assert fault(lambda: load_data(ADDRESS)).startswith(said)
     answers(monkeypatch, ([(torch.rand(2), label) for label in labels.tolist()], pair(), pair()))
-    assert fault(lambda: load_data(ADDRESS)) == said
+    assert fault(lambda: load_data(ADDRESS)).startswith(said)
     answers(monkeypatch, ([(torch.rand(2), label) for label in labels], pair(), pair()))
-    assert fault(lambda: load_data(ADDRESS)) == said
+    assert fault(lambda: load_data(ADDRESS)).startswith(said)
 
 
 @pytest.mark.parametrize("value", [None, pair(), (pair(), pair()), [pair()] * 3, {"train": pair()}])

@@ -89,7 +89,7 @@ def test_a_class_for_every_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
     said = fault(lambda: load(monkeypatch, {"a": np.zeros((3, 2)), "labels": np.zeros(4, dtype=int)}))
-    assert said.endswith("of the training split must have a row for each sample; it has [3, 2], [4]")
+    assert "of the training split must have a row for each sample; it has [3, 2], [4]" in said
     assert "has no samples" in fault(lambda: load(monkeypatch, {"a": np.zeros((0, 2)), "labels": np.zeros(0)}))
 
 
@@ -235,7 +235,7 @@ def test_a_test_split_is_read_when_it_is_asked_for(monkeypatch: pytest.MonkeyPat
 def test_inputs_of_several_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [(torch.zeros(3 if at == 30 else 2), 0) for at in range(40)]
     said = fault(lambda: load(monkeypatch, pairs))
-    assert said.endswith("of equal shapes; training input 30 is [3], and the first is [2]")
+    assert "of equal shapes; training input 30 is [3], and the first is [2]" in said
 
 
 def test_a_users_data_set_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,7 @@ def test_what_the_loop_names_it_gets() -> None:
             r"^fit 'test_user_fit:forgetful' \(test_user_fit.py:\d+\) never called after_step; call it after",
         ),
         ("broken", r"^fit 'test_user_fit:broken' fails at test_user_fit.py:\d+, `raise KeyError\(\"trainer\"\)`"),
-        ("endless", r"^fit 'test_user_fit:endless' fails .*TypeError: endless\(\) takes 1 positional argument but 5"),
+        ("endless", r"^fit 'test_user_fit:endless' .*TypeError: endless\(\) takes 1 positional argument but 5"),
         ("absent", r"'test_user_fit:absent': test_user_fit has no 'absent'"),
     ],
 )

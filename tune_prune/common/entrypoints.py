@@ -9,6 +9,7 @@ from types import ModuleType
 
 from tune_prune.common.errors import UserError, describe_error, format_names
 from tune_prune.common.import_path import is_code_refused
+from tune_prune.common.source_lines import describe_failure
 
 TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data", "function"))
 """Addresses that are imported in spite of `--no-code`: they look up what this process was given as objects."""
@@ -78,7 +79,7 @@ def call_factory(address: str, kind: str, harmless: bool = False) -> object:
     """Calls the factory at an address and returns its result.
 
     `kind` is what the factory makes, "model" or "data"; for `harmless` see `load`. Where the factory fails, a
-    `UserError` says why.
+    `UserError` says where and why.
     """
     factory = load(address, harmless)
     try:
@@ -86,7 +87,7 @@ def call_factory(address: str, kind: str, harmless: bool = False) -> object:
     except UserError:
         raise
     except Exception as error:  # a user's factory may raise anything
-        raise UserError(f"{kind} {address!r}: its factory failed ({describe_error(error)})") from error
+        raise UserError(f"{describe_failure(kind, address, factory, error)} ({describe_error(error)})") from error
 
 
 def _import_module(name: str, address: str) -> ModuleType:

@@ -226,3 +226,13 @@ def _parse_ends(raw: dict[str, object], check: Check, where: str) -> tuple[int |
     if low > high:
         raise UserError(f"{where}: low {low} is above high {high}; swap them")
     return low, high
+
+
+def find_largest(domain: Domain, whole: bool = False) -> float:
+    """The largest number that a trial may take of a domain of numbers; of a range of `whole` ones, a step is 1."""
+    if isinstance(domain, Choice):
+        return max(float(option) for option in domain.options)
+    if isinstance(domain, Range) and whole:
+        step = int(domain.step or 1)
+        return int(domain.low) + (int(domain.high) - int(domain.low)) // step * step
+    return float(domain.high if isinstance(domain, Range) else domain)

@@ -85,7 +85,7 @@ class BatchSplit:
         return batches if self.augment is None else map(self._distort, batches)
 
     def _distort(self, batch: Batch) -> Batch:
-        name = str(self.objective.settings.augment)
+        name = self.objective.name_of("augment")
         if not (isinstance(batch, tuple) and isinstance(batch[0], Tensor) and self.augment is not None):
             raise UserError(
                 f"augment {name!r} is for pairs of an input tensor and labels; the batches of {self.name!r} are "

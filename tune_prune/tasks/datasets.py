@@ -14,14 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_prune.common.entrypoints import call_factory, is_address, refuse_code
+from tune_prune.common.entrypoints import call_factory, is_address, load, refuse_code
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
+from tune_prune.common.source_lines import find_definition
+from tune_prune.tasks import in_memory
 from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.hugging_face_data import is_hugging_face_data, load_hugging_face
 from tune_prune.tasks.models import byte_scale
-from tune_prune.tasks.objective import make_objective
+from tune_prune.tasks.objective import Objective, make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
@@ -70,14 +72,14 @@ def load_data(
         splits = load_hugging_face(name, say, load_transform(settings.transform, model))
         data = make_data(name, splits, objective, say)
     else:
-        made = call_factory(name, "data")
-        data = made if isinstance(made, Data) else make_data(name, made, objective, say)
+        data = _load_own(name, objective, say)
+        name = in_memory.describe(name)
 
     pairs = isinstance(data.train, Split) and isinstance(data.validation, Split)
-    in_memory = pairs and settings.is_default_objective and augment is None
+    in_tensors = pairs and settings.is_default_objective and augment is None
 
     def finish(part: str, split: AnySplit) -> AnySplit:
-        if isinstance(split, Split) and in_memory:
+        if isinstance(split, Split) and in_tensors:
             return replace(check_split(name, part, split), scale=byte_scale(model), objective=objective)
         source = Rows((split.inputs, split.labels)) if isinstance(split, Split) else split.source
         distort = augment if part == "training" else None
@@ -88,6 +90,20 @@ def load_data(
         return finish("test", data.load_test())
 
     return Data(finish("training", data.train), finish("validation", data.validation), load_test, name)
+
+
+def _load_own(name: str, objective: Objective, say: Callable[[str], None]) -> Data:
+    """Loads what a user's factory makes; a `UserError` names the factory's file and line, too."""
+    made = call_factory(name, "data")
+    if isinstance(made, Data):
+        return made
+    try:
+        return make_data(in_memory.describe(name), made, objective, say)
+    except UserError as error:
+        place = "" if in_memory.find(name) else find_definition(load(name))
+        if not place:
+            raise
+        raise UserError(f"{error}; it comes from {place}") from error
 
 
 def _read_mnist(part: str) -> Split:

@@ -74,6 +74,8 @@ def load_function(address: str) -> Callable[..., Any]:
 def describe(address: str) -> str:
     """What messages call the object at an address: the name of a kept one, else the address."""
     for kept in find(address).values():
+        if address.startswith(f"{__name__}:data"):
+            return "from Python"
         name = getattr(kept, "__qualname__", None) or type(kept).__name__
         return f"{getattr(kept, '__module__', '')}:{name}"
     return address

@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
+from tune_prune.common.source_lines import describe_code
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls, split_batch
 from tune_prune.tasks.metrics import ERROR, Metric
-from tune_prune.tasks.outputs import cross_entropy, divergence, find_logits, find_scores, float_scores, list_tensors
+from tune_prune.tasks.outputs import cross_entropy, divergence, find_logits, find_scores, list_tensors, predict_classes
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
-from tune_prune.tasks.user_code import describe_code, user_code
+from tune_prune.tasks.user_code import user_code
 
 LossFunction = Callable[[nn.Module, Batch], Tensor]
 MetricFunction = Callable[[nn.Module, Iterable[Batch]], float]
@@ -81,21 +82,27 @@ class Objective:
             )
         with user_code("loss", self.name_of("loss"), self.loss_function):
             loss = self.loss_function(model, batch)
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            made = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise UserError(
-                f"{self._describe('loss', self.loss_function)} returned {made}; "
-                "it must return a scalar tensor, the mean over the batch"
-            )
+        self._check_scalar("loss", self.loss_function, loss)
         return loss
+
+    def _check_scalar(self, key: str, function: Callable[..., Any], value: object) -> None:
+        """Raises a `UserError` where a function of the user's has not returned a scalar tensor."""
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            made = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            rule = "it must return a scalar tensor, the mean over the batch"
+            raise UserError(f"{self._describe(key, function)} returned {made}; {rule}")
 
     def classify(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Computes the mean loss of a batch, the class of the highest score for each label, and the labels."""
         with record_calls(model) as calls:
             loss = self.loss(model, batch)
-        output = calls[-1].output if calls else call_model(model, split_batch(batch)[0])
-        classes = -1 if find_logits(output) is not None else 1
-        return loss, float_scores(output).argmax(classes), split_batch(batch)[1]
+        if calls:
+            output = calls[-1].output
+        else:
+            with user_code("model", type(model).__name__, model.forward):
+                output = call_model(model, split_batch(batch)[0])
+        labels = split_batch(batch)[1]
+        return loss, predict_classes(output, labels), labels
 
     def check_gradient(self, loss: Tensor) -> None:
         """Raises a `UserError` where a loss has no gradient."""
@@ -134,8 +141,9 @@ class Objective:
         if teacher is None or share == 0:
             return self.loss(model, batch, label_smoothing)
         if self.distill_function is not None:
-            with user_code("distill", self.settings.distill or "", self.distill_function):
+            with user_code("distill", self.name_of("distill"), self.distill_function):
                 soft = self.distill_function(model, teacher, batch)
+            self._check_scalar("distill", self.distill_function, soft)
             return (1 - share) * self.loss(model, batch, label_smoothing) + share * soft
         with record_calls(model) as calls:
             hard = self.loss(model, batch, label_smoothing)

@@ -43,6 +43,18 @@ def float_scores(output: object) -> Tensor:
     return scores.float()
 
 
+def predict_classes(output: object, labels: object) -> Tensor:
+    """The class of the highest score for each label; a `UserError` where the targets are no classes of these scores."""
+    scores = float_scores(output)
+    axis = -1 if find_logits(output) is not None else 1
+    shape = [size for at, size in enumerate(scores.shape) if at != axis % max(1, scores.dim())]
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or list(labels.shape) != shape:
+        given = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        counts = f"the error counts wrong classes, and the targets are {given} for outputs {list(scores.shape)}"
+        raise UserError(f"{counts}; name a metric(model, batches)")
+    return scores.argmax(axis)
+
+
 def find_scores(output: Any) -> Any:
     """The `logits` of what a model returns, or the only tensor in it; what has several tensors is returned as it is."""
     tensors = list_tensors(output)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, describe_error
+from tune_prune.common.source_lines import describe_code
+from tune_prune.tasks import in_memory
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import Evaluation, Metric, evaluate
 from tune_prune.tasks.models import build, load_state, to_device
@@ -104,9 +106,10 @@ def check_trained(name: str, dense: Evaluation, validation: AnySplit, force: boo
     Chance is the error of always answering the most frequent class. Near it is an error that is not below nine tenths
     of chance, as untrained networks have it, or that is so by luck: not below it at 95 %, one-sided.
     """
-    metric = validation.objective.metric
+    name, objective = in_memory.describe(name), validation.objective
     if not math.isfinite(dense.metric):
-        raise UserError(f"model {name!r}: its validation {metric.name} is {dense.metric}; a finite number is needed")
+        who = describe_code("metric", objective.name_of("metric"), objective.metric_function)
+        raise UserError(f"{who} is {dense.metric} of the dense model on validation data; a finite number is needed")
     counts = validation.count_labels()
     if not len(counts):
         return
@@ -125,6 +128,7 @@ def check_compatible(name: str, model: nn.Module, data: Data, device: torch.devi
     Also where all labels for training or for validation are the same: a constant output would have no error there. With
     `check_test` the test split is loaded and checked as well, for a command that will need it; nothing is measured.
     """
+    name = in_memory.describe(name)
     splits = {"training": data.train, "validation": data.validation}
     for part, split in splits.items():
         _check_fit(name, model, data.name, part, split, device)

@@ -8,12 +8,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
+from tune_prune.common.source_lines import describe_code
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.metrics import Evaluation
 from tune_prune.tasks.objective import CLASSIFICATION, Objective
 from tune_prune.tasks.parts import Part
-from tune_prune.tasks.splits import AnySplit
+from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.training.batch_loop import fit_batches
 from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import SGD, Optimizer, Recipe
@@ -126,15 +128,25 @@ def _fit_in_memory(
     return mean
 
 
-def check_training(model: nn.Module, split: AnySplit) -> None:
-    """Makes a step on a copy of the model; a `UserError` where the user's optimizer or training loop makes none."""
+def check_training(model: nn.Module, split: AnySplit, distill: float = 0.0, label_smoothing: float = 0.0) -> None:
+    """Makes a step on a copy of the model; a `UserError` where something of the user's fails, or makes none.
+
+    With `distill` and `label_smoothing` as in `Recipe`. What is all built in needs no check.
+    """
     objective = split.objective
-    if objective.optimizer_function is None and objective.fit_function is None:
+    if isinstance(split, Split) and objective.optimizer_function is None and objective.fit_function is None:
         return
-    copied, recipe = copy.deepcopy(model), Recipe(steps=1, lr=1e-6, batch_size=CHECKED_SAMPLES)
+    own_loop = objective.fit_function is not None
+    copied, teacher = copy.deepcopy(model), copy.deepcopy(model)
+    taught = own_loop or (isinstance(split, BatchSplit) and distill > 0)  # others have a teacher's logits
+    recipe = Recipe(1, 1e-6, batch_size=CHECKED_SAMPLES, distill=distill * taught, label_smoothing=label_smoothing)
     pairs = [(weight, torch.ones_like(weight)) for weight in copied.parameters()]
     few = split.head(CHECKED_SAMPLES).to(pairs[0][0].device)
-    fit(copied, few, recipe, torch.Generator().manual_seed(0), masks=pairs)
+    try:
+        fit(copied, few, recipe, torch.Generator().manual_seed(0), masks=pairs, teacher=teacher if taught else None)
+    except DivergedError as error:
+        where = describe_code("loss", objective.name_of("loss"), objective.loss_function)
+        raise UserError(f"{where}: {error}, on the first samples; it must be finite for the dense model") from error
 
 
 def _draw_batches(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
-from tune_prune.tasks.user_code import describe_code, user_code
+from tune_prune.common.source_lines import describe_code
+from tune_prune.tasks.user_code import user_code
 
 
 def _list_parameters(model: nn.Module) -> list[nn.Parameter]:

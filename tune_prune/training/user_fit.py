@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.common.seeding import derive_seed
+from tune_prune.common.source_lines import describe_code
 from tune_prune.tasks.batches import Batch
 from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.tasks.user_code import describe_code, user_code
+from tune_prune.tasks.user_code import user_code
 from tune_prune.training.optim import Recipe
 
 

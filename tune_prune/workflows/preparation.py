@@ -15,7 +15,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.export import channels
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import Shape
-from tune_prune.hpo.parameters import Choice, Range
+from tune_prune.hpo.parameters import Choice, Range, find_largest
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
@@ -61,7 +61,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     dense, metric = evaluate(model, data.validation), data.validation.objective.metric
     check_trained(space.model, dense, data.validation, config.force)
-    check_training(model, data.train)
+    _check_step(space, model, data.train)
     check_shared_out(data.train, config.resources.workers_per_trial)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
@@ -92,7 +92,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         space.model, dense, space.data, device, say, settings=space.settings, check_test=True
     )
     check_trained(space.model, task.dense, task.validation, config.force)
-    check_training(dense, task.train)
+    _check_step(space, dense, task.train)
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
@@ -185,6 +185,12 @@ def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shap
         check_layers(model, labels, str(name), space.source)
 
 
+def _check_step(space: Space, model: nn.Module, train: AnySplit) -> None:
+    """Raises a `UserError` where a trial could not train: by the largest shares of distillation and label smoothing."""
+    distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))
+    check_training(model, train, distill, smoothing)
+
+
 def _check_traceable(space: Space, model: nn.Module) -> None:
     """Raises a `UserError` where latency is a limit or an objective and the model's graph cannot be read."""
     if "latency" in {*space.at_most, *space.objectives}:
@@ -237,10 +243,4 @@ def cached_statistics(space: Space, task: Task, config: Config, say: Callable[[s
 
 def largest_sample(space: Space) -> int:
     """The number of training images for cached statistics: the largest `sample` that a trial may take."""
-    domain = space.parameters.get("sample", Plan.sample)
-    if isinstance(domain, Choice):
-        return max(int(option) for option in domain.options)
-    if isinstance(domain, Range):
-        step = int(domain.step or 1)
-        return int(domain.low) + (int(domain.high) - int(domain.low)) // step * step
-    return int(domain)
+    return int(find_largest(space.parameters.get("sample", Plan.sample), whole=True))

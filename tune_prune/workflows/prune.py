@@ -26,7 +26,7 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import WEIGHTS, build, to_device
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import check_compatible, check_trained
-from tune_prune.training.loop import Teacher, steps_for
+from tune_prune.training.loop import Teacher, check_training, steps_for
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -129,6 +129,8 @@ def prune(
     plan = make_plan(target, options, data.train.steps(options.batch_size))
     train, validation = data.train.to(device), data.validation.to(device)
     check_trained(name, evaluate(model, validation), data.validation, options.force)
+    if options.epochs:
+        check_training(model, train, options.distill)
     teacher: Teacher | None = None
     if options.distill:
         teacher = copy.deepcopy(model)

@@ -27,7 +27,7 @@ from tune_prune.results.sensitivity_table import SensitivityTable, draw_curves, 
 from tune_prune.tasks.fingerprints import fingerprint_task
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
-from tune_prune.training.loop import steps_for
+from tune_prune.training.loop import check_training, steps_for
 from tune_prune.training.resources import Resources
 
 CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
@@ -66,6 +66,8 @@ def measure_sensitivity(
     model = load_dense_model(request.model, None, "--model")
     task, _ = prepare_task(request.model, model, request.data, device, say, settings=request.settings)
     check_trained(request.model, task.dense, task.validation, request.force)
+    if request.epochs:
+        check_training(model, task.train)
     jobs = _list_jobs(request, task, device)
     splits = {"training": task.train, "validation": task.validation}
     fingerprint = fingerprint_task(request.model, model, task.weights, splits, request.settings)
