@@ -17,7 +17,10 @@ LENGTH = 64
 
 def gpt() -> nn.Module:
     """Two blocks of width 96 over bytes; Hugging Face's Conv1D, and an embedding that the head shares."""
-    size = GPT2Config(vocab_size=128, n_positions=LENGTH, n_embd=96, n_layer=2, n_head=4, use_cache=False)
+    size = GPT2Config(
+        vocab_size=128, n_positions=LENGTH, n_embd=96, n_layer=2, n_head=4, use_cache=False,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
     return GPT2LMHeadModel(size)
 
 
@@ -25,7 +28,7 @@ def llama() -> nn.Module:
     """Two blocks of width 96 over bytes; gated linear layers, grouped queries."""
     size = LlamaConfig(
         vocab_size=128, hidden_size=96, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=LENGTH, use_cache=False,
+        num_key_value_heads=2, max_position_embeddings=LENGTH, use_cache=False, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     return LlamaForCausalLM(size)
 
