@@ -15,6 +15,7 @@ from tune_prune.results.pareto_plot import describe_outcome, draw_pareto
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metrics import Metric
 
 INFO = RunInfo(
     space="lenet5",
@@ -74,8 +75,18 @@ def test_a_search(tmp_path: Path) -> None:
 def test_a_title_of_any_length_stands_in_the_picture(tmp_path: Path, words: int) -> None:
     path = tmp_path / "pareto.png"
     draw(path, records(), replace(INFO, model=f"my_lab:{'average_size_' * words}"))
-    beyond = imread(path)[:120, -12:, :3]
-    assert (beyond == 1).all()
+    assert (imread(path)[:120, -12:, :3] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["rmse", "mean_average_precision", "mean_average_precision_of_small_objects"])
+@pytest.mark.parametrize("collapsed", [2.0, 50.0])
+def test_a_legend_of_any_metric_stands_in_the_picture(tmp_path: Path, name: str, collapsed: float) -> None:
+    path = tmp_path / "pareto.png"
+    draw(path, records(collapsed), replace(INFO, metric=Metric(name)))
+    below = imread(path)[-60:, :, :3]
+    assert (below < 1).any()
+    assert (below[:, :6] == 1).all()
+    assert (below[:, -6:] == 1).all()
 
 
 @pytest.mark.parametrize("missed_by", [0.0, 5.0])

@@ -6,6 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tune_prune.common import files
 from tune_prune.results import front_picture, palette
 from tune_prune.results.front_picture import FrontPicture
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 MARKERS = {"within": "o", "stopped": "o", "beyond": "x"}
 
-MAX_TITLE = 84
-"""So many characters of the title stand in a line, which is as wide as the picture."""
+MAX_TITLE, MAX_LEGEND = 84, 116
+"""So many characters of the title, and of the labels of the legend, stand in a line that is as wide as the picture."""
 
 
 def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
@@ -38,9 +40,9 @@ def draw_pareto(path: Path, outcome: "SearchOutcome") -> None:
     _draw_rounds(axes, picture)
     _draw_front(axes, picture)
     axes.set_title(_title(outcome), loc="left", fontsize=12, color=palette.BLACK, parse_math=False)
-    names = len(axes.get_legend_handles_labels()[0])
-    if names:
-        columns = 4 if names <= 4 else 3
+    labels = axes.get_legend_handles_labels()[1]
+    if labels:
+        columns = _count_columns(labels)
         figure.legend(loc="outside lower center", ncols=columns, fontsize=8.5, frameon=False, handletextpad=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -127,6 +129,15 @@ def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
     factor, error = float(members.factor.iloc[-1]), float(members[val].iloc[-1])
     blue = palette.BLUE
     axes.annotate(f"{factor:.1f}x", (factor, error), (7, -10), textcoords="offset points", color=blue, weight="bold")
+
+
+def _count_columns(labels: list[str]) -> int:
+    """The most columns, at most four and of more than four labels three, in which the legend is not too wide."""
+    for columns in range(4 if len(labels) <= 4 else 3, 1, -1):
+        parts = np.array_split(np.array([len(label) for label in labels]), columns)  # as matplotlib splits them
+        if sum(int(part.max()) for part in parts if len(part)) <= MAX_LEGEND:
+            return columns
+    return 1
 
 
 def _title(outcome: "SearchOutcome") -> str:
