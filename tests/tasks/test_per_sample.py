@@ -1,19 +1,15 @@
-"""Metrics of samples alone: which metrics are means over them, and how batches are taken apart."""
+"""Metrics of samples alone: which metrics are means over them."""
 
 import math
-from collections import namedtuple
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tune_prune.tasks import in_memory, per_sample
 from tune_prune.tasks.batch_split import BatchSplit
-from tune_prune.tasks.batches import collate
 from tune_prune.tasks.objective import Objective, make_objective
 from tune_prune.tasks.per_sample import (
     ARITHMETIC,
@@ -21,8 +17,8 @@ from tune_prune.tasks.per_sample import (
     QUADRATIC,
     SampleValues,
     measure_samples,
-    take_samples,
 )
+from tune_prune.tasks.samples import InseparableError
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.sources import Loader, Rows
 
@@ -186,41 +182,6 @@ def test_a_class_of_torchmetrics() -> None:
     assert found.mean is QUADRATIC
 
 
-# Batches
-
-
-def test_any_structure_is_taken_apart() -> None:
-    tensors = torch.arange(6.0).view(3, 2)
-    named = namedtuple("named", "inputs targets")
-    for batch in (
-        tensors,
-        (tensors, tensors[:, 0]),
-        [tensors, tensors[:, 0]],  # a pair, as torch's collation makes it
-        ([tensors, tensors + 1], tensors[:, 0]),  # two inputs
-        named(tensors, tensors[:, 0]),
-        {"input_ids": tensors, "labels": tensors[:, 0], "nested": {"mask": tensors}},
-        {"input_ids": tensors, "texts": ["a", "b", "c"], "use_cache": False, "none": None},
-        (
-            [torch.ones(3, 4, 4), torch.ones(3, 2, 2), torch.ones(3, 1, 1)],
-            [{"boxes": torch.ones(i, 4)} for i in range(3)],
-        ),
-    ):
-        one = take_samples(batch, [1])
-        assert type(one) is type(batch)
-        assert per_sample.count_samples(one) == 1
-        assert per_sample.count_samples(take_samples(batch, [0, 2])) == 2
-    one = take_samples(([tensors, tensors + 1], tensors[:, 0]), [1])
-    assert [part.tolist() for part in one[0]] == [[[2.0, 3.0]], [[3.0, 4.0]]]
-    images, targets = take_samples(([torch.ones(3, 4, 4)] * 3, [{"boxes": torch.ones(i, 4)} for i in range(3)]), [2])
-    assert (len(images), images[0].shape, len(targets[0]["boxes"])) == (1, (3, 4, 4), 2)
-
-
-@pytest.mark.parametrize("batch", [(torch.ones(5, 2), torch.ones(3)), object(), (object(), object()), {"a": object()}])
-def test_other_batches_cannot_be_taken_apart(batch: Any) -> None:
-    with pytest.raises(ValueError, match=r"object|tensor"):
-        take_samples(batch, [0])
-
-
 def test_a_batch_that_cannot_be_taken_apart_is_named() -> None:
     def count_nodes(model: nn.Module, batches: Iterable[Any]) -> float:
         return float(sum(len(batch[0]) for batch in batches))
@@ -228,15 +189,4 @@ def test_a_batch_that_cannot_be_taken_apart_is_named() -> None:
     batches = [(torch.ones(5, 2), torch.ones(3, dtype=torch.long))] * 2  # as of a graph: nodes, and edges
     objective = make_objective(TaskSettings(metric=in_memory.keep_function(count_nodes)))
     split = BatchSplit(Loader(batches, 2, 10), objective, "graphs")
-    assert measure_samples(Scale(), split, 10.0) == "a batch, (tensor, tensor), cannot be taken apart into samples"
-
-
-@given(st.integers(2, 9), st.data())
-def test_samples_that_are_taken_are_those_that_were_collated(count: int, data: st.DataObject) -> None:
-    samples = [{"inputs": torch.full((2,), float(at)), "labels": at, "name": str(at)} for at in range(count)]
-    rows = data.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
-    taken = take_samples(collate(samples), rows)
-    expected = collate([samples[row] for row in rows])
-    assert taken["name"] == expected["name"]
-    assert torch.equal(taken["inputs"], expected["inputs"])
-    assert torch.equal(taken["labels"], expected["labels"])
+    assert measure_samples(Scale(), split, 10.0) == str(InseparableError(batches[0]))

@@ -243,7 +243,7 @@ def test_of_a_data_set_each_process_reads_its_samples_alone(both: Function) -> N
     ("given", "said"),
     [
         ({"fit": "tasks_of_users:rows"}, "with fit 'tasks_of_users:rows': a training loop of your own"),
-        ({}, ": a batch of 2 samples has a tensor [7], in (tensor, tensor, tensor); only tensors with a row for each"),
+        ({}, ": a batch, (tensor, tensor, tensor), cannot be taken apart into samples"),
     ],
 )
 def test_what_several_processes_cannot_train(given: dict[str, str], said: str) -> None:

@@ -14,7 +14,8 @@ from tune_prune.export.channels import Channels
 from tune_prune.export.comparison import Difference
 from tune_prune.export.resizing import flatten_by_channel, keep_channels, set_tensor
 from tune_prune.pruning.layers import TRANSPOSED
-from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, take_first
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
+from tune_prune.tasks.samples import take_first
 
 ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""

@@ -21,8 +21,9 @@ from tune_prune.export.formats import ANY_MODEL, ExportInput, Format, Scores, fo
 from tune_prune.export.report import ExportReport, LatencyResult
 from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.tasks.batches import Batch, count_samples, map_tensors, take_first
+from tune_prune.tasks.batches import Batch, count_samples, map_tensors
 from tune_prune.tasks.metrics import ERROR, evaluate
+from tune_prune.tasks.samples import take_first
 from tune_prune.tasks.splits import AnySplit, Data
 from tune_prune.tasks.task import check_compatible
 from tune_prune.training.resources import one_thread

@@ -20,7 +20,6 @@ from tune_prune.tasks.batches import (
     iterate_tensors,
     map_tensors,
     split_batch,
-    take_first,
     to_device,
 )
 from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
@@ -28,6 +27,7 @@ from tune_prune.tasks.metrics import ERROR, Evaluation
 from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.random_states import RandomStates, seeded_generators
+from tune_prune.tasks.samples import take_first
 from tune_prune.tasks.sources import Joined, Kept, Rows, Source
 from tune_prune.tasks.user_code import user_code
 

@@ -154,15 +154,6 @@ def count_steps(samples: int, batch_size: int) -> int:
     return max(1, samples // batch_size)
 
 
-def take_first(batch: Batch, count: int) -> Batch:
-    """The first samples of a batch, where its tensors all have as many rows as it has samples; else the whole batch."""
-    rows = count_samples(batch)
-    tensors = list(iterate_tensors(batch))
-    if rows <= count or not tensors or any(tensor.dim() == 0 or len(tensor) != rows for tensor in tensors):
-        return batch
-    return map_tensors(batch, lambda tensor: tensor[:count])
-
-
 def split_batch(batch: Batch) -> tuple[Batch, Batch]:
     """Splits a batch into inputs and targets: a pair, or a mapping with `labels`, whose rest are the inputs.
 

@@ -4,22 +4,21 @@ A metric is a function of the user's, which does not say whether it is one. So i
 one, and of the same samples together.
 """
 
-import copy
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
-from tune_prune.tasks.batches import Batch, count_samples, describe_structure, iterate_tensors
+from tune_prune.tasks.batches import Batch, count_samples
 from tune_prune.tasks.precision import use_precision
+from tune_prune.tasks.samples import InseparableError, take_samples
 
 SAMPLES = 500
 """The most samples of a split that are measured one by one; of more they are drawn at random."""
@@ -125,8 +124,8 @@ def measure_samples(model: nn.Module, split: BatchSplit, value: float) -> Sample
         warnings.simplefilter("ignore")  # of metrics that are not meant for one sample
         try:
             return _measure(model, split, value)
-        except _InseparableError as error:
-            return f"a batch, {error}, cannot be taken apart into samples"
+        except InseparableError as error:
+            return str(error)
 
 
 def _measure(model: nn.Module, split: BatchSplit, value: float) -> SampleValues | str:
@@ -180,47 +179,3 @@ def _read_pieces(split: BatchSplit, chosen: Sequence[int]) -> Iterator[Batch]:
         for start in range(0, len(rows), GROUP):
             yield take_samples(batch, rows[start : start + GROUP])
         first = end
-
-
-class _InseparableError(ValueError):
-    """A batch that cannot be taken apart; the message describes it."""
-
-
-def take_samples(batch: Batch, rows: Sequence[int]) -> Batch:
-    """The samples of a batch at these positions, as a batch of the same structure.
-
-    Every tensor of it has a row and every list inside it an entry for each sample; numbers and texts that the batch has
-    as a whole stay. Raises a ValueError for any other batch.
-    """
-    count = count_samples(batch)
-    if count == 1 and any(True for _ in iterate_tensors(batch)):
-        return batch
-    parts = [*batch.values()] if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else []
-    tensors = any(isinstance(part, Tensor) for part in parts)
-
-    def has_rows(part: Any) -> bool:
-        return isinstance(part, Tensor) and part.dim() > 0 and len(part) == count
-
-    def take(part: Any, inside: bool) -> Any:
-        if isinstance(part, Mapping):
-            taken = copy.copy(part) if isinstance(part, MutableMapping) else dict(part)
-            for key, value in part.items():
-                taken[key] = take(value, True)
-            return taken
-        if has_rows(part):
-            return part[list(rows)]
-        # a list of several inputs, as torch's collation makes of a tuple, is told from one of samples as in split_batch
-        several = isinstance(part, tuple | list) and all(map(has_rows, part))
-        if inside and isinstance(part, list) and len(part) == count and not (tensors and several):
-            return [part[row] for row in rows]
-        if isinstance(part, tuple | list) and (several or not inside or isinstance(part, tuple)):
-            made = [take(one, True) for one in part]
-            return type(part)(*made) if hasattr(part, "_fields") else type(part)(made)
-        if part is None or isinstance(part, bool | int | float | str) or (isinstance(part, Tensor) and not part.dim()):
-            return part
-        raise _InseparableError(describe_structure(batch))
-
-    taken = take(batch, False)
-    if taken is batch:
-        raise _InseparableError(describe_structure(batch))
-    return taken

@@ -12,9 +12,10 @@ from tune_prune.common.seeding import derive_seed
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch, count_samples
 from tune_prune.tasks.metrics import Evaluation
-from tune_prune.tasks.parts import Part, take_rows
+from tune_prune.tasks.parts import Part
 from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.random_states import RandomStates, seed_generators, seeded_generators
+from tune_prune.tasks.samples import take_samples
 from tune_prune.tasks.sources import Items
 from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import Optimizer, Recipe
@@ -123,4 +124,4 @@ def _read_parts(
         if batch is None:
             return
         count = count_samples(batch)
-        yield take_rows(batch, part.rows(count)), part.weight(count)
+        yield take_samples(batch, part.rows(count)), part.weight(count)

@@ -18,7 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
-from tune_prune.tasks.parts import Part, take_rows
+from tune_prune.tasks.parts import Part
+from tune_prune.tasks.samples import take_samples
 from tune_prune.tasks.splits import AnySplit
 
 if TYPE_CHECKING:  # where torch declares it
@@ -88,7 +89,7 @@ def check_shared_out(split: AnySplit, processes: int) -> None:
     if isinstance(split, BatchSplit):
         try:
             for batch in split.head(processes).batches():
-                take_rows(batch, slice(1))
+                take_samples(batch, slice(1))
         except UserError as error:
             raise UserError(f"{option}: {error}") from error
 
