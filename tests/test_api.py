@@ -4,10 +4,11 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from searches import Trials
+from searches import Trials, without_ray
 from tasks_of_users import rows, trained_regressor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -220,3 +221,26 @@ def test_every_setting_of_a_task_is_an_argument() -> None:
     assert said == "loss must be a name, an address or a function, got Tensor"
     said = fault(lambda: tune_prune.search(mlp(), images(), precision="fp8"))
     assert said == "tune_prune.search: task.precision must be fp32, tf32 or bf16, got 'fp8'"
+
+
+def test_metrics_beside_the_error_and_limits_on_them(tmp_path: Path) -> None:
+    def doubt(model: torch.nn.Module, batches: Any) -> float:
+        return float(1 - torch.cat([model(inputs).softmax(1).max(1).values for inputs, _ in batches]).mean())
+
+    task = {"further_metrics": [doubt], "at_most": {"val_doubt": 0.9, "macs": 1.0}, "at_least": {"val_doubt": 0.0}}
+    with without_ray():
+        found = tune_prune.search(
+            mlp(),
+            images(),
+            budget=2,
+            acc_tradeoff=90,
+            force=True,
+            refine=0,
+            steps=2,
+            run_dir=tmp_path,
+            quiet=True,
+            **task,
+        )
+    assert found.summary["further_metrics"] == ["doubt"]
+    assert found.summary["at_least"] == {"val_doubt": 0.0}
+    assert all(0 <= row["val_doubt"] <= 0.9 and 0 <= row["test_doubt"] <= 1 for row in found.summary["front"])

@@ -1,7 +1,6 @@
 """The program from Python: `tune_prune.search(model, data)`, its `Front`, and `tune_prune.prune(model, conf)`."""
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +13,18 @@ from rich.console import Console
 from torch import nn
 
 from tune_prune.common.errors import UserError
-from tune_prune.hpo import run_files, space_reader
+from tune_prune.hpo import run_files, space_reader, space_writer
 from tune_prune.hpo.config import Config
+from tune_prune.hpo.space_writer import Ratios
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.metric_functions import MetricFunction
 from tune_prune.tasks.models import detach_computed, to_device
-from tune_prune.tasks.objective import DistillFunction, LossFunction, MetricFunction, make_objective
+from tune_prune.tasks.objective import DistillFunction, LossFunction, make_objective
 from tune_prune.tasks.settings import DISTILL_SHARE, read_settings
 from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
@@ -33,7 +34,7 @@ from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
 
-Ratios = Mapping[str, tuple[float, float]]
+RATIOS: Ratios = {"*": (0.3, 0.98)}
 OptimizerFunction = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 """Makes an optimizer of parameters and a learning rate; a class of `torch.optim` is one."""
 
@@ -103,6 +104,9 @@ def search(
     transform: str | Callable[[Any], Any] | None = None,
     augment: str | Callable[[Any], Any] | None = None,
     workers_per_trial: int = 1,
+    further_metrics: Sequence[str | MetricFunction | type] = (),
+    at_most: Mapping[str, float] | None = None,
+    at_least: Mapping[str, float] | None = None,
     weights: str | Path | None = None,
     budget: int = 100,
     acc_tradeoff: float | None = None,
@@ -126,28 +130,25 @@ def search(
     weights. `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style
     data set, or batches that can be iterated again, as a DataLoader. The task is classification by cross-entropy and
     misclassified percent, unless the arguments from `loss` to `augment` say otherwise, each a name, an address or an
-    object (docs/tasks.md): `loss(model, batch)` returns a scalar tensor, `metric(model, batches)` a number,
-    `distill(model, teacher, batch)` a scalar tensor, which is half of the loss; `distill` may also be the share of the
-    loss that the distance to the dense model's outputs is. `workers_per_trial` processes train one trial together.
-
+    object (docs/tasks.md); `distill` may also be the share of the loss that the distance to the dense model's outputs
+    is. `workers_per_trial` processes train one trial together. `further_metrics` are measured as well; `at_most` and
+    `at_least` limit them, as `val_<name>`, and costs.
     `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or of another metric 1
     % of the dense model's value. `ratios` are (low, high) by pattern of layers, of which the first match counts, and
-    0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` says which
-    weights are removed together: "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for
-    `steps` steps after each, for twice as many after the last, at a learning rate within `lr`, with `batch_size`
-    samples a step where the data does not come in batches. The share `refine` of the trials prunes the most promising
-    ratios anew in small steps and retrains for longer. A model near chance is refused unless `force` is true. Raises
-    `UserError` where an argument is wrong.
+    0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` is "weight",
+    "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps` steps after each, for twice as
+    many after the last, at a learning rate within `lr`, with `batch_size` samples a step. The share `refine` of the
+    trials refines the most promising ratios. `force` takes a model near chance. Raises `UserError` for wrong arguments.
     """
     share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
     task = _list_settings(
         model=model if isinstance(model, str) else in_memory.keep_model(model), weights=weights and str(weights),
-        data=data if isinstance(data, str) else in_memory.keep_data(data),
+        data=data if isinstance(data, str) else in_memory.keep_data(data), workers_per_trial=workers_per_trial,
         loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
-        precision=precision, transform=transform, augment=augment, workers_per_trial=workers_per_trial,
+        precision=precision, transform=transform, augment=augment, further_metrics=further_metrics,
     )  # fmt: skip
     how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
-    text = _space(task, ratios or {"*": (0.3, 0.98)}, exclude, pruners, how, steps, lr, refine)
+    text = space_writer.write(task, ratios or RATIOS, exclude, pruners, how, steps, lr, refine, at_most, at_least)
     return _run(text, Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force), run_dir, quiet)
 
 
@@ -168,30 +169,11 @@ def _list_settings(**given: object) -> dict[str, object]:
             found[key] = in_memory.keep_function(value)
         elif isinstance(value, str | int):
             found[key] = value
+        elif isinstance(value, list | tuple):
+            found |= {key: [_list_settings(**{key: one})[key] for one in value]} if value else {}
         elif value is not None:
             raise UserError(f"{key} must be a name, an address or a function, got {type(value).__name__}")
     return found
-
-
-def _space(
-    task: Mapping[str, object],
-    ratios: Ratios,
-    exclude: Sequence[str],
-    pruners: Sequence[str],
-    how: Mapping[str, object],
-    steps: int,
-    lr: tuple[float, float],
-    refine: float,
-) -> str:
-    """The text of a space file with these settings; `how` are further keys of [space]."""
-    lines = ["[task]", *(f"{key} = {json.dumps(value)}" for key, value in task.items()), "", "[space]"]
-    lines += [f"pruner = {json.dumps(list(pruners))}", f"exclude = {json.dumps(list(exclude))}", "rounds = 3"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in how.items()]
-    lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
-    lines += ["temperature = 2", "", "[space.ratio]"]
-    lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]
-    lines += ["", "[refine]", f"share = {refine}", "rounds = 8", f"steps = {40 * steps}", f"lr = {lr[1]}", ""]
-    return "\n".join(lines)
 
 
 def prune(

@@ -17,7 +17,7 @@ from tune_prune.cli.prune import parse_distill
 from tune_prune.common.flags import declared_settings
 from tune_prune.pruning import checkpoint
 from tune_prune.results import conf
-from tune_prune.tasks.settings import MEASURING, TaskSettings
+from tune_prune.tasks.settings import MEASURING, SEARCHING, TaskSettings
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
@@ -39,7 +39,7 @@ def run(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
 @pytest.mark.parametrize("name", ["search", "train", "prune", "sensitivity", "test", "export"])
 def test_every_setting_that_a_command_uses_is_a_flag(name: str) -> None:
     measured = ("test", "export")
-    unused = {"distill"} if name == "train" else set()
+    unused = {"train": {"distill", *SEARCHING}, "search": set()}.get(name, {*SEARCHING})
     wanted = set(MEASURING if name in measured else declared_settings(TaskSettings)) - unused
     params = get_command(main.app).commands[name].params  # type: ignore[attr-defined]
     assert wanted <= {param.name for param in params}

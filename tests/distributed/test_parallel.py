@@ -125,4 +125,4 @@ def test_a_front_is_confirmed_on_workers(toy_task: Task, tmp_path: Path, ray: Ra
         assert confirm_front(tmp_path, [member], {}, ERROR, seed=0, count=3, parallel_map=parallel_map) == []
     found = read_confirmations(tmp_path, [member], {}, seed=0, limits=Constraints(20.0))
     jobs = list_repetitions(member, {}, 0, 3)
-    assert found["001"].metrics == tuple(run_repetition(toy_task, job, CPU, {}) for job in jobs)
+    assert found["001"].metrics == tuple(run_repetition(toy_task, job, CPU, {})["val_error"] for job in jobs)

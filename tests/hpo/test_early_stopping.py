@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -103,3 +104,30 @@ def test_it_says_why_of_another_metric() -> None:
     others, limits = [*map(turned, halved())], Constraints(-2.0, metric=Metric("closeness", "higher"))
     why = reason_to_stop(turned(running(5.0)), 0.9, others, -DENSE, limits)
     assert why == "-5.000 after round 1 promises -3.000 at best, below the limit of -2.000"
+
+
+# Limits on further metrics
+
+
+F1 = Constraints(9.0, at_least={"val_f1": 0.8}, dense={"val_f1": 0.9})
+
+
+def with_f1(record: TrialRecord, *values: float) -> TrialRecord:
+    points = [replace(p, costs={"val_f1": f1}) for p, f1 in zip(record.points, values, strict=True)]
+    return replace(record, points=points)
+
+
+@pytest.mark.parametrize(("f1", "stopped"), [(0.85, False), (0.71, False), (0.69, True), (math.nan, False)])
+def test_what_breaks_the_limit_on_a_further_metric_at_best(f1: float, stopped: bool) -> None:
+    others = [with_f1(record, 0.5, 0.7) for record in halved()]  # half of what was lost comes back
+    found = reason_to_stop(with_f1(running(1.5), f1), 0.9, others, DENSE, F1)
+    assert bool(found) == stopped
+    if stopped:
+        assert found == "f1 of 0.6900 after round 1 promises 0.7950 at best, below the limit of 0.8000"
+
+
+def test_a_limit_that_the_dense_model_breaks_stops_nothing() -> None:
+    others = [with_f1(record, 0.5, 0.7) for record in halved()]
+    limits = replace(F1, dense={"val_f1": 0.7})
+    assert reason_to_stop(with_f1(running(1.5), 0.1), 0.9, others, DENSE, limits) == ""
+    assert reason_to_stop(with_f1(running(1.5), 0.1), 0.9, others, DENSE, replace(F1, dense={})) == ""

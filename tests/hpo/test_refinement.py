@@ -241,3 +241,16 @@ def test_which_way_is_better_changes_no_choice(
         chosen = choose_trial(measured, [0], recovery, limits, beyond_front=beyond_front)
         choices.append(None if chosen is None else chosen.trial)
     assert choices[0] == choices[1]
+
+
+def test_a_limit_on_a_further_metric_may_be_kept_after_refinement() -> None:
+    limits = Constraints(2.0, {"macs": 0.5}, at_least={"val_f1": 0.8}, dense={"val_f1": 0.9})
+    record = ended(0, (0.9, 3.0))
+
+    def chosen_with(f1: float, macs: float) -> TrialRecord | None:
+        point = replace(record.last, within=False, costs={"macs": macs, "val_f1": f1})
+        return choose_trial([replace(record, points=[point])], [], Recovery([], 1.0), limits)
+
+    assert chosen_with(0.6, 0.4) is not None  # 0.3 of what is missing is expected to be left
+    assert chosen_with(0.5, 0.4) is None
+    assert chosen_with(0.6, 0.6) is None  # which refinement does not change

@@ -140,7 +140,7 @@ FAULTS = [
         'lr_schedule = "cosin"',
         "space.lr_schedule: unknown learning-rate schedule 'cosin'; known: cos",
     ),
-    ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, objectives"),
+    ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, at_least, objectives"),
     ("share", "part", "unknown key 'refine.part'; known: share, rounds, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
     ("rounds = 4", "round = 4", "unknown key 'initial.point 1.round'; known: ratio, pruner, schedule, rounds"),
@@ -172,7 +172,7 @@ FAULTS = [
     ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, geometric, one-shot"),
     ('"linear"', "2020-01-01", "space.schedule: must be text, a number or true or false, got datetime.date"),
     ("acc_tradeoff = 1", "acc_tradeoff = -1", "goal.acc_tradeoff must be a number in [0, 100], got -1"),
-    ("budget = 7", "at_most = 0.5", "goal.at_most must be a table of costs, like {macs = 0.5}"),
+    ("budget = 7", "at_most = 0.5", "goal.at_most must be a table of costs and metrics, like {macs = 0.5}"),
     ("budget = 7", "at_most = {flops = 0.5}", "unknown key 'goal.at_most.flops'; known: macs, bytes"),
     ("budget = 7", "at_most = {macs = 0}", "goal.at_most.macs must be a number in [1e-09, inf), got 0"),
     (

@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,14 +50,14 @@ def repetition(params: TrialParams = PARAMS, seed: int = 1, compression: float =
 
 
 def test_seeds_spread_what_training_reaches(toy_task: Task) -> None:
-    errors = [run_repetition(toy_task, repetition(seed=seed), CPU, {}) for seed in range(5)]
+    errors = [run_repetition(toy_task, repetition(seed=seed), CPU, {})["val_error"] or 0.0 for seed in range(5)]
     assert max(errors) < 20 < toy_task.dense.metric
     assert len(set(errors)) > 1
-    assert errors[0] == run_repetition(toy_task, repetition(seed=0), CPU, {})
+    assert {"val_error": errors[0]} == run_repetition(toy_task, repetition(seed=0), CPU, {})
 
 
 def test_one_that_diverges_leaves_no_network(toy_task: Task) -> None:
-    assert run_repetition(toy_task, repetition(PARAMS.with_training(lr=1e30)), CPU, {}) == 100.0
+    assert run_repetition(toy_task, repetition(PARAMS.with_training(lr=1e30)), CPU, {}) == {"val_error": 100.0}
 
 
 def test_another_compression_is_no_repetition(toy_task: Task) -> None:
@@ -71,11 +72,11 @@ def test_another_compression_is_no_repetition(toy_task: Task) -> None:
 class SerialMap:
     """A `ParallelMap` in this process: one repetition after the other, counted; it ends after `end` of them."""
 
-    error: Callable[[Repetition], float | Exception] = lambda job: job.trial + job.number / 10
+    error: Callable[[Repetition], dict[str, float] | Exception] = lambda job: {"val_error": job.trial + job.number / 10}
     end: float = math.inf
     done: list[str] = field(default_factory=list)
 
-    def __call__(self, work: object, jobs: Sequence[Repetition]) -> Iterator[tuple[Repetition, float | Exception]]:
+    def __call__(self, work: object, jobs: Sequence[Repetition]) -> Iterator[tuple[Repetition, Any]]:
         assert work is run_repetition
         for job in jobs:
             if len(self.done) >= self.end:
@@ -141,7 +142,7 @@ def test_a_file_of_another_seed_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_reported_and_loses_no_other(tmp_path: Path) -> None:
-    def one_fails(job: Repetition) -> float | Exception:
+    def one_fails(job: Repetition) -> dict[str, float] | Exception:
         return ValueError("no\nluck") if job.file == "confirm/0-2-2.json" else SerialMap.error(job)
 
     confirmations, failures = confirmed(tmp_path, SerialMap(one_fails))

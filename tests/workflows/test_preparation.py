@@ -16,7 +16,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.results.front import Member
-from tune_prune.workflows.preparation import cached_statistics, largest_sample, prepare
+from tune_prune.workflows.preparation import cached_statistics, prepare
 from tune_prune.workflows.prune import open_model
 from tune_prune.workflows.replay import replay
 from tune_prune.workflows.sensitivity import find_hardest_layer
@@ -69,7 +69,7 @@ def test_cached_statistics_are_measured_on_the_largest_sample(sample: str, count
     expected = statistics_cache.measure_dense(["hessian"], TASK.dense_model(CPU), TASK.train, count)
     assert {path.name for path in statistics_cache.cache_dir().iterdir()} == files  # read, for the key is the same
     assert torch.equal(cached["hessian"]["2"], expected["hessian"]["2"])
-    assert prepare(config, space, print).info.cached_sample == largest_sample(space) == count
+    assert prepare(config, space, print).info.cached_sample == space.largest_sample == count
 
 
 def test_the_hardest_layer_is_found_with_the_statistics_of_the_search(images: list[int]) -> None:
@@ -90,7 +90,7 @@ def test_a_replay_measures_on_as_many_images_as_the_search(tmp_path: Path, image
     for path in sorted((run_dir / "confs").glob("*.conf")):
         found = conf.read(path)
         assert [one.line() for one in replay(found, CPU, path) if one.differs] == []
-    assert set(images) == {largest_sample(parse(sample))}
+    assert set(images) == {parse(sample).largest_sample}
 
 
 def test_a_conf_without_the_note_measures_on_its_own_sample(images: list[int]) -> None:

@@ -11,7 +11,7 @@ import typer
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
 from tune_prune.common.import_path import refuse_code
 from tune_prune.common.printable import make_printable
-from tune_prune.tasks.settings import MEASURING, TASK, TaskSettings
+from tune_prune.tasks.settings import MEASURING, SEARCHING, TASK, TaskSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def takes_task(*, training: bool = True, leave_out: Collection[str] = ()) -> Cal
     Without `training`, by those alone that decide what is measured of a model.
     """
     others = () if training else (name for name in declared_settings(TaskSettings) if name not in MEASURING)
-    return takes_settings(TaskSettings, [TASK], {*leave_out, *others})
+    return takes_settings(TaskSettings, [TASK], {*leave_out, *others, *SEARCHING})
 
 
 def _make_parameter(setting: Setting) -> inspect.Parameter:

@@ -22,7 +22,7 @@ from tune_prune.cli.options import (
 )
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.tasks.settings import DISTILL_SHARE, TASK, TaskSettings
+from tune_prune.tasks.settings import DISTILL_SHARE, SEARCHING, TASK, TaskSettings
 
 PRUNE_EXAMPLES = """Examples:
 
@@ -44,7 +44,7 @@ PANELS = {
 """The groups of flags, in the order in which `--help` shows them."""
 
 
-@takes_settings(TaskSettings, [*PANELS], ["distill"])
+@takes_settings(TaskSettings, [*PANELS], ["distill", *SEARCHING])
 @grouped(PANELS)
 def prune(
     *,

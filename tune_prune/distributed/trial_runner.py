@@ -20,6 +20,7 @@ from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, Retrain, State, initial_state, prune, retrain
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.training.data_parallel import LostRankError
 
@@ -203,9 +204,9 @@ class TrialRunner:
         measured = {
             "macs": costs.multiply_adds_share(state.masks, self._worker_data.uses),
             "bytes": len(sparse_format.dumps(self._task.model, state.model, state.masks)),
+            **({"latency": self._latency.share(state.model)} if self._latency else {}),
+            **measure_further(state.model, self._task.validation, "val"),
         }
-        if self._latency:
-            measured["latency"] = self._latency.share(state.model)
         feasible = limits.feasible(point.metric, measured)
         saved = records.checkpoint_name(self._config.trial, point.round) if keep or feasible else None
         path = self._worker_data.run_dir / saved if saved else self._partial_path(point.round)

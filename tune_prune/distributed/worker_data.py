@@ -70,7 +70,7 @@ class WorkerData:
         }
         # what is shared is not opened, and need not be sent
         data = task.data if splits is None else None
-        objects = in_memory.find(task.model, data, *map(str, task.settings.given.values()))
+        objects = in_memory.find(task.model, data, *task.settings.texts)
         cpu = torch.device("cpu")
         uses = costs.count_uses(task.dense_model(cpu), task.train.head(2).to(cpu))
         return cls(

@@ -16,7 +16,7 @@ from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import TrialRecord
-from tune_prune.tasks.metrics import ERROR
+from tune_prune.tasks.metrics import ERROR, Metric
 
 MIN_COMPARED = 8
 """Trials that must have gone on from a round before any trial is stopped there."""
@@ -95,28 +95,57 @@ def reason_to_stop(
     `compression` is what the trial prunes to, `ended` the other trials, `dense` the dense model's metric. `refining`
     says that this search refines trials: before one was refined, a recovery is assumed.
     """
-    last, metric = record.last, limits.metric
-    excess = _Excess(dense, limits)
+    metric, excess = limits.metric, _Excess(dense, limits)
     later = _excess_ratios(record, ended, excess)
-    pairs = refined_pairs(ended, metric)
-    refined = [excess.of_cost(pair.after) / excess.of_cost(pair.before) for pair in pairs]
+    refined = [excess.of_cost(pair.after) / excess.of_cost(pair.before) for pair in refined_pairs(ended, metric)]
     if len(later) < MIN_COMPARED or record.kind == "refine":
         return ""
-    expected = excess.of_value(last.val_metric) * _best(later)
-    if refined or refining:
-        expected *= min(1.0, _best(refined or [ASSUMED_RECOVERY]))
-    best = metric.cost(dense) + expected
-    promised = metric.format(metric.value(best))
-    promise = f"{metric.format(last.val_metric)} after round {last.round} promises {promised} at best"
+    left = min(1.0, _best(refined or [ASSUMED_RECOVERY])) if refined or refining else 1.0
+    best = metric.cost(dense) + excess.of_value(record.last.val_metric) * _best(later) * left
+    promise = _describe_promise(record, best, metric)
     if best > limits.max_cost:
-        side = "above" if metric.better == "lower" else "below"
-        return f"{promise}, {side} the limit of {metric.format(limits.limit)}"
+        return f"{promise}, {_describe_limit(limits)}"
     reached = [
         metric.cost(p.val_metric) for r in ended for p in r.points if p.feasible and p.compression >= compression
     ]
     if reached and best > min(reached):
         return f"{promise}; {metric.format(metric.value(min(reached)))} is reached at its compression"
+    return _find_lost_limit(record, ended, limits, left)
+
+
+def _find_lost_limit(record: TrialRecord, ended: Sequence[TrialRecord], limits: Constraints, left: float) -> str:
+    """Which limit on a further metric a trial does not keep even at best, or ""; none that the dense model breaks.
+
+    `left` is the share of an excess that refinement leaves at best.
+    """
+    for one in limits.of_further_metrics():
+        metric, dense = one.metric, limits.dense.get(one.metric.val, math.nan)
+        seen = _judge_by(metric, record)
+        if not (metric.cost(dense) <= one.max_cost and math.isfinite(seen.last.val_metric)):
+            continue
+        excess = _Excess(dense, one)
+        later = _excess_ratios(seen, [_judge_by(metric, other) for other in ended], excess)
+        later = [ratio for ratio in later if math.isfinite(ratio)]
+        best = metric.cost(dense) + excess.of_value(seen.last.val_metric) * _best(later or [0.0]) * left
+        if best > one.max_cost:
+            return f"{metric.name} of {_describe_promise(seen, best, metric)}, {_describe_limit(one)}"
     return ""
+
+
+def _judge_by(metric: Metric, record: TrialRecord) -> TrialRecord:
+    """A record as if its trial were judged by a further metric."""
+    points = [replace(point, val_metric=point.costs.get(metric.val, math.nan)) for point in record.points]
+    return replace(record, points=points)
+
+
+def _describe_promise(record: TrialRecord, best: float, metric: Metric) -> str:
+    last, promised = record.last, metric.format(metric.value(best))
+    return f"{metric.format(last.val_metric)} after round {last.round} promises {promised} at best"
+
+
+def _describe_limit(limits: Constraints) -> str:
+    side = "above" if limits.metric.better == "lower" else "below"
+    return f"{side} the limit of {limits.metric.format(limits.limit)}"
 
 
 class _Excess:

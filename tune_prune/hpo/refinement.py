@@ -17,7 +17,7 @@ from statistics import median
 from tune_prune.hpo.space import Refinement
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.pareto import front
-from tune_prune.results.records import TrialRecord
+from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import ERROR, Metric
 
@@ -132,7 +132,7 @@ def choose_trial(
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in running and r.points]
     reached = [reached[i] for i in front(reached)]
     rest = [r for r in records if r.state == "complete" and r.kind == "explore" and r.trial not in refined]
-    rest = [r for r in rest if r.last.within]  # refinement improves the metric alone
+    rest = [r for r in rest if _may_keep_limits(r.last, recovery, limits)]
     rest.sort(key=lambda record: record.trial)
     # a dominated trial is not expected to add more
     candidates = [rest[i] for i in front([(r.last.compression, cost(r.last.val_metric)) for r in rest])]
@@ -147,6 +147,16 @@ def choose_trial(
         failed = [r.last.compression for r in records if r.kind == "refine" and r.points and not r.last.feasible]
         candidates = _choose_beyond_front(keeping, max((c for c, _ in reached), default=0.0), failed) or candidates
     return max(candidates, key=gain_and_margin, default=None)
+
+
+def _may_keep_limits(point: PointRecord, recovery: Recovery, limits: Constraints) -> bool:
+    """Whether a point keeps the limits besides that on the metric, or is expected to once it is refined.
+
+    Refinement improves metrics alone, no costs.
+    """
+    if point.within or not limits.dense:
+        return point.within
+    return limits.within(limits.after_refinement(point.costs, recovery.share_left(point.compression)))
 
 
 def _choose_beyond_front(

@@ -1,7 +1,7 @@
 """Chooses the next trial and the checkpoint it starts from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tune_prune.hpo import refinement
 from tune_prune.hpo.budget import Budget
@@ -118,6 +118,15 @@ class TrialScheduler:
             metric.value(recovery.expected_error(metric.cost(point.val_metric), point.compression))
             for point in record.points
         ]
+
+    def with_expected_costs(self, record: TrialRecord) -> TrialRecord:
+        """A trial's record with the further metrics of its rounds as they are expected after refinement."""
+        limits = self._settings.limits
+        if not limits.dense or not self._settings.refine.share or record.kind == "refine":
+            return record
+        left = self._recovery().share_left
+        points = [replace(p, costs=limits.after_refinement(p.costs, left(p.compression))) for p in record.points]
+        return replace(record, points=points)
 
     def _recovery(self) -> Recovery:
         """What refinements have recovered so far; computed again once another trial has ended."""

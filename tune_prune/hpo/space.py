@@ -7,8 +7,20 @@ from typing import Any
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.groups import Group, GroupedRatio, LossCurve, Shape
-from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range, check_pruner, midpoint, parse_domain
+from tune_prune.hpo.parameters import (
+    Choice,
+    Domain,
+    Parameter,
+    Range,
+    check_pruner,
+    find_largest,
+    midpoint,
+    parse_domain,
+)  # fmt: skip
+from tune_prune.pruning.plan import Plan
+from tune_prune.results.constraints import COSTS
 from tune_prune.results.trial_params import TrialParams
+from tune_prune.tasks.metric_functions import name_metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 
@@ -54,9 +66,9 @@ class Space:
 
     `groups` are the patterns whose layers share one ratio, each with the scale that derives the layers' ratios from it
     (`groups.py`). Layers that a pattern of `exclude` matches are not pruned. `acc_tradeoff` is None where the metric
-    decides it. `at_most` limits costs, and `objectives` are costs to be minimised (`constraints.py`). `settings` say
-    what else the task is than a model and data.
-    `workers_per_trial` processes train a trial, unless a flag says otherwise.
+    decides it. `at_most` and `at_least` limit costs and further metrics, and `objectives` are costs to be minimised
+    (`constraints.py`). `settings` say what else the task is than a model and data. `workers_per_trial` processes train
+    a trial, unless a flag says otherwise.
     """
 
     name: str
@@ -76,6 +88,7 @@ class Space:
     exclude: Sequence[str] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     at_most: Mapping[str, float] = field(default_factory=dict)
+    at_least: Mapping[str, float] = field(default_factory=dict)
     objectives: Sequence[str] = ()
     settings: TaskSettings = DEFAULT
     workers_per_trial: int = 1
@@ -107,6 +120,17 @@ class Space:
         pruners = {name.replace("ratio/", "pruner/", 1): self.parameters["pruner"] for name in found if name in order}
         return found | pruners | {name: domain for name, domain in self.parameters.items() if name != "pruner"}
 
+    def check_limits(self) -> None:
+        """Raises a `UserError` for a limit on what is no cost, and no further metric of the task."""
+        metrics = [f"val_{name_metric(address)}" for address in self.settings.further_metrics or ()]
+        known = {"at_most": [*COSTS, *metrics], "at_least": metrics}
+        for key, limits in {"at_most": self.at_most, "at_least": self.at_least}.items():
+            for name in limits:
+                if name not in known[key]:
+                    names = f"known: {format_names(known[key])}" if known[key] else "there is none"
+                    what = f"goal.{key}.{name} names no {'cost and no ' if key == 'at_most' else ''}further metric"
+                    raise UserError(f"{self.source}: {what}; {names}; task.further_metrics adds some")
+
     def _matched(self, shapes: Mapping[str, Shape]) -> Iterator[tuple[tuple[str, Domain], dict[str, Shape]]]:
         """The patterns, each with the layers that it is the first to match, where there are any."""
         rest = {k: v for k, v in shapes.items() if not any(fnmatchcase(k, pattern) for pattern in self.exclude)}
@@ -128,6 +152,11 @@ class Space:
         """Every pruner that a trial may take."""
         domain = self.parameters["pruner"]
         return tuple(str(name) for name in (domain.options if isinstance(domain, Choice) else (domain,)))
+
+    @property
+    def largest_sample(self) -> int:
+        """The number of training images for cached statistics: the largest `sample` that a trial may take."""
+        return int(find_largest(self.parameters.get("sample", Plan.sample), whole=True))
 
     def with_pruners(self, names: Sequence[str]) -> "Space":
         """The same space with another choice of pruners."""

@@ -57,7 +57,7 @@ SETTINGS = tuple(declared_settings(TaskSettings))
 KEYS: Mapping[str, Sequence[str]] = {
     "task": ["model", "data", "weights", "workers_per_trial", *SETTINGS],
     "space": ["ratio", "pruner_scope", "exclude", *PARAMETERS],
-    "goal": ["acc_tradeoff", "budget", "at_most", "objectives"],
+    "goal": ["acc_tradeoff", "budget", "at_most", "at_least", "objectives"],
     "refine": [*REFINE],
     "initial": [*INITIAL, "point"],
     "features": [*FEATURES],

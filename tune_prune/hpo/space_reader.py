@@ -1,5 +1,6 @@
 """Reads a search space from TOML; a `UserError` is one line: the file, the key, and what would be right."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class _Reader:
             exclude=self._value(space, "space.exclude", check_patterns, []),
             acc_tradeoff=self._value(goal, "goal.acc_tradeoff", tradeoff, 0.5 if settings.metric is None else None),
             budget=self._value(goal, "goal.budget", Number(1, whole=True), 100),
-            at_most=self._at_most(goal),
+            at_most=self._limits(goal, "at_most", "macs = 0.5"),
+            at_least=self._limits(goal, "at_least", "val_f1 = 0.8"),
             objectives=self._value(goal, "goal.objectives", check_objectives, []),
             refine=Refinement(**self._values(tables, "refine", REFINE)),
             initial=InitialTrials(**self._values(tables, "initial", INITIAL)),
@@ -143,13 +145,15 @@ class _Reader:
             raise UserError(f'{self._source}: {rule}, by scores of one pruner; leave out pruner_scope = "layer"')
         return dict.fromkeys(ratios, SCALES[0])
 
-    def _at_most(self, goal: Table) -> dict[str, float]:
-        """The limits on costs, by the name of the cost."""
-        limits = goal.get("at_most", {})
+    def _limits(self, goal: Table, key: str, example: str) -> dict[str, float]:
+        """Limits on costs and further metrics, by name; `Space.check_limits` decides which there are."""
+        limits = goal.get(key, {})
         if not isinstance(limits, dict):
-            raise UserError(f"{self._source}: goal.at_most must be a table of costs, like {{macs = 0.5}}")
-        self._check_keys(limits, "goal.at_most.", list(COSTS))
-        return {name: float(self._value(limits, f"goal.at_most.{name}", Number(1e-9))) for name in limits}
+            raise UserError(f"{self._source}: goal.{key} must be a table of costs and metrics, like {{{example}}}")
+        others = {name: value for name, value in limits.items() if not name.startswith("val_")}
+        self._check_keys(others, f"goal.{key}.", [*(COSTS if key == "at_most" else ()), "val_<further metric>"])
+        checks = {name: Number(1e-9 if name in COSTS else -sys.float_info.max) for name in limits}
+        return {name: float(self._value(limits, f"goal.{key}.{name}", check)) for name, check in checks.items()}
 
     def _initial_points(self, raw: object) -> list[Mapping[str, object]]:
         if not isinstance(raw, list):

@@ -24,7 +24,7 @@ from tune_prune.hpo.study import (
 )
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
-from tune_prune.results.constraints import Constraints
+from tune_prune.results.constraints import COSTS, Constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
@@ -132,9 +132,11 @@ class TrialStore:
         if record.state == "complete" and not (record.points and math.isfinite(record.last.val_metric)):
             return f"it is complete, and its last round has no {self._limits.metric.name}"
         for point in record.points:
-            numbers = {
-                name: point.costs.get(name, math.nan) for name in (*self._limits.at_most, *self._limits.objectives)
-            }
+            limits = self._limits
+            names = (*limits.at_most, *limits.at_least, *limits.objectives)
+            numbers = {name: point.costs.get(name, math.nan) for name in names}
+            # a metric may be no number, which keeps no limit
+            numbers |= dict.fromkeys(point.costs.keys() - COSTS.keys(), 0.0)
             numbers |= {"compression": point.compression} | {f"ratio/{layer}": r for layer, r in point.ratios.items()}
             missing = [name for name, number in numbers.items() if not math.isfinite(number)]
             if missing:

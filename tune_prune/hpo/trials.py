@@ -187,7 +187,8 @@ class Trials:
         self._trial_store.finish(record)
         if not self._settings.features.learn_from_rounds:
             record = replace(record, points=record.points[-1:])
-        self._observations.observe(record, self._scheduler.expected_metrics(record))
+        expected = self._scheduler.with_expected_costs(record)
+        self._observations.observe(expected, self._scheduler.expected_metrics(record))
 
     def _sweep(self) -> None:
         """Deletes weights that nothing needs any more, once all ended trials are known."""

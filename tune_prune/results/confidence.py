@@ -118,12 +118,14 @@ def t95(freedom: int) -> float:
 class Confirmation:
     """The repetitions of a member of the front: their validation metrics, at least two, and the limit.
 
-    A repetition that diverged has the worst value there is: 100 % of error, an infinity of other metrics.
+    A repetition that diverged has the worst value there is: 100 % of error, an infinity of other metrics. `others` are
+    the same repetitions by the further metrics that are limited, None of one that they did not measure.
     """
 
     metrics: tuple[float, ...]
     limit: float
     metric: Metric = ERROR
+    others: tuple["Confirmation | None", ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.metrics) < 2:
@@ -147,5 +149,6 @@ class Confirmation:
 
     @property
     def holds(self) -> bool:
-        """Whether the bound keeps the limit."""
-        return self.metric.cost(self.bound) <= self.metric.cost(self.limit)
+        """Whether the bound keeps the limit, and those of all others theirs."""
+        own = self.metric.cost(self.bound) <= self.metric.cost(self.limit)
+        return own and all(other is not None and other.holds for other in self.others)

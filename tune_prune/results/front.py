@@ -1,8 +1,8 @@
 """The front of a search: the points that are reported, and their metrics on test images."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tune_prune.results import pareto
 from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
@@ -39,7 +39,8 @@ class TestResult:
     """The metric on the test images, and the ends of its 95 % interval: of the error Wilson's, in percent.
 
     `low` and `high` are None where no interval is known. `refit`: the member was refitted before it was tested.
-    `method` says in words how the interval of another metric was found, or why there is none.
+    `method` says in words how the interval of another metric was found, or why there is none. `further` are the further
+    metrics on the test images, by column.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -49,6 +50,7 @@ class TestResult:
     high: float | None
     refit: bool = False
     method: str = ""
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 def find_front(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> list[Member]:
@@ -70,14 +72,14 @@ def most_compressed(members: Sequence[Member]) -> Member | None:
 def find_closest(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> Member | None:
     """Finds the point to show where none is feasible: of the best validation metric, then the most compressed.
 
-    Points that keep the limits on costs come first; where no point does, the one that exceeds them least is taken. None
-    where no point has a finite metric.
+    Points that keep the limits on costs and further metrics come first; where no point does, the one that exceeds them
+    least is taken. None where no point has a finite metric.
     """
 
     def rank(pair: tuple[TrialRecord, PointRecord]) -> tuple[float, float, float]:
         point = pair[1]
-        excess = [point.costs[name] / limit - 1 for name, limit in constraints.at_most.items()]
-        return max(0.0, *excess) if excess else 0.0, constraints.metric.cost(point.val_metric), -point.compression
+        excess = max([0.0, *constraints.excesses(point.costs).values()])
+        return excess, constraints.metric.cost(point.val_metric), -point.compression
 
     finite = [pair for pair in _list_points(records) if math.isfinite(pair[1].val_metric)]
     return Member("001", *min(finite, key=rank)) if finite else None

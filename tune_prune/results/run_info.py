@@ -21,9 +21,11 @@ class RunInfo:
     `budget` is in trials, `time_budget` in seconds; None means unlimited. `acc_tradeoff` is in the unit of the
     `metric`, of which `dense_metric` is the dense model's value on validation data. `shapes` are of the layers'
     weights, in the model's order; `coverage` is the share of the model that they make up. `at_most` are limits on
-    costs, `objectives` the costs that are minimised (`constraints.py`). `command` is the command line that started the
-    run; `cached_sample` is the number of training images on which cached statistics were measured. `weights` is the
-    file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its tensors.
+    costs and further metrics, as `at_least` is, `objectives` the costs that are minimised (`constraints.py`);
+    `dense_further` are the dense model's further metrics on validation data, by column. `command` is the command line
+    that started the run; `cached_sample` is the number of training images on which cached statistics were measured.
+    `weights` is the file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its
+    tensors.
     `settings` say what else the task is.
     """
 
@@ -49,6 +51,8 @@ class RunInfo:
     weights_hash: str | None = None
     settings: TaskSettings = DEFAULT
     metric: Metric = ERROR
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    dense_further: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -68,4 +72,23 @@ class RunInfo:
     @property
     def limits(self) -> Constraints:
         """The constraints and the objectives of the run."""
-        return make_constraints(self.metric, self.dense_metric, self.acc_tradeoff, self.at_most, self.objectives)
+        return make_constraints(
+            self.metric, self.dense_metric, self.acc_tradeoff, self.at_most, self.objectives,
+            self.at_least, self.dense_further,
+        )  # fmt: skip
+
+    def describe(self) -> list[str]:
+        """The dense model and the limits in lines: its metric, its further metrics, and what compression counts."""
+        dense, limit = self.metric.describe(self.dense_metric, "validation"), self.metric.format(self.limit)
+        lines = [f"dense model: {dense}; limit {limit}; {sum(self.totals.values()):,} weights"]
+        if self.dense_further:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in self.dense_further.items())
+            limits = [(name, value, "at most") for name, value in self.at_most.items() if name in self.dense_further]
+            limits += [(name, value, "at least") for name, value in self.at_least.items()]
+            words = [f"{name} {side} {value:g}{self._note(name)}" for name, value, side in limits]
+            lines.append(f"and beside it: {values}; limits: {', '.join(words) or 'none'}")
+        return [*lines, self.coverage.describe()]
+
+    def _note(self, name: str) -> str:
+        keeps = self.limits.keeps(name, self.dense_further[name])
+        return "" if keeps else " (which the dense model itself does not keep)"

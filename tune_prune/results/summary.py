@@ -43,6 +43,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "dense": {
             info.metric.val: info.dense_metric,
             info.metric.test: outcome.dense_test.metric if outcome.dense_test else None,
+            **info.dense_further,
+            **(outcome.dense_test.further if outcome.dense_test else {}),
         },
         "layers": info.totals,
         "coverage": info.coverage.to_dict(),
@@ -59,6 +61,9 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "hardest_layer": _hardest_layer(outcome),
         "versions": info.versions,
     }
+    if info.dense_further:
+        summary["further_metrics"] = [name.removeprefix("val_") for name in info.dense_further]
+        summary["at_least"] = dict(info.at_least)
     if outcome.interval_method:
         summary["test_interval"] = outcome.interval_method
     return {key: _valid_json(value) for key, value in summary.items()}

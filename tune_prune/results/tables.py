@@ -1,6 +1,6 @@
 """The tables of a run, made from its records; compression in [0, 1], seconds of wall-clock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pandas import DataFrame
 
@@ -40,12 +40,14 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str], metric: 
         for point in record.points
     ]
     head = ["trial", "round", "compression", "factor", metric.val, "feasible"]
-    return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS])
+    further = list_further(point for record in records for point in record.points)
+    return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS, *further])
 
 
 def trials_table(records: Sequence[TrialRecord], metric: Metric = ERROR) -> DataFrame:
     """trials.csv: a row a trial, a column a parameter of any trial, and the last point, empty where there is none."""
     measured = ["compression", "factor", metric.val, "feasible"]
+    further = list_further(point for record in records for point in record.points)
     rows = [
         {
             **record.params.to_columns(),  # first, so that no parameter's name can hide a column below
@@ -60,11 +62,13 @@ def trials_table(records: Sequence[TrialRecord], metric: Metric = ERROR) -> Data
             "rounds_done": record.last.round if record.points else 0,
             "seconds": record.seconds,
             "cpu_seconds": record.cpu_seconds,
+            **{name: record.last.costs.get(name) if record.points else None for name in further},
         }
         for record in records
     ]
     head = ["trial", "state"]
     tail = [*measured, "reason", "kind", "refines", "parent", "parent_round", "rounds_done", "seconds", "cpu_seconds"]
+    tail += further
     params = dict.fromkeys(name for record in records for name in record.params.to_columns())
     return _table(rows, [*head, *(name for name in params if name not in {*head, *tail}), *tail])
 
@@ -83,7 +87,8 @@ def pareto_table(
     ]
     head = ["id", "trial", "round", "compression", "factor", metric.val]
     test = [metric.test, f"{metric.test}_low", f"{metric.test}_high"]
-    tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *COSTS]
+    further = [name for val in info.dense_further for name in (val, _on_test(val))]
+    tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *COSTS, *further]
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
 
@@ -111,7 +116,18 @@ def member_row(
         "refit": test.refit if test else None,
         **dict(zip(confirm_columns(metric), values, strict=True)),
         **_costs(member.point),
+        **{_on_test(name): (test.further if test else {}).get(_on_test(name)) for name in list_further([member.point])},
     }
+
+
+def list_further(points: Iterable[PointRecord]) -> list[str]:
+    """The columns of the further metrics that points have, `val_<name>`."""
+    return [*dict.fromkeys(name for point in points for name in point.costs if name not in COSTS)]
+
+
+def _on_test(column: str) -> str:
+    """The column of a further metric's values on test data."""
+    return column.replace("val_", "test_", 1)
 
 
 def _last_measures(record: TrialRecord) -> tuple[object, ...]:
@@ -123,7 +139,8 @@ def _last_measures(record: TrialRecord) -> tuple[object, ...]:
 
 
 def _costs(point: PointRecord) -> dict[str, object]:
-    return {name: point.costs.get(name) for name in COSTS}
+    """Costs, of which one that was not measured is None, and further metrics."""
+    return {**dict.fromkeys(COSTS), **point.costs}
 
 
 def _layer_columns(labels: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ class TestRecord:
 
     `images` counts the test images, `data` is the hash of their content, `reads` counts how often they were read to
     test models. A value may be NaN, where a model's outputs are. `intervals` are of the values of a metric other than
-    the error, by the same hashes.
+    the error, and `further` the values of further metrics by column, by the same hashes.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -37,16 +37,19 @@ class TestRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     metric: Metric = ERROR
     intervals: Mapping[str, Interval] = field(default_factory=dict)
+    further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def result(self, weights: str | None, *, refit: bool = False) -> TestResult | None:
         """What weights of this hash measured; None where they were not tested."""
         value = None if weights is None else self.metrics.get(weights)
         if weights is None or value is None:
             return None
+        further = self.further.get(weights, {})
         if self.metric != ERROR:
             found = self.intervals.get(weights, Interval(None, None, ""))
-            return TestResult(value, found.low, found.high, refit, found.method)
-        return TestResult(value, *wilson_interval(round(value * self.images / 100), self.images), refit)
+            return TestResult(value, found.low, found.high, refit, found.method, further)
+        low, high = wilson_interval(round(value * self.images / 100), self.images)
+        return TestResult(value, low, high, refit, further=further)
 
 
 def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
@@ -55,7 +58,11 @@ def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
         raw = read_json(run_dir / FILE)
         values = {str(weights): _read_value(value) for weights, value in raw[_key(metric)].items()}
         intervals = {str(weights): _read_interval(one) for weights, one in raw.get("intervals", {}).items()}
-        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric, intervals)
+        further = {
+            str(weights): {str(name): _read_value(value) for name, value in one.items()}
+            for weights, one in raw.get("further", {}).items()
+        }
+        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric, intervals, further)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return TestRecord(metric=metric)
     if metric == ERROR and not all(0 <= value <= 100 for value in values.values()):
@@ -65,11 +72,23 @@ def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
 
 def write(run_dir: Path, record: TestRecord) -> None:
     """Writes the record, whole or not at all."""
-    values = {weights: value if math.isfinite(value) else None for weights, value in record.metrics.items()}
-    content = {"images": record.images, "data": record.data, "reads": record.reads, _key(record.metric): values}
+    values = _make_json(record.metrics)
+    content: dict[str, object] = {
+        "images": record.images,
+        "data": record.data,
+        "reads": record.reads,
+        _key(record.metric): values,
+    }
     if record.intervals:
         content["intervals"] = {weights: asdict(interval) for weights, interval in record.intervals.items()}
+    if record.further:
+        content["further"] = {weights: _make_json(further) for weights, further in record.further.items()}
     files.write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _make_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values as JSON, which has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _read_value(value: object) -> float:

@@ -14,7 +14,7 @@ from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, TestResult
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord, lineage
 from tune_prune.results.run_info import RunInfo
-from tune_prune.results.tables import pareto_table, points_table, trials_table
+from tune_prune.results.tables import list_further, pareto_table, points_table, trials_table
 
 
 def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
@@ -81,7 +81,9 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         "parent": record.parent,
         "compression": point.compression,
         info.metric.val: point.val_metric,
+        **{name: point.costs[name] for name in list_further([point])},
         info.metric.test: None if test is None or test.refit else test.metric,
+        **({} if test is None or test.refit else test.further),
         # of weights that a replay does not make
         f"refit_{info.metric.test}": test.metric if test and test.refit else None,
         # the number of images behind cached statistics, where the trial's own sample is another

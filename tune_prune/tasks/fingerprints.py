@@ -108,7 +108,9 @@ def fingerprint_task(
     """
     parts = {"model code": hash_code(model, name)}
     for key, value in settings.given.items():
-        if isinstance(value, str) and is_address(value):
+        if isinstance(value, tuple):
+            parts[f"{key} code"] = hash_texts(map(hash_function, value))
+        elif is_address(value):
             parts[f"{key} code"] = hash_function(value)
         else:
             parts[f"task {key}"] = str(value)

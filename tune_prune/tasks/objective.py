@@ -3,7 +3,6 @@
 Loss and metric get the model itself and decide how to call it, so that nothing here asks what a batch or an output is.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +15,20 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError
 from tune_prune.common.source_lines import describe_code
 from tune_prune.tasks import in_memory
-from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls, split_batch
+from tune_prune.tasks.batches import Batch, Call, call_model, record_calls, split_batch
+from tune_prune.tasks.metric_functions import (
+    FurtherMetric,
+    MetricFunction,
+    call_metric,
+    load_further_metrics,
+    load_metric,
+)
 from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.tasks.outputs import cross_entropy, divergence, find_logits, find_scores, list_tensors, predict_classes
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.user_code import user_code
 
 LossFunction = Callable[[nn.Module, Batch], Tensor]
-MetricFunction = Callable[[nn.Module, Iterable[Batch]], float]
 DistillFunction = Callable[[nn.Module, nn.Module, Batch], Tensor]
 
 _DEFAULT_NAMES = {"loss": "cross-entropy", "metric": "error", "optimizer": "SGD"}
@@ -56,6 +61,7 @@ class Objective:
 
     `metric` says how the metric's values are called and which are better; the names are what messages call the user's
     functions. `optimizer_function` makes the user's optimizer, and `fit_function` is the user's training loop.
+    `further` are metrics that a search measures beside the one that it judges by.
     """
 
     metric: Metric = ERROR
@@ -65,6 +71,7 @@ class Objective:
     optimizer_function: Callable[..., Any] | None = None
     fit_function: Callable[..., Any] | None = None
     settings: TaskSettings = DEFAULT
+    further: tuple[FurtherMetric, ...] = ()
 
     @property
     def is_classification(self) -> bool:
@@ -115,15 +122,7 @@ class Objective:
     def measure(self, model: nn.Module, batches: Iterable[Batch]) -> float:
         """Computes the user's metric over batches, in evaluation mode; a `UserError` where it makes no number."""
         assert self.metric_function is not None
-        with user_code("metric", self.name_of("metric"), self.metric_function):
-            value = self.metric_function(model, batches)
-        try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            made = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(
-                f"{self._describe('metric', self.metric_function)} returned {made}; it must return a number"
-            ) from error
+        return call_metric(self.metric_function, self.name_of("metric"), model, batches)
 
     def training_loss(
         self,
@@ -190,11 +189,12 @@ def make_objective(settings: TaskSettings) -> Objective:
         raise UserError(f"better is {settings.better}, and no metric is given; name the metric as well")
     measure, metric = None, ERROR
     if settings.metric is not None:
-        measure, metric = _load_metric(settings.metric, settings.better)
+        measure, metric = load_metric(settings.metric, settings.better)
     loss = _load_loss(settings.loss) if settings.loss else None
     addresses = (settings.distill, settings.optimizer, settings.fit)
     distill, optimizer, fit = (in_memory.load_function(one) if one else None for one in addresses)
-    return Objective(metric, loss, measure, distill, optimizer, fit, settings)
+    further = load_further_metrics(settings.further_metrics or (), metric)
+    return Objective(metric, loss, measure, distill, optimizer, fit, settings, further)
 
 
 def _load_loss(address: str) -> LossFunction:
@@ -207,38 +207,3 @@ def _load_loss(address: str) -> LossFunction:
         with user_code("loss", in_memory.describe(address)):
             found = kind(**values)
     return Criterion(found) if isinstance(found, nn.Module) else found
-
-
-def _load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metric]:
-    """Loads a metric function, or makes one of a torchmetrics class; with its name and which values are better."""
-    found = in_memory.load_function(address)
-    known = in_memory.describe(address).partition("(")[0].rpartition(":")[2]
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", known).lower()
-    kind = found.func if isinstance(found, partial) else found
-    if isinstance(kind, type) and hasattr(kind, "update") and hasattr(kind, "compute"):
-        higher = getattr(kind, "higher_is_better", None)
-        if better is None and higher is None:
-            raise UserError(f"metric {address!r} does not say which values are better; give better: lower or higher")
-        chosen = better or ("higher" if higher else "lower")
-        return partial(measure_torchmetric, found), _make_metric(name, chosen)
-    return found, _make_metric(name, better or "lower")
-
-
-def _make_metric(name: str, better: str) -> Metric:
-    name = f"{name}_metric" if name in ("error", "loss") else name  # columns of other values have these names
-    return Metric(name, "higher" if better == "higher" else "lower")
-
-
-def measure_torchmetric(make: Callable[[], Any], model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Computes a torchmetrics metric over batches: it is updated with the model's outputs and the targets.
-
-    Of a metric with several values, as mAP, the one called `map` or else the first counts.
-    """
-    metric = make()
-    for batch in batches:
-        if hasattr(metric, "to"):
-            metric = metric.to(next(iterate_tensors(batch)).device)
-        inputs, targets = split_batch(batch)
-        metric.update(find_scores(call_model(model, inputs)), targets)
-    value = metric.compute()
-    return float(value.get("map", next(iter(value.values()))) if isinstance(value, dict) else value)

@@ -4,7 +4,8 @@ Every value is a name or an address, so that it can stand in a file and is found
 come from Python are kept under an address (`in_memory`).
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -27,6 +28,15 @@ ADDRESS = "an address, package.module:function"
 
 def _is_address(value: object) -> bool:
     return isinstance(value, str) and is_address(value)
+
+
+def _are_addresses(values: Collection[object]) -> bool:
+    return len(values) > 0 and not isinstance(values, str) and all(map(_is_address, values))
+
+
+def split_addresses(text: str, option: str) -> tuple[str, ...]:
+    """Splits addresses at the commas between them, not at those of their arguments."""
+    return tuple(part.strip() for part in re.split(r",(?=\s*[\w.]+:\w)(?![^(]*\))", text))
 
 
 def _task_flag(help: str, check: Callable[[Any], bool] = _is_address, rule: str = ADDRESS) -> Mapping[str, Flag]:
@@ -96,6 +106,18 @@ class TaskSettings:
         ),
     )
 
+    further_metrics: tuple[str, ...] | None = field(
+        default=None,
+        metadata=flag(
+            "Addresses of metrics that are measured beside --metric, for limits of [goal]: mine:f1,mine:ece.",
+            TASK,
+            parse=split_addresses,
+            check=_are_addresses,
+            rule="addresses, package.module:function, separated by commas",
+            fixed_on_resume=True,
+        ),
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.fit is not None and self.optimizer is not None:
@@ -112,6 +134,11 @@ class TaskSettings:
         return replace(mine, **other.given)
 
     @property
+    def texts(self) -> list[str]:
+        """Every name and address that is given."""
+        return [text for value in self.given.values() for text in ([value] if isinstance(value, str) else value)]
+
+    @property
     def is_default_objective(self) -> bool:
         """Whether loss, metric and distillation are those of classification."""
         return self.loss is None and self.metric is None and self.distill is None
@@ -125,17 +152,24 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
     for key, value in raw.items():
         if key not in known:
             raise UserError(f"{prefix}{key} is no key of a task; known: {format_names(known)}")
-        if not isinstance(value, str) or not known[key].flag.check(value):
+        if key == "further_metrics":
+            if not isinstance(value, list | tuple) or not _are_addresses(value):
+                raise UserError(f"{prefix}{key} must be a list of addresses, package.module:function, got {value!r}")
+        elif not isinstance(value, str) or not known[key].flag.check(value):
             raise UserError(f"{prefix}{key} must be {known[key].flag.rule}, got {value!r}")
     if "better" in raw and "metric" not in raw:
         raise UserError(f"{prefix}better without {prefix.rpartition(' ')[2]}metric; name the metric as well")
     if "optimizer" in raw and "fit" in raw:
         raise UserError(f"{prefix}optimizer with fit, which makes its own optimizer; leave one of them out")
-    return TaskSettings(**raw)
+    lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+    return TaskSettings(**{**raw, **lists})
 
 
 MEASURING = ("loss", "metric", "better", "precision", "transform")
 """The keys that decide what is measured of a model; all others decide how one is trained."""
+
+SEARCHING = ("further_metrics",)
+"""The keys that only a search uses."""
 
 DEFAULT = TaskSettings()
 """Classification of inputs with labels."""

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from tune_prune.results.confidence import Confirmation
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import Member
 from tune_prune.results.records import TrialRecord
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, Metric, evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError
@@ -64,18 +65,23 @@ def list_repetitions(member: Member, by_trial: Mapping[int, TrialRecord], seed: 
     ]
 
 
-def run_repetition(task: Task, job: Repetition, device: torch.device, cached: CachedStatistics) -> float:
-    """Measures one repetition: the validation metric, or where training diverges its worst value.
+def run_repetition(
+    task: Task, job: Repetition, device: torch.device, cached: CachedStatistics
+) -> dict[str, float | None]:
+    """Measures one repetition: metric and further metrics on validation data, by column; None is no finite number.
 
-    That is 100 % of the error, and an infinity of other metrics.
+    Where training diverges, that is each, but for the error, which is 100 % then.
     """
+    metrics = [task.metric, *(one.metric for one in task.validation.objective.further)]
     try:
         state = retrace(task, job.stages, job.seed, device, cached)
     except DivergedError:
-        return _worst(task.metric)
+        return {metric.val: 100.0 if metric == ERROR else None for metric in metrics}
     if masks.compression(state.masks) != job.compression:
         raise RuntimeError("it removed another number of weights than the trial did")
-    return evaluate(state.model, task.validation).metric
+    found = {task.metric.val: evaluate(state.model, task.validation).metric}
+    found |= measure_further(state.model, task.validation, "val")
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}  # JSON has no infinity
 
 
 def confirm_front(
@@ -104,7 +110,8 @@ def confirm_front(
                 f"trial {job.trial}, round {job.round}, repetition {job.number} failed: {describe_error(result)}"
             )
         else:
-            _write_value(run_dir / job.file, job, result, metric)
+            measured = {"seed": job.seed, "compression": job.compression, **result}
+            files.write_text(run_dir / job.file, json.dumps(measured, indent=1) + "\n")
     return failures
 
 
@@ -120,21 +127,21 @@ def read_confirmations(
     for member in members:
         found = list((run_dir / "confirm").glob(f"{member.record.trial}-{member.point.round}-*.json"))
         jobs = list_repetitions(member, by_trial, seed, len(found)) if found else []
-        values = [_read_value(run_dir / job.file, job, limits.metric) for job in jobs]
-        there = [value for value in itertools.takewhile(lambda value: value is not None, values) if value is not None]
-        if len(there) > 1:
-            confirmed[member.id] = Confirmation(tuple(there), limits.limit, limits.metric)
+        own, *others = (_read_values(run_dir, jobs, one) for one in (limits, *limits.of_further_metrics()))
+        if own is not None:
+            confirmed[member.id] = replace(own, others=tuple(others))
     return confirmed
+
+
+def _read_values(run_dir: Path, jobs: Sequence[Repetition], limits: Constraints) -> Confirmation | None:
+    """The confirmation of one metric by repetitions, as far as all of them before are there; None by fewer than two."""
+    values = [_read_value(run_dir / job.file, job, limits.metric) for job in jobs]
+    there = [value for value in itertools.takewhile(lambda value: value is not None, values) if value is not None]
+    return Confirmation(tuple(there), limits.limit, limits.metric) if len(there) > 1 else None
 
 
 def _worst(metric: Metric) -> float:
     return 100.0 if metric == ERROR else metric.value(math.inf)
-
-
-def _write_value(path: Path, job: Repetition, value: float, metric: Metric) -> None:
-    finite = value if math.isfinite(value) else None  # JSON has no infinity
-    measured = {"seed": job.seed, "compression": job.compression, metric.val: finite}
-    files.write_text(path, json.dumps(measured, indent=1) + "\n")
 
 
 def _read_value(path: Path, job: Repetition, metric: Metric) -> float | None:

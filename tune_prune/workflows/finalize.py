@@ -170,9 +170,9 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
         value = info.metric.describe(best.point.val_metric, "validation")
         console.say(f"most compressed: {best.point.factor:.1f}x at {value}")
     elif closest and outcome.smallest_tradeoff is None:
-        limits = " and ".join(f"{name} of {limit:g}" for name, limit in info.at_most.items())
-        costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in info.at_most)
-        console.say(f"no point keeps {limits} at most; the nearest has {costs}: allow higher ratios, or more")
+        advice = "other ratios, or other limits" if info.dense_further else "higher ratios, or more"
+        costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in (*info.at_most, *info.at_least))
+        console.say(f"no point keeps {info.limits.describe_limits()}; the nearest has {costs}: allow {advice}")
     elif closest:
         console.say(
             f"no point keeps the tradeoff of {info.metric.format_tradeoff(info.acc_tradeoff)}; the best found, "

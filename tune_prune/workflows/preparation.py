@@ -21,12 +21,12 @@ from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.granularity import check_layers
-from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric, evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
@@ -51,6 +51,7 @@ class Prepared:
 def describe_search(config: Config, space: Space) -> list[str]:
     """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
     _check_tradeoff(config, space)
+    space.check_limits()
     _load_pruners(config, space)
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     shapes = masks.shapes(model)
@@ -63,6 +64,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     check_trained(space.model, dense, data.validation, config.force)
     _check_step(space, model, data.train)
     check_shared_out(data.train, config.resources.workers_per_trial)
+    measure_further(model, data.validation, "val")
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {space.model} on {space.data}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
@@ -81,6 +83,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
     _check_tradeoff(config, space)
+    space.check_limits()
     _load_pruners(config, space)
     model = build(space.model)
     shapes = masks.shapes(model)
@@ -119,11 +122,13 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         time_budget=config.time_budget,
         at_most=space.at_most,
         objectives=tuple(space.objectives),
-        cached_sample=largest_sample(space),
+        cached_sample=space.largest_sample,
         weights=space.weights and str(Path(space.weights).absolute()),
         weights_hash=contents["weights"],
         settings=space.settings,
         metric=task.metric,
+        at_least=space.at_least,
+        dense_further=measure_further(task.dense_model(device), task.validation.to(device), "val"),
     )
     return Prepared(task, info, load_test, contents)
 
@@ -220,6 +225,7 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
         "parameters of the space": hash_texts(map(repr, sorted(space.parameters_for(info.shapes).items(), key=str))),
         "tradeoff": repr(info.acc_tradeoff),
         "limits on costs": repr(dict(info.at_most)),
+        **({"lower limits": repr(dict(info.at_least))} if info.at_least else {}),
         "objectives": repr(info.objectives),
         "seed": repr(info.seed),
         "sampler": info.sampler,
@@ -238,9 +244,4 @@ def cached_statistics(space: Space, task: Task, config: Config, say: Callable[[s
     """
     device, names = torch.device(config.resources.own_device), sorted(criteria.required_statistics(space.pruners))
     model, train = task.dense_model(device), task.train.to(device)
-    return statistics_cache.measure_dense(names, model, train, largest_sample(space), say)
-
-
-def largest_sample(space: Space) -> int:
-    """The number of training images for cached statistics: the largest `sample` that a trial may take."""
-    return int(find_largest(space.parameters.get("sample", Plan.sample), whole=True))
+    return statistics_cache.measure_dense(names, model, train, space.largest_sample, say)

@@ -18,6 +18,7 @@ from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.batch_split import BatchSplit
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.per_sample import measure_samples
 from tune_prune.tasks.task import Task
@@ -69,6 +70,7 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
             step = (time.perf_counter() - began) / TIMED_STEPS
         began = time.perf_counter()
         value = evaluate(model, on_device.validation).metric
+        measure_further(model, on_device.validation, "val")
         evaluation = time.perf_counter() - began
         if isinstance(on_device.validation, BatchSplit) and task.metric != ERROR:
             measure_samples(model, on_device.validation, value)

@@ -20,6 +20,7 @@ from tune_prune.results import trial_params
 from tune_prune.results.conf import Conf, noted_path
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.datasets import load_data
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.settings import TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
@@ -98,10 +99,13 @@ def replay(
         )
         data = _load_data(notes, source)
         metric = data.validation.objective.metric
+        validation, test = data.validation.to(device), data.load_test().to(device)
         measured = {
             "compression": masks.compression(state.masks),
-            metric.val: evaluate(state.model, data.validation.to(device)).metric,
-            metric.test: evaluate(state.model, data.load_test().to(device)).metric,
+            metric.val: evaluate(state.model, validation).metric,
+            **measure_further(state.model, validation, "val"),
+            metric.test: evaluate(state.model, test).metric,
+            **measure_further(state.model, test, "test"),
         }
     return [Comparison(name, notes.get(name), value) for name, value in measured.items()]
 

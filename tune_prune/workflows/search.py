@@ -59,9 +59,8 @@ def search(
         _check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)
         info = prepared.info
-        dense, limit = info.metric.describe(info.dense_metric, "validation"), info.metric.format(info.limit)
-        console.say(f"dense model: {dense}; limit {limit}; {sum(info.totals.values()):,} weights")
-        console.say(info.coverage.describe())
+        for line in info.describe():
+            console.say(line)
         plan = space.midpoint(info.shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
         timings = profiling.time_rounds(budget, resources, prepared.task, plan)

@@ -16,6 +16,7 @@ from tune_prune.results.front import Member, TestResult
 from tune_prune.results.test_record import TestRecord
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
+from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.per_sample import measure_samples
@@ -70,6 +71,8 @@ def evaluate_front(
         network = model()
         value = evaluate(network, split).metric
         found = replace(record, metrics={**record.metrics, weights: value})
+        if further := measure_further(network, split, "test"):
+            found = replace(found, further={**record.further, weights: further})
         if not isinstance(split, BatchSplit) or task.metric == ERROR:
             return found
         interval = measure_interval(network, split, value)

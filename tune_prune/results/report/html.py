@@ -11,8 +11,9 @@ from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.results.report import interactive
 from tune_prune.results.report.charts import list_layers
+from tune_prune.results.report.facts import format_value, make_facts
 from tune_prune.results.report.interactive import FindShares
-from tune_prune.results.report.page import format_duration, format_number, make_page, make_table
+from tune_prune.results.report.page import format_number, make_page, make_table
 from tune_prune.results.run_results import (
     Row,
     RunResults,
@@ -69,7 +70,7 @@ def write_report(
         _front_html(run),
         _conf_html(run),
         *(f"<h2>{heading}</h2>\n{charts[name]}" for name, heading in HEADINGS.items() if name in charts),
-        _facts_html(run.summary, run.metric),
+        make_facts(run.summary, run.metric),
         "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
         charts.get("scripts", ""),
     ]
@@ -105,16 +106,16 @@ def _tradeoff(value: object, metric: Metric) -> str:
 
 def _describe(row: Row, metric: Metric, split: str = "validation") -> str:
     """The metric of a row in words: `1.36 % validation error`, `validation f1 0.9140`."""
-    text = _value(row, metric, metric.val if split == "validation" else metric.test)
+    text = format_value(row, metric, metric.val if split == "validation" else metric.test)
     return f"{text} {split} {metric.name}" if metric == ERROR else f"{split} {metric.name} {text}"
 
 
 def _compare(best: Row, dense: Row, metric: Metric) -> str:
     """The test result against the dense model's, or the validation metrics where no test image was read."""
     if best.get(metric.test) is None:
-        return f"{_describe(best, metric)}, against {_value(dense, metric, metric.val)} dense"
+        return f"{_describe(best, metric)}, against {format_value(dense, metric, metric.val)} dense"
     interval = f" (95 % interval {_interval(best, metric)})" if _has_interval(best, metric) else ""
-    return f"{_describe(best, metric, 'test')}{interval}, against {_value(dense, metric, metric.test)} dense"
+    return f"{_describe(best, metric, 'test')}{interval}, against {format_value(dense, metric, metric.test)} dense"
 
 
 def _missing_html(run: RunResults) -> str:
@@ -141,6 +142,8 @@ def _front_html(run: RunResults) -> str:
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
     if again:
         head.insert(-2, "from other seeds, 95 % bound")
+    further = _list_further(run)
+    head[-2:-2] = [f"{column.removeprefix('val_')}, validation and test" for column in further]
     if layers:
         head.append(f"removed, %, in {', '.join(layers)}")
     rows = [_front_cells(run, row, layers, again) for row in front]
@@ -159,23 +162,35 @@ def _front_html(run: RunResults) -> str:
 
 def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) -> list[str]:
     metric = run.metric
-    test = _value(row, metric, metric.test)
+    test = format_value(row, metric, metric.test)
     cells = [
         escape(str(row.get("id"))),
         _factor(row),
         format_number(100 * (1 - to_float(row.get("compression"))), ".2f", " %"),
-        _value(row, metric, metric.val),
+        format_value(row, metric, metric.val),
         f"{test}, {_interval(row, metric)}" if _has_interval(row, metric) else test,
         escape(f"{row.get('trial')}, {row.get('round')}"),
         " ".join(_link(run, row, kind) for kind in ("conf", "checkpoint")),
     ]
     if again:
         verdict = {"True": "holds", "False": "may not hold"}.get(str(row.get("confirm_holds")), "")
-        mean, bound = (_value(row, metric, name) for name in (confirm_columns(metric)[0], confirm_columns(metric)[2]))
+        names = confirm_columns(metric)
+        mean, bound = (format_value(row, metric, name) for name in (names[0], names[2]))
         cells.insert(-2, f"{mean}, {bound} {verdict}")
+    cells[-2:-2] = [
+        " and ".join(format_value(row, Metric(""), name) for name in (column, column.replace("val_", "test_", 1)))
+        for column in _list_further(run)
+    ]
     if layers:
         cells.append(", ".join(format_number(100 * to_float(row.get(f"ratio/{layer}")), ".1f") for layer in layers))
     return cells
+
+
+def _list_further(run: RunResults) -> list[str]:
+    """The columns of the further metrics on validation data, `val_<name>`."""
+    names = run.summary.get("further_metrics")
+    columns = [f"val_{name}" for name in names] if isinstance(names, list) else []
+    return [column for column in columns if column in run.members]
 
 
 def _link(run: RunResults, row: Row, kind: str) -> str:
@@ -190,43 +205,8 @@ def _conf_html(run: RunResults) -> str:
     return f'<h2><a href="{name}">{name}</a></h2>\n<pre>{escape(text)}</pre>'
 
 
-def _facts_html(summary: Row, metric: Metric) -> str:
-    dense = get_mapping(summary, "dense")
-    versions = ", ".join(f"{name} {version}" for name, version in get_mapping(summary, "versions").items())
-    trials = ", ".join(f"{count} {state}" for state, count in get_mapping(summary, "trials").items())
-    tradeoff_unit = " points" if metric == ERROR else metric.unit
-    facts = {
-        "command": summary.get("command", "n/a"),
-        "space": summary.get("space", "n/a"),
-        "sampler": f"{summary.get('sampler', 'n/a')}, seed {summary.get('seed', 'n/a')}",
-        "device": f"{summary.get('device', 'n/a')}, {summary.get('concurrency', 'n/a')} at a time",
-        "budget": f"{_budget(summary)}: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
-        "accuracy tradeoff": format_number(to_float(summary.get("acc_tradeoff")), "g", tradeoff_unit),
-        f"dense {escape(metric.name)}": f"{_value(dense, metric, metric.val)} validation, "
-        f"{_value(dense, metric, metric.test)} test",
-        "hypervolume": format_number(to_float(summary.get("hypervolume")), ".4f"),
-        "wall-clock": format_duration(to_float(summary.get("wall_seconds"))),
-        "processor time": format_duration(to_float(summary.get("cpu_seconds"))),
-        "versions": versions or "n/a",
-    }
-    rows = [[f"<b>{name}</b>", escape(str(value))] for name, value in facts.items()]
-    return f"<h2>How it was run</h2>\n{make_table([], rows)}"
-
-
-def _budget(summary: Row) -> str:
-    trials, seconds = summary.get("budget", "n/a"), summary.get("time_budget")
-    limits = ["" if trials is None else f"{trials} trials", format_duration(to_float(seconds)) if seconds else ""]
-    return " or ".join(filter(None, limits))
-
-
 def _factor(row: Row) -> str:
     return format_number(to_float(row.get("factor")), ".1f", "x")
-
-
-def _value(row: Row, metric: Metric, name: str) -> str:
-    """The value of the metric in a column."""
-    value = to_float(row.get(name))
-    return metric.format(value) if math.isfinite(value) else "n/a"
 
 
 def _has_interval(row: Row, metric: Metric) -> bool:
