@@ -7,7 +7,7 @@ trials at a time, each of one training epoch, are run by the program in four way
 one sample at a time, a DataLoader of it, an iterable data set, and an array in a mapped file. The task is a regression,
 so that nothing is kept in memory. Prints for the driver and the workers the megabytes that are their own (anonymous and
 shared memory), and those of the file that are mapped, at the begin and at the end of the epoch, and the most that they
-were between. Writes streaming.json. Linux alone.
+were between. Writes streaming.json, with some of the readings. Linux alone.
 """
 
 import csv
@@ -191,6 +191,11 @@ def measure(way: str, file: Path, count: int, trials: int = 2) -> dict[str, list
         return {"driver": driver} | {name: rows for name, rows in workers.items() if len(rows) > 2}
 
 
+def thin(rows: list[Reading]) -> list[str]:
+    """About twenty of the readings, as text: steps or seconds, megabytes of its own, megabytes mapped."""
+    return [f"{row.at:.0f} {row.own:.1f} {row.mapped:.1f}" for row in rows[:: max(1, len(rows) // 20)]]
+
+
 def _watch(process: subprocess.Popen[bytes], out: Path, steps: int, found: list[Reading]) -> None:
     """Reads the driver's memory twice a second while a worker is in its epoch, but for its begin."""
     began = time.monotonic()
@@ -222,7 +227,7 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|")
         for way in WAYS:
             readings = measure(way, Path(folder, "images"), count)
-            found[way] = readings
+            found[way] = {name: thin(rows) for name, rows in readings.items()}
             for name, rows in readings.items():
                 first, last, most = rows[1].own, rows[-1].own, max(row.own for row in rows[1:])
                 values = (
