@@ -29,6 +29,10 @@ def of_a_part(model: Regressor, batch: Pair) -> Tensor:
     return F.mse_loss(model.net(batch[0]), batch[1])
 
 
+def top1_accuracy(model: nn.Module, batches: Iterable[Pair]) -> float:
+    return 1.0
+
+
 def metric_of_no_number(model: nn.Module, batches: Iterable[Pair]) -> float:
     return rmse(model, batches) * float("nan")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.common.entrypoints import call_factory, is_address, load, parse_arguments
+from tune_prune.common.entrypoints import call_factory, describe_address, is_address, load, parse_arguments
 from tune_prune.common.errors import UserError
 from tune_prune.common.import_path import NO_CODE, refuse_code
 
@@ -55,6 +55,13 @@ def test_no_addresses(text: str) -> None:
 def test_text_that_is_not_an_address_is_a_user_error(text: str) -> None:
     if not is_address(text):
         message(text)
+
+
+def test_titles_call_objects_from_python_so() -> None:
+    assert describe_address("mine:model(width=3)") == "mine:model(width=3)"
+    assert describe_address("lenet5") == "lenet5"
+    assert describe_address("tune_prune.tasks.in_memory:model(key='1f')") == "a model from Python"
+    assert describe_address("tune_prune.tasks.in_memory:data(key='1f')") == "data from Python"
 
 
 def test_load_finds_functions_and_classes() -> None:

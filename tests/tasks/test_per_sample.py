@@ -109,7 +109,9 @@ def split_of(metric: Callable[..., float], count: int = 100, size: int | None = 
     rows = torch.randn(count, 1, generator=generator), torch.randn(count, 1, generator=generator)
     batches = [] if size is None else [*zip(*(part.split(size) for part in rows), strict=True)]
     source = Rows(rows) if size is None else Loader(batches, len(batches), count)
-    return BatchSplit(source, make_objective(TaskSettings(metric=in_memory.keep_function(metric))), "toy")
+    return BatchSplit(
+        source, make_objective(TaskSettings(metric=in_memory.keep_function(metric), better="higher")), "toy"
+    )
 
 
 def measured(metric: Callable[..., float], **more: Any) -> SampleValues | str:

@@ -74,6 +74,10 @@ CASES: dict[str, Case] = {
         {"metric": "torchmetrics.classification:MulticlassConfusionMatrix(num_classes=2)"},
         r"does not say which values are better; give better: lower or higher",
     ),
+    "better, by the metric's name": (
+        {"metric": f"{HERE}:top1_accuracy"},
+        r"metric 'mistakes_of_users:top1_accuracy': of top1_accuracy higher values are better; give better: higher",
+    ),
     "distill, no rule": (
         {"loss": f"{HERE}:of_a_part", "distill": 0.5},
         r"loss 'mistakes_of_users:of_a_part' does not call the model Regressor itself, .* name a function distill",

@@ -23,6 +23,14 @@ def is_address(text: str) -> bool:
     return bool(colon) and all(part.isidentifier() for part in [*module.split("."), attribute])
 
 
+def describe_address(name: str) -> str:
+    """What titles call a model or data: its name or address; of one that came as an object, that it did."""
+    address = name.partition("(")[0]
+    if address not in TRUSTED:
+        return name
+    return "a model from Python" if address.endswith(":model") else "data from Python"
+
+
 def check_address(address: str) -> None:
     """Raises a `UserError` where a text is not an address, or its arguments cannot be read; nothing is imported."""
     if not is_address(address):

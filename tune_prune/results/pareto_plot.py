@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tune_prune.common import files
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.results import front_picture, palette
 from tune_prune.results.front_picture import FrontPicture
 from tune_prune.results.tables import pareto_table, points_table
@@ -144,5 +145,6 @@ def _title(outcome: "SearchOutcome") -> str:
     info, best = outcome.info, outcome.best
     reached = f"{best.point.factor:.1f}x fewer weights" if best else "nothing"
     within = info.metric.format_tradeoff(info.acc_tradeoff)
-    title = f"{info.model} on {info.data}: {reached} within {within} of the dense {info.metric.name}"
+    what = f"{describe_address(info.model)} on {describe_address(info.data)}"
+    title = f"{what}: {reached} within {within} of the dense {info.metric.name}"
     return textwrap.fill(title, MAX_TITLE)

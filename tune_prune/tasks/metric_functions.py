@@ -28,11 +28,21 @@ class FurtherMetric:
     address: str
 
 
+RISING = (
+    "accuracy", "acc", "top1", "top5", "f1", "precision", "recall", "auc", "auroc", "iou", "dice", "map", "ap", "r2",
+    "psnr", "ssim", "bleu", "rouge",
+)  # fmt: skip
+"""Words in the names of metrics of which higher values are better: a search would look for the worst of them."""
+
+
 def load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metric]:
     """Loads a metric function, or makes one of a torchmetrics class; with its name and which values are better."""
     found, name = in_memory.load_function(address), name_metric(address)
     higher = getattr(found.func if isinstance(found, partial) else found, "higher_is_better", None)
     if not _is_torchmetric(found):
+        if better is None and not {*name.split("_")}.isdisjoint(RISING):
+            called = in_memory.describe(address)
+            raise UserError(f"metric {called!r}: of {name} higher values are better; give better: higher")
         return found, _make_metric(name, better or "lower")
     if better is None and higher is None:
         raise UserError(f"metric {address!r} does not say which values are better; give better: lower or higher")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tune_prune import __version__
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
 from tune_prune.export import channels
 from tune_prune.hpo.config import Config
@@ -66,7 +67,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     check_shared_out(data.train, config.resources.workers_per_trial)
     measure_further(model, data.validation, "val")
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
-    what = f"{space.name}: {space.model} on {space.data}"
+    what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
     head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}{_explain_tradeoff(config, metric)}"
     return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]

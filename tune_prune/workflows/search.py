@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import HeldError
 from tune_prune.distributed import authentication, loggers
 from tune_prune.distributed.searcher import StudySearcher
@@ -54,7 +55,8 @@ def search(
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
     with SignalHandler() as signals:
-        console.say(f"{space.name}: {space.model} on {space.data}, {format_budget(config)}, into {run_dir}")
+        what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
+        console.say(f"{what}, {format_budget(config)}, into {run_dir}")
         # before the directory is made: a task that is wrong leaves none behind
         _check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)

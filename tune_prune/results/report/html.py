@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tune_prune.common import files
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
 from tune_prune.results.report import interactive
 from tune_prune.results.report.charts import list_layers
@@ -61,7 +62,8 @@ def write_report(
             raise UserError(f"--compare {name}: judged by {judged}, not by {run.metric.name} as {run_dir.name}")
     charts = interactive.make_charts(run, others, find_shares) if interactive.has_plotly() else {}
     headline = escape(make_headline(run.summary, run.partial, run.metric)).replace(" %", "&nbsp;%")
-    title = escape(f"{run.summary.get('model', '?')} on {run.summary.get('data', '?')}")
+    model, data = (describe_address(str(run.summary.get(key, "?"))) for key in ("model", "data"))
+    title = escape(f"{model} on {data}")
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="headline">{headline}</p>',
