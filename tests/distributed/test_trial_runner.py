@@ -228,7 +228,7 @@ def not_finite(weight: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"pruner": "test_trial_runner:faulty"}, "ZeroDivisionError: in a user's pruner"),
+        ({"pruner": "test_trial_runner:faulty"}, "ZeroDivisionError: in a user's pruner at test_trial_runner.py:"),
         (
             {"pruner": "test_trial_runner:not_finite"},
             "ScoreError: pruner test_trial_runner:not_finite gave scores that",

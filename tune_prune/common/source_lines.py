@@ -2,11 +2,16 @@
 
 import inspect
 import linecache
+import os
+import sysconfig
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+OTHERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_path("stdlib") + os.sep)
+"""The folders of this package and of Python's own modules, whose lines are not the user's."""
 
 
 def describe_code(kind: str, name: str, function: Callable[..., Any] | None) -> str:
@@ -20,7 +25,7 @@ def describe_failure(kind: str, name: str, function: Callable[..., Any] | None, 
 
     Where no line of the user's has failed, as in a call with wrong arguments, it is where the code is defined.
     """
-    place = _find_failure(error, function)
+    place = find_failure(error, function)
     return f"{kind} {name!r} fails{place}" if place else f"{describe_code(kind, name, function)} fails"
 
 
@@ -35,12 +40,15 @@ def find_definition(function: Callable[..., Any] | None) -> str:
         return ""
 
 
-def _find_failure(error: Exception, function: Callable[..., Any] | None) -> str:
-    """Where the user's code failed: " at mine.py:12, `return x + y`"."""
+def find_failure(error: Exception, function: Callable[..., Any] | None = None) -> str:
+    """Where a user's code failed: " at mine.py:12, `return x + y`", the last line in the file of `function`.
+
+    Without one, the last outside of this package and of libraries; "" where there is none.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     own = _find_file(function)
     users = [frame for frame in frames if frame.filename == own] or [
-        frame for frame in frames if "site-packages" not in frame.filename and "/tune_prune/" not in frame.filename
+        frame for frame in frames if "site-packages" not in frame.filename and not frame.filename.startswith(OTHERS)
     ]
     users = [frame for frame in users if not frame.filename.startswith("<")]  # as <frozen importlib>
     if not users:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tune_prune.common.errors import UserError, describe_error
+from tune_prune.common.source_lines import find_failure
 from tune_prune.distributed.watchdog import Watchdog
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
@@ -118,7 +119,8 @@ class TrialRunner:
             raise
         except Exception as error:
             self._watchdog.stop()
-            return self._report("failed", describe_error(error))
+            place = "" if isinstance(error, UserError) else find_failure(error)
+            return self._report("failed", f"{describe_error(error)}{place}")
         last = point.round == self._plan.rounds
         if last:
             self._watchdog.stop()
