@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
@@ -74,6 +74,25 @@ def test_checks_can_fail(tmp_path: Path) -> None:
         check.check_files("toys:mlp", model, found, tmp_path)
     with pytest.raises(check.CheckError, match="no layer"):
         check.count_weights(nn.ReLU())
+
+
+class Centred(nn.Conv2d):
+    """A convolution that subtracts the mean from its weight in every call."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._conv_forward(inputs, self.weight - self.weight.mean(), self.bias)
+
+
+@pytest.mark.usefixtures("modules")
+def test_layers_that_do_not_compute_with_zeros_are_named() -> None:
+    import check
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Centred(2, 3, 3), nn.Flatten(), nn.Linear(48, 2))
+    found = check.prune(model)
+    with check.watch(model, found) as changing:
+        model(torch.rand(2, 1, 8, 8))
+    assert changing == {"Centred"}
+    assert not any(module._forward_hooks for module in model)
 
 
 @pytest.mark.usefixtures("modules")

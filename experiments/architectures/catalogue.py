@@ -6,16 +6,18 @@ Nothing is downloaded: weights are random. `make` is the factory that files name
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from tune_prune.tasks.models import build_on_meta
+
 CLASSES = 10
 
-SIZES = (32, 64, 96, 128, 160, 224, 256, 320, 512)
+SIZES = (28, 32, 64, 96, 128, 160, 224, 256, 320, 512)
 """Heights of square images, from which the smallest is taken that a model accepts."""
 
 FRAMES = (8, 16)
@@ -125,8 +127,7 @@ def _maker(models: Any, name: str, family: str) -> Callable[[], nn.Module]:
 
 
 def large_cases() -> dict[str, Case]:
-    """The models of more than 190 million weights, whose check would take more than 4 GB, with fewer blocks."""
-    from torchvision import models
+    """The models of more than 190 million weights, whose check would take more than 6 GB, with fewer blocks."""
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
     from torchvision.models.regnet import BlockParams, RegNet
     from torchvision.models.vision_transformer import VisionTransformer
@@ -142,6 +143,9 @@ def large_cases() -> dict[str, Case]:
     def vit(patch: int, heads: int, width: int) -> Callable[[], nn.Module]:
         return lambda: VisionTransformer(2 * patch, patch, 2, heads, width, 4 * width, num_classes=CLASSES)
 
+    def whole(name: str) -> Callable[[], nn.Module]:
+        return lambda: cast(nn.Module, build_on_meta(f"torchvision:{name}(num_classes={CLASSES})"))
+
     reduced = {
         "regnet_y_128gf": (regnet, "3 of 27 blocks"),
         "convnext_large": (convnext, "3 of 36 blocks"),
@@ -150,9 +154,7 @@ def large_cases() -> dict[str, Case]:
         "vit_l_32": (vit(32, 16, 1024), "2 of 24 blocks, images of 64"),
     }
     return {
-        f"torchvision/{name}": Case(
-            "torchvision classification", small, image_loss, how, _maker(models, name, "classification")
-        )
+        f"torchvision/{name}": Case("torchvision classification", small, image_loss, how, whole(name))
         for name, (small, how) in reduced.items()
     }
 
@@ -200,7 +202,7 @@ TIMM = (
 without MobileNetV5, of which the smallest has 294 million."""
 
 FEWER_BLOCKS = {"deepseek_vit_412m": 2, "gemma4_vit_167m_enc": 2}
-"""Depths of models that would not fit in 4 GB."""
+"""Depths of models whose check would take more than 6 GB."""
 
 
 def timm_cases() -> dict[str, Case]:
@@ -211,9 +213,18 @@ def timm_cases() -> dict[str, Case]:
         if depth is None:
             case = Case("timm", _timm_maker(name), image_loss)
         else:
-            case = Case("timm", _timm_maker(name, depth=depth), image_loss, f"{depth} blocks", _timm_maker(name))
+            small, whole = _timm_maker(name, depth=depth), _on_meta(_timm_maker(name))
+            case = Case("timm", small, image_loss, f"{depth} blocks", whole)
         found[f"timm/{name}"] = case
     return found
+
+
+def _on_meta(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        with torch.device("meta"):
+            return make()
+
+    return build
 
 
 def _timm_maker(name: str, **options: Any) -> Callable[[], nn.Module]:

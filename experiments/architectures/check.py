@@ -5,14 +5,18 @@ A check raises `CheckError`, which says what does not hold. It uses the function
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tune_prune.export import sparse_format
-from tune_prune.pruning import checkpoint, criteria, granularity, masks
+from tune_prune.pruning import checkpoint, criteria, granularity, masks, weights
 from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.splits import Split
@@ -20,6 +24,12 @@ from tune_prune.training.optim import SGD
 
 RATIO = 0.5
 AT_ONCE = 20_000_000
+
+PRODUCTS = {
+    F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
+}  # fmt: skip
+"""Functions whose second argument is a weight."""
+
 LR, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-2
 
 
@@ -104,14 +114,64 @@ def check_zeros(model: nn.Module, found: dict[str, Tensor], when: str) -> None:
             raise CheckError(f"{when}, {int((removed != 0).sum())} removed weights of layer {label} are not zero")
 
 
-def retrain(model: nn.Module, loss: Callable[[nn.Module], Tensor], found: dict[str, Tensor]) -> None:
-    """Trains two steps as a round does, and checks that removed weights stay zero and that some others change."""
+class _Watch(TorchFunctionMode):
+    """Collects the classes of layers that multiply by other numbers than zero where a mask removes weights.
+
+    `layers` are the masks of layers, by the identity of the module; `entered` are the modules that run now.
+    """
+
+    def __init__(self, layers: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.layers, self.entered, self.found = layers, list[nn.Module](), set[str]()
+
+    def enter(self, module: nn.Module, args: object) -> None:
+        """A hook before a layer's call."""
+        self.entered.append(module)
+
+    def leave(self, module: nn.Module, args: object, output: object) -> None:
+        """A hook after a layer's call, also one that raises."""
+        self.entered.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in PRODUCTS and self.entered:
+            layer = self.entered[-1]
+            mask, weight = self.layers[id(layer)], args[1] if len(args) > 1 else kwargs["weight"]
+            with torch._C.DisableTorchFunction():
+                if weight.shape == mask.shape and bool((weight[mask == 0] != 0).any()):
+                    self.found.add(type(layer).__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def watch(model: nn.Module, found: dict[str, Tensor]) -> Iterator[set[str]]:
+    """Yields the classes of layers that compute with other numbers than zeros, as those that change their weight do."""
+    by_parameter = {id(weight.stored.parameter): label for label, weight in weights.find_weights(model).items()}
+    layers, hooks = dict[int, Tensor](), []
+    watching = _Watch(layers)
+    for module in model.modules():
+        own = [by_parameter[id(stored.parameter)] for _, stored in weights.stored_weights(module)]
+        if len(own) == 1:  # of a module with several weights, which is which is not known
+            layers[id(module)] = found[own[0]]
+            hooks.append(module.register_forward_pre_hook(watching.enter))
+            hooks.append(module.register_forward_hook(watching.leave, always_call=True))
+    with watching:
+        yield watching.found
+    for hook in hooks:
+        hook.remove()
+
+
+def retrain(model: nn.Module, loss: Callable[[nn.Module], Tensor], found: dict[str, Tensor]) -> str:
+    """Trains two steps as a round does, and checks that removed weights stay zero and that some others change.
+
+    Returns the names of the classes that do not compute with zeros where the parameter has them (`watch`).
+    """
     before = {label: weight.clone() for label, weight in masks.effective(model).items()}
     pairs = masks.pairs(model, found)
     optimizer = SGD(model.parameters(), MOMENTUM, WEIGHT_DECAY)
     model.train()
     for _ in range(2):  # in the second, momentum would move removed weights
-        value = loss(model)
+        with watch(model, found) as changing:
+            value = loss(model)
         if not bool(value.isfinite()):
             raise CheckError(f"the loss is {float(value)}")
         value.backward()
@@ -123,6 +183,7 @@ def retrain(model: nn.Module, loss: Callable[[nn.Module], Tensor], found: dict[s
     check_zeros(model, found, "after training")
     if all(torch.equal(weight, before[label]) for label, weight in masks.effective(model).items()):
         raise CheckError("no weight has changed in training")
+    return ", ".join(sorted(changing))
 
 
 def check_files(name: str, model: nn.Module, found: dict[str, Tensor], folder: Path) -> Sizes:

@@ -27,7 +27,7 @@ from tune_prune.tasks.models import build
 RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = (
     "key", "family", "result", "layers", "counted", "total", "parameters", "compression", "checkpoint_bytes",
-    "sparse_bytes", "seconds", "gigabytes", "reduced", "left_out",
+    "sparse_bytes", "seconds", "gigabytes", "reduced", "changing", "left_out",
 )  # fmt: skip
 SECONDS = 1800.0
 """The time after which a check is ended and counts as failed."""
@@ -117,12 +117,11 @@ def check_case(key: str) -> dict[str, object]:
     case, name = catalogue.cases()[key], f"catalogue:make(key={key!r})"
     row: dict[str, object] = {}
     if case.whole is not None:
-        with torch.device("meta"):
-            row |= vars(check.count_weights(case.whole()))
+        row |= vars(check.count_weights(case.whole()))
     model = build(name)
     row = vars(check.count_weights(model)) | row
     found = check.prune(model)
-    check.retrain(model, case.loss, found)
+    row["changing"] = check.retrain(model, case.loss, found)
     with tempfile.TemporaryDirectory() as folder:
         return row | vars(check.check_files(name, model, found, Path(folder)))
 

@@ -15,7 +15,9 @@ Rows = list[dict[str, str]]
 def main() -> None:
     """Replaces the tables in README.md."""
     rows = list(run.read().values())
-    tables = "\n\n".join([summarise(rows), "Failures:", list_failures(rows), "What is left out:", list_left_out(rows)])
+    parts = [summarise(rows), "Failures:", list_failures(rows), "What is left out:", list_left_out(rows)]
+    changing = "Layers that change their weight in `forward`, and so compute with other numbers than zeros:"
+    tables = "\n\n".join([*parts, changing, list_changing(rows)])
     text = README.read_text(encoding="utf-8")
     start, end = "<!-- tables -->\n", "<!-- end -->"
     before, after = text.partition(start)[0], text.partition(end)[2]
@@ -49,6 +51,12 @@ def list_failures(rows: Rows) -> str:
     """A row a model that failed, with the reason."""
     failed = [row for row in rows if row["result"] != "ok"]
     return "\n".join(f"- `{row['key']}`: {row['result']}" for row in failed) if failed else "- none"
+
+
+def list_changing(rows: Rows) -> str:
+    """A row a model that has such layers, with their classes."""
+    changing = [row for row in rows if row["changing"]]
+    return "\n".join(f"- `{row['key']}`: `{row['changing']}`" for row in changing) if changing else "- none"
 
 
 def list_left_out(rows: Rows) -> str:
