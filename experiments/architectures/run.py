@@ -52,7 +52,7 @@ def main() -> None:
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
-        print(f"{number}/{len(todo)} {key}: {row['result']} ({row['seconds']} s, {row['gigabytes']} GB)", flush=True)
+        print(f"{number}/{len(todo)} {key}: {row['result']} ({row['seconds']} s, {row.get('gigabytes', '?')} GB)", flush=True)
 
 
 def read() -> dict[str, dict[str, str]]:
