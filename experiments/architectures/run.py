@@ -52,7 +52,8 @@ def main() -> None:
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
-        print(f"{number}/{len(todo)} {key}: {row['result']} ({row['seconds']} s, {row.get('gigabytes', '?')} GB)", flush=True)
+        taken = f"{row['seconds']} s, {row.get('gigabytes', '?')} GB"  # a process that was ended has not said how much
+        print(f"{number}/{len(todo)} {key}: {row['result']} ({taken})", flush=True)
 
 
 def read() -> dict[str, dict[str, str]]:
