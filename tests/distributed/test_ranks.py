@@ -55,8 +55,9 @@ class Model(nn.Sequential):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made = Lab(tmp_path_factory.mktemp("ranks"))
-    (made.folder / "my_lab.py").write_text("import sys\nfrom contextlib import suppress\n" + MODULE + RANKS)
-    text = SPACE.replace("toys:mlp", "my_lab:Model").replace("toys:", "my_lab:").replace('["mag", "taylor1"]', '"mag"')
+    (made.folder / "my_ranks.py").write_text("import sys\nfrom contextlib import suppress\n" + MODULE + RANKS)
+    text = SPACE.replace("toys:mlp", "my_ranks:Model").replace("toys:", "my_ranks:")
+    text = text.replace('["mag", "taylor1"]', '"mag"')
     text = text.replace("[space]", "workers_per_trial = 2\n[space]", 1)
     (made.folder / "toy.toml").write_text(text)
     yield made
