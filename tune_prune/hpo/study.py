@@ -151,9 +151,13 @@ def describe_study(study: optuna.Study) -> str:
 
 
 def count_as_drawn(sampler: BaseSampler, study: optuna.Study, trial: Trial) -> None:
-    """Counts a trial of an earlier process as drawn by this sampler: a genetic one puts it into a generation."""
+    """Counts a trial of an earlier process as drawn by this sampler: a genetic one puts it into a generation.
+
+    The first trial of a generation also decides its parents, which the others find in another order than the first.
+    """
     if isinstance(sampler, BaseGASampler):
-        sampler.get_trial_generation(study, study._storage.get_trial(trial._trial_id))
+        generation = sampler.get_trial_generation(study, study._storage.get_trial(trial._trial_id))
+        sampler.get_parent_population(study, generation)
 
 
 def log_factor(compression: float) -> float:
