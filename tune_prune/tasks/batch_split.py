@@ -97,13 +97,15 @@ class BatchSplit:
     def _read(self, open_source: Callable[[], Iterator[Batch]], states: RandomStates | None) -> Iterator[Batch]:
         plain = states is None or isinstance(self.source, Rows | Kept)
         batches, structure = None, ""
+        has_rows = isinstance(self.source, Rows)  # which are tensors of one structure
         for number in itertools.count(1):
             with user_code("data", self.name), nullcontext() if plain or states is None else states.active():
                 batches = open_source() if batches is None else batches
-                batch = as_tensors(next(batches, None))
+                batch = next(batches, None)
+                batch = batch if has_rows else as_tensors(batch)
             if batch is None:
                 return
-            found = describe_structure(batch)
+            found = structure if has_rows else describe_structure(batch)
             if found != (structure := structure or found):
                 raise UserError(
                     f"data {self.name!r}: batch {number} is {found}, and the first is {structure}; "

@@ -21,6 +21,9 @@ from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import Optimizer, Recipe
 from tune_prune.training.step import update
 
+STACKED = 64
+"""Losses that are stacked to one tensor: small ones that stay, among large ones that go, fragment the memory."""
+
 
 def fit_batches(
     model: nn.Module,
@@ -42,8 +45,7 @@ def fit_batches(
     for its metric, which only whole splits have. With a `replica`, steps compute this process's part of each batch.
     """
     objective, per_epoch = split.objective, recipe.steps_in(split.steps(recipe.batch_size))
-    # one tensor for all losses of an epoch: small ones that stay, among large ones that go, would fragment the memory
-    mean, losses, read = math.nan, torch.empty(per_epoch * recipe.accumulate, device=split.device), 0
+    mean, losses, stacked = math.nan, list[Tensor](), list[Tensor]()
     if teacher is not None:
         teacher.eval()
     steps = _read_steps(split, recipe, generator, epochs_done * per_epoch, replica)
@@ -62,12 +64,17 @@ def fit_batches(
                 objective.check_gradient(loss)
                 loss = loss if weight == 1 else weight * loss
                 (loss if len(batches) == 1 else loss / len(batches)).backward()
-                losses[read], read = loss.detach(), read + 1
+                losses.append(loss.detach())
             update(optimizer, recipe, masks, recipe.lr_at(done - 1))
             if done % per_epoch == 0 or done == recipe.steps:
-                mean, read = check(losses[:read], done), 0
+                mean = check(torch.cat([*stacked, torch.stack(losses)]), done)
+                losses.clear()
+                stacked.clear()
                 if on_epoch is not None and done % per_epoch == 0:
                     on_epoch(done // per_epoch, Evaluation(math.nan, mean))
+            elif len(losses) >= STACKED:
+                stacked.append(torch.stack(losses))
+                losses.clear()
     return mean
 
 
