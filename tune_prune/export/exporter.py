@@ -133,9 +133,8 @@ def _make_report(
 ) -> ExportReport:
     """Compares the loaded file with the model, and measures both; `size` is the file's in bytes."""
     metric = test.objective.metric
-    is_error = metric == ERROR and test.objective.metric_function is None
     try:
-        compared = compare(model, loaded, inputs, export_input.name, classes=is_error)
+        compared = compare(model, loaded, inputs, export_input.name, classes=metric == ERROR)
     except FileError as error:
         raise UserError(f"--to {to}: the file {error}; {ANY_MODEL}") from error
     counts = masks.kept_counts(export_input.masks).values()

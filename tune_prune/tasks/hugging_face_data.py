@@ -3,8 +3,9 @@
 Texts become token ids, images tensors; anything else stays as it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +30,17 @@ _NAMES = {
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What of a data set's columns is taken, and how: the arguments that `load_hugging_face` has of its own."""
+
+    tokenizer: str | None = None
+    text: str | Sequence[str] | None = None
+    label: str | None = None
+    max_length: int | None = None
+    resize: int | None = None
+
+
 def is_hugging_face_data(name: str) -> bool:
     """Whether a name is `datasets:` with one of its functions; a user's module may have the same name."""
     module, _, function = name.partition("(")[0].partition(":")
@@ -46,11 +58,12 @@ def load_hugging_face(name: str, say: Say, transform: Transform | None) -> tuple
     import datasets  # here, since the import takes seconds
 
     arguments = parse_arguments(name)
-    own = {key: arguments.pop(key, None) for key in ("tokenizer", "text", "label", "max_length", "resize")}
+    given = {one.name: arguments.pop(one.name) for one in fields(Columns) if one.name in arguments}
+    own = Columns(**given)  # type: ignore[arg-type]
     function = name.partition("(")[0].partition(":")[2]
     with user_code("data", name), _without_progress_bars(datasets):
         loaded = getattr(datasets, function)(**arguments)
-        parts = _find_parts(name, loaded if isinstance(loaded, dict) else {"train": loaded}, own["label"])
+        parts = _find_parts(name, loaded if isinstance(loaded, dict) else {"train": loaded}, own.label)
         for part in ("test", "validation"):
             if part not in parts:
                 rest, held = draw_held_out(len(parts["training"]))
@@ -76,16 +89,16 @@ def _find_parts(name: str, loaded: dict[str, Any], label: object) -> dict[str, A
     return {part: each for part, each in found.items() if target is None or set(each["labels"][:64]) != {-1}}
 
 
-def _prepare(name: str, dataset: Any, own: dict[str, Any], transform: Transform | None) -> Any:
+def _prepare(name: str, dataset: Any, own: Columns, transform: Transform | None) -> Any:
     """A mapping of tensors where those fit into memory, else a data set of samples."""
     import datasets
 
     kinds = dataset.features
     images = [key for key, kind in kinds.items() if isinstance(kind, datasets.Image)]
     if images:
-        return Images(dataset, images[0], transform or make_image_transform(own["resize"]))
+        return Images(dataset, images[0], transform or make_image_transform(own.resize))
     texts = [key for key, kind in kinds.items() if getattr(kind, "dtype", "") in ("string", "large_string")]
-    if own["tokenizer"] is not None:
+    if own.tokenizer is not None:
         dataset = _tokenize(dataset, own, texts)
     elif texts:
         raise UserError(f"data {name!r}: columns {format_names(texts)} are texts; give tokenizer=, a name or a folder")
@@ -94,13 +107,13 @@ def _prepare(name: str, dataset: Any, own: dict[str, Any], transform: Transform 
     return dict(dataset[:]) if size <= MEMORY_LIMIT else dataset
 
 
-def _tokenize(dataset: Any, own: dict[str, Any], texts: list[str]) -> Any:
+def _tokenize(dataset: Any, own: Columns, texts: list[str]) -> Any:
     """Replaces the columns of texts by those that a tokenizer makes of them, all of one length."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(own["tokenizer"])
-    chosen = [own["text"]] if isinstance(own["text"], str) else list(own["text"] or texts)
-    length = own["max_length"] or 128
+    tokenizer = AutoTokenizer.from_pretrained(own.tokenizer)
+    chosen = [own.text] if isinstance(own.text, str) else list(own.text or texts)
+    length = own.max_length or 128
 
     def tokenize(rows: dict[str, list[str]]) -> Any:
         return tokenizer(*(rows[key] for key in chosen), padding="max_length", truncation=True, max_length=length)

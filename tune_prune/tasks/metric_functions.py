@@ -43,10 +43,11 @@ def load_metric(address: str, better: str | None) -> tuple[MetricFunction, Metri
         if better is None and not {*name.split("_")}.isdisjoint(RISING):
             called = in_memory.describe(address)
             raise UserError(f"metric {called!r}: of {name} higher values are better; give better: higher")
-        return found, _make_metric(name, better or "lower")
+        return found, Metric(name, "higher" if better == "higher" else "lower")
     if better is None and higher is None:
         raise UserError(f"metric {address!r} does not say which values are better; give better: lower or higher")
-    return partial(measure_torchmetric, found), _make_metric(name, better or ("higher" if higher else "lower"))
+    rises = higher if better is None else better == "higher"
+    return _as_function(found), Metric(name, "higher" if rises else "lower")
 
 
 def load_further_metrics(addresses: Sequence[str], metric: Metric) -> tuple[FurtherMetric, ...]:
@@ -58,8 +59,7 @@ def load_further_metrics(addresses: Sequence[str], metric: Metric) -> tuple[Furt
         if name in names:
             raise UserError(f"further metric {in_memory.describe(address)!r}: another metric is called {name}, too")
         names.append(name)
-        measure = partial(measure_torchmetric, function) if _is_torchmetric(function) else function
-        found.append(FurtherMetric(Metric(name), measure, address))
+        found.append(FurtherMetric(Metric(name), _as_function(function), address))
     return tuple(found)
 
 
@@ -74,8 +74,10 @@ def name_metric(address: str) -> str:
     return f"{name}_metric" if name in ("error", "loss") else name
 
 
-def _make_metric(name: str, better: str) -> Metric:
-    return Metric(name, "higher" if better == "higher" else "lower")
+def _as_function(found: Any) -> MetricFunction:
+    """A metric's function: a user's as it is, and of a torchmetrics class one that computes it."""
+    function: MetricFunction = partial(measure_torchmetric, found) if _is_torchmetric(found) else found
+    return function
 
 
 def _is_torchmetric(found: Any) -> bool:

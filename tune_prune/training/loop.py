@@ -137,13 +137,14 @@ def check_training(model: nn.Module, split: AnySplit, distill: float = 0.0, labe
     if isinstance(split, Split) and objective.optimizer_function is None and objective.fit_function is None:
         return
     own_loop = objective.fit_function is not None
-    copied, teacher = copy.deepcopy(model), copy.deepcopy(model)
+    copied = copy.deepcopy(model)
     taught = own_loop or (isinstance(split, BatchSplit) and distill > 0)  # others have a teacher's logits
     recipe = Recipe(1, 1e-6, batch_size=CHECKED_SAMPLES, distill=distill * taught, label_smoothing=label_smoothing)
     pairs = [(weight, torch.ones_like(weight)) for weight in copied.parameters()]
     few = split.head(CHECKED_SAMPLES).to(pairs[0][0].device)
+    teacher = copy.deepcopy(model) if taught else None
     try:
-        fit(copied, few, recipe, torch.Generator().manual_seed(0), masks=pairs, teacher=teacher if taught else None)
+        fit(copied, few, recipe, torch.Generator().manual_seed(0), masks=pairs, teacher=teacher)
     except DivergedError as error:
         where = describe_code("loss", objective.name_of("loss"), objective.loss_function)
         raise UserError(f"{where}: {error}, on the first samples; it must be finite for the dense model") from error

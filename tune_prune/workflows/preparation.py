@@ -129,7 +129,9 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         settings=space.settings,
         metric=task.metric,
         at_least=space.at_least,
-        dense_further=measure_further(task.dense_model(device), task.validation.to(device), "val"),
+        dense_further=measure_further(dense, task.validation.to(device), "val")
+        if task.settings.further_metrics
+        else {},
     )
     return Prepared(task, info, load_test, contents)
 
