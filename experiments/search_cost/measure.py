@@ -45,7 +45,7 @@ def make_searcher(run_dir: Path, budget: int) -> tuple[StudySearcher, Progress]:
     coverage = Coverage(sum(TOTALS.values()), sum(TOTALS.values()))
     info = RunInfo("cost", "", "", 0, budget, 2, "cpu", "tpe", LIMIT - DENSE, DENSE, SHAPES, coverage, "", {})
     spent = Budget(budget)
-    progress = Progress(info, SearchConsole(Console(), quiet=True), spent, evaluation=0.0)
+    progress = Progress(info, SearchConsole(Console(), quiet=True), spent, 0.0)
     settings = SearchSettings(spent, DENSE, Constraints(LIMIT), space.refine, features=space.features, totals=TOTALS)
     study = open_study(storage.open_file(run_dir), STUDY_NAME, run_dir, {"model": "cost"}, info.limits)
     trials = Trials(study, run_dir, space.parameters_for(SHAPES), settings, "tpe", 0)

@@ -100,7 +100,7 @@ def run(method: str, factor: float, lr: float, steps: int) -> list[Row]:
     torch.set_num_threads(1)
     task, load_test = dense_task()
     plan, state = make_plan(method, task, factor, lr, steps), iterative.initial_state(task.dense_model(CPU))
-    rows = list[list[object]]()
+    rows = list[Row]()
     for point in iterative.prune(state, plan, task.train, task.validation, 0, task.make_teacher(plan.distill)):
         spent = plan.recipe_at(point.round).steps, f"{point.seconds:.1f}"
         rows.append([0, point.round, *spent, point.compression, point.metric, ""])
