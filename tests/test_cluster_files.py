@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import ray
 import yaml
-from deadlines import WAIT
+from deadlines import WAIT, scaled
 from pandas.testing import assert_frame_equal
 from searches import SPACE, points, searched, without_ray
 from test_launch import MODULE
@@ -185,6 +185,8 @@ def run_slurm_script(lab: Path, *flags: str) -> Path:
     return run
 
 
+@pytest.mark.faults  # as the other searches on several nodes
+@pytest.mark.timeout(scaled(3600))
 def test_a_search_by_the_slurm_script_on_two_nodes_is_the_same_as_without_ray(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -69,20 +69,24 @@ def test_the_readmes_own_model_runs_as_printed(
     assert front.summary["metric"] == {"name": "rmse", "better": "lower"}
 
 
-def test_the_documented_files_of_a_model_run_as_printed(tmp_path: Path) -> None:
+def test_the_documented_files_of_a_model_run_as_printed(
+    command: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search in a process of its own, with Ray."""
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(?:python|toml)?\n(.*?)```", text, re.DOTALL)
     code, space, commands = blocks[:3]
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "mine.toml").write_text(space)
     assert sum(block.count("\n") for block in blocks[:3]) <= 30
+    (_, *train), (_, *search) = (line.split() for line in commands.strip().splitlines())
+    monkeypatch.chdir(tmp_path)
+    assert command(*train) == 0
+    monkeypatch.delitem(sys.modules, "mine")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for line in commands.strip().splitlines():
-        program, *words = line.split()
-        assert program == "tune-prune"
-        command = [sys.executable, "-m", "tune_prune", *words]
-        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
+    words = [sys.executable, "-m", "tune_prune", *search]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine-*/summary.json")]
     assert [summary["trials"]["completed"] + summary["trials"]["stopped"] for summary in summaries] == [8]
 
@@ -105,16 +109,18 @@ def test_every_key_of_a_space_is_documented() -> None:
         assert set(keys) - words == set()
 
 
-def test_the_documented_pruner_prunes(tmp_path: Path) -> None:
+def test_the_documented_pruner_prunes(
+    command: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (ROOT / "docs" / "pruners.md").read_text(encoding="utf-8")
-    code, command = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
+    code, line = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
     (tmp_path / "my_lab.py").write_text(code)
     assert code.count("\n") <= 10
-    words = [sys.executable, "-m", "tune_prune", *command.split()[1:], "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["layers"]["2"] == {"total": 235_200, "kept": 23_520}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_lab", raising=False)  # that of another test
+    assert command(*line.split()[1:], "--json") == 0
+    monkeypatch.delitem(sys.modules, "my_lab")
+    assert json.loads(capsys.readouterr().out)["layers"]["2"] == {"total": 235_200, "kept": 23_520}
 
 
 def test_ci_runs_the_readmes_test_line() -> None:

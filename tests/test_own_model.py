@@ -1,12 +1,12 @@
-"""A user's own network and images, in files outside the package, from another working directory."""
+"""A user's own residual network, whose layers are named in groups, and images, in files outside the package."""
 
-import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from searches import Trials, searched, summary_of
 
 ROOT = Path(__file__).parent.parent
 IMAGES = """
@@ -14,14 +14,14 @@ import torch
 
 def images():
     source = torch.Generator().manual_seed(0)
-    kinds = torch.rand(10, 3, 16, 16, generator=source)
+    kinds = torch.rand(10, 3, 8, 8, generator=source)
 
     def split(n):
         labels = torch.arange(n) % 10
-        noisy = kinds[labels] * 160 + torch.rand(n, 3, 16, 16, generator=source) * 90
+        noisy = kinds[labels] * 160 + torch.rand(n, 3, 8, 8, generator=source) * 90
         return noisy.to(torch.uint8), labels
 
-    return split(400), split(100), split(100)
+    return split(100), split(50), split(50)
 """
 SPACE = """
 [task]
@@ -45,18 +45,17 @@ acc_tradeoff = 5
 """
 
 
-def test_a_residual_network_by_names_in_groups(tmp_path: Path) -> None:
+def test_a_residual_network_by_names_in_groups(trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "experiments" / "resnet20" / "resnet20.py", tmp_path)
     (tmp_path / "my_images.py").write_text(IMAGES)
     (tmp_path / "mine.toml").write_text(SPACE)
-    words = "search --force --space mine.toml --budget 4 --max-concurrent 1 --run-dir run --json"
-    command = [sys.executable, "-m", "tune_prune", *words.split()]
-    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert ended.returncode in (0, 3), ended.stderr
-    summary = json.loads(ended.stdout)
-    assert summary["trials"]["completed"] == 4
-    points = pd.read_csv(tmp_path / "run" / "points.csv")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "resnet20", raising=False)  # that of another test
+    code, run_dir = searched(tmp_path / "mine.toml", budget=4)
+    monkeypatch.delitem(sys.modules, "resnet20")
+    assert code in (0, 3)
+    assert trials.started == summary_of(run_dir)["trials"]["completed"] == 4
+    points = pd.read_csv(run_dir / "points.csv")
     ratios = points[[column for column in points if column.startswith("ratio/layer")]]
     assert len(ratios.columns) == 18
     assert (points[["ratio/conv1", "ratio/fc"]] == 0).all(axis=None)

@@ -1,4 +1,4 @@
-"""Two processes that share one search, whose study is on a PostgreSQL server that the test starts."""
+"""Two processes that share one search, whose study is on a PostgreSQL server that the test starts and restarts."""
 
 import getpass
 import os
@@ -14,13 +14,14 @@ from socket import socket
 
 import optuna
 import pytest
-from deadlines import WAIT
+from deadlines import WAIT, scaled
 from searches import SPACE, summary_of
 from test_launch import MODULE, ROOT
 
 from tune_prune.hpo import storage
 from tune_prune.results import records
 
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(scaled(3600))]
 PASSWORD = "a-secret-word"
 
 

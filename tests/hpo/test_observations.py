@@ -46,7 +46,8 @@ def test_a_round_outside_the_ranges_is_left_out() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_another_process_draws_the_same(sampler: str) -> None:
-    trials = 14 if sampler == "gp" else 30  # which takes a second a trial; the first ten of all are at random
+    # gp takes a second a trial; the first ten of all are at random
+    trials, splits = (13, [12]) if sampler == "gp" else (30, range(21, 30))
 
     def run(split: int) -> list[dict[str, object]]:
         made, drawn, records = Observations(sampler, PARAMETERS, Constraints(LIMIT)), [], []
@@ -63,7 +64,7 @@ def test_another_process_draws_the_same(sampler: str) -> None:
         return drawn
 
     expected = run(split=99)
-    for split in range(trials - 9, trials, 4 if sampler == "gp" else 1):
+    for split in splits:
         assert run(split) == expected, split
 
 

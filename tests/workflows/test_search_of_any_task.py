@@ -45,7 +45,7 @@ metric = "tasks_of_users:rmse\"""",
     )
     .replace('"2" =', '"net.0" =')
     .replace('"4" =', '"net.2" =')
-    .replace("acc_tradeoff = 5", "acc_tradeoff = 0.3")
+    .replace("acc_tradeoff = 5\nbudget = 8", "acc_tradeoff = 0.3\nbudget = 5")
     .replace("steps = 2\n", "steps = 2\ndistill = 0.3\nsample = 64\n")
 )
 
@@ -200,7 +200,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(gates, "STEPS", 30)
         patch.setattr(loss_change, "IMAGES", 32)
         return {
-            name: search_by(name, folder / name, acc_tradeoff=request.param, budget=12)
+            name: search_by(name, folder / name, acc_tradeoff=request.param, budget=6)
             for name in ("rmse", "closeness")
         }
 
