@@ -195,10 +195,10 @@ def test_a_search_by_the_slurm_script_on_two_nodes_is_the_same_as_without_ray(
     assert len(set(nodes)) == 2
     assert not [path for path in modules if path.startswith(str(lab))]  # the module was sent to the node
     monkeypatch.syspath_prepend(lab)
-    monkeypatch.delitem(sys.modules, "my_lab", raising=False)  # that of another test
+    sys.modules.pop("my_lab", None)  # that of another test
     with without_ray():
         code, alone = searched(lab / "toy.toml", "alone", budget=8, sampler="random", refine=0)
-    monkeypatch.delitem(sys.modules, "my_lab")
+    del sys.modules["my_lab"]
     assert code == 0
     assert_frame_equal(points(alone).sort_values(["trial", "round"], ignore_index=True),
                        points(run).sort_values(["trial", "round"], ignore_index=True))  # fmt: skip

@@ -1,7 +1,7 @@
 """From a command line to the files of a run, with Ray, in processes of their own, from another working directory.
 
-A start of Ray takes seconds, so there are three: one search that is interrupted, goes on, is killed, and goes on to
-its end. What needs no Ray is in test_search.py.
+A start of Ray takes seconds, so there are two: one search that is interrupted, and goes on to its end. What needs no
+Ray is in test_search.py; searches that are killed are in test_faults.py.
 """
 
 import io
@@ -185,30 +185,17 @@ def held_by_another(run_dir: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def killed(lab: Lab, interrupted: Path) -> Path:
-    """It went on, and was killed in the middle of another trial."""
-    done = len(final(interrupted))
-    process = lab.start(ROOT / "launch.py", "--resume", "cut", stall_at=7)
-    until((lab.folder / "stalled").exists)
-    assert done < len(final(interrupted)) < 8
-    os.killpg(process.pid, signal.SIGKILL)
-    assert ended(process)[0] == -signal.SIGKILL
-    lab.kill()
-    return interrupted
-
-
-@pytest.fixture(scope="module")
-def finished(lab: Lab, killed: Path) -> Path:
-    """It went on once more, to its end."""
-    before = final(killed)
+def finished(lab: Lab, interrupted: Path) -> Path:
+    """It went on, to its end."""
+    before = final(interrupted)
     code, out, err = ended(lab.start(ROOT / "launch.py", "--resume", "cut", "--json"))
     assert (code, err) == (0, "")
     assert not (lab.folder / "ran").exists()
-    assert json.loads(out) == summary_of(killed)
-    after = final(killed)
+    assert json.loads(out) == summary_of(interrupted)
+    after = final(interrupted)
     assert {name: after[name] for name in before} == before  # nothing was run twice
     assert len(after) == 8
-    return killed
+    return interrupted
 
 
 def test_what_an_interrupted_search_leaves(interrupted: Path) -> None:

@@ -1,14 +1,14 @@
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from deadlines import WAIT
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
+ROOTS = Path(__file__).parents[1:3]
+"""Where the toys and the package are."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,29 +78,15 @@ def test_rows_of_another_code_of_a_pruner_are_not_taken_for_these(
     assert rows["val_loss"][0] == rows["val_loss"][1] != rows["val_loss"][2]
 
 
-def test_retraining_runs_on_ray(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here, here.parent))), "OMP_NUM_THREADS": "1"}
-    arguments = [
-        "sensitivity",
-        "--force",
-        *TOY,
-        "-l",
-        "2",
-        "-p",
-        "0.5",
-        "-p",
-        "0.9",
-        "--retrain",
-        "--epochs",
-        "20",
-        "--lr",
-        "0.1",
-    ]
-    run = [sys.executable, "-m", "tune_prune", *arguments]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=WAIT, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    head, *measured, _ = done.stdout.splitlines()
+def test_retraining_runs_on_ray(
+    command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, ROOTS)))  # workers import the toys
+    flags = ("-l", 2, "-p", 0.5, "-p", 0.9, "--retrain", "--epochs", 20, "--lr", 0.1)
+    assert command("sensitivity", "--force", *TOY, *flags) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    head, *measured, _ = printed.out.splitlines()
     assert head.startswith("2 points, 0 of them measured already")
     assert sorted(line.partition(":")[0] for line in measured) == [f"layer 2, mag, ratio {p}" for p in (0.5, 0.9)]
     rows = pd.read_csv(tmp_path / "sensitivity/sensitivity.csv")

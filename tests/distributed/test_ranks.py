@@ -67,7 +67,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def found(lab: Lab) -> list[TrialRecord]:
     """The trials of a search, after which no process is left."""
-    flags = ("--space", "toy.toml", "--force", "--run-dir", "run", "--seed", 3, "--budget", 4, "--quiet")
+    flags = ("--space", "toy.toml", "--force", "--run-dir", "run", "--seed", 3, "--budget", 3, "--quiet")
     code, out, err = ended(lab.start("-m", "tune_prune", "search", *flags))
     assert (code, out, err) == (0, "", "")
     assert (lab.folder / "died").exists()
@@ -76,8 +76,8 @@ def found(lab: Lab) -> list[TrialRecord]:
 
 
 def test_a_trial_begins_again_after_a_process_has_died_and_fails_where_one_has_failed(found: list[TrialRecord]) -> None:
-    assert [record.trial for record in found] == list(range(4))
-    assert [record.state for record in found] == ["complete", "failed", "complete", "complete"]
+    assert [record.trial for record in found] == list(range(3))
+    assert [record.state for record in found] == ["complete", "failed", "complete"]
     assert found[1].reason == "ValueError: in rank 1 alone"
 
 

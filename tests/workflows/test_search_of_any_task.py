@@ -200,8 +200,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(gates, "STEPS", 30)
         patch.setattr(loss_change, "IMAGES", 32)
         return {
-            name: search_by(name, folder / name, acc_tradeoff=request.param, budget=6)
-            for name in ("rmse", "closeness")
+            name: search_by(name, folder / name, acc_tradeoff=request.param, budget=6) for name in ("rmse", "closeness")
         }
 
 
