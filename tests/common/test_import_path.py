@@ -37,8 +37,7 @@ def path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("program", "command"),
     [
         (LAUNCH, ["--space", "none.toml", "--no-code"]),
-        (LAUNCH, ["--space", "none.toml"]),
-        (MODULE, ["test", "none.safetensors", "--no-code"]),
+        (MODULE, ["test", "none.safetensors"]),
         (SCRIPT, ["test", "none.safetensors"]),
     ],
 )

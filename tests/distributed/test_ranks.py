@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from deadlines import scaled
 from searches import SPACE, searched, without_ray
 from test_authentication import LOOPBACK
 from test_launch import MODULE, Lab, ended, until
 
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(scaled(3600))]
 
 RANKS = '''
 
