@@ -11,7 +11,7 @@ prune() { # METHOD FACTOR LR STEPS
 }
 
 # the targets in the middle come first
-for factor in 12 8 20 5 30; do
+for factor in 8 6 10 4 14; do
     prune gradual "$factor" 0.05 $((steps / 5))
     for lr in 0.05 0.1; do # half of the steps each
         prune erk "$factor" "$lr" $((steps / 10))
