@@ -97,6 +97,14 @@ def test_augmentation_by_name(trials: Trials, tmp_path: Path) -> None:
     assert front.summary["trials"]["failed"] == 0
 
 
+def test_a_certified_member(trials: Trials, tmp_path: Path) -> None:
+    given = {"budget": 2, "acc_tradeoff": 90, "steps": 3, "force": True, "quiet": True}
+    found = tune_prune.search(mlp(), images(), certify=0.9, run_dir=tmp_path / "run", **given)  # type: ignore[arg-type]
+    assert found.certified == found.best is not None  # no error is 90 points above
+    plain = tune_prune.search(mlp(), images(), run_dir=tmp_path / "plain", **given)  # type: ignore[arg-type]
+    assert plain.certified is None
+
+
 def test_a_front_of_objects(front: tune_prune.Front) -> None:
     assert front.summary["trials"]["completed"] + front.summary["trials"]["stopped"] == 4
     assert len(front) == len(front.to_pandas()) > 0

@@ -85,6 +85,13 @@ class Front:
         """The most compressed member; None where no point keeps the tradeoff."""
         return max(self, key=lambda member: member.compression, default=None)
 
+    @property
+    def certified(self) -> Pruned | None:
+        """The most compressed member that is certified; None where none is, or where `certify` was not asked for."""
+        certified = self.summary.get("certified")
+        rows = summary_front(self.summary)
+        return next((member for member, row in zip(self, rows, strict=True) if row["id"] == certified), None)
+
     def to_pandas(self) -> pd.DataFrame:
         """The content of pareto.csv: a row a member."""
         return read_run(self.run_dir).members
@@ -120,25 +127,24 @@ def search(
     batch_size: int = Plan.batch_size,
     refine: float = 0.2,
     seed: int = 0,
+    certify: float | None = None,
     force: bool = False,
     run_dir: Path | None = None,
     quiet: bool = False,
 ) -> Front:
     """Searches how far a trained model can be pruned, in a new run directory.
 
-    `model` is a module with its trained weights, a function that makes one, or an address; `weights` is a file with its
-    weights. `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style
-    data set, or batches that can be iterated again, as a DataLoader. The task is classification by cross-entropy and
-    misclassified percent, unless the arguments from `loss` to `augment` say otherwise, each a name, an address or an
-    object (docs/tasks.md); `distill` may also be the share of the loss that the distance to the dense model's outputs
-    is. `workers_per_trial` processes train one trial together. `further_metrics` are measured as well; `at_most` and
-    `at_least` limit them, as `val_<name>`, and costs.
-    `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or of another metric 1
-    % of the dense model's value. `ratios` are (low, high) by pattern of layers, of which the first match counts, and
-    0.3 to 0.98 everywhere by default; in `mode` "global" they are of all layers together. `granularity` is "weight",
-    "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps` steps after each, for twice as
-    many after the last, at a learning rate within `lr`, with `batch_size` samples a step. The share `refine` of the
-    trials refines the most promising ratios. `force` takes a model near chance. Raises `UserError` for wrong arguments.
+    `model` is a module with its trained weights, a function that makes one, or an address; `weights` a file of them.
+    `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style data set,
+    or batches that can be iterated again, as a DataLoader. The arguments from `loss` to `augment` say what else than
+    classification the task is, each by a name, an address or an object (docs/tasks.md); `distill` may also be the share
+    of the loss that the distance to the dense model's outputs is. `workers_per_trial` processes train a trial together.
+    `at_most` and `at_least` limit `further_metrics`, as `val_<name>`, and costs. `budget` is in trials, `acc_tradeoff`
+    in the metric's unit: points of error, by default 0.5, or 1 % of the dense model's value. `ratios` are (low, high)
+    by pattern of layers, of which the first match counts, 0.3 to 0.98 by default; in `mode` "global" they are of all
+    layers together. A trial prunes in three rounds and retrains for `steps` steps after each, twice as many after the
+    last, at a learning rate within `lr`; the share `refine` of the trials refines what promises most. `certify` is the
+    confidence of certificates, as 0.95; `force` takes a model near chance. Raises `UserError` for wrong arguments.
     """
     share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
     task = _list_settings(
@@ -149,7 +155,8 @@ def search(
     )  # fmt: skip
     how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
     text = space_writer.write(task, ratios or RATIOS, exclude, pruners, how, steps, lr, refine, at_most, at_least)
-    return _run(text, Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, force=force), run_dir, quiet)
+    config = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, certify=certify, force=force)
+    return _run(text, config, run_dir, quiet)
 
 
 def _run(text: str, config: Config, run_dir: Path | None, quiet: bool) -> Front:

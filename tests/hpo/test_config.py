@@ -18,6 +18,8 @@ from tune_prune.hpo.config import SAMPLERS, Config, parse_duration
         ({"budget": -3}, "--budget must be at least 1 trial, got -3"),
         ({"budget": None}, "give --budget or --time-budget: nothing else says when this search ends"),
         ({"confirm": 1}, "--confirm must be at least 2: one has no spread, got 1"),
+        ({"certify": 0.5}, "--certify must be above 0.5 and below 1, got 0.5"),
+        ({"certify": 95.0}, "--certify must be above 0.5 and below 1, got 95.0"),
         ({"confirm": -2}, "--confirm must be at least 2: one has no spread, got -2"),
         ({"refine": 0.91}, "--refine must be between 0 and 0.9 of the trials, got 0.91"),
         ({"refine": -0.1}, "--refine must be between 0 and 0.9 of the trials, got -0.1"),
@@ -46,6 +48,7 @@ def test_every_sampler_may_be_named(sampler: str) -> None:
 def test_a_sampler_whose_library_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configs, "find_spec", lambda name: None)
     assert "scipy" in fault(lambda: Config(budget=1, acc_tradeoff=0.0, sampler="gp"))
+    assert "pip install 'tune-prune[certify]'" in fault(lambda: Config(budget=1, certify=0.95))
 
 
 # Durations

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tune_prune.results.confidence import Confirmation, bootstrap_interval, find_interval, t95, wilson_interval
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.per_sample import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
+from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
 
 
 def test_the_quantile_is_that_of_tables() -> None:

@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from tune_prune.tasks import in_memory, per_sample
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.objective import Objective, make_objective
-from tune_prune.tasks.per_sample import (
-    ARITHMETIC,
-    GEOMETRIC,
-    QUADRATIC,
-    SampleValues,
-    measure_samples,
-)
+from tune_prune.tasks.per_sample import measure_samples
+from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
 from tune_prune.tasks.samples import InseparableError
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.sources import Loader, Rows
@@ -124,7 +119,7 @@ def measured(metric: Callable[..., float], **more: Any) -> SampleValues | str:
     [(mae, ARITHMETIC), (bias, ARITHMETIC), (accuracy, ARITHMETIC), (rmse, QUADRATIC), (perplexity, GEOMETRIC)],
 )
 @pytest.mark.parametrize("more", [{}, {"size": 32}, {"count": 5}, {"count": 700}, {"count": 700, "size": 11}])
-def test_means_are_known(metric: Callable[..., float], mean: per_sample.Mean, more: dict[str, int]) -> None:
+def test_means_are_known(metric: Callable[..., float], mean: Mean, more: dict[str, int]) -> None:
     found = measured(metric, **more)
     assert isinstance(found, SampleValues)
     assert found.mean is mean

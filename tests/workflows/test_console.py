@@ -5,7 +5,11 @@ import pytest
 from rich.console import Console
 from toys import ended
 
-from tune_prune.results.front import TestResult, find_front
+from tune_prune.pruning.coverage import Coverage
+from tune_prune.results.certificate import Certificate, Claim
+from tune_prune.results.front import Member, TestResult, find_front
+from tune_prune.results.outcome import SearchOutcome
+from tune_prune.results.run_info import RunInfo
 from tune_prune.workflows import console
 from tune_prune.workflows.console import LINE_EVERY, SearchConsole, Status, format_clock
 
@@ -23,6 +27,16 @@ STATUS = Status(
     seconds=75,
     seconds_left=3725,
 )
+
+
+def outcome(
+    members: list[Member], tested: dict[str, TestResult], dense: TestResult
+) -> tuple[SearchOutcome, TestResult]:
+    """What a console shows of a front: a search that came to it, and the dense model's test result."""
+    facts = {"space": "toy", "model": "toys:mlp", "data": "toys:images", "seed": 0, "budget": 1, "concurrency": 1}
+    rest = {"acc_tradeoff": 0.5, "dense_metric": 0.86, "shapes": {"2": (4, 2)}, "coverage": Coverage(8, 8)}
+    info = RunInfo(**facts, device="cpu", sampler="tpe", command="", versions={}, **rest)  # type: ignore[arg-type]
+    return SearchOutcome(info, [member.record for member in members], members, tested, dense), dense
 
 
 class Clock:
@@ -88,7 +102,7 @@ def test_quiet_is_quiet(passing: Clock, terminal: bool) -> None:
         shown.say("hello")
         passing.now += 2 * LINE_EVERY
         shown.show_status(STATUS)
-        shown.show_front(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
+        shown.show_front(*outcome(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0)))
     assert printed(on) == ""
 
 
@@ -103,7 +117,8 @@ def test_nothing_that_is_printed_acts_on_a_terminal(passing: Clock) -> None:
     evil = "\x1b[2J\u202e[red]:smile:"
     SearchConsole(on).say(evil)
     members = [replace(member, id=evil) for member in find_front([ended(0, (0.5, 1.0))])]
-    SearchConsole(on).show_front(members, {evil: TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0), 0.86, {})
+    tested = {evil: TestResult(1.0, 0.9, 1.1)}
+    SearchConsole(on).show_front(*outcome(members, tested, TestResult(0.9, 0.8, 1.0)))
     assert printed(on).count(r"\x1b[2J\u202e[red]:smile:") == 2
     assert "\x1b" not in printed(on)
 
@@ -144,13 +159,26 @@ def test_the_front() -> None:
     on = make_console()
     members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
     tested = {"001": TestResult(1.1, 0.91, 1.31), "002": TestResult(1.6, 1.37, 1.86)}
-    SearchConsole(on).show_front(members, tested, TestResult(0.95, 0.78, 1.16), 0.86, {})
+    SearchConsole(on).show_front(*outcome(members, tested, TestResult(0.95, 0.78, 1.16)))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert rows == [
         ["dense", "1.0x", "0", "0.86 %", "0.95 % (0.78-1.16)", ""],
         ["001", "10.0x", "0.90000", "1.00 %", "1.10 % (0.91-1.31)", "4"],
         ["002", "100.0x", "0.99000", "1.50 %", "1.60 % (1.37-1.86)", "4"],
     ]
+
+
+def test_a_front_with_certificates_and_further_metrics() -> None:
+    on = make_console()
+    members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
+    members[1].point.costs["val_f1"] = 0.75
+    tested = {"001": TestResult(1.1, 0.91, 1.31, further={"test_f1": 0.5}), "002": TestResult(1.6, 1.37, 1.86)}
+    shown, dense = outcome(members, tested, TestResult(0.95, 0.78, 1.16, further={"test_f1": 0.875}))
+    made = {"001": Certificate(0.0123, 0.3, True, None, ""), "002": Certificate(None, None, False, None, "")}
+    info = replace(shown.info, dense_further={"val_f1": 0.9})
+    SearchConsole(on).show_front(replace(shown, info=info, claim=Claim(0.5, 0.95), certificates=made), dense)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
+    assert [row[6:] for row in rows] == [["0.9, 0.875", ""], ["nan, 0.5", "yes, p = 0.012"], ["0.75, n/a", "-"]]
 
 
 def test_sparklines() -> None:

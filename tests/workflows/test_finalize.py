@@ -343,3 +343,87 @@ def test_times_of_a_resumed_run_add_up(tmp_path: Path, task: Task, info: RunInfo
     for seconds in (10, 20, 30):
         finalized(tmp_path, task, info)
         assert summary_of(tmp_path)["wall_seconds"] == seconds
+
+
+# Certificates
+
+
+def certified(run_dir: Path, task: Task, info: RunInfo, test: TestImages, level: float | None = 0.95) -> str:
+    """What the console says where certificates are asked for."""
+    ending = Ending(SearchEnd.BUDGET, 10.0, 4.0, certify=level)
+    code, said = finalized(run_dir, task, info, test, ending)
+    assert code == 0
+    return said
+
+
+def test_certificates(task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path) -> None:
+    """Of a member that is like the dense model, and of one that answers what is seldom right, unlike what it claims."""
+    measured(0, 0.01, 1.0)
+    path = tmp_path / str(measured(1, 0.999, 2.0).last.checkpoint)
+    model, mask = checkpoint.restore(checkpoint.read(path), "x")
+    rarest = int(images().load_test().count_labels().argmin())
+    model.get_parameter("3.bias").data[rarest] += 100
+    checkpoint.write(path, "toys:mlp", model, mask)
+    info = replace(info, acc_tradeoff=5.0)
+    said = certified(tmp_path, task, info, TestImages())
+    summary, table = summary_of(tmp_path), pd.read_csv(tmp_path / "pareto.csv")
+    assert (summary["certify"], summary["certified"]) == (0.95, "001")
+    assert table["certified"].tolist() == [True, False]
+    assert table["certify_p"][0] <= 0.05 < table["certify_p"][1]
+    assert table["certify_bound"][0] <= 5 < table["certify_bound"][1]
+    assert "certified: 001, 1.0x: at most 5 points more error than the dense model on unseen data, with 95 %" in said
+    assert conf.read(tmp_path / "certified.conf").ratios == conf.read(tmp_path / "confs" / "001.conf").ratios
+    page = (tmp_path / "report.html").read_text()
+    assert "Certified, 001 and all less compressed ones: at most 5 points more error" in page
+    assert "certified, 95 % bound of how much worse" in page
+    outcomes = test_record.read(tmp_path).outcomes
+    errors = test_record.read(tmp_path).metrics
+    assert {key: 100 * len(wrong) / 120 for key, wrong in outcomes.items()} == pytest.approx(errors)
+
+
+def test_a_certificate_that_is_asked_for_later_measures_samples_alone(
+    task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path
+) -> None:
+    measured(0, 0.01, 1.0)
+    test = TestImages()
+    certified(tmp_path, task, info, test, None)
+    before = test_record.read(tmp_path)
+    assert "certified" not in summary_of(tmp_path)
+    assert "certified" not in pd.read_csv(tmp_path / "pareto.csv")
+    assert not (tmp_path / "certified.conf").exists()
+    certified(tmp_path, task, info, test)
+    after = test_record.read(tmp_path)
+    assert (test.read, len(after.outcomes), after.metrics) == (2, 2, before.metrics)
+    certified(tmp_path, task, info, test, 0.99)  # by what was measured then
+    assert (test.read, summary_of(tmp_path)["certify"]) == (2, 0.99)
+
+
+def test_nothing_is_certified_on_samples_that_were_seen(
+    task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path
+) -> None:
+    measured(0, 0.01, 1.0)
+
+    class Seen(TestImages):
+        def load(self) -> Split:
+            assert isinstance(task.validation, Split)
+            return task.validation
+
+    said = certified(tmp_path, task, info, Seen())
+    assert summary_of(tmp_path)["certified"] is None
+    assert "certificates: none, the test split is the training or the validation split" in said
+    assert not (tmp_path / "certified.conf").exists()
+
+
+@pytest.mark.parametrize("outcome", ['{"wrong": [120]}', '{"wrong": ["a"]}', '{"mean": "none", "values": [1]}', "[]"])
+def test_a_damaged_outcome_is_measured_again(
+    task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path, outcome: str
+) -> None:
+    measured(0, 0.01, 1.0)
+    certified(tmp_path, task, info, TestImages())
+    whole, path = test_record.read(tmp_path), tmp_path / test_record.FILE
+    raw = json.loads(path.read_text())
+    raw["outcomes"][next(iter(raw["outcomes"]))] = json.loads(outcome)
+    path.write_text(json.dumps(raw))
+    assert not test_record.read(tmp_path).metrics
+    certified(tmp_path, task, info, TestImages())
+    assert test_record.read(tmp_path).outcomes == whole.outcomes

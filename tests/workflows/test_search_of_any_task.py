@@ -116,6 +116,26 @@ def test_a_finished_search_measures_nothing_again(trials: Trials, space: Path) -
     assert points(run).equals(before)
 
 
+def test_a_front_of_another_metric_is_certified(trials: Trials, space: Path, small_statistics: None) -> None:
+    _, run = searched(space, certify=0.95, acc_tradeoff=1.0, budget=3)
+    summary, front = json.loads((run / "summary.json").read_text()), pd.read_csv(run / "pareto.csv")
+    method = "paired bootstrap-t (approximate), rmse is the root of the mean square over samples"
+    assert summary["certify_method"] == method
+    dense = summary["dense"]["test_rmse"]
+    assert (front["certify_bound"] > front["test_rmse"] - dense).all()
+    assert front["certified"].any()
+    [best] = front[front["id"] == int(summary["certified"])]["certify_bound"]
+    assert best <= 1.0
+    record = test_record.read(run, Metric("rmse"))
+    assert {len(found.values) for found in record.outcomes.values() if not isinstance(found, str)} == {record.images}
+
+
+def test_a_metric_that_is_no_mean_is_not_certified(trials: Trials, tmp_path: Path) -> None:
+    run, said = search_by("largest", tmp_path / "own", acc_tradeoff=3.0, budget=2, certify=0.95)
+    assert json.loads((run / "summary.json").read_text())["certified"] is None
+    assert "certificates: none, largest is no mean over samples" in said
+
+
 LOSS = """
 def loss(model, batch):
     return (model(batch[0]) - batch[1]).square().mean()

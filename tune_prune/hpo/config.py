@@ -49,7 +49,8 @@ class Config:
     `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in the unit of the
     metric, of errors in percentage points, None for the metric's default; `refine` the share of the trials that refine
     others, None where the space decides. `confirm` is how many other seeds the front is repeated from, `refit` whether
-    it is trained on all but test images. A trial is given up after `trial_timeout` seconds, a search once more than
+    it is trained on all but test images, `certify` the confidence with which its members are tested against the
+    tradeoff. A trial is given up after `trial_timeout` seconds, a search once more than
     `max_failures` of its trials have failed. `study` is its name in `storage`, which no other run has. `logger` are
     names that `distributed.loggers` checks. `task` and `batch_size` replace what the space says; None leaves it.
     """
@@ -146,6 +147,15 @@ class Config:
     refit: bool = field(
         default=False, metadata=flag("Afterwards, train what was found on validation images too.", ENDED)
     )
+    certify: float | None = field(
+        default=None,
+        metadata=flag(
+            "Test on unseen data, with this confidence, that what was found keeps the tradeoff: 0.95.",
+            ENDED,
+            check=lambda level: 0.5 < level < 1,
+            rule="above 0.5 and below 1",
+        ),
+    )
     resources: Resources = field(default_factory=Resources)
     storage: str | None = field(
         default=None, metadata=flag("URL of the study.  [default: the run's study.db]", MACHINE)
@@ -186,3 +196,5 @@ class Config:
         check_settings(self)
         if self.sampler == "gp" and find_spec("scipy") is None:
             raise UserError("--sampler gp needs scipy, which is not installed; pip install scipy, or choose tpe")
+        if self.certify is not None and find_spec("scipy") is None:
+            raise UserError("--certify needs scipy, which is not installed: pip install 'tune-prune[certify]'")

@@ -5,14 +5,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tune_prune.tasks.metrics import ERROR, Metric
-
-if TYPE_CHECKING:
-    from tune_prune.tasks.per_sample import SampleValues  # which imports torch; what reads files does without
+from tune_prune.tasks.sample_values import SampleValues
 
 NORMAL = statistics.NormalDist()
 
@@ -71,7 +68,7 @@ def bootstrap_interval(values: Sequence[float], count: int | None = None) -> tup
     return float(low), float(high)
 
 
-def find_interval(samples: "SampleValues", value: float, name: str) -> Interval:
+def find_interval(samples: SampleValues, value: float, name: str) -> Interval:
     """The 95 % interval of the `value` of a metric called `name` on a whole split.
 
     Where the metric is a share of samples it is Wilson's, else a bootstrap interval: a metric that is a monotone

@@ -11,6 +11,9 @@ from tune_prune.results.records import PointRecord, TrialRecord
 BEST_CONF = "best.conf"
 """The file with the configuration of the most compressed member of the front."""
 
+CERTIFIED_CONF = "certified.conf"
+"""The file with the configuration of the most compressed member that is certified."""
+
 CLOSEST_CONF = "closest.conf"
 """Where nothing keeps the constraints, the file with the configuration of the point that comes closest."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tune_prune.pruning.sensitivity import SensitivityResult
+from tune_prune.results.certificate import Certificate, Claim
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
 from tune_prune.results.records import TrialRecord
@@ -15,9 +16,10 @@ from tune_prune.results.run_info import RunInfo
 class SearchOutcome:
     """What a search came to: its records and its front, `members` ascending in compression.
 
-    `tested` and `confirmed` are by member id; `dense_test` is the dense model's test result, None where the test images
-    were not read. `hardest` is the layer with the highest loss when pruned alone as in the closest point, where no
-    point is feasible. Seconds are those of all processes of the run: wall-clock, and CPU with all workers.
+    `tested`, `confirmed` and the `certificates` of a `claim` are by member id; `dense_test` is the dense model's test
+    result, None where the test images were not read. `hardest` is the layer with the highest loss when pruned alone as
+    in the closest point, where no point is feasible. Seconds are those of all processes of the run: wall-clock, and CPU
+    with all workers.
     """
 
     info: RunInfo
@@ -26,6 +28,8 @@ class SearchOutcome:
     tested: Mapping[str, TestResult] = field(default_factory=dict)
     dense_test: TestResult | None = None
     confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
+    claim: Claim | None = None
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
     hardest: SensitivityResult | None = None
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -34,6 +38,18 @@ class SearchOutcome:
     def best(self) -> Member | None:
         """The most compressed member of the front; None where no point is feasible."""
         return most_compressed(self.members)
+
+    @cached_property
+    def is_tested(self) -> bool:
+        """Whether the dense model and all members were tested, and certificates made where they were asked for."""
+        tested = self.dense_test is not None and all(member.id in self.tested for member in self.members)
+        return tested and (self.claim is None or len(self.certificates) == len(self.members))
+
+    @cached_property
+    def certified(self) -> Member | None:
+        """The most compressed member that is certified; None where none is."""
+        held = [member for member in self.members if member.id in self.certificates]
+        return most_compressed([member for member in held if self.certificates[member.id].certified])
 
     @cached_property
     def closest(self) -> Member | None:
@@ -58,6 +74,29 @@ class SearchOutcome:
         """
         results = [self.dense_test, *self.tested.values()]
         return "; ".join(dict.fromkeys(result.method for result in results if result and result.method))
+
+    @cached_property
+    def certify_method(self) -> str:
+        """How members were tested for certificates, or why they could not be; empty where none were asked for."""
+        return "; ".join(dict.fromkeys(made.method for made in self.certificates.values()))
+
+    def describe_certificates(self) -> list[str]:
+        """The certificates in lines: what is certified, or what it would take; none where none were asked for."""
+        if self.claim is None or not self.certificates:
+            return []
+        claim = f"{self.claim.describe(self.info.metric)}, with {100 * self.claim.level:g} % confidence"
+        if self.certified:
+            factor, others = (
+                self.certified.point.factor,
+                "" if self.certified is self.members[0] else " and all before it",
+            )
+            lines = [f"certified: {self.certified.id}, {factor:.1f}x{others}: {claim}"]
+        else:
+            lines = [f"nothing is certified to have {claim}"]
+        first = next((id_ for id_, made in self.certificates.items() if not made.certified), None)
+        if first and (needed := self.certificates[first].samples_needed):
+            lines.append(f"to certify {first} would take about {needed:,} test samples")
+        return [*lines, f"certificates: {self.certify_method}"]
 
     @cached_property
     def hypervolume(self) -> float:

@@ -21,7 +21,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
     how many of those are on the front. Where `front` is empty, `closest` is the point nearest to being feasible,
     `smallest_tradeoff` the tradeoff that would have made it so, and `hardest_layer` the layer with the highest
     loss when pruned alone as there; otherwise all three are None. `test_interval` says how the intervals of test values
-    of another metric than the error were found, or why there are none.
+    of another metric than the error were found, or why there are none. Where certificates were asked for, `certify` is
+    their confidence, `certified` the most compressed member that is certified, and `certify_method` the test in words.
     """
     info = outcome.info
     summary = {
@@ -54,19 +55,32 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "hypervolume": outcome.hypervolume,
         "wall_seconds": outcome.wall_seconds,
         "cpu_seconds": outcome.cpu_seconds,
-        "front": [member_row(member, outcome.tested, outcome.confirmed, info.metric) for member in outcome.members],
+        "front": [
+            member_row(member, outcome.tested, outcome.confirmed, info.metric, outcome.certificates)
+            for member in outcome.members
+        ],
         "best": outcome.best.id if outcome.best else None,
         "smallest_tradeoff": outcome.smallest_tradeoff,
         "closest": _closest(outcome),
         "hardest_layer": _hardest_layer(outcome),
         "versions": info.versions,
     }
+    return {key: _valid_json(value) for key, value in (summary | _optional(outcome)).items()}
+
+
+def _optional(outcome: SearchOutcome) -> dict[str, object]:
+    """What a summary has only where it was asked for or measured."""
+    info, found = outcome.info, dict[str, object]()
     if info.dense_further:
-        summary["further_metrics"] = [name.removeprefix("val_") for name in info.dense_further]
-        summary["at_least"] = dict(info.at_least)
+        found["further_metrics"] = [name.removeprefix("val_") for name in info.dense_further]
+        found["at_least"] = dict(info.at_least)
     if outcome.interval_method:
-        summary["test_interval"] = outcome.interval_method
-    return {key: _valid_json(value) for key, value in summary.items()}
+        found["test_interval"] = outcome.interval_method
+    if outcome.claim:
+        found["certify"] = outcome.claim.level
+        found["certified"] = outcome.certified.id if outcome.certified else None
+        found["certify_method"] = outcome.certify_method
+    return found
 
 
 def _count_trials(outcome: SearchOutcome) -> dict[str, int]:

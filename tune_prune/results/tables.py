@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pandas import DataFrame
 
+from tune_prune.results.certificate import Certificate
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.constraints import COSTS
 from tune_prune.results.front import Member, TestResult
@@ -12,6 +13,11 @@ from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.metrics import ERROR, Metric
 
 NOT_CONFIRMED: Mapping[str, Confirmation] = {}
+NOT_CERTIFIED: Mapping[str, Certificate] = {}
+
+CERTIFY_COLUMNS = ("certify_p", "certify_bound", "certified", "samples_needed")
+"""The columns of `--certify`, where it was asked for: the p-value, the bound of how much worse the member is than the
+dense model, whether it is certified, and how many test samples that would take where it is not."""
 
 
 def confirm_columns(metric: Metric) -> tuple[str, str, str, str]:
@@ -78,17 +84,19 @@ def pareto_table(
     tested: Mapping[str, TestResult],
     info: RunInfo,
     confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
+    certificates: Mapping[str, Certificate] = NOT_CERTIFIED,
 ) -> DataFrame:
     """pareto.csv: a row a member of the front; cells of what was not tested or not confirmed are empty."""
     metric = info.metric
     rows = [
-        member_row(member, tested, confirmed, metric) | _layers(member.record, member.point, info.labels)
+        member_row(member, tested, confirmed, metric, certificates) | _layers(member.record, member.point, info.labels)
         for member in members
     ]
     head = ["id", "trial", "round", "compression", "factor", metric.val]
     test = [metric.test, f"{metric.test}_low", f"{metric.test}_high"]
     further = [name for val in info.dense_further for name in (val, _on_test(val))]
     tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *COSTS, *further]
+    tail += CERTIFY_COLUMNS if certificates else ()
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
 
@@ -97,9 +105,10 @@ def member_row(
     tested: Mapping[str, TestResult],
     confirmed: Mapping[str, Confirmation] = NOT_CONFIRMED,
     metric: Metric = ERROR,
+    certificates: Mapping[str, Certificate] = NOT_CERTIFIED,
 ) -> dict[str, object]:
-    """The entry of a member in summary.json and pareto.csv; `tested` and `confirmed` are by member id."""
-    test, again = tested.get(member.id), confirmed.get(member.id)
+    """The entry of a member in summary.json and pareto.csv; tests, confirmations, certificates are by member id."""
+    test, again, made = tested.get(member.id), confirmed.get(member.id), certificates.get(member.id)
     values = (again.mean, again.spread, again.bound, again.holds) if again else (None,) * 4
     return {
         "id": member.id,
@@ -117,7 +126,12 @@ def member_row(
         **dict(zip(confirm_columns(metric), values, strict=True)),
         **_costs(member.point),
         **{_on_test(name): (test.further if test else {}).get(_on_test(name)) for name in list_further([member.point])},
+        **(dict(zip(CERTIFY_COLUMNS, _certificate_cells(made), strict=True)) if made else {}),
     }
+
+
+def _certificate_cells(made: Certificate) -> tuple[object, ...]:
+    return made.p_value, made.bound, made.certified, made.samples_needed
 
 
 def list_further(points: Iterable[PointRecord]) -> list[str]:

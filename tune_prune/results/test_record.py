@@ -13,9 +13,11 @@ from pathlib import Path
 from tune_prune.common import files
 from tune_prune.common.parsing import read_json
 from tune_prune.common.typecheck import check_fields
+from tune_prune.results.certificate import Outcome
 from tune_prune.results.confidence import Interval, wilson_interval
 from tune_prune.results.front import TestResult
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.sample_values import SampleValues, read_sample_values
 
 FILE = "test_results.json"
 
@@ -26,7 +28,8 @@ class TestRecord:
 
     `images` counts the test images, `data` is the hash of their content, `reads` counts how often they were read to
     test models. A value may be NaN, where a model's outputs are. `intervals` are of the values of a metric other than
-    the error, and `further` the values of further metrics by column, by the same hashes.
+    the error, `further` the values of further metrics by column, and `outcomes` what was measured of samples alone
+    where a certificate was asked for, by the same hashes.
     """
 
     __test__ = False  # pytest takes classes whose names begin with Test for tests
@@ -38,6 +41,7 @@ class TestRecord:
     metric: Metric = ERROR
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     further: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
     def result(self, weights: str | None, *, refit: bool = False) -> TestResult | None:
         """What weights of this hash measured; None where they were not tested."""
@@ -62,7 +66,9 @@ def read(run_dir: Path, metric: Metric = ERROR) -> TestRecord:
             str(weights): {str(name): _read_value(value) for name, value in one.items()}
             for weights, one in raw.get("further", {}).items()
         }
-        found = TestRecord(int(raw["images"]), str(raw["data"]), int(raw["reads"]), values, metric, intervals, further)
+        images, data, reads = int(raw["images"]), str(raw["data"]), int(raw["reads"])
+        outcomes = {str(weights): _read_outcome(one, images) for weights, one in raw.get("outcomes", {}).items()}
+        found = TestRecord(images, data, reads, values, metric, intervals, further, outcomes)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return TestRecord(metric=metric)
     if metric == ERROR and not all(0 <= value <= 100 for value in values.values()):
@@ -83,6 +89,8 @@ def write(run_dir: Path, record: TestRecord) -> None:
         content["intervals"] = {weights: asdict(interval) for weights, interval in record.intervals.items()}
     if record.further:
         content["further"] = {weights: _make_json(further) for weights, further in record.further.items()}
+    if record.outcomes:
+        content["outcomes"] = {weights: _write_outcome(outcome) for weights, outcome in record.outcomes.items()}
     files.write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
 
 
@@ -102,6 +110,24 @@ def _read_interval(raw: Mapping[str, object]) -> Interval:
     if any(end is not None and not math.isfinite(end) for end in (found.low, found.high)):
         raise ValueError("an end of an interval is no number")
     return found
+
+
+def _write_outcome(outcome: Outcome) -> dict[str, object]:
+    if isinstance(outcome, SampleValues):
+        return outcome.to_dict()
+    return {"none": outcome} if isinstance(outcome, str) else {"wrong": list(outcome)}
+
+
+def _read_outcome(raw: Mapping[str, object], images: int) -> Outcome:
+    """An outcome; raises as `TestRecord` does not allow it: `KeyError`, `TypeError` or `ValueError`."""
+    if "none" in raw:
+        return str(raw["none"])
+    if "mean" in raw:
+        return read_sample_values(raw)
+    wrong = raw["wrong"]
+    if not isinstance(wrong, list) or not all(isinstance(number, int) and 0 <= number < images for number in wrong):
+        raise ValueError("the numbers of wrong samples are no list of numbers of samples")
+    return tuple(wrong)
 
 
 def _key(metric: Metric) -> str:

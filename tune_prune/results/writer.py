@@ -10,7 +10,7 @@ from pandas import DataFrame
 
 from tune_prune.common import files
 from tune_prune.results import conf
-from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, TestResult
+from tune_prune.results.front import BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, Member, TestResult
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord, lineage
 from tune_prune.results.run_info import RunInfo
@@ -24,7 +24,7 @@ def write_tables(run_dir: Path, outcome: SearchOutcome) -> None:
 
 
 def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
-    """Writes pareto.csv, confs/NNN.conf and best.conf, or without members closest.conf.
+    """Writes pareto.csv, confs/NNN.conf and best.conf, or without members closest.conf; and certified.conf.
 
     Of these files, those of an earlier ending that this one lacks are removed.
     """
@@ -34,13 +34,15 @@ def write_front(run_dir: Path, outcome: SearchOutcome) -> None:
         _write_conf(run_dir, run_dir / member.conf, make_conf(member, tested.get(member.id), outcome.info, by_trial))
     # only now, so that a failure above leaves all that an earlier write put there
     _remove_stale(run_dir / "confs", {member.conf for member in members})
-    for name, shown in {BEST_CONF: outcome.best, CLOSEST_CONF: outcome.closest}.items():
+    shown_confs = {BEST_CONF: outcome.best, CERTIFIED_CONF: outcome.certified, CLOSEST_CONF: outcome.closest}
+    for name, shown in shown_confs.items():
         if shown is None:
             (run_dir / name).unlink(missing_ok=True)
         else:
-            test = tested.get(shown.id) if name == BEST_CONF else None  # the closest point has an id of its own
+            test = None if name == CLOSEST_CONF else tested.get(shown.id)  # the closest point has an id of its own
             _write_conf(run_dir, run_dir / name, make_conf(shown, test, outcome.info, by_trial))
-    _write_csv(run_dir / "pareto.csv", pareto_table(members, tested, outcome.info, outcome.confirmed))
+    table = pareto_table(members, tested, outcome.info, outcome.confirmed, outcome.certificates)
+    _write_csv(run_dir / "pareto.csv", table)
 
 
 def write_checkpoints(run_dir: Path, outcome: SearchOutcome) -> None:

@@ -196,6 +196,20 @@ class BatchSplit:
             counted += int(counts.sum())
         return Evaluation(100 * wrong / max(1, counted), total / done)
 
+    @torch.no_grad()
+    def find_wrong(self, model: nn.Module) -> list[int] | None:
+        """The numbers of the samples that a model gets wrong, ascending; None where a sample has several labels."""
+        model.eval()
+        found, first = list[int](), 0
+        with use_precision(self.objective.settings.precision, self.device):
+            for batch in self.batches():
+                _, predicted, labels = self.objective.classify(model, batch)
+                if labels.dim() != 1 or (labels < 0).any():  # negative labels are left out of the error
+                    return None
+                found += ((predicted != labels).nonzero().flatten() + first).tolist()
+                first += len(labels)
+        return found
+
     def check(self, model: nn.Module, *, with_gradient: bool) -> None:
         """Raises a `UserError` where loss or metric cannot be computed of this split, or the loss has no gradient."""
         self.check_loss(model, with_gradient=with_gradient)

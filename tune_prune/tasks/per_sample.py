@@ -7,10 +7,8 @@ one, and of the same samples together.
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +16,14 @@ from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch, count_samples
 from tune_prune.tasks.precision import use_precision
+from tune_prune.tasks.sample_values import MEANS, SampleValues
 from tune_prune.tasks.samples import InseparableError, take_samples
 
 SAMPLES = 500
-"""The most samples of a split that are measured one by one; of more they are drawn at random."""
+"""The most samples of a split that are measured one by one for an interval; of more they are drawn at random."""
+
+CERTIFIED_SAMPLES = 5000
+"""The same for a certificate, which rare samples with large values may refute."""
 
 GROUP = 16
 """Samples, about, that are measured together to compare with the mean over them."""
@@ -33,88 +35,12 @@ TOLERANCE, TOLERANCE_BF16 = 1e-3, 1e-2
 """The share by which a metric may differ from the mean over samples: batches of another size round otherwise."""
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean over samples: `inverse` of the arithmetic mean of `function` of each value, both ascending from 0 on."""
-
-    name: str
-    function: Callable[[np.ndarray], np.ndarray]
-    inverse: Callable[[float], float]
-
-    def fits(self, values: Sequence[float], whole: float, tolerance: float) -> bool:
-        """Whether the metric of samples together is this mean of those of each alone, all finite numbers."""
-        mean = self.of(values)
-        return abs(mean - whole) <= tolerance * float(np.abs(values).mean())  # false for NaN
-
-    def of(self, values: Sequence[float]) -> float:
-        """This mean; NaN where it is not defined, as the geometric mean of numbers of both signs."""
-        sign = 1 if self is ARITHMETIC else find_sign(values)
-        found = float(self.function(sign * np.asarray(values, dtype=np.float64)).mean()) if sign else math.nan
-        return sign * self.inverse(found) if math.isfinite(found) else math.nan
-
-
-def _log(values: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        logarithms: np.ndarray = np.log(values)
-    return logarithms
-
-
-ARITHMETIC = Mean("the mean", lambda values: values, float)
-QUADRATIC = Mean("the root of the mean square", np.square, lambda mean: math.sqrt(max(0.0, mean)))
-GEOMETRIC = Mean("the geometric mean", _log, lambda mean: math.exp(mean) if mean < 709 else math.inf)
-
-MEANS = (ARITHMETIC, QUADRATIC, GEOMETRIC)
-"""The means that are told apart: the second is that of a root mean square error, the third that of a perplexity."""
-
-
-def find_sign(values: Sequence[float]) -> int:
-    """1 where all values are positive, -1 where all are negative, else 0; zeros count as either."""
-    low, high = min(values), max(values)
-    return 1 if low >= 0 else -1 if high <= 0 else 0
-
-
-@dataclass(frozen=True)
-class SampleValues:
-    """The metric of samples alone, and the kind of `mean` over them that the metric is.
-
-    `count` is the number of samples of the whole split, of which `values` may have fewer.
-    """
-
-    values: tuple[float, ...]
-    mean: Mean
-    count: int
-
-    @property
-    def terms(self) -> list[float]:
-        """The numbers whose arithmetic mean decides the metric."""
-        sign = self._sign
-        return [float(term) for term in self.mean.function(sign * np.asarray(self.values, dtype=np.float64))]
-
-    def term(self, value: float) -> float:
-        """The mean of terms of which a value of the metric follows."""
-        return float(self.mean.function(np.asarray(self._sign * value, dtype=np.float64)))
-
-    def value(self, term: float) -> float:
-        """The value of the metric that follows from a mean of terms."""
-        return self._sign * self.mean.inverse(term)
-
-    @property
-    def _sign(self) -> int:
-        return 1 if self.mean is ARITHMETIC else find_sign(self.values)
-
-    @property
-    def unit(self) -> float | None:
-        """What a sample counts where the metric is a share of samples, 1 or 100; else None."""
-        top = max(self.values)
-        return top if self.mean is ARITHMETIC and top in (1.0, 100.0) and {*self.values} <= {0.0, top} else None
-
-
 @torch.no_grad()
-def measure_samples(model: nn.Module, split: BatchSplit, value: float) -> SampleValues | str:
+def measure_samples(model: nn.Module, split: BatchSplit, value: float, most: int = SAMPLES) -> SampleValues | str:
     """Measures the metric of samples one by one, in evaluation mode; or says why it is no mean over them.
 
     `value` is the metric of the whole split. The model and the split are on one device. A metric that is no mean over
-    samples shows after a group of them; one that is takes up to `SAMPLES` batches of one.
+    samples shows after a group of them; one that is takes up to `most` batches of one.
     """
     name = split.objective.metric.name
     if not math.isfinite(value):
@@ -123,15 +49,15 @@ def measure_samples(model: nn.Module, split: BatchSplit, value: float) -> Sample
     with use_precision(split.objective.settings.precision, split.device), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metrics that are not meant for one sample
         try:
-            return _measure(model, split, value)
+            return _measure(model, split, value, most)
         except InseparableError as error:
             return str(error)
 
 
-def _measure(model: nn.Module, split: BatchSplit, value: float) -> SampleValues | str:
+def _measure(model: nn.Module, split: BatchSplit, value: float, most: int) -> SampleValues | str:
     objective, name = split.objective, split.objective.metric.name
     tolerance = TOLERANCE_BF16 if objective.settings.precision == "bf16" else TOLERANCE
-    chosen = _draw(split.count)
+    chosen = _draw(split.count, most)
     means, values = list(MEANS), list[float]()
     group, begin, checked = list[Batch](), 0, 0
     for piece in _read_pieces(split, chosen):
@@ -164,10 +90,10 @@ def _measure_alone(model: nn.Module, split: BatchSplit, batch: Batch) -> float:
         return math.nan
 
 
-def _draw(count: int) -> list[int]:
+def _draw(count: int, most: int) -> list[int]:
     """The numbers of the samples that are measured one by one, ascending; always the same."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return sorted(order[:SAMPLES].tolist())
+    return sorted(order[:most].tolist())
 
 
 def _read_pieces(split: BatchSplit, chosen: Sequence[int]) -> Iterator[Batch]:

@@ -119,6 +119,11 @@ class Split:
         wrong = int((scores.argmax(1) != self.labels).sum())
         return Evaluation(100 * wrong / self.count, float(F.cross_entropy(scores, self.labels)))
 
+    def find_wrong(self, model: nn.Module) -> list[int]:
+        """The numbers of the samples that a model gets wrong, ascending."""
+        wrong: list[int] = (self.scores(model).argmax(1) != self.labels).nonzero().flatten().tolist()
+        return wrong
+
     def fingerprint(self) -> dict[str, str]:
         """Hashes inputs and labels by their content."""
         return {"inputs": hash_tensors({"": self.inputs}), "labels": hash_tensors({"": self.labels})}

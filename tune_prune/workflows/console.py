@@ -1,5 +1,6 @@
 """Shows a search while it runs: a live table in a terminal, elsewhere a plain line every 30 seconds."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_prune.common.printable import make_printable
+from tune_prune.results.certificate import Certificate
 from tune_prune.results.confidence import Confirmation
-from tune_prune.results.front import Member, TestResult
+from tune_prune.results.front import TestResult
+from tune_prune.results.outcome import SearchOutcome
 from tune_prune.tasks.metrics import ERROR, Metric
 
 LINE_EVERY = 30.0
@@ -136,18 +139,11 @@ class SearchConsole:
         )
         return table
 
-    def show_front(
-        self,
-        members: Sequence[Member],
-        tested: Mapping[str, TestResult],
-        dense: TestResult,
-        dense_val: float,
-        confirmed: Mapping[str, Confirmation],
-        metric: Metric = ERROR,
-    ) -> None:
-        """Prints the front as a table, the least compressed member first."""
+    def show_front(self, outcome: SearchOutcome, dense: TestResult) -> None:
+        """Prints the front as a table, the least compressed member first, below the dense model's test result."""
         if self._quiet:
             return
+        tested, confirmed, metric = outcome.tested, outcome.confirmed, outcome.info.metric
         refit = any(result.refit for result in tested.values())
         title = "Front; tested after a refit on training and validation images" if refit else "Front"
         known = any(result.low is not None for result in [dense, *tested.values()])
@@ -156,13 +152,23 @@ class SearchConsole:
         if confirmed:
             count = max(len(confirmation.metrics) for confirmation in confirmed.values())
             table.add_column(f"{count} other seeds", justify="right")
+        further = [*outcome.info.dense_further]
+        for name in further:
+            table.add_column(f"{name.removeprefix('val_')}, validation and test", justify="right")
+        if outcome.claim:
+            table.add_column(f"certified at {100 * outcome.claim.level:g} %")
         for column in table.columns[1:5]:
             column.justify = "right"
-        table.add_row("dense", "1.0x", "0", metric.format(dense_val), _format_test(dense, metric), "")
-        for m in members:
+        dense_val = metric.format(outcome.info.dense_metric)
+        beside = ["", *([""] if confirmed else []), *_format_further(outcome.info.dense_further, dense)]
+        table.add_row("dense", "1.0x", "0", dense_val, _format_test(dense, metric), *beside)
+        for m in outcome.members:
             row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", metric.format(m.point.val_metric)
             repeated = [_format_confirmation(confirmed.get(m.id), metric)] if confirmed else []
+            certified = [_format_certificate(outcome.certificates.get(m.id))] if outcome.claim else []
             cells = [m.id, *row, _format_test(tested[m.id], metric), str(m.record.trial), *repeated]
+            measured = {name: m.point.costs.get(name, math.nan) for name in further}
+            cells += [*_format_further(measured, tested[m.id]), *certified]
             table.add_row(*map(_make_text, cells))
         self._console.print(table)
 
@@ -177,6 +183,18 @@ def _format_confirmation(confirmation: Confirmation | None, metric: Metric) -> s
         return "-"
     verdict = "holds" if confirmation.holds else "may not hold"
     return f"{_format_number(confirmation.mean, metric)} ± {metric.format(confirmation.spread)}, {verdict}"
+
+
+def _format_further(measured: Mapping[str, float], test: TestResult) -> list[str]:
+    """Further metrics on validation data, by column, each with its value on test data."""
+    pairs = [(value, test.further.get(name.replace("val_", "test_", 1))) for name, value in measured.items()]
+    return [f"{value:.4g}, {'n/a' if tested is None else f'{tested:.4g}'}" for value, tested in pairs]
+
+
+def _format_certificate(made: Certificate | None) -> str:
+    if made is None or made.p_value is None:
+        return "-"
+    return f"{'yes' if made.certified else 'no'}, p = {made.p_value:.2g}"
 
 
 def _format_test(result: TestResult, metric: Metric) -> str:

@@ -16,9 +16,10 @@ from tune_prune.hpo.budget import SearchEnd
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.results import pareto_plot, records, writer
+from tune_prune.results.certificate import Claim
 from tune_prune.results.confidence import Confirmation
 from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import BEST_CONF, CLOSEST_CONF, Member, find_front
+from tune_prune.results.front import BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, Member, find_front
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
@@ -33,7 +34,7 @@ from tune_prune.workflows.report import write_report
 from tune_prune.workflows.sensitivity import find_hardest_layer
 from tune_prune.workflows.testing import evaluate_front, read_front_test
 
-SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CLOSEST_CONF, "checkpoints/")
+SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, "checkpoints/")
 """The files of a run directory that the last line names, where they are there."""
 
 
@@ -51,7 +52,7 @@ class Ending:
 
     Seconds are wall-clock, of all processes of the run, and CPU of this process without its workers. `confirmed` are
     the repetitions of members and `refitted` the files of refitted weights, relative to the run directory, both by
-    member id.
+    member id. `certify` is the confidence of certificates, None where none were asked for.
     """
 
     end: SearchEnd
@@ -59,6 +60,7 @@ class Ending:
     cpu_seconds: float
     confirmed: Mapping[str, Confirmation] = field(default_factory=dict)
     refitted: Mapping[str, str] = field(default_factory=dict)
+    certify: float | None = None
 
     @property
     def is_final(self) -> bool:
@@ -89,10 +91,9 @@ def write_results(
     front: SelectedFront,
     ending: Ending,
 ) -> int:
-    """Tests the front, and writes every file of a run directory; returns 0, or 3 where no point is feasible.
+    """Tests a front that is final, and writes every file of a run directory; returns 0, or 3 where nothing is feasible.
 
-    Where the front is not final, the test images are not read: what was tested before stays. Tables, confs and summary
-    are written first: a `RuntimeError`, or an error of the model's own, says what failed after that.
+    Tables, confs and summary are written first: a `RuntimeError`, or an error of the model's own, says what failed.
     """
     outcome = make_outcome(run_dir, task, info, front, ending)
     write_files(run_dir, outcome)
@@ -105,21 +106,19 @@ def write_results(
         writer.write_checkpoints(run_dir, outcome)
         pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
         write_report(run_dir)
-    members = outcome.members
-    if outcome.dense_test and members and all(member.id in outcome.tested for member in members):
-        console.show_front(
-            members, outcome.tested, outcome.dense_test, info.dense_metric, ending.confirmed, info.metric
-        )
+    if outcome.dense_test and outcome.members and outcome.is_tested:
+        console.show_front(outcome, outcome.dense_test)
         if outcome.interval_method:
             console.say(f"95 % interval of test {info.metric.name}: {outcome.interval_method}")
     _print_outcome(console, run_dir, outcome)
-    return 0 if members else 3
+    return 0 if outcome.members else 3
 
 
 def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront, ending: Ending) -> SearchOutcome:
     """What a search came to, as far as the run directory holds it: test results are those of an earlier test."""
     members = [_with_refit(member, ending.refitted) for member in front.members]
-    known = read_front_test(run_dir, members, task, ending.refitted)
+    claim = None if ending.certify is None else Claim(info.acc_tradeoff, ending.certify)
+    known = read_front_test(run_dir, members, task, ending.refitted, claim)
     return SearchOutcome(
         info=info,
         records=front.records,
@@ -127,6 +126,8 @@ def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront,
         tested=known.members,
         dense_test=known.dense,
         confirmed=ending.confirmed,
+        claim=claim,
+        certificates=known.certificates,
         wall_seconds=ending.wall_seconds,
         cpu_seconds=sum(record.cpu_seconds for record in front.records) + ending.cpu_seconds,
     )
@@ -137,11 +138,10 @@ def _complete(
 ) -> SearchOutcome:
     """Measures what is missing of an outcome: test results, and the hardest layer where no point is feasible."""
     device = torch.device(outcome.info.device)
-    known = read_front_test(run_dir, outcome.members, task, ending.refitted)
-    if not known.covers(outcome.members):
-        evaluate_front(run_dir, outcome.members, task, load_test, device)
-        known = read_front_test(run_dir, outcome.members, task, ending.refitted)
-        outcome = replace(outcome, tested=known.members, dense_test=known.dense)
+    if not outcome.is_tested:
+        evaluate_front(run_dir, outcome.members, task, load_test, device, with_outcomes=outcome.claim is not None)
+        known = read_front_test(run_dir, outcome.members, task, ending.refitted, outcome.claim)
+        outcome = replace(outcome, tested=known.members, dense_test=known.dense, certificates=known.certificates)
     if outcome.closest:
         hardest = find_hardest_layer(task, outcome.closest, device, outcome.info.cached_sample)
         outcome = replace(outcome, hardest=hardest)
@@ -185,6 +185,8 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
             console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
     else:
         console.say("no round ended")
+    for line in outcome.describe_certificates():
+        console.say(line)
     shown = [name for name in SHOWN_FILES if (run_dir / name).exists()]
     console.say(f"files: {run_dir} ({', '.join(shown)})")
 

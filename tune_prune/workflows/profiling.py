@@ -20,7 +20,7 @@ from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
-from tune_prune.tasks.per_sample import measure_samples
+from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES, measure_samples
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.resources import Resources
@@ -48,6 +48,12 @@ class Timings:
     def test(self) -> float:
         """Seconds of testing a model, about, where there are as many test as validation images."""
         return self.evaluation + self.interval
+
+    def test_for(self, certify: float | None) -> float:
+        """The same for certificates, which measure each sample of the error, and up to ten times as many of others."""
+        if certify is None:
+            return self.test
+        return 2 * self.evaluation + CERTIFIED_SAMPLES / SAMPLES * self.interval
 
     def round_seconds(self, steps: int) -> float:
         """Seconds of a round with so many steps, without the statistics of its pruners."""

@@ -208,7 +208,7 @@ class _Run:
             max_failures=config.max_failures,
             standard_error=standard_error(info.dense_metric, images) if info.metric == ERROR else 0.0,
         )
-        progress = Progress(info, self._console, self._budget, timings.test)
+        progress = Progress(info, self._console, self._budget, timings.test_for(config.certify))
         parameters = space.parameters_for(info.shapes, curves)
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
         return StudySearcher(trials, progress.update)
@@ -234,9 +234,9 @@ class _Run:
         earlier = earlier_wall_seconds(run_dir)
 
         def ending() -> finalize.Ending:
-            usage = resource.getrusage(resource.RUSAGE_SELF)
             done = finalize.read_confirmed_and_refitted(run_dir, self._space, self._info, front)
-            return finalize.Ending(self.end, earlier + self._budget.elapsed, usage.ru_utime + usage.ru_stime, *done)
+            seconds = earlier + self._budget.elapsed, sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            return finalize.Ending(self.end, *seconds, *done, self._config.certify)
 
         if front.members and (self._config.confirm or self._config.refit) and ending().is_final:
             # whatever fails from here on, what was found is written

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.results import test_record
+from tune_prune.results.certificate import Certificate, Claim, Outcome, certify, pair
 from tune_prune.results.confidence import Interval, find_interval
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.test_record import TestRecord
@@ -19,64 +20,99 @@ from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.models import to_device
-from tune_prune.tasks.per_sample import measure_samples
+from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES, measure_samples
+from tune_prune.tasks.sample_values import SampleValues
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
+
+SEEN = "the test split is the training or the validation split, by which the front was made"
+"""Why nothing can be certified of a task without unseen samples."""
 
 
 @dataclass(frozen=True)
 class FrontTest:
-    """Test results: of `members` by id, and of the dense model; what was not tested is left out, or None."""
+    """Test results: of `members` by id, and of the dense model; what was not tested is left out, or None.
+
+    `certificates` are of all members by id, where they were asked for and all is measured that they need.
+    """
 
     members: Mapping[str, TestResult]
     dense: TestResult | None
-
-    def covers(self, members: Sequence[Member]) -> bool:
-        """Whether the dense model and each of these members were tested."""
-        return self.dense is not None and all(member.id in self.members for member in members)
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
 
 
-def read_front_test(run_dir: Path, members: Sequence[Member], task: Task, refitted: Mapping[str, str]) -> FrontTest:
-    """Reads what the run directory holds of a front's test results.
+def read_front_test(
+    run_dir: Path, members: Sequence[Member], task: Task, refitted: Mapping[str, str], claim: Claim | None = None
+) -> FrontTest:
+    """Reads what the run directory holds of a front's test results, and tests a claim of its members by them.
 
     Members are tested with the weights in their checkpoints; `refitted` has the ids of those that were refitted.
     """
     record = test_record.read(run_dir, task.metric)
     if not record.metrics:
         return FrontTest({}, None)
-    results = {
-        member.id: record.result(_hash_member(run_dir, member), refit=member.id in refitted) for member in members
-    }
+    weights = {member.id: _hash_member(run_dir, member) for member in members}
+    results = {id_: record.result(found, refit=id_ in refitted) for id_, found in weights.items()}
     tested = {id_: result for id_, result in results.items() if result is not None}
-    return FrontTest(tested, record.result(hash_tensors(task.weights)))
+    dense = hash_tensors(task.weights)
+    return FrontTest(tested, record.result(dense), _certify(record, weights, dense, claim) if claim else {})
+
+
+def _certify(record: TestRecord, weights: Mapping[str, str | None], dense: str, claim: Claim) -> dict[str, Certificate]:
+    """The certificates of members, whose weights have these hashes; none where an outcome is missing."""
+    outcomes = {id_: record.outcomes.get(str(found)) for id_, found in weights.items()}
+    if dense not in record.outcomes or None in outcomes.values():
+        return {}
+    pairs = [
+        pair(outcome, record.outcomes[dense], record.images, record.metric)
+        for outcome in outcomes.values()
+        if outcome is not None
+    ]
+    return dict(zip(outcomes, certify(pairs, claim.tradeoff, claim.level), strict=True))
 
 
 def evaluate_front(
-    run_dir: Path, members: Sequence[Member], task: Task, load_test: Callable[[], AnySplit], device: torch.device
+    run_dir: Path,
+    members: Sequence[Member],
+    task: Task,
+    load_test: Callable[[], AnySplit],
+    device: torch.device,
+    *,
+    with_outcomes: bool = False,
 ) -> None:
     """Reads the test images and tests the dense model and each member's checkpoint, as it is on disk.
 
-    What the run directory holds of the same images is not measured again; each result is written at once.
+    What the run directory holds of the same images is not measured again; each result is written at once. With outcomes
+    it is also kept what each sample alone measures, which certificates need.
     """
     split = load_test()
-    data = hash_texts(f"{key} {value}" for key, value in split.fingerprint().items())
+    fingerprint = split.fingerprint()
+    data = hash_texts(f"{key} {value}" for key, value in fingerprint.items())
+    seen = with_outcomes and fingerprint in (task.train.fingerprint(), task.validation.fingerprint())
     record = test_record.read(run_dir, task.metric)
     if record.data != data:
         record = TestRecord(split.count, data, metric=task.metric)
     record, split = replace(record, reads=record.reads + 1), split.to(device)
 
     def measure(weights: str, model: Callable[[], torch.nn.Module]) -> TestRecord:
-        if weights in record.metrics:
+        known = weights in record.metrics
+        if known and (weights in record.outcomes or not with_outcomes):
             return record
-        network = model()
-        value = evaluate(network, split).metric
-        found = replace(record, metrics={**record.metrics, weights: value})
-        if further := measure_further(network, split, "test"):
-            found = replace(found, further={**record.further, weights: further})
-        if not isinstance(split, BatchSplit) or task.metric == ERROR:
+        network, found = model(), record
+        if not known:
+            value = evaluate(network, split).metric
+            found = replace(found, metrics={**found.metrics, weights: value})
+            if further := measure_further(network, split, "test"):
+                found = replace(found, further={**found.further, weights: further})
+        if task.metric == ERROR and not with_outcomes:
             return found
-        interval = measure_interval(network, split, value)
-        return replace(found, intervals={**record.intervals, weights: interval})
+        most = CERTIFIED_SAMPLES if with_outcomes else SAMPLES
+        outcome = _measure_outcome(network, split, found.metrics[weights], most)
+        if task.metric != ERROR and not known:
+            interval = make_interval(outcome, found.metrics[weights], task.metric.name)
+            found = replace(found, intervals={**found.intervals, weights: interval})
+        kept = {**found.outcomes, weights: SEEN if seen else outcome}
+        return replace(found, outcomes=kept) if with_outcomes else found
 
     record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
     test_record.write(run_dir, record)
@@ -90,12 +126,19 @@ def evaluate_front(
         test_record.write(run_dir, record)
 
 
-def measure_interval(model: torch.nn.Module, split: BatchSplit, value: float) -> Interval:
+def _measure_outcome(model: torch.nn.Module, split: AnySplit, value: float, most: int) -> Outcome:
+    """Measures samples alone, at the `most` so many; `value` is the metric of the whole split."""
+    if isinstance(split, BatchSplit) and split.objective.metric != ERROR:
+        return measure_samples(model, split, value, most)
+    wrong = split.find_wrong(model)
+    return "the error is of labels, of which a sample has several or none" if wrong is None else tuple(wrong)
+
+
+def make_interval(outcome: Outcome, value: float, name: str) -> Interval:
     """The 95 % interval of the `value` of a metric of the user's on a split, by what samples alone measure."""
-    found, name = measure_samples(model, split, value), split.objective.metric.name
-    if isinstance(found, str):
-        return Interval(None, None, f"none, {found}")
-    interval = find_interval(found, value, name)
+    if not isinstance(outcome, SampleValues):
+        return Interval(None, None, f"none, {outcome}")
+    interval = find_interval(outcome, value, name)
     if math.isfinite(interval.low or 0.0) and math.isfinite(interval.high or 0.0):
         return interval
     return Interval(None, None, f"none, {name} of some samples is too large")

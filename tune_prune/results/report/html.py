@@ -10,6 +10,7 @@ from urllib.parse import quote
 from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
+from tune_prune.results.certificate import Claim
 from tune_prune.results.report import interactive
 from tune_prune.results.report.charts import list_layers
 from tune_prune.results.report.facts import format_value, make_facts
@@ -144,6 +145,9 @@ def _front_html(run: RunResults) -> str:
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
     if again:
         head.insert(-2, "from other seeds, 95 % bound")
+    certify = to_float(run.summary.get("certify"))
+    if math.isfinite(certify):
+        head.insert(-2, f"certified, {100 * certify:g} % bound of how much worse")
     further = _list_further(run)
     head[-2:-2] = [f"{column.removeprefix('val_')}, validation and test" for column in further]
     if layers:
@@ -159,7 +163,20 @@ def _front_html(run: RunResults) -> str:
     if any(str(row.get("refit")) == "True" for row in front):
         what = "Test errors are" if metric == ERROR else f"The test {escape(metric.name)} is"
         note += f"<p>{what} of weights refitted on training and validation images together.</p>\n"
+    note += _certificate_html(run)
     return f'<h2>The front</h2>\n{note}<div class="wide">{inside}</div>'
+
+
+def _certificate_html(run: RunResults) -> str:
+    """What is certified, in a paragraph; nothing where no certificates were asked for."""
+    level, tradeoff = (to_float(run.summary.get(key)) for key in ("certify", "acc_tradeoff"))
+    if not math.isfinite(level) or not math.isfinite(tradeoff):
+        return ""
+    claim = f"{Claim(tradeoff, level).describe(run.metric)}, with {100 * level:g} % confidence"
+    best = next((row for row in run.front if row.get("id") == run.summary.get("certified")), None)
+    what = "Nothing is certified to have" if best is None else f"Certified, {best['id']} and all less compressed ones:"
+    method = str(run.summary.get("certify_method") or "not tested")
+    return f"<p>{escape(f'{what} {claim} ({method}).')}</p>\n"
 
 
 def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) -> list[str]:
@@ -179,6 +196,9 @@ def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) 
         names = confirm_columns(metric)
         mean, bound = (format_value(row, metric, name) for name in (names[0], names[2]))
         cells.insert(-2, f"{mean}, {bound} {verdict}")
+    if "certified" in row:
+        verdict = {"True": "yes", "False": "no"}.get(str(row["certified"]), "n/a")
+        cells.insert(-2, f"{verdict}, {format_value(row, metric, 'certify_bound')}")
     cells[-2:-2] = [
         " and ".join(format_value(row, Metric(""), name) for name in (column, column.replace("val_", "test_", 1)))
         for column in _list_further(run)
