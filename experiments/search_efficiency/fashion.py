@@ -100,13 +100,13 @@ def run(method: str, factor: float, lr: float, steps: int) -> list[Row]:
     torch.set_num_threads(1)
     task, load_test = dense_task()
     plan, state = make_plan(method, task, factor, lr, steps), iterative.initial_state(task.dense_model(CPU))
-    rows = list[Row]()
+    rows = list[list[object]]()
     for point in iterative.prune(state, plan, task.train, task.validation, 0, task.make_teacher(plan.distill)):
         spent = plan.recipe_at(point.round).steps, f"{point.seconds:.1f}"
         rows.append([0, point.round, *spent, point.compression, point.metric, ""])
         print(f"{method} {factor:g} {lr:g}: round {point.round}, {point.factor:.1f}x, {point.metric:.2f} %", flush=True)
     rows[-1][-1] = evaluate(state.model, load_test()).metric  # type: ignore[operator]
-    return rows
+    return [*rows]
 
 
 def table(out: Path) -> None:
