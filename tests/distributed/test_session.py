@@ -100,8 +100,14 @@ def test_half_as_many_on_a_device_until_none_shares_it(given: dict[str, Any], st
     assert found == steps
 
 
-def test_ray_logs_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ray_logs_to_a_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     logger = logging.getLogger("ray")
+    caplog.set_level(logging.ERROR, "ray")  # as Ray does when it starts
     monkeypatch.setattr(logger, "handlers", logger.handlers)
     monkeypatch.setattr(logger, "propagate", logger.propagate)
     session._log_to(tmp_path / "ray.log")

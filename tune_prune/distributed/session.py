@@ -119,7 +119,7 @@ class _ToLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         if text.strip():
-            logging.getLogger("ray").warning(text.rstrip())
+            logging.getLogger("ray").error(text.rstrip())  # of less, Ray's logger takes none once it has started
         return len(text)
 
 
