@@ -86,11 +86,8 @@ class SearchOutcome:
             return []
         claim = f"{self.claim.describe(self.info.metric)}, with {100 * self.claim.level:g} % confidence"
         if self.certified:
-            factor, others = (
-                self.certified.point.factor,
-                "" if self.certified is self.members[0] else " and all before it",
-            )
-            lines = [f"certified: {self.certified.id}, {factor:.1f}x{others}: {claim}"]
+            before = "" if self.certified is self.members[0] else " and all before it"
+            lines = [f"certified: {self.certified.id}, {self.certified.point.factor:.1f}x{before}: {claim}"]
         else:
             lines = [f"nothing is certified to have {claim}"]
         first = next((id_ for id_, made in self.certificates.items() if not made.certified), None)
