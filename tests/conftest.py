@@ -34,18 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = deadlines.TEST
 
 
-LONGEST = (
-    "test_search", "test_search_of_any_task", "test_tasks_of_experiments", "test_api", "test_launch", "test_extending",
-    "test_documents", "test_notebook", "test_search_with_further_metrics", "test_export_of_any_task",
-)  # fmt: skip
-"""The files that take longest."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, so that no process has one left while the others are done."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
-
-
 @pytest.fixture(scope="session")
 def toy_task() -> Task:
     """Of the untrained `mlp`, which is wrong in 70 % or so."""

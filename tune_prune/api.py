@@ -88,9 +88,9 @@ class Front:
     @property
     def certified(self) -> Pruned | None:
         """The most compressed member that is certified; None where none is, or where `certify` was not asked for."""
-        certified = self.summary.get("certified")
-        rows = summary_front(self.summary)
-        return next((member for member, row in zip(self, rows, strict=True) if row["id"] == certified), None)
+        summary = self.summary
+        rows = zip(self, summary_front(summary), strict=True)
+        return next((member for member, row in rows if row["id"] == summary.get("certified")), None)
 
     def to_pandas(self) -> pd.DataFrame:
         """The content of pareto.csv: a row a member."""
@@ -135,15 +135,15 @@ def search(
     """Searches how far a trained model can be pruned, in a new run directory.
 
     `model` is a module with its trained weights, a function that makes one, or an address; `weights` a file of them.
-    `data` is train, validation and test, or an address: each a pair of tensors (inputs, labels), a map-style data set,
-    or batches that can be iterated again, as a DataLoader. The arguments from `loss` to `augment` say what else than
-    classification the task is, each by a name, an address or an object (docs/tasks.md); `distill` may also be the share
-    of the loss that the distance to the dense model's outputs is. `workers_per_trial` processes train a trial together.
-    `at_most` and `at_least` limit `further_metrics`, as `val_<name>`, and costs. `budget` is in trials, `acc_tradeoff`
-    in the metric's unit: points of error, by default 0.5, or 1 % of the dense model's value. `ratios` are (low, high)
-    by pattern of layers, of which the first match counts, 0.3 to 0.98 by default; in `mode` "global" they are of all
-    layers together. A trial prunes in three rounds and retrains for `steps` steps after each, twice as many after the
-    last, at a learning rate within `lr`; the share `refine` of the trials refines what promises most. `certify` is the
+    `data` is train, validation and test, each a pair of tensors (inputs, labels), a map-style data set, or batches as
+    of a DataLoader; or an address. The arguments from `loss` to `augment` say what else than classification the task
+    is, each by a name, an address or an object (docs/tasks.md); `distill` may also be the share of the loss that the
+    distance to the dense model's outputs is. `workers_per_trial` processes train a trial. `at_most` and `at_least`
+    limit `further_metrics`, as `val_<name>`, and costs. `budget` is in trials, `acc_tradeoff` in the metric's unit:
+    points of error, by default 0.5, or 1 % of the dense model's value. `ratios` are (low, high) by pattern of layers,
+    of which the first match counts, by default 0.3 to 0.98; in `mode` "global" they are of all layers together.
+    `granularity` is "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps`
+    steps after each, twice as many after the last; a share `refine` of trials refines the best. `certify` is the
     confidence of certificates, as 0.95; `force` takes a model near chance. Raises `UserError` for wrong arguments.
     """
     share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)

@@ -83,7 +83,9 @@ def test_every_kind_of_outcome_is_paired() -> None:
 
 
 def test_the_claim_in_words() -> None:
-    assert Claim(0.5, 0.95).describe(ERROR) == "at most 0.5 points more error than the dense model on unseen data"
+    assert Claim(0.5, 0.95).describe(ERROR) == (
+        "at most 0.5 points more error than the dense model on unseen data, with 95 % confidence"
+    )
     assert Claim(0.02, 0.95).describe(Metric("f1", "higher")) == (
-        "at most 0.02 less f1 than the dense model on unseen data"
+        "at most 0.02 less f1 than the dense model on unseen data, with 95 % confidence"
     )

@@ -29,14 +29,12 @@ STATUS = Status(
 )
 
 
-def outcome(
-    members: list[Member], tested: dict[str, TestResult], dense: TestResult
-) -> tuple[SearchOutcome, TestResult]:
-    """What a console shows of a front: a search that came to it, and the dense model's test result."""
+def outcome(members: list[Member], tested: dict[str, TestResult], dense: TestResult) -> SearchOutcome:
+    """A search that came to a front."""
     facts = {"space": "toy", "model": "toys:mlp", "data": "toys:images", "seed": 0, "budget": 1, "concurrency": 1}
     rest = {"acc_tradeoff": 0.5, "dense_metric": 0.86, "shapes": {"2": (4, 2)}, "coverage": Coverage(8, 8)}
     info = RunInfo(**facts, device="cpu", sampler="tpe", command="", versions={}, **rest)  # type: ignore[arg-type]
-    return SearchOutcome(info, [member.record for member in members], members, tested, dense), dense
+    return SearchOutcome(info, [member.record for member in members], members, tested, dense)
 
 
 class Clock:
@@ -102,7 +100,7 @@ def test_quiet_is_quiet(passing: Clock, terminal: bool) -> None:
         shown.say("hello")
         passing.now += 2 * LINE_EVERY
         shown.show_status(STATUS)
-        shown.show_front(*outcome(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0)))
+        shown.show_front(outcome(members, {"001": TestResult(1.0, 0.9, 1.1)}, TestResult(0.9, 0.8, 1.0)))
     assert printed(on) == ""
 
 
@@ -118,7 +116,7 @@ def test_nothing_that_is_printed_acts_on_a_terminal(passing: Clock) -> None:
     SearchConsole(on).say(evil)
     members = [replace(member, id=evil) for member in find_front([ended(0, (0.5, 1.0))])]
     tested = {evil: TestResult(1.0, 0.9, 1.1)}
-    SearchConsole(on).show_front(*outcome(members, tested, TestResult(0.9, 0.8, 1.0)))
+    SearchConsole(on).show_front(outcome(members, tested, TestResult(0.9, 0.8, 1.0)))
     assert printed(on).count(r"\x1b[2J\u202e[red]:smile:") == 2
     assert "\x1b" not in printed(on)
 
@@ -159,7 +157,7 @@ def test_the_front() -> None:
     on = make_console()
     members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
     tested = {"001": TestResult(1.1, 0.91, 1.31), "002": TestResult(1.6, 1.37, 1.86)}
-    SearchConsole(on).show_front(*outcome(members, tested, TestResult(0.95, 0.78, 1.16)))
+    SearchConsole(on).show_front(outcome(members, tested, TestResult(0.95, 0.78, 1.16)))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert rows == [
         ["dense", "1.0x", "0", "0.86 %", "0.95 % (0.78-1.16)", ""],
@@ -173,10 +171,10 @@ def test_a_front_with_certificates_and_further_metrics() -> None:
     members = find_front([ended(4, (0.9, 1.0), (0.99, 1.5))])
     members[1].point.costs["val_f1"] = 0.75
     tested = {"001": TestResult(1.1, 0.91, 1.31, further={"test_f1": 0.5}), "002": TestResult(1.6, 1.37, 1.86)}
-    shown, dense = outcome(members, tested, TestResult(0.95, 0.78, 1.16, further={"test_f1": 0.875}))
+    shown = outcome(members, tested, TestResult(0.95, 0.78, 1.16, further={"test_f1": 0.875}))
     made = {"001": Certificate(0.0123, 0.3, True, None, ""), "002": Certificate(None, None, False, None, "")}
     info = replace(shown.info, dense_further={"val_f1": 0.9})
-    SearchConsole(on).show_front(replace(shown, info=info, claim=Claim(0.5, 0.95), certificates=made), dense)
+    SearchConsole(on).show_front(replace(shown, info=info, claim=Claim(0.5, 0.95), certificates=made))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(on).splitlines() if "│" in line]
     assert [row[6:] for row in rows] == [["0.9, 0.875", ""], ["nan, 0.5", "yes, p = 0.012"], ["0.75, n/a", "-"]]
 

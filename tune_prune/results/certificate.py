@@ -24,9 +24,10 @@ class Claim:
     level: float
 
     def describe(self, metric: Metric) -> str:
-        """The claim in words, without its subject: `at most 0.5 points more error than the dense model's`."""
+        """The claim in words, without its subject: `at most 0.5 points more error than ..., with 95 % confidence`."""
         amount, sense = metric.format_tradeoff(self.tradeoff), "more" if metric.better == "lower" else "less"
-        return f"at most {amount} {sense} {metric.name} than the dense model on unseen data"
+        claim = f"at most {amount} {sense} {metric.name} than the dense model on unseen data"
+        return f"{claim}, with {100 * self.level:g} % confidence"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def certify(pairs: Iterable[Paired | str], tradeoff: float, level: float) -> lis
             holds = False
             continue
         found = pair.test(tradeoff, level)
-        holds = holds and found.p_value <= 1 - level + 1e-12
+        holds = holds and found.p_value <= 1 - level
         needed = None if holds else found.samples_needed
         made.append(Certificate(found.p_value, found.bound, holds, needed, found.method))
     return made

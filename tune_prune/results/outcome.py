@@ -48,8 +48,8 @@ class SearchOutcome:
     @cached_property
     def certified(self) -> Member | None:
         """The most compressed member that is certified; None where none is."""
-        held = [member for member in self.members if member.id in self.certificates]
-        return most_compressed([member for member in held if self.certificates[member.id].certified])
+        certified = {id_ for id_, made in self.certificates.items() if made.certified}
+        return most_compressed([member for member in self.members if member.id in certified])
 
     @cached_property
     def closest(self) -> Member | None:
@@ -84,7 +84,7 @@ class SearchOutcome:
         """The certificates in lines: what is certified, or what it would take; none where none were asked for."""
         if self.claim is None or not self.certificates:
             return []
-        claim = f"{self.claim.describe(self.info.metric)}, with {100 * self.claim.level:g} % confidence"
+        claim = self.claim.describe(self.info.metric)
         if self.certified:
             before = "" if self.certified is self.members[0] else " and all before it"
             lines = [f"certified: {self.certified.id}, {self.certified.point.factor:.1f}x{before}: {claim}"]

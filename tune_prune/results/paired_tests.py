@@ -148,50 +148,40 @@ class PairedMeans:
 
     def test(self, tradeoff: float, level: float) -> PairedTest:
         """Tests whether the pruned model is worse by at most `tradeoff`, by the studentized bootstrap of pairs."""
-        count, difference = len(self.pruned.values), self._differences()[0]
+        count = len(self.pruned.values)
         method = f"paired bootstrap-t (approximate), {self.metric.name} is {self.pruned.mean.name} over samples"
         if count < self.pruned.count:
             method += f"; of {count:,} of {self.pruned.count:,} samples"
-        error = float(self._standard_errors()[0])
+        difference, error = (float(found[0]) for found in self._estimate())
         if error <= 1e-12 * abs(difference):  # as where nothing was pruned
-            return PairedTest(float(difference > tradeoff), float(difference), None, method)
+            return PairedTest(float(difference > tradeoff), difference, None, method)
         drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        shifted = self._differences(drawn) - difference
-        scores = shifted / np.maximum(self._standard_errors(drawn), np.finfo(float).tiny)
+        differences, errors = self._estimate(drawn)
+        scores = (differences - difference) / np.maximum(errors, np.finfo(float).tiny)
         p_value = (1 + np.count_nonzero(scores <= (difference - tradeoff) / error)) / (RESAMPLES + 1)
-        bound = difference - error * np.quantile(scores, 1 - level)
-        needed = _count_needed(float(tradeoff - difference), count * error**2, level)
-        return PairedTest(float(p_value), float(bound), needed, method)
+        bound = difference - error * float(np.quantile(scores, 1 - level))
+        return PairedTest(float(p_value), bound, _count_needed(tradeoff - difference, count * error**2, level), method)
 
-    def _differences(self, drawn: np.ndarray | None = None) -> np.ndarray:
-        """How much worse the pruned model's metric is, of samples that were drawn so many times, [n, samples]."""
-        models = self.pruned, self.dense
-        pruned, dense = (np.vectorize(of.value, otypes=[float])(_means(np.asarray(of.terms), drawn)) for of in models)
-        found: np.ndarray = (pruned - dense) * (-1 if self.metric.better == "higher" else 1)
-        return found
+    def _estimate(self, drawn: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """How much worse the pruned model's metric is, and the standard error of that by the delta method.
 
-    def _standard_errors(self, drawn: np.ndarray | None = None) -> np.ndarray:
-        """The standard errors of the differences, by the delta method."""
-        one, other = np.asarray(self.pruned.terms), np.asarray(self.dense.terms)
-        slopes = [_slopes(of, _means(np.asarray(of.terms), drawn)) for of in (self.pruned, self.dense)]
-        moments = [
-            _means(left * right, drawn) - _means(left, drawn) * _means(right, drawn)
-            for left, right in ((one, one), (other, other), (one, other))
-        ]
-        variance = slopes[0] ** 2 * moments[0] + slopes[1] ** 2 * moments[1] - 2 * slopes[0] * slopes[1] * moments[2]
-        found: np.ndarray = np.sqrt(np.maximum(variance, 0.0) / len(one))
-        return found
+        Both are [draws]. `drawn`, [draws, n], counts how often each sample was drawn; without it each counts once.
+        """
+        terms = np.array([self.pruned.terms, self.dense.terms])
+        centres = terms.mean(1, keepdims=True)
+        one, other = terms - centres
+        powers = np.stack([one, other, one**2, other**2, one * other], axis=1)
+        means = (powers.mean(0, keepdims=True) if drawn is None else drawn @ powers / len(one)).T
+        pruned, pruned_slope = _evaluate(self.pruned, means[0] + centres[0])
+        dense, dense_slope = _evaluate(self.dense, means[1] + centres[1])
+        variance = pruned_slope**2 * (means[2] - means[0] ** 2) + dense_slope**2 * (means[3] - means[1] ** 2)
+        variance -= 2 * pruned_slope * dense_slope * (means[4] - means[0] * means[1])
+        sign = -1 if self.metric.better == "higher" else 1
+        return sign * (pruned - dense), np.sqrt(np.maximum(variance, 0.0) / len(one))
 
 
-def _means(terms: np.ndarray, drawn: np.ndarray | None) -> np.ndarray:
-    """The means of terms, [n], each term counted as often as it was drawn; without that once, [1]."""
-    found: np.ndarray = terms.mean(keepdims=True) if drawn is None else drawn @ terms / len(terms)
-    return found
-
-
-def _slopes(of: SampleValues, means: np.ndarray) -> np.ndarray:
-    """The derivative of a metric in the mean of its terms."""
+def _evaluate(of: SampleValues, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a metric for means of its terms, and the derivatives there."""
     value = np.vectorize(of.value, otypes=[float])
     step = 1e-5 * (np.abs(means) + float(np.std(of.terms)))
-    found: np.ndarray = (value(means + step) - value(means - step)) / (2 * step)
-    return found
+    return value(means), (value(means + step) - value(means - step)) / (2 * step)

@@ -139,10 +139,12 @@ class SearchConsole:
         )
         return table
 
-    def show_front(self, outcome: SearchOutcome, dense: TestResult) -> None:
-        """Prints the front as a table, the least compressed member first, below the dense model's test result."""
+    def show_front(self, outcome: SearchOutcome) -> None:
+        """Prints a front that was tested as a table, the least compressed member first, below the dense model."""
         if self._quiet:
             return
+        assert outcome.dense_test is not None
+        dense = outcome.dense_test
         tested, confirmed, metric = outcome.tested, outcome.confirmed, outcome.info.metric
         refit = any(result.refit for result in tested.values())
         title = "Front; tested after a refit on training and validation images" if refit else "Front"

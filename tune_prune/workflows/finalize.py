@@ -106,8 +106,8 @@ def write_results(
         writer.write_checkpoints(run_dir, outcome)
         pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
         write_report(run_dir)
-    if outcome.dense_test and outcome.members and outcome.is_tested:
-        console.show_front(outcome, outcome.dense_test)
+    if outcome.members and outcome.is_tested:
+        console.show_front(outcome)
         if outcome.interval_method:
             console.say(f"95 % interval of test {info.metric.name}: {outcome.interval_method}")
     _print_outcome(console, run_dir, outcome)

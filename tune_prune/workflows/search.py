@@ -1,6 +1,5 @@
 """Searches from beginning to end: prepares the task, runs trials with Ray and Optuna, and finalizes the results."""
 
-import resource
 import shutil
 import signal
 import time
@@ -235,7 +234,7 @@ class _Run:
 
         def ending() -> finalize.Ending:
             done = finalize.read_confirmed_and_refitted(run_dir, self._space, self._info, front)
-            seconds = earlier + self._budget.elapsed, sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            seconds = earlier + self._budget.elapsed, time.process_time()
             return finalize.Ending(self.end, *seconds, *done, self._config.certify)
 
         if front.members and (self._config.confirm or self._config.refit) and ending().is_final:

@@ -60,15 +60,11 @@ def read_front_test(
 
 def _certify(record: TestRecord, weights: Mapping[str, str | None], dense: str, claim: Claim) -> dict[str, Certificate]:
     """The certificates of members, whose weights have these hashes; none where an outcome is missing."""
-    outcomes = {id_: record.outcomes.get(str(found)) for id_, found in weights.items()}
-    if dense not in record.outcomes or None in outcomes.values():
+    known = record.outcomes
+    if not known.keys() >= {dense, *weights.values()}:
         return {}
-    pairs = [
-        pair(outcome, record.outcomes[dense], record.images, record.metric)
-        for outcome in outcomes.values()
-        if outcome is not None
-    ]
-    return dict(zip(outcomes, certify(pairs, claim.tradeoff, claim.level), strict=True))
+    pairs = [pair(known[str(found)], known[dense], record.images, record.metric) for found in weights.values()]
+    return dict(zip(weights, certify(pairs, claim.tradeoff, claim.level), strict=True))
 
 
 def evaluate_front(
@@ -109,7 +105,7 @@ def evaluate_front(
         most = CERTIFIED_SAMPLES if with_outcomes else SAMPLES
         outcome = _measure_outcome(network, split, found.metrics[weights], most)
         if task.metric != ERROR and not known:
-            interval = make_interval(outcome, found.metrics[weights], task.metric.name)
+            interval = _make_interval(outcome, found.metrics[weights], task.metric.name)
             found = replace(found, intervals={**found.intervals, weights: interval})
         kept = {**found.outcomes, weights: SEEN if seen else outcome}
         return replace(found, outcomes=kept) if with_outcomes else found
@@ -134,7 +130,7 @@ def _measure_outcome(model: torch.nn.Module, split: AnySplit, value: float, most
     return "the error is of labels, of which a sample has several or none" if wrong is None else tuple(wrong)
 
 
-def make_interval(outcome: Outcome, value: float, name: str) -> Interval:
+def _make_interval(outcome: Outcome, value: float, name: str) -> Interval:
     """The 95 % interval of the `value` of a metric of the user's on a split, by what samples alone measure."""
     if not isinstance(outcome, SampleValues):
         return Interval(None, None, f"none, {outcome}")

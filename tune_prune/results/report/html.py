@@ -172,7 +172,7 @@ def _certificate_html(run: RunResults) -> str:
     level, tradeoff = (to_float(run.summary.get(key)) for key in ("certify", "acc_tradeoff"))
     if not math.isfinite(level) or not math.isfinite(tradeoff):
         return ""
-    claim = f"{Claim(tradeoff, level).describe(run.metric)}, with {100 * level:g} % confidence"
+    claim = Claim(tradeoff, level).describe(run.metric)
     best = next((row for row in run.front if row.get("id") == run.summary.get("certified")), None)
     what = "Nothing is certified to have" if best is None else f"Certified, {best['id']} and all less compressed ones:"
     method = str(run.summary.get("certify_method") or "not tested")
