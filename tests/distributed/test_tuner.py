@@ -1,6 +1,7 @@
 """When a search ends; the rest of the tuner is in test_launch.py."""
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable
@@ -51,6 +52,20 @@ def test_the_first_reason_to_end_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (stop.stop_all(), stop.end, stop.failure) == (False, SearchEnd.BUDGET, "")
     for _ in range(2):
         assert (stop.stop_all(), stop.end, stop.failure) == (True, SearchEnd.FAILED, "4 of 6 trials failed")
+
+
+def test_more_training_is_not_worth_it() -> None:
+    answers = [False, True, False]
+    stop = SearchStopper(Budget(3), SignalHandler(), cast(StudySearcher, Answers()), lambda: answers.pop(0))
+    assert (stop.stop_all(), stop.end) == (False, SearchEnd.BUDGET)
+    for _ in range(2):
+        assert (stop.stop_all(), stop.end) == (True, SearchEnd.ENOUGH)
+    assert answers == [False]
+
+
+def test_a_stopper_can_be_pickled_whatever_it_asks() -> None:
+    lock = threading.Lock()  # which cannot
+    pickle.dumps(SearchStopper(Budget(3), SignalHandler(), cast(StudySearcher, Answers()), lock.locked))
 
 
 def test_an_error_of_the_search_itself_ends_it_though_no_trial_asks() -> None:

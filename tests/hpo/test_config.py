@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune.hpo import config as configs
-from tune_prune.hpo.config import SAMPLERS, Config, parse_duration
+from tune_prune.hpo.config import SAMPLERS, Config, parse_duration, parse_share
 
 # Bounds
 
@@ -20,6 +20,13 @@ from tune_prune.hpo.config import SAMPLERS, Config, parse_duration
         ({"confirm": 1}, "--confirm must be at least 2: one has no spread, got 1"),
         ({"certify": 0.5}, "--certify must be above 0.5 and below 1, got 0.5"),
         ({"certify": 95.0}, "--certify must be above 0.5 and below 1, got 95.0"),
+        ({"stop_when": 0.0}, "--stop-when must be above 0 and below 1, or a percentage such as 1%, got 0.0"),
+        ({"stop_when": 5.0}, "--stop-when must be above 0 and below 1, or a percentage such as 1%, got 5.0"),
+        (
+            {"stop_when": 0.01},
+            "--stop-when sees nothing in a --budget of 10 trials: nothing is forecast before 16 trials have ended; "
+            "give more, or leave it out",
+        ),
         ({"confirm": -2}, "--confirm must be at least 2: one has no spread, got -2"),
         ({"refine": 0.91}, "--refine must be between 0 and 0.9 of the trials, got 0.91"),
         ({"refine": -0.1}, "--refine must be between 0 and 0.9 of the trials, got -0.1"),
@@ -49,6 +56,17 @@ def test_a_sampler_whose_library_is_not_there(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(configs, "find_spec", lambda name: None)
     assert "scipy" in fault(lambda: Config(budget=1, acc_tradeoff=0.0, sampler="gp"))
     assert "pip install 'tune-prune[certify]'" in fault(lambda: Config(budget=1, certify=0.95))
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5 %", 0.005), ("0.02", 0.02), ("1e-3", 0.001)])
+def test_shares(text: str, share: float) -> None:
+    assert parse_share(text, "--stop-when") == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "1%%", "one", "1,5%"])
+def test_what_is_no_share(text: str) -> None:
+    said = fault(lambda: parse_share(text, "--stop-when"))
+    assert said == f"--stop-when must be a share such as 1% or 0.01, got {text!r}"
 
 
 # Durations

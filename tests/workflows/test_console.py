@@ -68,6 +68,7 @@ def test_one_line() -> None:
         "7/100 trials done, 2 running, 1 stopped, 3 failed; best 25.0x at 1.23 %; hypervolume 0.1235; "
         "1:15 elapsed, 1:02:05 left"
     )
+    assert replace(STATUS, forecast="later more").line() == f"{STATUS.line()}; later more"
     early = Status(10, 0.0, 0, 1, 0, 0, None, None, 0.0, [], 0.4, None)
     assert early.line() == (
         "0/10 trials done, 1 running, 0 stopped, 0 failed; best none yet; hypervolume 0.0000; 0:00 elapsed, - left"

@@ -33,7 +33,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.results import conf, records, test_record
+from tune_prune.results import conf, forecast, records, test_record
 from tune_prune.results.records import TrialRecord
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
@@ -254,6 +254,31 @@ def test_time_is_up_before_the_budget(toml: Path, trials: Trials, monkeypatch: p
     assert trials.started == 4  # the third is taken up, and its time is found to be up, when the fourth begins
     assert resumed(toml.parent / "run") == 0
     assert summary_of(toml.parent / "run")["trials"]["completed"] == 8
+
+
+def test_a_search_ends_where_more_is_not_worth_it(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forecasts are made from the third trial on, and expect at least 0.38 % of hypervolume."""
+    monkeypatch.setattr(forecast, "MIN_TRIALS", 3)
+    assert searched(toml, "never", stop_when=0.003)[0] == 0
+    assert trials.started == 8
+    assert searched(toml, stop_when=0.9)[0] == 0
+    run, summary = toml.parent / "run", summary_of(toml.parent / "run")
+    assert trials.started == 8 + summary["trials"]["completed"] == 8 + 3
+    assert 0 < summary["forecast"]["gain"]["expected"] < 0.9
+    assert summary["forecast"]["factor"]["low"] <= summary["forecast"]["factor"]["high"]
+    assert "after as much training again" in (run / "report.html").read_text()
+    assert resumed(run) == 0  # and is not begun again
+    assert trials.started == 8 + 3
+    assert resumed(run, stop_when=0.003) == 0
+    assert summary_of(run)["trials"]["completed"] == 8
+
+
+@pytest.mark.usefixtures("no_start")
+def test_a_time_in_which_nothing_is_forecast(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "MIN_TRIALS", 10**9)
+    said = fault(lambda: searched(toml, time_budget=60.0, budget=None, stop_when=0.01))
+    assert said.startswith("--stop-when sees nothing in a --time-budget of 60s: nothing is forecast before 1000000000")
+    assert not (toml.parent / "run").exists()
 
 
 def test_nothing_to_search(toml: Path, trials: Trials) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -49,13 +50,24 @@ class SignalHandler:
 class SearchStopper(tune.Stopper):
     """Stops trials that early stopping ends, and the whole search when it has to end: `end` says why.
 
-    `failure` is the searcher's reason where a failure ends the search, else "".
+    `failure` is the searcher's reason where a failure ends the search, else "". `has_enough` says whether more training
+    is not worth it.
     """
 
-    def __init__(self, budget: Budget, signals: SignalHandler, searcher: StudySearcher) -> None:
-        self._budget, self._signals, self._searcher = budget, signals, searcher
-        self._time_is_up = False
+    def __init__(
+        self,
+        budget: Budget,
+        signals: SignalHandler,
+        searcher: StudySearcher,
+        has_enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._budget, self._signals, self._searcher, self._has_enough = budget, signals, searcher, has_enough
+        self._time_is_up = self._is_enough = False
         self.failure = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles its stoppers for snapshots, which are not used, and this one holds the screen."""
+        return {}
 
     @property
     def end(self) -> SearchEnd:
@@ -66,6 +78,8 @@ class SearchStopper(tune.Stopper):
             return SearchEnd.ERROR
         if self.failure:
             return SearchEnd.FAILED
+        if self._is_enough:
+            return SearchEnd.ENOUGH
         return SearchEnd.TIME_BUDGET if self._time_is_up else SearchEnd.BUDGET
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -80,6 +94,7 @@ class SearchStopper(tune.Stopper):
         if self.end is SearchEnd.BUDGET:
             self._time_is_up = self._budget.remaining <= 0
             self.failure = "" if self._time_is_up else self._searcher.failure_reason()
+            self._is_enough = not self._time_is_up and self._has_enough()
         return self.end is not SearchEnd.BUDGET or self._searcher.out_of_memory
 
 

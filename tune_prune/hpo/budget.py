@@ -7,11 +7,12 @@ from enum import Enum
 
 
 class SearchEnd(Enum):
-    """Why a search ended: its trials were run, its time was up, a user interrupted it, too many trials failed, or it
-    could not go on, as with a full disk."""
+    """Why a search ended: its trials were run, its time was up, more training was not worth it, a user interrupted it,
+    too many trials failed, or it could not go on, as with a full disk."""
 
     BUDGET = "budget"
     TIME_BUDGET = "time budget"
+    ENOUGH = "--stop-when"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
     ERROR = "error"

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.flags import check_settings, flag
+from tune_prune.results.forecast import check_foresight
 from tune_prune.tasks.settings import TASK, TaskSettings
 from tune_prune.training.resources import MACHINE, Resources
 
@@ -33,6 +34,15 @@ def parse_duration(text: str, option: str = "--time-budget") -> float:
     return seconds
 
 
+def parse_share(text: str, option: str) -> float:
+    """Reads a share such as `1%` or `0.01`."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError as error:
+        raise UserError(f"{option} must be a share such as 1% or 0.01, got {text!r}") from error
+
+
 def split_names(text: str, option: str) -> tuple[str, ...]:
     """Splits names at commas."""
     return tuple(text.split(","))
@@ -46,8 +56,9 @@ def _are_names(value: tuple[str, ...]) -> bool:
 class Config:
     """How to search. Raises `UserError` where a value is out of bounds.
 
-    `budget` in trials and `time_budget` in seconds, of which at least one is given; `acc_tradeoff` in the unit of the
-    metric, of errors in percentage points, None for the metric's default; `refine` the share of the trials that refine
+    `budget` in trials and `time_budget` in seconds, of which at least one is given; `stop_when` the share of its
+    hypervolume that as much training again has to gain; `acc_tradeoff` in the unit of the metric, of errors in
+    percentage points, None for the metric's default; `refine` the share of the trials that refine
     others, None where the space decides. `confirm` is how many other seeds the front is repeated from, `refit` whether
     it is trained on all but test images, `certify` the confidence with which its members are tested against the
     tradeoff. A trial is given up after `trial_timeout` seconds, a search once more than
@@ -67,6 +78,16 @@ class Config:
             SEARCHED,
             parse=parse_duration,
             kept_on_resume=False,
+        ),
+    )
+    stop_when: float | None = field(
+        default=None,
+        metadata=flag(
+            "End once as much training again is expected to gain less hypervolume than this: 1%.",
+            SEARCHED,
+            parse=parse_share,
+            check=lambda share: 0 < share < 1,
+            rule="above 0 and below 1, or a percentage such as 1%",
         ),
     )
     acc_tradeoff: float | None = field(
@@ -194,6 +215,8 @@ class Config:
         if self.budget is None and self.time_budget is None:
             raise UserError("give --budget or --time-budget: nothing else says when this search ends")
         check_settings(self)
+        if self.stop_when is not None and self.budget is not None:
+            check_foresight(self.budget, f"a --budget of {self.budget} trials")
         if self.sampler == "gp" and find_spec("scipy") is None:
             raise UserError("--sampler gp needs scipy, which is not installed; pip install scipy, or choose tpe")
         if self.certify is not None and find_spec("scipy") is None:

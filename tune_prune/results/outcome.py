@@ -7,7 +7,9 @@ from functools import cached_property
 from tune_prune.pruning.sensitivity import SensitivityResult
 from tune_prune.results.certificate import Certificate, Claim
 from tune_prune.results.confidence import Confirmation
+from tune_prune.results.forecast import Forecast, make_forecast
 from tune_prune.results.front import Member, TestResult, find_closest, most_compressed
+from tune_prune.results.front_tracker import FrontTracker
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 
@@ -94,6 +96,18 @@ class SearchOutcome:
         if first and (needed := self.certificates[first].samples_needed):
             lines.append(f"to certify {first} would take about {needed:,} test samples")
         return [*lines, f"certificates: {self.certify_method}"]
+
+    @cached_property
+    def forecast(self) -> Forecast | None:
+        """What the front is expected to be after as much training again; None where too little was seen."""
+        tracker = FrontTracker(self.info.limits)
+        for record in self.records:
+            tracker.add(record)
+        return make_forecast(tracker.history)
+
+    def describe_forecast(self) -> list[str]:
+        """The forecast in a line; none where too little was seen."""
+        return [] if self.forecast is None else [f"forecast {self.forecast.describe()}"]
 
     @cached_property
     def hypervolume(self) -> float:

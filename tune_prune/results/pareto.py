@@ -56,9 +56,9 @@ def hypervolume(
         compression, error = points[i]
         if error > max_error:
             break
-        log_factor = _log_factor(compression, max_log_factor)
-        areas.append((log_factor - left) * (max_error - max(error, min_error)))
-        left = log_factor
+        reached = log_factor(compression, max_log_factor)
+        areas.append((reached - left) * (max_error - max(error, min_error)))
+        left = reached
     return min(1.0, math.fsum(areas) / (max_log_factor * height))
 
 
@@ -74,14 +74,14 @@ def knee(points: Sequence[Point]) -> int:
         raise ValueError("no finite point, so no knee")
     if len(members) <= 2:
         return members[-1]
-    x = [_log_factor(points[i][0], _LOG_FACTOR_OF_NOTHING_LEFT) for i in members]
+    x = [log_factor(points[i][0]) for i in members]
     y = [points[i][1] for i in members]
     # a front rises in both coordinates: its chord is the unit square's diagonal, and |x - y| / sqrt(2) the distance
     gaps = [abs((u - x[0]) / (x[-1] - x[0]) - (v - y[0]) / (y[-1] - y[0])) for u, v in zip(x, y, strict=True)]
     return members[gaps.index(max(gaps))]
 
 
-def _log_factor(compression: float, largest: float) -> float:
+def log_factor(compression: float, largest: float = _LOG_FACTOR_OF_NOTHING_LEFT) -> float:
     """log10(1 / (1 - compression)), clipped to [0, largest]."""
     if compression >= 1:
         return largest

@@ -1,6 +1,7 @@
 """summary.json: the outcome of a search as one object. Errors in percent, tradeoffs in the metric's unit."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
     which no point is feasible. `early_stopping` counts the stopped trials, and the trials that were exempt from it and
     how many of those are on the front. Where `front` is empty, `closest` is the point nearest to being feasible,
     `smallest_tradeoff` the tradeoff that would have made it so, and `hardest_layer` the layer with the highest
-    loss when pruned alone as there; otherwise all three are None. `test_interval` says how the intervals of test values
+    loss when pruned alone as there; otherwise all three are None. `forecast` is what the front is expected to be after
+    as much training again, None where too little was seen. `test_interval` says how the intervals of test values
     of another metric than the error were found, or why there are none. Where certificates were asked for, `certify` is
     their confidence, `certified` the most compressed member that is certified, and `certify_method` the test in words.
     """
@@ -53,6 +55,7 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
         "early_stopping": _count_stopped(outcome),
         "points": sum(len(record.points) for record in outcome.records),
         "hypervolume": outcome.hypervolume,
+        "forecast": asdict(outcome.forecast) if outcome.forecast else None,
         "wall_seconds": outcome.wall_seconds,
         "cpu_seconds": outcome.cpu_seconds,
         "front": [

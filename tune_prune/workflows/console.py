@@ -31,7 +31,8 @@ class Status:
 
     `budget` is the number of trials, None where time alone ends the search; `share` in [0, 1] is the used part of the
     budget. `best_factor` and `best`, the metric with its unit, belong to the most compressed feasible point, and are
-    None before there is one. `history` is the hypervolume after each trial that has ended.
+    None before there is one. `history` is the hypervolume after each trial that has ended; `forecast` says what it will
+    be, and is empty before anything can be said.
     """
 
     budget: int | None
@@ -46,6 +47,7 @@ class Status:
     history: Sequence[float]
     seconds: float
     seconds_left: float | None
+    forecast: str = ""
 
     def line(self) -> str:
         """The status in one plain line."""
@@ -53,6 +55,7 @@ class Status:
             f"{_format_done(self)} trials done, {self.running} running, {self.stopped} stopped, "
             f"{self.failed} failed; best {_format_best(self)}; hypervolume {self.hypervolume:.4f}; "
             f"{format_clock(self.seconds)} elapsed, {format_clock(self.seconds_left)} left"
+            f"{f'; {self.forecast}' if self.forecast else ''}"
         )
 
 
@@ -126,6 +129,7 @@ class SearchConsole:
         status, since = self._status, time.monotonic() - self._as_of
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
         table = Table("trials", "", "running", "stopped", "failed", "best", "hypervolume", "elapsed", "left")
+        table.caption = status.forecast or None
         table.add_row(
             _format_done(status),
             ProgressBar(1.0, status.share, width=20),

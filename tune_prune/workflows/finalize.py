@@ -185,7 +185,7 @@ def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome
             console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
     else:
         console.say("no round ended")
-    for line in outcome.describe_certificates():
+    for line in [*outcome.describe_forecast(), *outcome.describe_certificates()]:
         console.say(line)
     shown = [name for name in SHOWN_FILES if (run_dir / name).exists()]
     console.say(f"files: {run_dir} ({', '.join(shown)})")

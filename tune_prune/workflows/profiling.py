@@ -17,6 +17,7 @@ from tune_prune.hpo.budget import Budget
 from tune_prune.pruning import masks
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
+from tune_prune.results.forecast import check_foresight
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
@@ -135,8 +136,13 @@ def with_gpu_share(resources: Resources, task: Task, plan: Plan, say: Callable[[
     return replace(resources, gpus_per_trial=share)
 
 
-def time_rounds(budget: Budget, resources: Resources, task: Task, plan: Plan) -> Timings:
-    """Measures timings where time is limited; raises a `UserError` where not one round fits into the time budget."""
+def time_rounds(
+    budget: Budget, resources: Resources, task: Task, plan: Plan, stop_when: float | None = None
+) -> Timings:
+    """Measures timings where time is limited; raises a `UserError` where not one round fits into the time budget.
+
+    Also where `stop_when` would see nothing: where too few trials fit, even of one round each.
+    """
     if budget.seconds is None:
         return Timings(0.0, 0.0)
     timings = measure_timings(task, plan, torch.device(resources.own_device), resources.threads)
@@ -146,4 +152,7 @@ def time_rounds(budget: Budget, resources: Resources, task: Task, plan: Plan) ->
         takes = f"a round takes {round_:.1f} s here, and all that comes before and after it {others:.0f} s"
         least = math.ceil(others + round_)
         raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
+    if stop_when is not None:
+        most = math.inf if resources.address else resources.max_concurrent or os.cpu_count() or 1
+        check_foresight(most * (budget.seconds - others) / round_, f"a --time-budget of {budget.seconds:g}s")
     return timings

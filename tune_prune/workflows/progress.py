@@ -6,57 +6,16 @@ It also keeps the end of the search affordable: the time budget reserves the sec
 import itertools
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.trials import Trials
 from tune_prune.pruning import masks
-from tune_prune.results import pareto
-from tune_prune.results.constraints import Constraints
+from tune_prune.results.forecast import Forecast, make_forecast
+from tune_prune.results.front_tracker import FrontTracker
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.workflows.console import SearchConsole, Status
-
-
-class FrontTracker:
-    """The front of the trials that have ended. Adding a trial costs the same at the end of a search as at its start.
-
-    `front` holds (compression, metric as a cost), ascending; `history` holds the hypervolume after each trial.
-    """
-
-    def __init__(self, limits: Constraints) -> None:
-        self._limits = limits
-        self._states = Counter[str]()
-        self.front: list[pareto.Point] = []
-        self.hypervolume = 0.0
-        self.history: list[float] = []
-
-    @property
-    def ended(self) -> int:
-        """The number of trials that have ended."""
-        return self._states.total()
-
-    @property
-    def best(self) -> pareto.Point | None:
-        """The most compressed feasible point."""
-        return self.front[-1] if self.front else None
-
-    def count(self, state: str) -> int:
-        """Counts the trials that ended in this state."""
-        return self._states[state]
-
-    def add(self, record: TrialRecord) -> None:
-        """Adds a trial that has ended."""
-        self._states[record.state] += 1
-        points = self.front + [
-            (point.compression, self._limits.metric.cost(point.val_metric)) for point in record.points if point.feasible
-        ]
-        if len(points) > len(self.front):
-            self.front = [points[i] for i in pareto.front(points)]
-            self.hypervolume = self._limits.hypervolume(self.front)
-        self.history.append(self.hypervolume)
-
 
 FILES = 3.0
 """Seconds, about, from the last trial to the last file, without reading the test images."""
@@ -65,12 +24,16 @@ FILES = 3.0
 class Progress:
     """Shows how far a search is, and reserves the time that its end will take.
 
-    `test` is the time in seconds to test one model; at the end each member of the front takes that long.
+    `test` is the time in seconds to test one model; at the end each member of the front takes that long. `stop_when` is
+    the gain of hypervolume, as a share of it, below which as much training again is not worth it.
     """
 
-    def __init__(self, info: RunInfo, console: SearchConsole, budget: Budget, test: float) -> None:
+    def __init__(
+        self, info: RunInfo, console: SearchConsole, budget: Budget, test: float, stop_when: float | None = None
+    ) -> None:
         self._console, self._budget = console, budget
-        self._test = test
+        self._test, self._stop_when = test, stop_when
+        self._forecast: Forecast | None = None
         self._metric = info.metric
         self._first: tuple[float, int] | None = None
         self._tracker = FrontTracker(info.limits)
@@ -94,18 +57,26 @@ class Progress:
                 failed=tracker.count("failed"),
                 best_factor=factor,
                 best=self._metric.format(self._metric.value(tracker.best[1])) if tracker.best else None,
-                hypervolume=tracker.hypervolume,
-                history=tracker.history,
+                hypervolume=tracker.now.hypervolume,
+                history=[moment.hypervolume for moment in tracker.history],
+                forecast=self._forecast.describe() if self._forecast else "",
                 seconds=self._budget.elapsed,
                 seconds_left=self._seconds_left(now, tracker.ended),
             )
         )
+
+    def has_enough(self) -> bool:
+        """Whether as much training again is expected to gain less than `stop_when`."""
+        if self._stop_when is None or self._forecast is None:
+            return False
+        return self._forecast.gain.expected < self._stop_when
 
     def _add(self, new: Sequence[TrialRecord]) -> None:
         """Adds the trials that have ended since the last update."""
         for record in new:
             self._tracker.add(record)
         members = len(self._tracker.front) + 1  # and the dense model
+        self._forecast = make_forecast(self._tracker.history)
         self._budget.reserve = FILES + members * self._test
 
     def _seconds_left(self, now: float, done: int) -> float | None:

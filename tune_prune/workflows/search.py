@@ -64,7 +64,7 @@ def search(
             console.say(line)
         plan = space.midpoint(info.shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
-        timings = profiling.time_rounds(budget, resources, prepared.task, plan)
+        timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
         config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
@@ -117,7 +117,7 @@ class _Run:
         self._prepared, self._budget, self._signals, self._lock = prepared, budget, signals, lock
         self._info = prepared.info
         self._searcher = self._make_searcher(timings)
-        self._stopper = SearchStopper(budget, signals, self._searcher)
+        self._stopper = SearchStopper(budget, signals, self._searcher, self._progress.has_enough)
 
     @property
     def end(self) -> SearchEnd:
@@ -139,7 +139,7 @@ class _Run:
     def run_trials(self) -> None:
         """Runs the trials that remain, and notes how many ran at a time."""
         config, task, trials = self._config, self._prepared.task, self._searcher.trials
-        if not trials.remaining or self.end is not SearchEnd.BUDGET:
+        if not trials.remaining or self._stopper.stop_all():
             return
         threads = config.resources.threads
         cached = cached_statistics(self._space, task, config, self._console.say)
@@ -207,10 +207,11 @@ class _Run:
             max_failures=config.max_failures,
             standard_error=standard_error(info.dense_metric, images) if info.metric == ERROR else 0.0,
         )
-        progress = Progress(info, self._console, self._budget, timings.test_for(config.certify))
+        self._progress = Progress(info, self._console, self._budget, timings.test_for(config.certify), config.stop_when)
         parameters = space.parameters_for(info.shapes, curves)
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
-        return StudySearcher(trials, progress.update)
+        self._progress.update(trials)  # of a run that goes on
+        return StudySearcher(trials, self._progress.update)
 
     def finalize(self) -> int:
         """Confirms and refits the front as asked, and writes the results; returns the exit code.

@@ -3,6 +3,7 @@
 import math
 from html import escape
 
+from tune_prune.results.forecast import Band, Forecast
 from tune_prune.results.report.page import format_duration, format_number, make_table
 from tune_prune.results.run_results import Row, get_mapping, to_float
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -25,6 +26,7 @@ def make_facts(summary: Row, metric: Metric) -> str:
         f"{format_value(dense, metric, metric.test)} test",
         **_describe_further(summary),
         "hypervolume": format_number(to_float(summary.get("hypervolume")), ".4f"),
+        **_describe_forecast(summary),
         "wall-clock": format_duration(to_float(summary.get("wall_seconds"))),
         "processor time": format_duration(to_float(summary.get("cpu_seconds"))),
         "versions": versions or "n/a",
@@ -37,6 +39,16 @@ def _budget(summary: Row) -> str:
     trials, seconds = summary.get("budget", "n/a"), summary.get("time_budget")
     limits = ["" if trials is None else f"{trials} trials", format_duration(to_float(seconds)) if seconds else ""]
     return " or ".join(filter(None, limits))
+
+
+def _describe_forecast(summary: Row) -> dict[str, str]:
+    """What the front is expected to be after as much training again, where a summary says so."""
+    found, bands = get_mapping(summary, "forecast"), []
+    for name in ("factor", "gain"):
+        band = get_mapping(found, name)
+        bands.append(Band(*(to_float(band.get(end)) for end in ("expected", "low", "high"))))
+    known = all(math.isfinite(value) for band in bands for value in (band.expected, band.low, band.high))
+    return {"forecast": Forecast(*bands).describe()} if known else {}
 
 
 def _describe_further(summary: Row) -> dict[str, str]:

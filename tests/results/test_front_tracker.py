@@ -5,7 +5,7 @@ from toys import ended
 from tune_prune.results import pareto
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front import find_front
-from tune_prune.workflows.progress import FrontTracker
+from tune_prune.results.front_tracker import FrontTracker
 
 LIMIT = 2.0
 
@@ -24,7 +24,10 @@ def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple
         members = [(member.point.compression, member.point.val_metric) for member in find_front(records)]
         assert tracker.front == members
         assert tracker.best == (members[-1] if members else None)
-        assert tracker.hypervolume == pareto.hypervolume(members, LIMIT)
+        now = tracker.history[-1]
+        assert now.hypervolume == pareto.hypervolume(members, LIMIT)
+        assert now.log_factor == (pareto.log_factor(members[-1][0]) if members else 0)
+        assert now.seconds == sum(record.seconds for record in records)
     assert tracker.ended == len(records)
     assert tracker.count("stopped") == [state for _, state in measured].count("stopped")
 
@@ -32,4 +35,4 @@ def test_trial_by_trial_is_what_all_together_are(measured: list[tuple[list[tuple
 def test_a_limit_of_zero_leaves_no_room() -> None:
     tracker = FrontTracker(Constraints(0.0))
     tracker.add(ended(0, (0.5, 0.0), limit=0.0))
-    assert tracker.hypervolume == 0
+    assert tracker.now.hypervolume == 0
