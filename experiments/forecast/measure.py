@@ -4,17 +4,18 @@
     python experiments/forecast/measure.py table CURVES
 
 The first adds a run of a search to the table CURVES: run, trial, seconds of all trials so far, hypervolume, log10 of
-the most compressed feasible factor. The second fits the quantiles of `results/forecast.py` on the searches of
-lenet_300_100 in experiments/search_efficiency/results, its seeds 0 to 2 with all variants; and prints how often the
-80 % band held: on those, on the other seeds and lenet5 there, and on the runs in CURVES. A forecast is made after every
-trial from `MIN_TRIALS` on, as far as it is known what came after as much training again.
+the most compressed feasible factor. The second fits the quantiles of `results/forecast.py`, each network with an equal
+weight: on the searches of lenet_300_100 in experiments/search_efficiency/results, seeds 0 to 2 with all variants, on
+lenet5 there, and on the runs in CURVES whose names have no seed. It prints how often the 80 % band held, on those and
+on all others. A forecast is made after every trial from `MIN_TRIALS` on, as far as it is known what came after as much
+training again.
 """
 
 import csv
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from tune_prune.results.trial_params import TrialParams
 
 EFFICIENCY = Path(__file__).parents[1] / "search_efficiency" / "results"
 VARIANTS = ("whole", "refine", "warm_start", "initial_trials", "learn_from_rounds", "early_stopping")
+LEAST_GAINS = 20
+"""Networks with fewer gains are not fitted."""
+
 COLUMNS = ["run", "trial", "seconds", "hypervolume", "log_factor"]
 
 History = list[Moment]
@@ -62,16 +66,23 @@ def pairs(history: History) -> Iterator[tuple[int, Moment, Moment, Moment]]:
             yield count, find(history, now.seconds / 4), now, find(history, 2 * now.seconds)
 
 
-def fit(histories: Sequence[History]) -> None:
-    """Prints the quantiles of gains as multiples of the mean gain of the last two doublings."""
-    found = [(before, now, later) for history in histories for _, before, now, later in pairs(history)]
+def list_gains(histories: Sequence[History], name: str, least: float) -> list[float]:
+    """Gains as multiples of the mean gain of the last two doublings, which is at least so much."""
+    found = []
+    for _, before, now, later in (pair for history in histories for pair in pairs(history)):
+        mean = (getattr(now, name) - getattr(before, name)) / 2
+        floor = least * now.hypervolume if name == "hypervolume" else least
+        found.append((getattr(later, name) - getattr(now, name)) / max(mean, floor))
+    return found
+
+
+def fit(networks: Mapping[str, Sequence[History]]) -> None:
+    """Prints the quantiles of gains; each network has the same weight, as a hundred of its quantiles."""
     for name, least in (("hypervolume", forecast.LEAST_GAIN), ("log_factor", forecast.LEAST_FACTOR)):
-        shares = []
-        for before, now, later in found:
-            mean = (getattr(now, name) - getattr(before, name)) / 2
-            floor = least * now.hypervolume if name == "hypervolume" else least
-            shares.append((getattr(later, name) - getattr(now, name)) / max(mean, floor))
-        print(f"{name}: 10 %, 50 % and 90 % of {len(shares)}:", np.round(np.quantile(shares, [0.1, 0.5, 0.9]), 3))
+        gains = [list_gains(histories, name, least) for histories in networks.values()]
+        spread = [np.quantile(found, np.linspace(0.005, 0.995, 100)) for found in gains if len(found) >= LEAST_GAINS]
+        quantiles = np.round(np.quantile(np.concatenate(spread), [0.1, 0.5, 0.9]), 2)
+        print(f"{name}: 10 %, 50 % and 90 % of {len(spread)} networks, {sum(map(len, gains))} gains:", quantiles)
 
 
 def cover(histories: Sequence[History]) -> str:
@@ -120,16 +131,19 @@ def main() -> None:
     if sys.argv[1] == "collect":
         collect(Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
         return
-    known = [read_table(EFFICIENCY / f"{name}-{seed}.csv", 2.25) for name in VARIANTS for seed in (0, 1, 2)]
-    fit(known)
+    curves = read_curves(Path(sys.argv[2]))
+    whole = [read_table(EFFICIENCY / f"{name}-{seed}.csv", 2.25) for name in VARIANTS for seed in (0, 1, 2)]
+    fitted = {"lenet_300_100": whole, "lenet5": [read_table(EFFICIENCY / "lenet5" / "whole-0.csv", 1.04)]}
+    fitted |= {name: [history] for name, history in curves.items() if "seed" not in name}
     held_out = {f"lenet_300_100, seed {seed}": read_table(EFFICIENCY / f"whole-{seed}.csv", 2.25) for seed in (3, 4)}
-    held_out["lenet5, seed 0"] = read_table(EFFICIENCY / "lenet5" / "whole-0.csv", 1.04)
-    held_out |= read_curves(Path(sys.argv[2]))
+    held_out |= {name: history for name, history in curves.items() if "seed" in name}
+    fit(fitted)
     print("\n| run | forecasts | gain in its band | above the middle | factor in its band |\n|---|---|---|---|---|")
-    print(f"| those that were fitted | {cover(known)} |")
+    for name, histories in fitted.items():
+        print(f"| {name} | {cover(histories)} |")
     for name, history in held_out.items():
-        print(f"| {name} | {cover([history])} |")
-    print(f"| all but the first row | {cover([*held_out.values()])} |")
+        print(f"| {name}, held out | {cover([history])} |")
+    print(f"| all that were held out | {cover([*held_out.values()])} |")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from toys import ended
 
 from tune_prune.hpo import checkpoint_store
 from tune_prune.hpo.checkpoint_store import CheckpointStore
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.estimates import Estimates
 from tune_prune.results.front import find_front
 from tune_prune.results.records import TrialRecord
 
@@ -52,6 +54,23 @@ def test_only_the_front_stays(tmp_path: Path) -> None:
     written(tmp_path, *records)
     CheckpointStore(tmp_path).sweep(records, [])
     assert left(tmp_path) == ["0-1", "0-2", "2-1"]
+
+
+def test_the_front_stays_by_estimates_and_as_it_was_measured(tmp_path: Path) -> None:
+    """A count that was lucky dominates all others, and none once it is estimated."""
+    estimates, records = Estimates(Constraints(LIMIT), samples=300), []
+    for number in range(31):
+        compression, error, loss = (0.9, 0.9, 1.9) if number == 30 else (0.5 + number / 100, *[1 + number / 30] * 2)
+        record = ended(number, (compression, error), limit=LIMIT)
+        records.append(replace(record, points=[replace(record.last, val_loss=loss / 20)]))
+    written(tmp_path, *records)
+    for record in records:
+        estimates.add(record)
+    CheckpointStore(tmp_path, estimates).sweep(records, [])
+    chosen = find_front([estimates.records[record.trial] for record in records])
+    assert {member.record.trial for member in chosen} > {0, 25}
+    assert [member.record.trial for member in find_front(records)] == [30]
+    assert {int(name.split("-")[0]) for name in left(tmp_path)} == {30, *(member.record.trial for member in chosen)}
 
 
 def test_checkpoints_in_use_stay(tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def test_the_front_and_its_test_errors() -> None:
     assert len(untested.tested) == 0
 
 
+def test_the_front_is_drawn_at_its_estimates() -> None:
+    measured = describe_front(POINTS, MEMBERS, 2.0, 1.0)
+    assert (measured.front_name, measured.heights.tolist()) == ("front, validation error", [1.1, 1.4])
+    members = MEMBERS.assign(val_error_estimate=["1.25", None])
+    picture = describe_front(POINTS, members, 2.0, 1.0)
+    assert (picture.front_name, picture.heights.tolist()) == ("front, estimated error", [1.25, 1.4])
+    assert picture.line == ([1.0, 2.0, 10.0], [1.25, 1.25, 1.4])
+
+
 def test_the_ranges_hold_the_front_and_end_a_little_above_the_limit() -> None:
     picture = describe_front(POINTS, MEMBERS, 2.0, 1.0)
     assert picture.values[0] < 1.0

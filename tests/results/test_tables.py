@@ -184,7 +184,7 @@ def test_points_table_names_every_layer() -> None:
     assert list(table.columns) == [
         *("trial", "round", "compression", "factor", "val_error", "feasible"),
         *("ratio/1", "ratio/4", "ratio/8", "pruner/1", "pruner/4", "pruner/8", "seconds", "val_loss"),
-        *("macs", "bytes", "latency"),
+        *("val_error_estimate", "macs", "bytes", "latency"),
     ]
     assert len(table) == 5
     first = table.iloc[0]
@@ -287,6 +287,7 @@ def test_summary_of_a_search() -> None:
         "confirm_spread": None,
         "confirm_high": None,
         "confirm_holds": None,
+        "val_error_estimate": None,
         "macs": None,
         "bytes": None,
         "latency": None,

@@ -25,7 +25,8 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Split
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.finalize import Ending, select_front, write_results
+from tune_prune.workflows.finalize import Ending, write_results
+from tune_prune.workflows.selection import select_front
 
 FILES = ["best.conf", "checkpoints", "confs", "pareto.csv", "pareto.png", "points.csv", "report.html", "summary.json"]
 FIRST = {"points.csv", "trials.csv", "pareto.csv", "summary.json", "confs", "best.conf"}
@@ -100,7 +101,7 @@ def finalized(
     shown = io.StringIO()
     console = SearchConsole(Console(file=shown, width=140))
     ending = ending or Ending(SearchEnd.BUDGET, 10.0 + earlier_wall_seconds(run_dir), 4.0)
-    front = select_front(run_dir, info.limits, ending.end)
+    front = select_front(run_dir, info, ending.end)
     code = write_results(run_dir, task, info, (test or TestImages()).load, console, front, ending)
     return code, shown.getvalue()
 

@@ -34,7 +34,7 @@ from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf, forecast, records, test_record
-from tune_prune.results.records import TrialRecord
+from tune_prune.results.estimates import Estimates
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
@@ -108,6 +108,14 @@ def test_a_task_that_is_wrong_leaves_nothing_behind(toml: Path, trials: Trials) 
     toml.write_text(SPACE.replace("toys:images", "toys:mlp"))
     assert "must return (train, validation, test)" in fault(lambda: searched(toml))
     assert list(toml.parent.iterdir()) == [toml]
+
+
+def test_certificates_without_unseen_images_are_refused(toml: Path, trials: Trials) -> None:
+    toml.write_text(SPACE.replace("toys:images", "toys:seen_images"))
+    said = fault(lambda: searched(toml, certify=0.95))
+    assert said == "--certify needs unseen samples, and the test split is the validation split; give another one"
+    assert list(toml.parent.iterdir()) == [toml]
+    assert searched(toml)[0] == 0
 
 
 # Going on
@@ -559,11 +567,12 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
 
     class Ended:
         running = frozenset({2})
-        records: dict[int, TrialRecord] = {}  # noqa: RUF012
+        estimates = Estimates(info.limits, 0)
 
     shower.update(Ended)  # type: ignore[arg-type]
     assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
-    Ended.records = {0: ended(0, (0.5, 60.0), limit=75), 1: ended(1, (0.9, 70.0), (0.95, 80.0), limit=75)}
+    Ended.estimates.add(ended(0, (0.5, 60.0), limit=75))
+    Ended.estimates.add(ended(1, (0.9, 70.0), (0.95, 80.0), limit=75))
     now = 120.0
     shower.update(Ended)  # type: ignore[arg-type]
     last = shown[-1]

@@ -208,9 +208,9 @@ def test_repetitions_have_to_keep_these_limits_too(tmp_path: Path, monkeypatch: 
     info = preparation.prepare(run_files.start_run(str(tmp_path / "own.toml"), {})[0], space, lambda line: None).info
     from tune_prune.hpo.budget import SearchEnd
     from tune_prune.workflows.confirm import list_repetitions
-    from tune_prune.workflows.finalize import select_front
+    from tune_prune.workflows.selection import select_front
 
-    front = select_front(run.path, info.limits, SearchEnd.BUDGET)
+    front = select_front(run.path, info, SearchEnd.BUDGET)
     by_trial = {record.trial: record for record in front.records}
     for value, holds in ((0.7, True), (0.5, False), (None, False)):
         for member in front.members:

@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tune_prune.results import pareto
-from tune_prune.results.constraints import NO_CONSTRAINTS, Constraints
+from tune_prune.results.constraints import NO_CONSTRAINTS
+from tune_prune.results.estimates import Estimates
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.metrics import Metric
 
@@ -18,8 +19,8 @@ class CheckpointStore:
     A deleted round is forgotten, so that a sweep costs no more after thousands of trials than after a hundred.
     """
 
-    def __init__(self, run_dir: Path, limits: Constraints = NO_CONSTRAINTS) -> None:
-        self._run_dir, self._limits = run_dir, limits
+    def __init__(self, run_dir: Path, estimates: Estimates | None = None) -> None:
+        self._run_dir, self._estimates = run_dir, estimates or Estimates(NO_CONSTRAINTS, 0)
         self.points: list[tuple[int, PointRecord]] = []
 
     def sweep(self, ended: Iterable[TrialRecord], in_use: Collection[str]) -> None:
@@ -30,7 +31,7 @@ class CheckpointStore:
         self.points += [(r.trial, p) for r in ended for p in r.points if p.checkpoint and self._path(p).is_file()]
         # of equal points the front reports the earliest trial's, and that one has to stay
         self.points.sort(key=lambda point: point[0])
-        keep = _select_checkpoints([point for _, point in self.points], self._limits) | set(in_use)
+        keep = _select_checkpoints([point for _, point in self.points], self._estimates) | set(in_use)
         for _, point in self.points:
             if point.checkpoint not in keep:
                 self._path(point).unlink(missing_ok=True)
@@ -44,11 +45,16 @@ class CheckpointStore:
         return self._run_dir / str(point.checkpoint)
 
 
-def _select_checkpoints(points: Sequence[PointRecord], limits: Constraints) -> set[str | None]:
-    """The checkpoints to keep: those of the feasible front, and those for warm starts."""
-    feasible = [point for point in points if point.feasible]
-    values = [limits.values(point.compression, point.val_metric, point.costs) for point in feasible]
-    keep = [feasible[i] for i in pareto.front(values)] + _select_fronts(points, MIN_KEPT, limits.metric)
+def _select_checkpoints(measured: Sequence[PointRecord], estimates: Estimates) -> set[str | None]:
+    """The checkpoints to keep: those of the feasible front, and those for warm starts.
+
+    The front is kept by estimates and as measured: the next trials may change the estimates.
+    """
+    limits, points = estimates.limits, [estimates.estimate(point) for point in measured]
+    keep = _select_fronts(points, MIN_KEPT, limits.metric)
+    for feasible in ([p for p in points if p.feasible], [p for p in measured if p.feasible]):
+        chosen = pareto.front([limits.values(p.compression, p.judged, p.costs) for p in feasible])
+        keep += [feasible[i] for i in chosen]
     return {point.checkpoint for point in keep}
 
 
@@ -63,4 +69,4 @@ def _select_fronts(points: Sequence[PointRecord], min_count: int, metric: Metric
 
 
 def _front(points: Sequence[PointRecord], metric: Metric) -> list[PointRecord]:
-    return [points[i] for i in pareto.front([(p.compression, metric.cost(p.val_metric)) for p in points])]
+    return [points[i] for i in pareto.front([(p.compression, metric.cost(p.judged)) for p in points])]

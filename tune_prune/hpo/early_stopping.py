@@ -45,7 +45,9 @@ class EarlyStopping:
             return False
         record = self._trial_store.read_record(number)
         assert record is not None
-        ended = list(self._trial_store.records.values())
+        estimates = self._trial_store.estimates
+        record = replace(record, points=[estimates.estimate(point) for point in record.points])
+        ended = list(estimates.records.values())
         target = settings.compression(record.params.ratios)
         refining = settings.refine.share > 0
         reason = reason_to_stop(record, target, ended, settings.dense_metric, settings.limits, refining)
@@ -101,13 +103,11 @@ def reason_to_stop(
     if len(later) < MIN_COMPARED or record.kind == "refine":
         return ""
     left = min(1.0, _best(refined or [ASSUMED_RECOVERY])) if refined or refining else 1.0
-    best = metric.cost(dense) + excess.of_value(record.last.val_metric) * _best(later) * left
+    best = metric.cost(dense) + excess.of_value(record.last.judged) * _best(later) * left
     promise = _describe_promise(record, best, metric)
     if best > limits.max_cost:
         return f"{promise}, {_describe_limit(limits)}"
-    reached = [
-        metric.cost(p.val_metric) for r in ended for p in r.points if p.feasible and p.compression >= compression
-    ]
+    reached = [metric.cost(p.judged) for r in ended for p in r.points if p.feasible and p.compression >= compression]
     if reached and best > min(reached):
         return f"{promise}; {metric.format(metric.value(min(reached)))} is reached at its compression"
     return _find_lost_limit(record, ended, limits, left)
@@ -134,7 +134,7 @@ def _find_lost_limit(record: TrialRecord, ended: Sequence[TrialRecord], limits: 
 
 def _judge_by(metric: Metric, record: TrialRecord) -> TrialRecord:
     """A record as if its trial were judged by a further metric."""
-    points = [replace(point, val_metric=point.costs.get(metric.val, math.nan)) for point in record.points]
+    points = [replace(p, val_metric=p.costs.get(metric.val, math.nan), estimate=None) for p in record.points]
     return replace(record, points=points)
 
 
@@ -176,7 +176,7 @@ def _excess_ratios(record: TrialRecord, ended: Sequence[TrialRecord], excess: _E
     for other in ended:
         here = next((point for point in other.points if point.round == record.last.round), None)
         if other.state == "complete" and other.kind == record.kind and here is not None and here is not other.last:
-            found.append(excess.of_value(other.last.val_metric) / excess.of_value(here.val_metric))
+            found.append(excess.of_value(other.last.judged) / excess.of_value(here.judged))
     return found
 
 

@@ -46,7 +46,7 @@ def refined_pairs(records: Sequence[TrialRecord], metric: Metric = ERROR) -> lis
     both = [(by_trial.get(r.refines), r) for r in records if r.refines is not None and r.state == "complete"]
     lasts = [(before.last, after.last) for before, after in both if before is not None and before.points]
     cost = metric.cost
-    return [RefinedPair(before.compression, cost(before.val_metric), cost(after.val_metric)) for before, after in lasts]
+    return [RefinedPair(before.compression, cost(before.judged), cost(after.judged)) for before, after in lasts]
 
 
 def standard_error(error: float, images: int) -> float:
@@ -124,9 +124,9 @@ def choose_trial(
     cost, max_cost = limits.metric.cost, limits.max_cost
 
     def expected(record: TrialRecord) -> float:
-        return recovery.expected_error(cost(record.last.val_metric), record.last.compression)
+        return recovery.expected_error(cost(record.last.judged), record.last.compression)
 
-    reached = [(point.compression, cost(point.val_metric)) for r in records for point in r.points if point.feasible]
+    reached = [(point.compression, cost(point.judged)) for r in records for point in r.points if point.feasible]
     # running refinements count as successful, so that two at a time are not spent on the same place
     running = set(refined) - {r.refines for r in records}
     reached += [(r.last.compression, expected(r)) for r in records if r.trial in running and r.points]
@@ -135,7 +135,7 @@ def choose_trial(
     rest = [r for r in rest if _may_keep_limits(r.last, recovery, limits)]
     rest.sort(key=lambda record: record.trial)
     # a dominated trial is not expected to add more
-    candidates = [rest[i] for i in front([(r.last.compression, cost(r.last.val_metric)) for r in rest])]
+    candidates = [rest[i] for i in front([(r.last.compression, cost(r.last.judged)) for r in rest])]
 
     def gain_and_margin(record: TrialRecord) -> tuple[float, float, float]:
         error = expected(record)

@@ -15,7 +15,7 @@ from tune_prune.hpo.warm_start import WarmStart, find_warm_start
 from tune_prune.pruning import masks
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.metrics import ERROR, Metric
 
 InitialPoint = Mapping[str, object]
 """Parameters of a trial under the space's names; what it leaves out is drawn."""
@@ -27,8 +27,8 @@ class SearchSettings:
 
     `initial_points` are tried first, then `levels`, ascending in compression, as far as they can keep the limit.
     `dense_metric` is the dense model's metric, `totals` are the weights of each layer, `refinement_seconds` the
-    expected duration of a refinement, `standard_error` that of the dense model's error, in percentage points, 0 for
-    other metrics. A search ends once more than the share `max_failures` of its trials has failed.
+    expected duration of a refinement, `samples` the number of validation images. A search ends once more than the
+    share `max_failures` of its trials has failed.
     """
 
     budget: Budget
@@ -40,13 +40,19 @@ class SearchSettings:
     features: Features = field(default_factory=Features)
     totals: Mapping[str, int] = field(default_factory=dict)
     refinement_seconds: float = 0.0
-    standard_error: float = 0.0
+    samples: int = 0
     max_failures: float = 1.0
 
     @property
     def metric(self) -> Metric:
         """What models are judged by."""
         return self.limits.metric
+
+    @property
+    def standard_error(self) -> float:
+        """That of the dense model's error, in percentage points; 0 for other metrics, of which it is not known."""
+        known = self.metric == ERROR and self.samples > 0
+        return refinement.standard_error(self.dense_metric, self.samples) if known else 0.0
 
     def compression(self, ratios: Mapping[str, float]) -> float:
         """The compression of the whole model that these ratios, by layer, make."""
@@ -112,10 +118,10 @@ class TrialScheduler:
     def expected_metrics(self, record: TrialRecord) -> list[float]:
         """The validation metrics of a trial's rounds as they are expected after refinement."""
         if not self._settings.refine.share or record.kind == "refine":
-            return [point.val_metric for point in record.points]
+            return [point.judged for point in record.points]
         recovery, metric = self._recovery(), self._settings.metric
         return [
-            metric.value(recovery.expected_error(metric.cost(point.val_metric), point.compression))
+            metric.value(recovery.expected_error(metric.cost(point.judged), point.compression))
             for point in record.points
         ]
 
@@ -130,7 +136,7 @@ class TrialScheduler:
 
     def _recovery(self) -> Recovery:
         """What refinements have recovered so far; computed again once another trial has ended."""
-        ended = self._trial_store.records
+        ended = self._trial_store.estimates.records
         if self._cached_recovery is None or self._cached_recovery[0] != len(ended):
             settings = self._settings
             metric = settings.metric
@@ -145,7 +151,7 @@ class TrialScheduler:
         Levels are tried from coarse to fine: the whole range is soon known, and those between start from the nearest.
         Levels beyond one that refinement is not expected to bring to the limit are left out.
         """
-        points, records = len(self._settings.initial_points), self._trial_store.records
+        points, records = len(self._settings.initial_points), self._trial_store.estimates.records
         attrs = {number: self._trial_store.attrs(number) for number in self._trial_store.numbers}
         tried = {one.queued: number for number, one in attrs.items() if one.queued is not None}
         ended = [(at, records[number]) for at, number in tried.items() if at >= points and number in records]
@@ -158,7 +164,7 @@ class TrialScheduler:
         """Whether refining a trial that has ended is expected to bring it to the limit."""
         if not record.points:
             return False
-        cost = self._settings.metric.cost(record.last.val_metric)
+        cost = self._settings.metric.cost(record.last.judged)
         return cost <= self._max_recoverable_cost(record.last.compression)
 
     def _max_recoverable_cost(self, compression: float) -> float:
@@ -173,7 +179,8 @@ class TrialScheduler:
 
     def _trial_to_refine(self) -> TrialRecord | None:
         """The trial to refine next; every other refinement goes for the far end of the front."""
-        records, refined = list(self._trial_store.records.values()), set(self._trial_store.refinements.values())
+        store = self._trial_store
+        records, refined = list(store.estimates.records.values()), set(store.refinements.values())
         beyond_front = len(refined) % 2 == 1
         return refinement.choose_trial(
             records, refined, self._recovery(), self._settings.limits, beyond_front=beyond_front

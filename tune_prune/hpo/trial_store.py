@@ -24,7 +24,8 @@ from tune_prune.hpo.study import (
 )
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
-from tune_prune.results.constraints import COSTS, Constraints
+from tune_prune.results.constraints import COSTS
+from tune_prune.results.estimates import Estimates
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
@@ -77,14 +78,15 @@ class TrialStore:
     """The trials of a study by number; `records` are those of ended trials, `written` the trials ended in the study.
 
     The study is the truth, and only this class writes it. What was written is remembered, since reading the study
-    copies all its trials. `limits` decide which trials are feasible. Raises a `UserError` where a record is not of the
-    study's trial of its number, as when an older copy of the study was put back.
+    copies all its trials. Raises a `UserError` where a record is not of the study's trial of its number, as when an
+    older copy of the study was put back.
     """
 
     def __init__(
-        self, study: optuna.Study, run_dir: Path, parameters: Mapping[str, Parameter], limits: Constraints
+        self, study: optuna.Study, run_dir: Path, parameters: Mapping[str, Parameter], estimates: Estimates
     ) -> None:
-        self._study, self._run_dir, self._parameters, self._limits = study, run_dir, parameters, limits
+        self._study, self._run_dir, self._parameters, self.estimates = study, run_dir, parameters, estimates
+        self._limits = estimates.limits
         self._distributions = distributions(parameters)
         self._ids: dict[int, int] = {}  # in the storage
         self._drawn: dict[int, dict[str, Any]] = {}
@@ -229,8 +231,8 @@ class TrialStore:
         path = records.record_path(self._run_dir, number)
         return records.read(path) if path.is_file() else None
 
-    def finish(self, record: TrialRecord) -> None:
-        """Keeps the record of a trial that has ended, and ends the trial in the study unless it has ended there."""
+    def finish(self, record: TrialRecord) -> TrialRecord:
+        """Keeps the record of an ended trial, ends it in the study as well, and returns it with estimates."""
         if record.trial not in self.written and record.state == "complete":
             # the constraint before the values: positive means infeasible
             trial = Trial(self._study, self._ids[record.trial])
@@ -245,3 +247,4 @@ class TrialStore:
             self._study.tell(record.trial, state=state)
         self.written.add(record.trial)
         self.records[record.trial] = record
+        return self.estimates.add(record)

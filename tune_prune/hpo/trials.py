@@ -23,6 +23,7 @@ from tune_prune.hpo.scheduler import SearchSettings, TrialScheduler
 from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
+from tune_prune.results.estimates import Estimates
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
@@ -44,7 +45,7 @@ class TrialConfig:
 class Trials:
     """The trials of a search by their numbers, between an Optuna study and whoever runs them.
 
-    `running` are the trials that this process runs now.
+    `running` are the trials that this process runs now, `estimates` those of the trials that have ended.
     """
 
     def __init__(
@@ -59,8 +60,9 @@ class Trials:
     ) -> None:
         self._lock = lock or sole_process(run_dir)
         self._run_dir, self._settings, self._seed = run_dir, settings, seed
-        self._trial_store = TrialStore(study, run_dir, parameters, settings.limits)
-        self._checkpoints = CheckpointStore(run_dir, settings.limits)
+        self.estimates = Estimates(settings.limits, settings.samples)
+        self._trial_store = TrialStore(study, run_dir, parameters, self.estimates)
+        self._checkpoints = CheckpointStore(run_dir, self.estimates)
         self._scheduler = TrialScheduler(self._trial_store, self._checkpoints, parameters, settings)
         self.early_stopping = EarlyStopping(self._trial_store, run_dir, settings, seed)
         self._observations = Observations(sampler, parameters, settings.limits)
@@ -184,7 +186,7 @@ class Trials:
 
     def _finish(self, record: TrialRecord) -> None:
         """Enters the record of an ended trial into the study and shows its rounds to the sampler."""
-        self._trial_store.finish(record)
+        record = self._trial_store.finish(record)
         if not self._settings.features.learn_from_rounds:
             record = replace(record, points=record.points[-1:])
         expected = self._scheduler.with_expected_costs(record)

@@ -1,7 +1,7 @@
 """The front of a search: the points that are reported, and their metrics on test images."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tune_prune.results import pareto
@@ -56,14 +56,19 @@ class TestResult:
     further: Mapping[str, float] = field(default_factory=dict)
 
 
-def find_front(records: Iterable[TrialRecord], constraints: Constraints = NO_CONSTRAINTS) -> list[Member]:
+def find_front(
+    records: Iterable[TrialRecord],
+    constraints: Constraints = NO_CONSTRAINTS,
+    is_kept: Callable[[PointRecord], bool] = lambda point: True,
+) -> list[Member]:
     """Finds the feasible points that no other feasible one dominates in compression, metric and the other objectives.
 
-    Points of all rounds of all trials count, whatever the trial's state. The front is ascending in compression, and has
-    of equal points the one of the earliest trial.
+    Points of all rounds of all trials count, whatever the trial's state, if they are kept. The front is ascending in
+    compression, and has of equal points the one of the earliest trial.
     """
     feasible = [(record, point) for record, point in _list_points(records) if point.feasible]
-    chosen = pareto.front([constraints.values(p.compression, p.val_metric, p.costs) for _, p in feasible])
+    feasible = [(record, point) for record, point in feasible if is_kept(point)]
+    chosen = pareto.front([constraints.values(p.compression, p.judged, p.costs) for _, p in feasible])
     return [Member(f"{number:03d}", *feasible[i]) for number, i in enumerate(chosen, start=1)]
 
 

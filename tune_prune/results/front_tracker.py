@@ -1,6 +1,7 @@
 """Follows the front of a search from trial to trial."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tune_prune.results import pareto
@@ -51,15 +52,19 @@ class FrontTracker:
         """Counts the trials that ended in this state."""
         return self._states[state]
 
+    def judge_anew(self, records: Iterable[TrialRecord]) -> None:
+        """Finds the front of the trials that have ended anew, after their points got other estimates."""
+        points = [point for record in records for point in self._list_feasible(record)]
+        self.front = [points[i] for i in pareto.front(points)]
+
+    def _list_feasible(self, record: TrialRecord) -> list[pareto.Point]:
+        return [(p.compression, self._limits.metric.cost(p.judged)) for p in record.points if p.feasible]
+
     def add(self, record: TrialRecord) -> None:
         """Adds a trial that has ended."""
         self._states[record.state] += 1
-        points = self.front + [
-            (point.compression, self._limits.metric.cost(point.val_metric)) for point in record.points if point.feasible
-        ]
-        hypervolume, log_factor = self.now.hypervolume, self.now.log_factor
-        if len(points) > len(self.front):
-            self.front = [points[i] for i in pareto.front(points)]
-            hypervolume = self._limits.hypervolume(self.front)
-            log_factor = pareto.log_factor(self.front[-1][0]) if self.front else 0.0
+        points = self.front + self._list_feasible(record)
+        self.front = [points[i] for i in pareto.front(points)]
+        hypervolume = self._limits.hypervolume(self.front)
+        log_factor = pareto.log_factor(self.front[-1][0]) if self.front else 0.0
         self.history.append(Moment(self.now.seconds + record.seconds, hypervolume, log_factor))

@@ -113,5 +113,5 @@ class SearchOutcome:
     def hypervolume(self) -> float:
         """The share in [0, 1] of the area from the limit to the ideal, up to 1000x, that feasible points dominate."""
         cost = self.info.metric.cost
-        feasible = [(p.compression, cost(p.val_metric)) for record in self.records for p in record.points if p.feasible]
+        feasible = [(p.compression, cost(p.judged)) for record in self.records for p in record.points if p.feasible]
         return self.info.limits.hypervolume(feasible)

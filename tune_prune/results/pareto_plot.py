@@ -111,8 +111,8 @@ def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
     if not len(members):
         return
     axes.step(*picture.line, where="pre", color=palette.BLUE, linewidth=1.8, zorder=4)
-    name, val = picture.front_name, picture.metric.val
-    axes.plot(members.factor, members[val], "o", color=palette.BLUE, markersize=5.5, label=name, zorder=6)
+    name = picture.front_name
+    axes.plot(members.factor, picture.heights, "o", color=palette.BLUE, markersize=5.5, label=name, zorder=6)
     if len(tested):
         bars = axes.errorbar(
             tested.factor,
@@ -127,7 +127,7 @@ def _draw_front(axes: "Axes", picture: FrontPicture) -> None:
             zorder=5,
         )
         bars[2][0].set(alpha=0.55, zorder=3.5)  # the intervals step back behind the points they belong to
-    factor, error = float(members.factor.iloc[-1]), float(members[val].iloc[-1])
+    factor, error = float(members.factor.iloc[-1]), float(picture.heights.iloc[-1])
     blue = palette.BLUE
     axes.annotate(f"{factor:.1f}x", (factor, error), (7, -10), textcoords="offset points", color=blue, weight="bold")
 

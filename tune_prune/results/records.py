@@ -29,7 +29,8 @@ class PointRecord:
     `ratios` are by layer label. Where layers share one ratio (mode "global"), `pooled` is the share removed of all
     their weights, else None. `costs` are by name (`constraints.py`); `within` says whether the limits on them are kept,
     `feasible` whether the limit on the metric is kept as well. `checkpoint` is the file, relative to the run directory,
-    with the round's weights and masks, or None where they were not kept.
+    with the round's weights and masks, or None where they were not kept. `estimate` is of the error on unseen images
+    (`estimates.py`), None where there is none: it follows from other trials, and is not in the file.
     """
 
     round: int
@@ -44,6 +45,12 @@ class PointRecord:
     pooled: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
     within: bool = True
+    estimate: float | None = None
+
+    @property
+    def judged(self) -> float:
+        """The metric by which points are compared: its estimate, where there is one."""
+        return self.val_metric if self.estimate is None else self.estimate
 
     @property
     def reached(self) -> dict[str, float]:
@@ -96,6 +103,8 @@ def checkpoint_name(trial: int, round_: int) -> str:
 def write(run_dir: Path, record: TrialRecord) -> None:
     """Writes a record, whole or not at all."""
     content = {"format": FORMAT} | asdict(record)
+    for point in content["points"]:
+        del point["estimate"]
     files.write_text(record_path(run_dir, record.trial), json.dumps(content, indent=1) + "\n")
 
 

@@ -26,7 +26,7 @@ class RunInfo:
     that started the run; `cached_sample` is the number of training images on which cached statistics were measured.
     `weights` is the file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its
     tensors.
-    `settings` say what else the task is.
+    `settings` say what else the task is; `samples` is the number of validation images.
     """
 
     space: str
@@ -53,6 +53,7 @@ class RunInfo:
     metric: Metric = ERROR
     at_least: Mapping[str, float] = field(default_factory=dict)
     dense_further: Mapping[str, float] = field(default_factory=dict)
+    samples: int = 0
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str], metric: 
             **_layers(record, point, labels),
             "seconds": point.seconds,
             "val_loss": point.val_loss,
+            **_estimates(point, metric),
             **_costs(point),
         }
         for record in records
@@ -47,7 +48,8 @@ def points_table(records: Sequence[TrialRecord], labels: Sequence[str], metric: 
     ]
     head = ["trial", "round", "compression", "factor", metric.val, "feasible"]
     further = list_further(point for record in records for point in record.points)
-    return _table(rows, [*head, *_layer_columns(labels), "seconds", "val_loss", *COSTS, *further])
+    tail = ["seconds", "val_loss", *estimate_columns(metric), *COSTS, *further]
+    return _table(rows, [*head, *_layer_columns(labels), *tail])
 
 
 def trials_table(records: Sequence[TrialRecord], metric: Metric = ERROR) -> DataFrame:
@@ -95,7 +97,7 @@ def pareto_table(
     head = ["id", "trial", "round", "compression", "factor", metric.val]
     test = [metric.test, f"{metric.test}_low", f"{metric.test}_high"]
     further = [name for val in info.dense_further for name in (val, _on_test(val))]
-    tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *COSTS, *further]
+    tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *estimate_columns(metric), *COSTS, *further]
     tail += CERTIFY_COLUMNS if certificates else ()
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
@@ -124,6 +126,7 @@ def member_row(
         "checkpoint": member.checkpoint,
         "refit": test.refit if test else None,
         **dict(zip(confirm_columns(metric), values, strict=True)),
+        **_estimates(member.point, metric),
         **_costs(member.point),
         **{_on_test(name): (test.further if test else {}).get(_on_test(name)) for name in list_further([member.point])},
         **(dict(zip(CERTIFY_COLUMNS, _certificate_cells(made), strict=True)) if made else {}),
@@ -150,6 +153,15 @@ def _last_measures(record: TrialRecord) -> tuple[object, ...]:
         return (None,) * 4
     last = record.last
     return last.compression, last.factor, last.val_metric, last.feasible
+
+
+def estimate_columns(metric: Metric) -> list[str]:
+    """The column of estimates; there are some of the error alone (`estimates.py`)."""
+    return [f"{metric.val}_estimate"] if metric == ERROR else []
+
+
+def _estimates(point: PointRecord, metric: Metric) -> dict[str, object]:
+    return dict.fromkeys(estimate_columns(metric), point.estimate)
 
 
 def _costs(point: PointRecord) -> dict[str, object]:

@@ -3,7 +3,7 @@
 What is known is written before anything that may fail: the test of a model of one's own, a repetition, a picture.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,8 @@ from tune_prune.hpo.space import Space
 from tune_prune.results import pareto_plot, records, writer
 from tune_prune.results.certificate import Claim
 from tune_prune.results.confidence import Confirmation
-from tune_prune.results.constraints import Constraints
-from tune_prune.results.front import BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, Member, find_front
+from tune_prune.results.front import BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, Member
 from tune_prune.results.outcome import SearchOutcome
-from tune_prune.results.records import TrialRecord
 from tune_prune.results.run_info import RunInfo
 from tune_prune.results.summary import summarize
 from tune_prune.tasks.splits import AnySplit
@@ -31,19 +29,12 @@ from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 from tune_prune.workflows.refit import read_refits, refit_front
 from tune_prune.workflows.report import write_report
+from tune_prune.workflows.selection import SelectedFront
 from tune_prune.workflows.sensitivity import find_hardest_layer
 from tune_prune.workflows.testing import evaluate_front, read_front_test
 
 SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, "checkpoints/")
 """The files of a run directory that the last line names, where they are there."""
-
-
-@dataclass(frozen=True)
-class SelectedFront:
-    """What a search has measured, and the front of it, ascending in compression."""
-
-    records: Sequence[TrialRecord]
-    members: Sequence[Member]
 
 
 @dataclass(frozen=True)
@@ -66,20 +57,6 @@ class Ending:
     def is_final(self) -> bool:
         """Whether the front is the final one; only then the test images are read."""
         return self.end not in (SearchEnd.INTERRUPTED, SearchEnd.ERROR)
-
-
-def select_front(run_dir: Path, limits: Constraints, end: SearchEnd, failure: str = "") -> SelectedFront:
-    """Reads the records of a search that has ended, and selects its front.
-
-    A trial that was running then counts as stopped, because of the search's end or `failure`; its record on disk stays
-    as it is.
-    """
-    reason = failure or ("cut off" if end is SearchEnd.BUDGET else end.value)
-    found = [
-        record if record.state in records.FINAL_STATES else replace(record, state="stopped", reason=reason)
-        for record in records.read_all(run_dir)
-    ]
-    return SelectedFront(found, find_front(found, limits))
 
 
 def write_results(
@@ -165,10 +142,11 @@ def _failing_late() -> Iterator[None]:
 
 
 def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
-    best, closest, info = outcome.best, outcome.closest, outcome.info
-    if best:
-        value = info.metric.describe(best.point.val_metric, "validation")
-        console.say(f"most compressed: {best.point.factor:.1f}x at {value}")
+    closest, info = outcome.closest, outcome.info
+    if best := outcome.best:
+        console.say(
+            f"most compressed: {best.point.factor:.1f}x at {info.metric.describe(best.point.val_metric, 'validation')}"
+        )
     elif closest and outcome.smallest_tradeoff is None:
         advice = "other ratios, or other limits" if info.dense_further else "higher ratios, or more"
         costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in (*info.at_most, *info.at_least))

@@ -26,7 +26,7 @@ from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
-from tune_prune.tasks.fingerprints import fingerprint_task, hash_texts
+from tune_prune.tasks.fingerprints import check_unseen, fingerprint_task, hash_texts
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric, evaluate
 from tune_prune.tasks.models import build
@@ -100,6 +100,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
+    check_unseen(contents, needed=config.certify is not None)
     contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}
     tradeoff = _choose_tradeoff(config, task.metric, task.dense.metric)
     if explained := _explain_tradeoff(config, task.metric):
@@ -129,9 +130,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         settings=space.settings,
         metric=task.metric,
         at_least=space.at_least,
-        dense_further=measure_further(dense, task.validation.to(device), "val")
-        if task.settings.further_metrics
-        else {},
+        dense_further=measure_further(dense, task.validation.to(device), "val"),
+        samples=task.validation.count,
     )
     return Prepared(task, info, load_test, contents)
 

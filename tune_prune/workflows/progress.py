@@ -35,13 +35,18 @@ class Progress:
         self._test, self._stop_when = test, stop_when
         self._forecast: Forecast | None = None
         self._metric = info.metric
+        self._fits = 0
         self._first: tuple[float, int] | None = None
         self._tracker = FrontTracker(info.limits)
 
     def update(self, trials: Trials) -> None:
         """Updates front, reserve and console; called whenever a trial starts, ends a round, or ends."""
         tracker, now = self._tracker, time.monotonic()
-        new = [*itertools.islice(trials.records.values(), tracker.ended, None)]
+        estimates = trials.estimates
+        new = [*itertools.islice(estimates.records.values(), tracker.ended, None)]
+        if self._fits != estimates.fits:
+            self._fits = estimates.fits
+            tracker.judge_anew(estimates.records.values())
         if self._first is None:
             self._first = now, len(new)
         if new:

@@ -19,7 +19,6 @@ from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget, SearchEnd
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.refinement import standard_error
 from tune_prune.hpo.run_files import save_run
 from tune_prune.hpo.run_lock import RunLock, lock_run
 from tune_prune.hpo.scheduler import SearchSettings
@@ -27,12 +26,12 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
-from tune_prune.tasks.metrics import ERROR
 from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search, format_budget, prepare
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
+from tune_prune.workflows.selection import select_front
 
 POLL = 0.5
 """Seconds between two looks at what other processes have done, while this one has no trial to run."""
@@ -193,7 +192,7 @@ class _Run:
             )
             with storage.refuse_damage(describe_study(study)):
                 levels, curves = initial_trials.read_planned(initial)
-        refine, images = space.refine, self._prepared.task.validation.count
+        refine = space.refine
         settings = SearchSettings(
             budget=self._budget,
             dense_metric=info.dense_metric,
@@ -205,7 +204,7 @@ class _Run:
             totals=info.totals,
             refinement_seconds=refine.rounds * timings.round_seconds(refine.steps // refine.rounds),
             max_failures=config.max_failures,
-            standard_error=standard_error(info.dense_metric, images) if info.metric == ERROR else 0.0,
+            samples=info.samples,
         )
         self._progress = Progress(info, self._console, self._budget, timings.test_for(config.certify), config.stop_when)
         parameters = space.parameters_for(info.shapes, curves)
@@ -230,7 +229,7 @@ class _Run:
 
     def _finalize(self) -> int:
         prepared, console, run_dir = self._prepared, self._console, self._run_dir
-        front = finalize.select_front(run_dir, self._info.limits, self.end, self._stopper.failure)
+        front = select_front(run_dir, self._info, self.end, self._stopper.failure)
         earlier = earlier_wall_seconds(run_dir)
 
         def ending() -> finalize.Ending:

@@ -97,7 +97,7 @@ def _add_members(figure: "Figure", picture: FrontPicture, layers: Sequence[str])
         line={"shape": "vh", "width": 2, "color": BLUE},
     )  # fmt: skip
     figure.add_scatter(
-        x=members.factor, y=members[metric.val], mode="lines+markers", name=escape(picture.front_name),
+        x=members.factor, y=picture.heights, mode="lines+markers", name=escape(picture.front_name),
         legendgroup="front",
         line={"shape": "vh", "width": 2, "color": BLUE}, marker={"size": 8, "color": BLUE},
         customdata=_numbers(members, layers), text=_pruners(members, layers), ids=[str(one) for one in members.id],
