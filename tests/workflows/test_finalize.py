@@ -399,22 +399,6 @@ def test_a_certificate_that_is_asked_for_later_measures_samples_alone(
     assert (test.read, summary_of(tmp_path)["certify"]) == (2, 0.99)
 
 
-def test_nothing_is_certified_on_samples_that_were_seen(
-    task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path
-) -> None:
-    measured(0, 0.01, 1.0)
-
-    class Seen(TestImages):
-        def load(self) -> Split:
-            assert isinstance(task.validation, Split)
-            return task.validation
-
-    said = certified(tmp_path, task, info, Seen())
-    assert summary_of(tmp_path)["certified"] is None
-    assert "certificates: none, the test split is the training or the validation split" in said
-    assert not (tmp_path / "certified.conf").exists()
-
-
 @pytest.mark.parametrize("outcome", ['{"wrong": [120]}', '{"wrong": ["a"]}', '{"mean": "none", "values": [1]}', "[]"])
 def test_a_damaged_outcome_is_measured_again(
     task: Task, info: RunInfo, measured: Callable[..., TrialRecord], tmp_path: Path, outcome: str
