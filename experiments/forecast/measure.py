@@ -62,7 +62,7 @@ def pairs(history: History) -> Iterator[tuple[int, Moment, Moment, Moment]]:
         if 2 * now.seconds > history[-1].seconds:
             return
         if now.hypervolume > 0:
-            find = forecast._find_moment
+            find = forecast.find_moment
             yield count, find(history, now.seconds / 4), now, find(history, 2 * now.seconds)
 
 

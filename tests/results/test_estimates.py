@@ -77,6 +77,25 @@ def test_errors_far_above_the_limit_stay() -> None:
     assert estimate_all([*searched(), far], LIMITS, SAMPLES)[-1] == far
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.9, 1e9])
+def test_a_loss_beyond_those_that_were_fitted_counts_as_the_nearest(loss: float) -> None:
+    found = Estimates(LIMITS, SAMPLES)
+    for record in searched():
+        found.add(record)
+    point = replace(ended(40, (0.9, 1.5), limit=LIMIT).last, val_loss=loss)
+    estimate = found.estimate(point).estimate
+    assert estimate == pytest.approx(1.0 if loss == 0 else 1.975, abs=0.1)
+
+
+def test_a_loss_that_says_nothing_or_the_opposite_leaves_the_mean() -> None:
+    """The counts then scatter by more than their noise, and stay nearly as they are."""
+    falling = [
+        replace(record, points=[replace(record.last, val_loss=1 - record.last.val_loss)]) for record in searched()
+    ]
+    for record in estimate_all(falling, LIMITS, SAMPLES):
+        assert record.last.estimate == pytest.approx(record.last.val_metric, abs=0.05)
+
+
 def test_equal_losses() -> None:
     records = [replace(record, points=[replace(record.last, val_loss=0.1)]) for record in searched()]
     assert all(math.isfinite(record.last.judged) for record in estimate_all(records, LIMITS, SAMPLES))

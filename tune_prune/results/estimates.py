@@ -31,10 +31,15 @@ GROWTH = 1.1
 
 @dataclass(frozen=True)
 class _Fit:
-    """Errors in percent as a parabola in the loss, and the weight in [0, 1] of a point's own count."""
+    """Errors in percent as a curve in the loss that nowhere falls, and the weight in [0, 1] of a point's own count."""
 
     curve: np.polynomial.Polynomial
     weight: float
+
+    def estimate(self, point: PointRecord) -> float:
+        """The estimate of a point; a loss beyond those that were fitted counts as the nearest of them."""
+        expected = float(self.curve(np.clip(point.val_loss, *self.curve.domain)))
+        return max(0.0, expected + self.weight * (point.val_metric - expected))
 
 
 class Estimates:
@@ -73,8 +78,7 @@ class Estimates:
         """A measured point with its estimate; it is feasible where both its count and its estimate keep the limit."""
         if self._fit is None or not self._is_near(point):
             return point
-        expected = float(self._fit.curve(point.val_loss))
-        value = max(0.0, expected + self._fit.weight * (point.val_metric - expected))
+        value = self._fit.estimate(point)
         return replace(point, estimate=value, feasible=point.feasible and value <= self.limits.max_cost)
 
     def _with_estimates(self, record: TrialRecord) -> TrialRecord:
@@ -89,11 +93,20 @@ class Estimates:
         if len(near) < MIN_POINTS:
             return None
         losses, errors = np.array([p.val_loss for p in near]), np.array([p.val_metric for p in near])
-        degree = min(2, len(np.unique(losses)) - 1)
-        curve = np.polynomial.Polynomial.fit(losses, errors, degree)
+        curve = _fit_curve(losses, errors)
         scatter = float(np.mean((errors - curve(losses)) ** 2))
         own = OWN_SHARE * float(np.mean(errors * (100 - errors))) / self._samples
         return _Fit(curve, max(0.0, 1 - own / scatter) if scatter else 0.0)
+
+
+def _fit_curve(losses: np.ndarray, errors: np.ndarray) -> np.polynomial.Polynomial:
+    """A parabola by least squares; a line where it would fall within the losses, and the mean where that would, too."""
+    for degree in (2, 1):
+        if len(np.unique(losses)) > degree:
+            curve = np.polynomial.Polynomial.fit(losses, errors, degree)
+            if (curve.deriv()(curve.domain) >= 0).all():
+                return curve
+    return np.polynomial.Polynomial.fit(losses, errors, 0)
 
 
 def estimate_all(records: Iterable[TrialRecord], limits: Constraints, samples: int) -> list[TrialRecord]:

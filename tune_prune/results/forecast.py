@@ -66,7 +66,7 @@ def make_forecast(history: Sequence[Moment]) -> Forecast | None:
     """
     if len(history) < MIN_TRIALS or history[-1].hypervolume <= 0:
         return None
-    now, before = history[-1], _find_moment(history, history[-1].seconds / 4)
+    now, before = history[-1], find_moment(history, history[-1].seconds / 4)
     gain = max((now.hypervolume - before.hypervolume) / 2, LEAST_GAIN * now.hypervolume)
     growth = max((now.log_factor - before.log_factor) / 2, LEAST_FACTOR)
     low, expected, high = (share * gain / now.hypervolume for share in GAIN)
@@ -74,6 +74,6 @@ def make_forecast(history: Sequence[Moment]) -> Forecast | None:
     return Forecast(Band(factors[1], factors[0], factors[2]), Band(expected, low, high))
 
 
-def _find_moment(history: Sequence[Moment], seconds: float) -> Moment:
+def find_moment(history: Sequence[Moment], seconds: float) -> Moment:
     """The last moment not after so many seconds."""
     return next((moment for moment in reversed(history) if moment.seconds <= seconds), Moment())
