@@ -80,7 +80,7 @@ def test_a_budget_in_which_nothing_is_seen() -> None:
 
 
 def test_in_words() -> None:
-    made = forecast.Forecast(forecast.Band(112.04, 108.0, 130.96), forecast.Band(0.031, 0.0, 0.052))
+    made = forecast.Forecast(forecast.Band(108.0, 112.04, 130.96), forecast.Band(0.0, 0.031, 0.052))
     assert made.describe() == (
         "after as much training again: 112.0x (108.0x to 131.0x), hypervolume +3.1 % (+0.0 to +5.2 %)"
     )

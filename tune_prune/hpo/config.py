@@ -56,9 +56,9 @@ def _are_names(value: tuple[str, ...]) -> bool:
 class Config:
     """How to search. Raises `UserError` where a value is out of bounds.
 
-    `budget` in trials and `time_budget` in seconds, of which at least one is given; `stop_when` the share of its
-    hypervolume that as much training again has to gain; `acc_tradeoff` in the unit of the metric, of errors in
-    percentage points, None for the metric's default; `refine` the share of the trials that refine
+    `budget` in trials and `time_budget` in seconds, of which at least one is given; `stop_when` the least gain of
+    hypervolume, as a share of it, for which as much training again is worth it; `acc_tradeoff` in the unit of the
+    metric, of errors in percentage points, None for the metric's default; `refine` the share of the trials that refine
     others, None where the space decides. `confirm` is how many other seeds the front is repeated from, `refit` whether
     it is trained on all but test images, `certify` the confidence with which its members are tested against the
     tradeoff. A trial is given up after `trial_timeout` seconds, a search once more than

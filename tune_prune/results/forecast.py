@@ -29,10 +29,10 @@ LEAST_FACTOR = 0.05
 
 @dataclass(frozen=True)
 class Band:
-    """What is expected, and the ends of an 80 % band around it."""
+    """What is expected, between the ends of an 80 % band."""
 
-    expected: float
     low: float
+    expected: float
     high: float
 
 
@@ -69,9 +69,8 @@ def make_forecast(history: Sequence[Moment]) -> Forecast | None:
     now, before = history[-1], find_moment(history, history[-1].seconds / 4)
     gain = max((now.hypervolume - before.hypervolume) / 2, LEAST_GAIN * now.hypervolume)
     growth = max((now.log_factor - before.log_factor) / 2, LEAST_FACTOR)
-    low, expected, high = (share * gain / now.hypervolume for share in GAIN)
-    factors = [10 ** (now.log_factor + share * growth) for share in FACTOR]
-    return Forecast(Band(factors[1], factors[0], factors[2]), Band(expected, low, high))
+    factor = Band(*(10 ** (now.log_factor + share * growth) for share in FACTOR))
+    return Forecast(factor, Band(*(share * gain / now.hypervolume for share in GAIN)))
 
 
 def find_moment(history: Sequence[Moment], seconds: float) -> Moment:

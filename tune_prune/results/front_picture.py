@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from pandas import DataFrame, Series
 
 from tune_prune.results import palette
-from tune_prune.results.tables import estimate_columns
+from tune_prune.results.tables import read_judged
 from tune_prune.tasks.metrics import ERROR, Metric
 
 FACTOR_TITLE = "times fewer weights"
@@ -65,13 +64,13 @@ class FrontPicture:
     @property
     def front_name(self) -> str:
         """What the legend calls the front."""
-        estimated = _judged(self.members, self.metric).ne(self.members[self.metric.val]).any()
+        estimated = self.heights.ne(self.members[self.metric.val]).any()
         return f"front, {'estimated' if estimated else 'validation'} {self.metric.name}"
 
     @property
     def heights(self) -> Series:
         """The value at which each member is drawn: its estimate, by which the front ascends, where there is one."""
-        return _judged(self.members, self.metric)
+        return read_judged(self.members, self.metric)
 
     @property
     def test_name(self) -> str:
@@ -103,7 +102,7 @@ def describe_front(
     points, members = _drawable(points, metric), _drawable(members, metric)
     tested = _tested(members, metric)
     values = _value_range(points, members, tested, limit, dense, metric)
-    x, y = members.factor.tolist(), _judged(members, metric).tolist()
+    x, y = members.factor.tolist(), read_judged(members, metric).tolist()
     return FrontPicture(
         series=_series(points, values, metric),
         members=members,
@@ -125,15 +124,6 @@ def _drawable(table: DataFrame, metric: Metric) -> DataFrame:
     factor, value = table.factor.to_numpy(dtype=float), table[metric.val].to_numpy(dtype=float)
     drawable: DataFrame = table[np.isfinite(factor) & (factor > 0) & np.isfinite(value)]
     return drawable
-
-
-def _judged(members: DataFrame, metric: Metric) -> Series:
-    """The estimate of each member, or the metric as it was measured."""
-    values: Series = members[metric.val].astype(float)
-    for column in estimate_columns(metric):
-        if column in members:
-            values = pd.to_numeric(members[column]).fillna(values)
-    return values
 
 
 def _in_sight(points: DataFrame, values: tuple[float, float], metric: Metric) -> Series:

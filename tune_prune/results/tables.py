@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pandas import DataFrame
+import pandas as pd
+from pandas import DataFrame, Series
 
 from tune_prune.results.certificate import Certificate
 from tune_prune.results.confidence import Confirmation
@@ -158,6 +159,15 @@ def _last_measures(record: TrialRecord) -> tuple[object, ...]:
 def estimate_columns(metric: Metric) -> list[str]:
     """The column of estimates; there are some of the error alone (`estimates.py`)."""
     return [f"{metric.val}_estimate"] if metric == ERROR else []
+
+
+def read_judged(table: DataFrame, metric: Metric) -> "Series[float]":
+    """The value by which each row of points.csv or pareto.csv is judged: its estimate, where there is one."""
+    values = table[metric.val].astype(float)
+    for column in estimate_columns(metric):
+        if column in table:
+            values = pd.to_numeric(table[column]).fillna(values)
+    return values
 
 
 def _estimates(point: PointRecord, metric: Metric) -> dict[str, object]:

@@ -93,8 +93,8 @@ class Fingerprinted(Protocol):
         ...
 
 
-def check_unseen(parts: Mapping[str, str], *, needed: bool) -> None:
-    """Raises a `UserError` where unseen samples are needed and the test split is one by which models are made.
+def check_unseen(parts: Mapping[str, str]) -> None:
+    """Raises a `UserError` where the test split is one by which models are made: `--certify` needs unseen samples.
 
     `parts` are those of `fingerprint_task`, with all three splits.
     """
@@ -102,7 +102,7 @@ def check_unseen(parts: Mapping[str, str], *, needed: bool) -> None:
         {part.removeprefix(split): of for part, of in parts.items() if part.startswith(f"{split} ")}
         for split in ("test", "training", "validation")
     )
-    if needed and test in others:
+    if test in others:
         which = ("training", "validation")[others.index(test)]
         raise UserError(f"--certify needs unseen samples, and the test split is the {which} split; give another one")
 

@@ -100,7 +100,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
-    check_unseen(contents, needed=config.certify is not None)
+    if config.certify is not None:
+        check_unseen(contents)
     contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}
     tradeoff = _choose_tradeoff(config, task.metric, task.dense.metric)
     if explained := _explain_tradeoff(config, task.metric):
@@ -154,9 +155,8 @@ def _choose_tradeoff(config: Config, metric: Metric, dense: float) -> float:
 
 def _explain_tradeoff(config: Config, metric: Metric) -> str:
     """Where a tradeoff comes from that nobody gave: " (1 % of the dense rmse)"; of the error, nothing."""
-    if config.acc_tradeoff is not None or metric == ERROR:
-        return ""
-    return f" ({100 * TRADEOFF_SHARE:g} % of the dense {metric.name})"
+    is_explained = config.acc_tradeoff is not None or metric == ERROR
+    return "" if is_explained else f" ({100 * TRADEOFF_SHARE:g} % of the dense {metric.name})"
 
 
 def _load_pruners(config: Config, space: Space) -> None:

@@ -12,7 +12,7 @@ from tune_prune.results import front_picture, pareto
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front_picture import Level
 from tune_prune.results.palette import BLACK, BLUE, GRID, LINES
-from tune_prune.results.tables import estimate_columns
+from tune_prune.results.tables import read_judged
 from tune_prune.tasks.metrics import ERROR, Metric
 
 if TYPE_CHECKING:
@@ -129,11 +129,7 @@ def hypervolume_within(points: DataFrame, limits: Constraints) -> float:
 
 def _list_pairs(points: DataFrame, metric: Metric) -> list[pareto.Point]:
     """(compression, metric as a cost) of each point, by the metric's estimate where there is one."""
-    values = points[metric.val].astype(float)
-    for column in estimate_columns(metric):
-        if column in points:
-            values = points[column].astype(float).fillna(values)
-    costs = metric.cost(1.0) * values
+    costs = metric.cost(1.0) * read_judged(points, metric)
     return [*zip(points.compression.astype(float), costs, strict=True)]
 
 

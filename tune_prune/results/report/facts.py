@@ -46,8 +46,8 @@ def _describe_forecast(summary: Row) -> dict[str, str]:
     found, bands = get_mapping(summary, "forecast"), []
     for name in ("factor", "gain"):
         band = get_mapping(found, name)
-        bands.append(Band(*(to_float(band.get(end)) for end in ("expected", "low", "high"))))
-    known = all(math.isfinite(value) for band in bands for value in (band.expected, band.low, band.high))
+        bands.append(Band(*(to_float(band.get(end)) for end in ("low", "expected", "high"))))
+    known = all(math.isfinite(value) for band in bands for value in (band.low, band.expected, band.high))
     return {"forecast": Forecast(*bands).describe()} if known else {}
 
 
