@@ -1,5 +1,6 @@
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from toys import mlp, seeded
 from tune_prune.pruning import masks
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import SGD, Recipe
-from tune_prune.training.step import WARM_UP, RecordedStep, Step, can_record
+from tune_prune.training.step import WARM_UP, RecordedStep, Recorder, Step, can_record, record_cuda_graph
 
 RECIPE = Recipe(steps=6, lr=0.1, weight_decay=0.01, l1=1e-4, distill=0.5, batch_size=32)
 
@@ -26,24 +27,37 @@ def on_the_cpu(run: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def stepped(model: nn.Module, data: Data, recorded: bool) -> list[tuple[float, float]]:
-    """Runs six steps; returns the loss and the share misclassified of each."""
+def stepped(model: nn.Module, data: Data, recorder: Recorder | None) -> list[tuple[float, float]]:
+    """Runs six steps, recorded where a recorder is given; returns the loss and the share misclassified of each."""
+    device = data.train.labels.device
     model.train()
     pairs = [(weight, (weight > -0.1).float()) for weight in masks.prunable(model).values()]
-    teacher = torch.randn(len(data.train.labels), 4, generator=seeded(1))
+    teacher = torch.randn(len(data.train.labels), 4, generator=seeded(1)).to(device)
     sgd = SGD(model.parameters(), 0.9, 0.01)
     eager = Step(model, data.train, RECIPE, sgd, seeded(2), pairs, teacher, count_wrong=True)
-    step = RecordedStep(eager, 32, on_the_cpu) if recorded else eager
-    batches = torch.arange(192).split(32)
+    step = eager if recorder is None else RecordedStep(eager, 32, recorder)
+    batches = torch.arange(192, device=device).split(32)
     results = [step(index, 0.1 / (number + 1)) for number, index in enumerate(batches)]
     return [(float(loss), float(wrong)) for loss, wrong in results]
 
 
-def test_recorded_steps_are_the_same_steps(toy_data: Data) -> None:
+@pytest.mark.parametrize(
+    ("device", "recorder"),
+    [
+        ("cpu", on_the_cpu),
+        pytest.param(
+            *("cuda", record_cuda_graph),
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use"),
+        ),
+    ],
+)
+def test_recorded_steps_are_the_same_steps(toy_data: Data, device: str, recorder: Recorder) -> None:
     ours = network()
     ours(toy_data.train.inputs[:2].float())  # so that the lazy layer knows its size
-    copied = copy.deepcopy(ours)
-    results = [torch.tensor(stepped(model, toy_data, recorded)) for model, recorded in ((ours, True), (copied, False))]
+    copied = copy.deepcopy(ours).to(device)
+    data = replace(toy_data, train=toy_data.train.to(torch.device(device)))
+    runs = ((ours.to(device), recorder), (copied, None))
+    results = [torch.tensor(stepped(model, data, how)) for model, how in runs]
     assert torch.allclose(*results, atol=1e-5)
     for (name, one), other in zip(ours.state_dict().items(), copied.state_dict().values(), strict=True):
         assert torch.allclose(one.float(), other.float(), atol=1e-5), name

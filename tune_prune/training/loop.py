@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -19,6 +20,7 @@ from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.training.batch_loop import fit_batches
 from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import SGD, Optimizer, Recipe
+from tune_prune.training.sparse_layers import sparse_layers
 from tune_prune.training.step import RecordedStep, Step, can_record
 from tune_prune.training.torch_optimizer import TorchOptimizer
 from tune_prune.training.user_fit import fit_by_user
@@ -67,6 +69,7 @@ def fit(
     draw, those of layers such as dropout too.
     After each whole epoch, `on_epoch` is called with its number, from 1, and the mean error and loss of its batches.
     A training loop of the user's takes the place of all this; `on_epoch` is then called once, at its end.
+    On a CPU, layers that keep little are computed by their kept weights alone (`sparse_layers`).
     With a `part`, several processes that have joined a group (`data_parallel`) train together: each is called with the
     same arguments but its own part. A training loop of the user's has to be one process's.
     With `epochs_done`, training resumes after that epoch; model, generator and `optimizer` must be as they were then.
@@ -80,18 +83,23 @@ def fit(
         if on_epoch is not None:
             on_epoch(recipe.steps // split.steps(recipe.batch_size), Evaluation(math.nan, mean))
         return mean
-    optimizer = optimizer or make_optimizer(model, recipe, split.objective)
     replica = None if part is None else Replica(model, part)
     if isinstance(split, BatchSplit):
         assert not isinstance(teacher, Tensor)
+        optimizer = optimizer or make_optimizer(model, recipe, split.objective)
         check = partial(_mean_loss, recipe=recipe, replica=replica)
         return fit_batches(
             model, split, recipe, generator, optimizer, check,
             masks=masks, teacher=teacher, on_epoch=on_epoch, epochs_done=epochs_done, replica=replica,
         )  # fmt: skip
     assert not isinstance(teacher, nn.Module)
-    step = Step(model, split, recipe, optimizer, generator, masks, teacher, on_epoch is not None, replica)
-    return _fit_in_memory(step, on_epoch, epochs_done)
+    objective = split.objective
+    alone = optimizer is None and part is None and objective.optimizer_function is None
+    exact = objective.settings.precision in (None, "fp32")
+    with sparse_layers(model, masks) if alone and exact else nullcontext(masks) as rest:
+        optimizer = optimizer or make_optimizer(model, recipe, objective)
+        step = Step(model, split, recipe, optimizer, generator, rest, teacher, on_epoch is not None, replica)
+        return _fit_in_memory(step, on_epoch, epochs_done)
 
 
 def _fit_in_memory(
