@@ -10,7 +10,6 @@ from toys import seeded
 
 from tune_prune.pruning import masks
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.training import sparse_layers as module
 from tune_prune.training.loop import DivergedError, fit
 from tune_prune.training.optim import Recipe
 from tune_prune.training.sparse_layers import MAX_KEPT, Pattern, sparse_layers
@@ -72,7 +71,7 @@ def test_loss_and_gradients_are_those_of_dense_layers(
     expected = gradients(model, inputs)
     names = [name for name, _ in model.named_parameters()]
     by_name = dict(zip(names, expected[2], strict=True))
-    with sparse_layers(model, pairs) as rest:
+    with sparse_layers(model, pairs, inputs) as rest:
         assert len(rest) < len(pairs)
         loss, by_inputs, found = gradients(model, inputs)
     assert loss == pytest.approx(expected[0], rel=1e-5)
@@ -96,8 +95,8 @@ def test_a_training_ends_where_a_dense_one_does(
     assert isinstance(split, Split)
     teacher = torch.randn(split.count, 4, generator=seeded(1))
     found = []
-    for most in (MAX_KEPT, 0.0):
-        monkeypatch.setattr(module, "MAX_KEPT", most)
+    for most in (MAX_KEPT[nn.Linear], 0.0):
+        monkeypatch.setitem(MAX_KEPT, nn.Linear, most)
         model = perceptron()
         pairs = prune(model, 0.1)
         fit(model, split, recipe, seeded(2), masks=pairs, teacher=teacher)
@@ -115,7 +114,7 @@ def test_everything_is_back_afterwards(fails: bool) -> None:
     before, names = [*model.parameters()], [*model.state_dict()]
     weights = copy.deepcopy(model.state_dict())
     try:
-        with sparse_layers(model, pairs):
+        with sparse_layers(model, pairs, torch.randn(2, 64)):
             assert model.get_parameter("1.weight").shape == (1, int(pairs[0][1].sum()))
             model.get_parameter("1.weight").data += 1
             if fails:
@@ -129,8 +128,29 @@ def test_everything_is_back_afterwards(fails: bool) -> None:
     assert not any("forward" in vars(part) for part in model.modules())
 
 
-class Looks(nn.Sequential):
-    """A user's module, which might look at its weights."""
+class Uses(nn.Sequential):
+    """A user's module that computes by a layer's weight."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self[0].weight
+        assert isinstance(weight, Tensor)
+        return self[1](inputs @ weight.t())  # type: ignore[no-any-return]
+
+
+class Sums(nn.Sequential):
+    """A user's module whose outputs have the right shape whatever a weight's shape is."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self[0].weight
+        assert isinstance(weight, Tensor)
+        return self[0](inputs) + weight.mean()  # type: ignore[no-any-return]
+
+
+class Calls(nn.Sequential):
+    """A user's module that calls its layers."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self[1](self[0](inputs).relu())  # type: ignore[no-any-return]
 
 
 def tied() -> nn.Module:
@@ -145,7 +165,8 @@ def tied() -> nn.Module:
         (perceptron(), 0.2),  # keeps too much
         (nn.Sequential(nn.Linear(90, 90)), 0.05),  # too small
         (nn.Sequential(nn.Linear(120, 120)), 0.0),  # keeps nothing
-        (Looks(nn.Linear(120, 120)), 0.05),
+        (Uses(nn.Linear(120, 120), nn.Linear(120, 4)), 0.05),
+        (Sums(nn.Linear(120, 120)), 0.05),
         (tied(), 0.05),
         (perceptron().double(), 0.05),
         (nn.Sequential(nn.Conv2d(40, 40, 3, groups=1, dilation=2)), 0.05),
@@ -156,8 +177,12 @@ def tied() -> nn.Module:
     ],
 )
 def test_what_stays_as_it_is(model: nn.Module, kept: float) -> None:
+    first = next(model.parameters())
+    sizes = {nn.Conv1d: (20,), nn.Conv2d: (8, 8)}
+    channels = 80 if getattr(model[0], "groups", 1) > 1 else first.shape[1]  # type: ignore[index]
+    sample = torch.randn(2, channels, *sizes.get(type(model[0]), ()), dtype=first.dtype)  # type: ignore[index]
     pairs, before = prune(model, kept), [*model.parameters()]
-    with sparse_layers(model, pairs) as rest:
+    with sparse_layers(model, pairs, sample) as rest:
         assert [id(weight) for weight, _ in rest] == [id(weight) for weight, _ in pairs]
         assert all(one is other for one, other in zip(model.parameters(), before, strict=True))
 
@@ -166,8 +191,19 @@ def test_without_a_library_of_sparse_products_everything_stays(monkeypatch: pyte
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     model = perceptron()
     pairs = prune(model, 0.05)
-    with sparse_layers(model, pairs) as rest:
+    with sparse_layers(model, pairs, torch.randn(2, 64)) as rest:
         assert len(rest) == len(pairs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_model_of_the_users_that_calls_its_layers_is_computed_by_what_it_keeps(training: bool) -> None:
+    model = Calls(nn.Linear(120, 120), nn.Linear(120, 4)).train(training)
+    pairs = prune(model, 0.05)
+    state = torch.get_rng_state()
+    with sparse_layers(model, pairs, torch.randn(2, 120, generator=seeded(0))) as rest:
+        assert [id(weight) for weight, _ in rest] == [id(pairs[1][0])]
+        assert all(part.training == training for part in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @settings(max_examples=30, deadline=None)
@@ -179,13 +215,3 @@ def test_a_pattern_is_its_mask(rows: int, columns: int, seed: int) -> None:
     dense = torch.zeros(rows, columns).masked_scatter(mask != 0, values)
     assert torch.equal(pattern.matrix(values).to_dense(), dense)
     assert torch.equal(pattern.transposed(values).to_dense(), dense.t())
-
-
-def test_a_dense_layer_of_an_image_split_is_called_once_a_step(toy_data: Data) -> None:
-    model, calls = perceptron(), list[int]()
-    pairs = prune(model, 0.1)
-    model[1].register_forward_hook(lambda *_: calls.append(1))
-    split = toy_data.train
-    assert isinstance(split, Split)
-    fit(model, split, Recipe(steps=5, lr=0.1, batch_size=16), seeded(0), masks=pairs)
-    assert len(calls) == 5

@@ -96,7 +96,8 @@ def fit(
     objective = split.objective
     alone = optimizer is None and part is None and objective.optimizer_function is None
     exact = objective.settings.precision in (None, "fp32")
-    with sparse_layers(model, masks) if alone and exact else nullcontext(masks) as rest:
+    sample = split.as_float(split.inputs[:2])
+    with sparse_layers(model, masks, sample) if alone and exact else nullcontext(masks) as rest:
         optimizer = optimizer or make_optimizer(model, recipe, objective)
         step = Step(model, split, recipe, optimizer, generator, rest, teacher, on_epoch is not None, replica)
         return _fit_in_memory(step, on_epoch, epochs_done)

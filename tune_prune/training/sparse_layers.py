@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MAX_KEPT = 0.15
+MAX_KEPT: dict[type[nn.Module], float] = {nn.Linear: 0.15, nn.Conv2d: 0.25}
 """Layers that keep at most this share of their weights are computed so; of more, dense products are as fast."""
 
 MIN_WEIGHTS = 10_000
@@ -148,59 +148,91 @@ def _forward_by_kept(module: nn.Module) -> Callable[..., Tensor] | None:
     return _conv2d if module.dilation == (1, 1) and not isinstance(module.padding, str) else None
 
 
-def _keeps_little(weight: Tensor, mask: Tensor) -> bool:
+def _keeps_little(layer: nn.Module, weight: Tensor, mask: Tensor) -> bool:
     """Whether a layer with this mask is computed faster by what it keeps."""
     kept = int(mask.count_nonzero())
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and weight.numel() >= MIN_WEIGHTS and 0 < kept <= MAX_KEPT * mask.numel()
+    return on_cpu and weight.numel() >= MIN_WEIGHTS and 0 < kept <= MAX_KEPT[type(layer)] * mask.numel()
 
 
-def _sole_owners(model: nn.Module) -> dict[int, nn.Module]:
-    """The layer of each weight that no other module has or could look at, by the weight's identity.
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that is computed by what it keeps: its own weight, where that is kept, and its other forward."""
 
-    A module of the user's might look at it, so only models of torch's own modules have any.
-    """
-    modules = list(model.modules())
-    if not torch.backends.mkl.is_available() or any(
-        type(m).__module__.split(".")[:2] != ["torch", "nn"] for m in modules
-    ):
-        return {}
-    owners = [(id(weight), module) for module in modules for weight in module.parameters(recurse=False)]
-    times = Counter(identity for identity, _ in owners)
-    return {identity: module for identity, module in owners if times[identity] == 1}
+    module: nn.Module
+    weight: nn.Parameter
+    kept: Tensor
+    forward: Callable[..., Tensor]
+
+
+def _find_layers(model: nn.Module, masks: Sequence[Pair]) -> list[_Layer]:
+    """The layers that keep little, each the only one that has its weight."""
+    owners = [(id(weight), module) for module in model.modules() for weight in module.parameters(recurse=False)]
+    times, by_weight, found = Counter(identity for identity, _ in owners), dict(owners), list[_Layer]()
+    for weight, mask in masks:
+        owner = by_weight.get(id(weight))
+        forward = None if owner is None or times[id(weight)] > 1 else _forward_by_kept(owner)
+        if owner is not None and forward is not None and _keeps_little(owner, weight, mask):
+            assert isinstance(weight, nn.Parameter)
+            found.append(_Layer(owner, weight, mask != 0, partial(forward, owner, Pattern.of(mask.flatten(1)))))
+    return found
+
+
+def _put_in(layers: Sequence[_Layer], pools: Sequence[nn.Module]) -> None:
+    for layer in layers:
+        values = layer.weight.detach()[layer.kept].unsqueeze(0)
+        layer.module.register_parameter("weight", nn.Parameter(values))
+        layer.module.forward = layer.forward
+    for pool in pools:
+        pool.forward = partial(_pool, pool)
+
+
+def _take_out(layers: Sequence[_Layer], pools: Sequence[nn.Module]) -> None:
+    for layer in layers:
+        layer.weight.data.zero_()[layer.kept] = layer.module.get_parameter("weight").detach().view(-1)
+        layer.module.register_parameter("weight", layer.weight)
+    for module in [*(layer.module for layer in layers), *pools]:
+        del module.forward  # its class's again
+
+
+def _outputs(model: nn.Module, inputs: Tensor) -> Tensor | None:
+    """What the model makes of inputs in evaluation mode; None where it fails, or makes no tensor."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            outputs = model(inputs)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return None  # a module of the user's that looks at a weight's shape, say
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return outputs if isinstance(outputs, Tensor) else None
 
 
 @contextmanager
-def sparse_layers(model: nn.Module, masks: Sequence[Pair]) -> Iterator[list[Pair]]:
+def sparse_layers(model: nn.Module, masks: Sequence[Pair], sample: Tensor) -> Iterator[list[Pair]]:
     """Within it, layers that keep little have their kept weights [1, kept] as their parameter, and compute by these.
 
     `masks` are pairs (weight, mask); yields those of the layers that stay as they are. Afterwards every weight is back
-    in its layer, as it was trained, and removed ones are exactly zero. On a CPU, and for models of torch's own modules.
+    in its layer, as it was trained, and removed ones are exactly zero. A model that does not make the same of the
+    `sample`, a few inputs, stays as it is: one whose own code uses a layer's weight, for instance. On a CPU alone.
     """
-    rest, changed, owners = list[Pair](), list[tuple[nn.Module, nn.Parameter, Tensor]](), _sole_owners(model)
-    for weight, mask in masks:
-        owner = owners.get(id(weight))
-        forward = None if owner is None else _forward_by_kept(owner)
-        if owner is None or forward is None or not _keeps_little(weight, mask):
-            rest.append((weight, mask))
-            continue
-        assert isinstance(weight, nn.Parameter)
-        changed.append((owner, weight, mask != 0))
-        owner.register_parameter("weight", nn.Parameter(weight.detach()[mask != 0].unsqueeze(0)))
-        _replace_forward(owner, partial(forward, owner, Pattern.of(mask.flatten(1))))
-    pools = [module for module in model.modules() if changed and type(module) in (nn.MaxPool2d, nn.AvgPool2d)]
-    for module in pools:
-        _replace_forward(module, partial(_pool, module))
+    layers = _find_layers(model, masks) if torch.backends.mkl.is_available() else []
+    pools = [module for module in model.modules() if layers and type(module) in (nn.MaxPool2d, nn.AvgPool2d)]
+    if layers:
+        expected = _outputs(model, sample)
+        _put_in(layers, pools)
+        found = _outputs(model, sample)
+        if expected is None or found is None or not torch.allclose(expected, found, rtol=1e-3, atol=1e-4):
+            _take_out(layers, pools)
+            layers = []
+    if not layers:
+        yield list(masks)
+        return
+    computed = {id(layer.weight) for layer in layers}
     try:
-        yield rest
+        yield [pair for pair in masks if id(pair[0]) not in computed]
     finally:
-        for module, weight, kept in changed:
-            weight.data.zero_()[kept] = module.get_parameter("weight").detach().view(-1)
-            module.register_parameter("weight", weight)
-        for module in [*(module for module, _, _ in changed), *pools]:
-            del module.forward  # its class's again
-
-
-def _replace_forward(module: nn.Module, forward: Callable[..., Tensor]) -> None:
-    """Gives a module another forward, over its class's."""
-    module.forward = forward
+        _take_out(layers, pools)
