@@ -73,6 +73,31 @@ def finished(original: Path, tmp_path: Path) -> Path:
 # From beginning to end
 
 
+def chosen(run_dir: Path) -> dict[str, object]:
+    """What a search has tried, and what it has chosen of that."""
+    conf_files = [*sorted((run_dir / "confs").iterdir()), run_dir / "best.conf"]
+    front = pd.read_csv(run_dir / "pareto.csv", dtype=str)
+    return {
+        "points": pd.read_csv(run_dir / "points.csv", dtype=str).drop(columns=["seconds"], errors="ignore").to_csv(),
+        "front": front.drop(columns=[name for name in front if name.startswith("test_")]).to_csv(),
+        "files": [re.sub(r"^# (data|test_error.*) = .*$", "", path.read_text(), flags=re.M) for path in conf_files],
+        "best": summary_of(run_dir)["best"],
+    }
+
+
+def test_other_test_images_change_no_choice(toml: Path) -> None:
+    found = []
+    for data in ("toys:images", "toys:images_with_another_test"):
+        toml.write_text(SPACE.replace("toys:images", data))
+        with without_ray():
+            code, run_dir = searched(toml, data.removeprefix("toys:"), max_concurrent=1)
+        assert code == 0
+        found.append((chosen(run_dir), pd.read_csv(run_dir / "pareto.csv")["test_error"]))
+    (ours, errors), (others, other_errors) = found
+    assert ours == others
+    assert (errors != other_errors).all()  # the test images did differ
+
+
 def test_a_search(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} - {".lock"} == {
         *("run.json", "space.toml", "study.db", "results", "rounds", "points.csv", "trials.csv", "pareto.csv"),
