@@ -1,12 +1,14 @@
 """What a user does who knows pruning and searches nothing: one rule for the layers, a few long gradual trajectories.
 
-    OMP_NUM_THREADS=1 python experiments/search_efficiency/gradual.py OUT_DIR MODEL RULE SEED [SHARE]
+    OMP_NUM_THREADS=1 python experiments/search_efficiency/gradual.py OUT_DIR MODEL RULE SEED [SHARE [DEVICE]]
+    python experiments/search_efficiency/gradual.py OUT_DIR MODEL search RUN_DIR
     python experiments/search_efficiency/gradual.py OUT_DIR MODEL table
 
 MODEL is lenet_300_100 or lenet5; its dense weights are OUT_DIR/dense.safetensors, or where that is not there the
 package's. Each trajectory goes from the dense model to a factor of its own in sixteen rounds, each of which leaves the
 same share of the weights; the last trains three times as long. Every round is a point, and learning rate, distillation
-and pruner are those of the shipped space. SHARE, 1 unless given, is the share of the steps that are spent. RULE is
+and pruner are those of the shipped space. SHARE, 1 unless given, is the share of the steps that are spent; DEVICE is
+cpu or cuda. RULE is
 
 - uniform, erk: ratios by layer, as in baselines.py;
 - global: one threshold for all layers, found again in every round;
@@ -15,11 +17,14 @@ and pruner are those of the shipped space. SHARE, 1 unless given, is the share o
 
 Writes OUT_DIR/gradual/RULE-SEED.csv: trial, CPU seconds, steps, compression and validation error, a row a round; and
 the test error where a round is on the front of all of them, which validation images chose: nothing is chosen by it. The
-second command reads these tables.
+second command adds the front of a search, judged by estimates. The third reads these tables. "As chosen" takes for each
+factor the member that validation says; a hypervolume of test errors takes the best of all, which flatters large fronts.
 """
 
 import csv
+import json
 import math
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -28,13 +33,16 @@ from typing import Any
 
 import torch
 from baselines import CPU, RULES
+from matplotlib.figure import Figure
 from plain import dense
+from table import COLOURS
 from torch import Tensor
 
 from tune_prune.common.seeding import derive_seed
 from tune_prune.hpo.parameters import Range
 from tune_prune.pruning import criteria, iterative, masks
 from tune_prune.pruning.plan import Plan
+from tune_prune.results import records
 from tune_prune.results.pareto import front, hypervolume
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
@@ -86,24 +94,92 @@ def make_plan(rule: str, factor: float, task: Task, steps: int) -> Plan:
     )  # fmt: skip
 
 
+def add(out: Path, run_dir: Path) -> None:
+    """Writes the front of a search that has ended as a table: of each member the estimate, and the test error."""
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    found = records.read_all(run_dir)
+    steps = sum(record.params.to_plan().recipe_at(point.round).steps for record in found for point in record.points)
+    with (run_dir / "pareto.csv").open(newline="", encoding="utf-8") as file:
+        members = list(csv.DictReader(file))
+    columns = ("compression", "val_error_estimate", "test_error")
+    rows: list[list[Any]] = [[row["trial"], 0, 0, *(row[column] for column in columns)] for row in members]
+    rows[0][1:3] = [f"{summary['cpu_seconds']:.1f}", steps]
+    write(out / "gradual" / f"search-{summary['seed']}.csv", rows)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run: its CPU seconds and steps, its front as validation chose it, and that front's three hypervolumes."""
+
+    seconds: float
+    steps: float
+    front: list[dict[str, float]]
+    validation: float
+    test: float
+    as_chosen: float
+
+
+def read(path: Path, limit: float) -> Row:
+    """Reads the table of a run."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    seconds, steps = (sum(float(row[name]) for row in rows) for name in ("cpu_seconds", "steps"))
+    members = [{key: float(value) for key, value in row.items()} for row in rows if row["test_error"]]
+    members.sort(key=lambda row: row["compression"])
+    chosen, tested = (
+        hypervolume([(row["compression"], row[name]) for row in members], limit) for name in ("val_error", "test_error")
+    )
+    # what somebody gets who takes the member that validation says, for each factor from 1 to 1,000 alike
+    logs = [0.0, *(math.log10(1 / (1 - row["compression"])) for row in members)]
+    strips = [
+        (right - left) * max(0.0, limit - row["test_error"])
+        for left, right, row in zip(logs, logs[1:], members, strict=False)
+    ]
+    return Row(seconds, steps, members, chosen, tested, sum(strips) / (3 * limit))
+
+
 def table(out: Path, limit: float) -> None:
-    """Prints each rule's CPU seconds, and the hypervolume of its front as it was chosen and on test images."""
-    print("| rule | seed | CPU seconds | hypervolume, validation | on test images | most compressed: both errors |")
-    print("|---|---|---|---|---|---|")
+    """Prints each run's CPU seconds and hypervolumes, and the medians of each method; draws gradual.png."""
+    print("| rule | seed | CPU seconds | steps | hypervolume, validation | test | as chosen | furthest: both errors |")
+    print("|---|---|---|---|---|---|---|---|")
+    found = dict[str, list[Row]]()
     for path in sorted((out / "gradual").glob("*-*.csv")):
         rule, _, seed = path.stem.rpartition("-")
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        seconds = sum(float(row["cpu_seconds"]) for row in rows)
-        members = [{key: float(value) for key, value in row.items()} for row in rows if row["test_error"]]
-        chosen, tested = (
-            hypervolume([(row["compression"], row[name]) for row in members], limit)
-            for name in ("val_error", "test_error")
+        row = read(path, limit)
+        found.setdefault(rule, []).append(row)
+        last = row.front[-1]
+        end = f"{1 / (1 - last['compression']):.1f}x: {last['val_error']:.2f} %, {last['test_error']:.2f} %"
+        three = f"{row.validation:.4f} | {row.test:.4f} | {row.as_chosen:.4f}"
+        print(f"| {rule} | {seed} | {row.seconds:.0f} | {row.steps:.0f} | {three} | {end} |")
+    print("\n| rule | seeds | CPU seconds | test: median (range) | as chosen: median (range) |\n|---|---|---|---|---|")
+    for rule, rows in found.items():
+        seconds = statistics.median(row.seconds for row in rows)
+        both = " | ".join(
+            f"{statistics.median(values):.4f} ({min(values):.4f}-{max(values):.4f})"
+            for values in ([row.test for row in rows], [row.as_chosen for row in rows])
         )
-        last = max(members, key=lambda row: row["compression"])
-        errors = f"{last['val_error']:.2f} %, {last['test_error']:.2f} %"
-        end = f"{1 / (1 - last['compression']):.1f}x: {errors}"
-        print(f"| {rule} | {seed} | {seconds:.0f} | {chosen:.4f} | {tested:.4f} | {end} |")
+        print(f"| {rule} | {len(rows)} | {seconds:.0f} | {both} |")
+    draw(out, found)
+
+
+def draw(out: Path, found: dict[str, list[Row]]) -> None:
+    """Draws each run's hypervolume on test images as it was chosen, over its CPU seconds."""
+    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, (rule, rows) in zip(COLOURS, found.items(), strict=False):
+        axes.plot([row.seconds for row in rows], [row.as_chosen for row in rows], "o", color=colour, label=rule)
+    axes.set(xlabel="CPU seconds", ylabel="hypervolume on test images, as chosen", xlim=(0, None))
+    axes.legend(frameon=False)
+    figure.savefig(out / "gradual" / "gradual.png")
+
+
+def write(path: Path, rows: list[list[Any]]) -> None:
+    """Writes a whole table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".part").open("w", newline="", encoding="utf-8") as file:
+        columns = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    path.with_suffix(".part").rename(path)
 
 
 def main() -> None:
@@ -111,21 +187,25 @@ def main() -> None:
     out, model = Path(sys.argv[1]).absolute(), sys.argv[2]
     if sys.argv[3] == "table":
         table(out, CASES[model].limit)
+    elif sys.argv[3] == "search":
+        add(out, Path(sys.argv[4]))
     else:
-        run(out, model, sys.argv[3], int(sys.argv[4]), float(sys.argv[5]) if len(sys.argv) > 5 else 1.0)
+        share = float(sys.argv[5]) if len(sys.argv) > 5 else 1.0
+        device = torch.device(sys.argv[6] if len(sys.argv) > 6 else "cpu")
+        run(out, model, sys.argv[3], int(sys.argv[4]), share, device)
 
 
-def run(out: Path, model: str, rule: str, seed: int, share: float) -> None:
+def run(out: Path, model: str, rule: str, seed: int, share: float, device: torch.device) -> None:
     """Runs the trajectories of a rule."""
     case = CASES[model]
     torch.set_num_threads(1)
     task, rows, states = dense(out, model), list[list[Any]](), list[dict[str, Tensor]]()
-    used = time.process_time()
+    on_device, used = task.to(device), time.process_time()
     for number, factor in enumerate(case.factors):
         plan = make_plan(rule, factor, task, int(case.steps * share / len(case.factors)))
-        state, teacher = iterative.initial_state(task.dense_model(CPU)), task.make_teacher(plan.distill)
+        state, teacher = iterative.initial_state(task.dense_model(device)), on_device.make_teacher(plan.distill)
         trial_seed = derive_seed(seed, number)
-        for point in iterative.prune(state, plan, task.train, task.validation, trial_seed, teacher):
+        for point in iterative.prune(state, plan, on_device.train, on_device.validation, trial_seed, teacher):
             before, used = used, time.process_time()
             steps = plan.recipe_at(point.round).steps
             rows.append([number, f"{used - before:.2f}", steps, point.compression, point.metric, ""])
@@ -138,12 +218,7 @@ def run(out: Path, model: str, rule: str, seed: int, share: float) -> None:
     for at in front([(row[3], row[4] if row[4] <= case.limit else math.inf) for row in rows]):
         tested.load_state_dict(states[at])
         rows[at][-1] = evaluate(tested, test).metric
-    (out / "gradual").mkdir(parents=True, exist_ok=True)
-    path = out / "gradual" / f"{rule}-{seed}.csv"
-    with path.with_suffix(".part").open("w", newline="", encoding="utf-8") as file:
-        columns = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    path.with_suffix(".part").rename(path)
+    write(out / "gradual" / f"{rule}-{seed}.csv", rows)
 
 
 if __name__ == "__main__":
