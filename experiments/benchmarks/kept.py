@@ -23,16 +23,17 @@ from tune_prune.training.optim import Recipe
 CPU = torch.device("cpu")
 SHARES = (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 STEPS = {"lenet_300_100": 200, "lenet5": 20}
-CHOSEN = dict(sparse_layers.MAX_KEPT)
+LARGE = 10_000
+CHOSEN = sparse_layers.MAX_KEPT
 
 
 def milliseconds(task: Task, share: float, steps: int, by_kept: bool) -> float:
     """A step's processor time."""
-    sparse_layers.MAX_KEPT.update(CHOSEN if by_kept else dict.fromkeys(CHOSEN, 0.0))
+    sparse_layers.MAX_KEPT = CHOSEN if by_kept else 0.0
     model = task.dense_model(CPU)
     pairs = []
     for weight in masks.prunable(model).values():
-        large = weight.numel() >= sparse_layers.MIN_WEIGHTS
+        large = weight.numel() >= LARGE
         removed = round(weight.numel() * (1 - share)) if large else 0
         mask = torch.ones(weight.numel())
         mask[weight.detach().abs().flatten().argsort()[:removed]] = 0

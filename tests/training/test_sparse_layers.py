@@ -10,13 +10,14 @@ from toys import seeded
 
 from tune_prune.pruning import masks
 from tune_prune.tasks.splits import Data, Split
+from tune_prune.training import sparse_layers as module
 from tune_prune.training.loop import DivergedError, fit
 from tune_prune.training.optim import Recipe
-from tune_prune.training.sparse_layers import MAX_KEPT, Pattern, sparse_layers
+from tune_prune.training.sparse_layers import MAX_KEPT, sparse_layers
 
 
 def convolutions(bias: bool = True, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    """[n, 6, 12, 10] -> [n, 5]; both large layers have more than 10,000 weights."""
+    """[n, 6, 12, 10] -> [n, 5]; a convolution of 11,200 weights and a linear layer of at least 50,400."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(6, 8, 3),
@@ -25,16 +26,16 @@ def convolutions(bias: bool = True, stride: int = 1, padding: int = 0) -> nn.Seq
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Tanh(),
         nn.Flatten(),
-        nn.LazyLinear(60, bias=bias),
+        nn.LazyLinear(900, bias=bias),
         nn.ReLU(),
-        nn.Linear(60, 5),
+        nn.Linear(900, 5),
     )
 
 
 def perceptron() -> nn.Sequential:
-    """[n, 1, 8, 8] -> [n, 4], with two layers of 12,800 and 40,000 weights."""
+    """[n, 1, 8, 8] -> [n, 4], with two layers of 51,200 and 640,000 weights."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 4))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 800), nn.ReLU(), nn.Linear(800, 800), nn.ReLU(), nn.Linear(800, 4))
 
 
 def prune(model: nn.Module, kept: float, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -57,7 +58,7 @@ def gradients(model: nn.Module, inputs: Tensor) -> tuple[float, Tensor, list[Ten
 
 @settings(max_examples=30, deadline=None)
 @given(
-    kept=st.floats(0.005, 0.13), n=st.integers(1, 9), bias=st.booleans(), stride=st.integers(1, 3),
+    kept=st.floats(0.005, 0.11), n=st.integers(1, 9), bias=st.booleans(), stride=st.integers(1, 3),
     padding=st.integers(0, 2), seed=st.integers(0, 99), last=st.booleans(),
 )  # fmt: skip
 def test_loss_and_gradients_are_those_of_dense_layers(
@@ -95,10 +96,10 @@ def test_a_training_ends_where_a_dense_one_does(
     assert isinstance(split, Split)
     teacher = torch.randn(split.count, 4, generator=seeded(1))
     found = []
-    for most in (MAX_KEPT[nn.Linear], 0.0):
-        monkeypatch.setitem(MAX_KEPT, nn.Linear, most)
+    for most in (MAX_KEPT, 0.0):
+        monkeypatch.setattr(module, "MAX_KEPT", most)
         model = perceptron()
-        pairs = prune(model, 0.1)
+        pairs = prune(model, 0.09)
         fit(model, split, recipe, seeded(2), masks=pairs, teacher=teacher)
         assert all(bool((weight[mask == 0] == 0).all()) for weight, mask in pairs)
         found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
@@ -154,7 +155,7 @@ class Calls(nn.Sequential):
 
 
 def tied() -> nn.Module:
-    model = nn.Sequential(nn.Linear(120, 120), nn.ReLU(), nn.Linear(120, 120))
+    model = nn.Sequential(nn.Linear(240, 240), nn.ReLU(), nn.Linear(240, 240))
     model[2].weight = model[0].weight
     return model
 
@@ -164,27 +165,31 @@ def tied() -> nn.Module:
     [
         (perceptron(), 0.2),  # keeps too much
         (nn.Sequential(nn.Linear(90, 90)), 0.05),  # too small
-        (nn.Sequential(nn.Linear(120, 120)), 0.0),  # keeps nothing
-        (Uses(nn.Linear(120, 120), nn.Linear(120, 4)), 0.05),
-        (Sums(nn.Linear(120, 120)), 0.05),
+        (nn.Sequential(nn.Linear(240, 240)), 0.0),  # keeps nothing
+        (Uses(nn.Linear(240, 240), nn.Linear(240, 4)), 0.05),
+        (Sums(nn.Linear(240, 240)), 0.05),
         (tied(), 0.05),
         (perceptron().double(), 0.05),
-        (nn.Sequential(nn.Conv2d(40, 40, 3, groups=1, dilation=2)), 0.05),
-        (nn.Sequential(nn.Conv2d(80, 80, 3, groups=4)), 0.05),
-        (nn.Sequential(nn.Conv2d(40, 40, 3, padding=1, padding_mode="reflect")), 0.05),
-        (nn.Sequential(nn.Conv2d(40, 40, 3, padding="same")), 0.05),
+        (nn.Sequential(nn.Conv2d(40, 40, 3)), 0.05),  # a dense convolution is fast
+        (nn.Sequential(nn.Conv2d(4, 120, 5, dilation=2)), 0.05),
+        (nn.Sequential(nn.Conv2d(8, 220, 5, groups=2)), 0.05),
+        (nn.Sequential(nn.Conv2d(4, 120, 5, padding=1, padding_mode="reflect")), 0.05),
+        (nn.Sequential(nn.Conv2d(4, 120, 5, padding="same")), 0.05),
+        (nn.Sequential(nn.Upsample(scale_factor=4), nn.Conv2d(8, 60, 5)), 0.05),  # many patches
         (nn.Sequential(nn.Conv1d(40, 40, 9)), 0.05),
     ],
 )
 def test_what_stays_as_it_is(model: nn.Module, kept: float) -> None:
     first = next(model.parameters())
-    sizes = {nn.Conv1d: (20,), nn.Conv2d: (8, 8)}
-    channels = 80 if getattr(model[0], "groups", 1) > 1 else first.shape[1]  # type: ignore[index]
-    sample = torch.randn(2, channels, *sizes.get(type(model[0]), ()), dtype=first.dtype)  # type: ignore[index]
+    sizes = {2: (), 3: (20,), 4: (12, 12)}[first.dim()]
+    channels = 64 if isinstance(model[0], nn.Flatten) else getattr(model[-1], "in_channels", first.shape[1])  # type: ignore[index]
+    sample = torch.randn(2, channels, *sizes, dtype=first.dtype)
+    expected = model(sample)
     pairs, before = prune(model, kept), [*model.parameters()]
     with sparse_layers(model, pairs, sample) as rest:
         assert [id(weight) for weight, _ in rest] == [id(weight) for weight, _ in pairs]
         assert all(one is other for one, other in zip(model.parameters(), before, strict=True))
+    assert expected.shape == model(sample).shape
 
 
 def test_without_a_library_of_sparse_products_everything_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,21 +202,10 @@ def test_without_a_library_of_sparse_products_everything_stays(monkeypatch: pyte
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_model_of_the_users_that_calls_its_layers_is_computed_by_what_it_keeps(training: bool) -> None:
-    model = Calls(nn.Linear(120, 120), nn.Linear(120, 4)).train(training)
+    model = Calls(nn.Linear(240, 240), nn.Linear(240, 4)).train(training)
     pairs = prune(model, 0.05)
     state = torch.get_rng_state()
-    with sparse_layers(model, pairs, torch.randn(2, 120, generator=seeded(0))) as rest:
+    with sparse_layers(model, pairs, torch.randn(2, 240, generator=seeded(0))) as rest:
         assert [id(weight) for weight, _ in rest] == [id(pairs[1][0])]
         assert all(part.training == training for part in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
-
-
-@settings(max_examples=30, deadline=None)
-@given(rows=st.integers(1, 6), columns=st.integers(1, 6), seed=st.integers(0, 99))
-def test_a_pattern_is_its_mask(rows: int, columns: int, seed: int) -> None:
-    mask = (torch.rand(rows, columns, generator=seeded(seed)) < 0.5).float()
-    pattern = Pattern.of(mask)
-    values = torch.arange(1.0, 1 + float(mask.sum()))
-    dense = torch.zeros(rows, columns).masked_scatter(mask != 0, values)
-    assert torch.equal(pattern.matrix(values).to_dense(), dense)
-    assert torch.equal(pattern.transposed(values).to_dense(), dense.t())

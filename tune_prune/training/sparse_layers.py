@@ -5,118 +5,38 @@ convolution's inputs are the patches under its kernel (im2col; Chellapilla et al
 than in a dense layer, so that results differ by rounding.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MAX_KEPT: dict[type[nn.Module], float] = {nn.Linear: 0.15, nn.Conv2d: 0.25}
+from tune_prune.training.sparse_products import Patches, Pattern, Product
+
+MAX_KEPT = 0.12
 """Layers that keep at most this share of their weights are computed so; of more, dense products are as fast."""
 
-MIN_WEIGHTS = 10_000
+MIN_WEIGHTS: dict[type[nn.Module], int] = {nn.Linear: 25_000, nn.Conv2d: 10_000}
 """Layers of fewer weights stay as they are: their dense products take less than what a sparse one needs before it."""
+
+MAX_CHANNELS = 8
+"""Convolutions of more input channels stay as they are: dense ones are fast, since libraries compute them in blocks."""
+
+MAX_PATCHES = 100_000
+"""Convolutions stay as they are where the patches of one sample are more numbers than this: they would take memory."""
 
 Pair = tuple[Tensor, Tensor]
 _CHANNELS_LAST = torch.channels_last
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Where a matrix [rows, columns] has its values: compressed rows, and those of its transpose with their order."""
-
-    size: tuple[int, int]
-    starts: Tensor
-    columns: Tensor
-    starts_transposed: Tensor
-    rows: Tensor
-    order: Tensor
-
-    @classmethod
-    def of(cls, mask: Tensor) -> "Pattern":
-        """The places of a mask [rows, columns] that are not 0."""
-        rows, columns = mask.nonzero(as_tuple=True)
-        order = (columns * len(mask) + rows).argsort()
-        starts, transposed = (F.pad(mask.count_nonzero(axis).cumsum(0), (1, 0)) for axis in (1, 0))
-        pattern = cls((mask.shape[0], mask.shape[1]), starts, columns, transposed, rows[order], order)
-        with warnings.catch_warnings():  # torch says once in a process that sparse rows are in beta
-            warnings.simplefilter("ignore", UserWarning)
-            pattern.matrix(columns.float())
-        return pattern
-
-    def matrix(self, values: Tensor) -> Tensor:
-        """The sparse matrix of these values, row by row."""
-        return torch.sparse_csr_tensor(self.starts, self.columns, values, self.size, check_invariants=False)
-
-    def transposed(self, values: Tensor) -> Tensor:
-        """Its transpose, of the same values in the same order."""
-        size = self.size[::-1]
-        values = values.index_select(0, self.order)
-        return torch.sparse_csr_tensor(self.starts_transposed, self.rows, values, size, check_invariants=False)
-
-
-def _multiply(matrix: Tensor, dense: Tensor) -> Tensor:
-    """The product of a sparse and a dense matrix; `@` would fill the result before, and copy it after."""
-    product = dense.new_empty(matrix.shape[0], dense.shape[1])
-    return torch.addmm(product, matrix, dense, beta=0, out=product)
-
-
-class _Product(torch.autograd.Function):
-    """A sparse matrix of values [1, kept] times inputs [columns, samples], plus a bias [rows]: [rows, samples]."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, bias: Tensor | None, inputs: Tensor, pattern: Pattern) -> Tensor:
-        ctx.save_for_backward(values, inputs)
-        ctx.pattern = pattern
-        product = _multiply(pattern.matrix(values.view(-1)), inputs)
-        return product if bias is None else product.add_(bias.unsqueeze(1))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, inputs = ctx.saved_tensors
-        pattern, gradient = ctx.pattern, gradient.contiguous()
-        sampled = torch.sparse.sampled_addmm(pattern.matrix(values.view(-1)), gradient, inputs.t(), beta=0.0)
-        of_bias = gradient.sum(1) if ctx.needs_input_grad[1] else None
-        of_inputs = _multiply(pattern.transposed(values.view(-1)), gradient) if ctx.needs_input_grad[2] else None
-        return sampled.values().view_as(values), of_bias, of_inputs, None
-
-
-class _Patches(torch.autograd.Function):
-    """Images [n, channels, h, w] as patches [channels * kh * kw, oh * ow * n]: samples come last, in long runs."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-        ctx.shape, ctx.kernel, ctx.stride = images.shape, kernel, stride
-        windows = images.permute(1, 2, 3, 0).contiguous()
-        for axis in (0, 1):
-            windows = windows.unfold(1 + axis, kernel[axis], stride[axis])
-        # [channels, oh, ow, n, kh, kw]
-        return windows.permute(0, 4, 5, 1, 2, 3).reshape(images.shape[1] * kernel[0] * kernel[1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        n, channels, *size = ctx.shape
-        (kh, kw), (sh, sw) = ctx.kernel, ctx.stride
-        high, wide = (1 + (length - k) // s for length, k, s in zip(size, ctx.kernel, ctx.stride, strict=True))
-        patches = gradient.view(channels, kh, kw, high, wide, n)
-        images = gradient.new_zeros(channels, *size, n)
-        for row in range(kh):
-            for column in range(kw):
-                ends = row + sh * (high - 1) + 1, column + sw * (wide - 1) + 1
-                images[:, row : ends[0] : sh, column : ends[1] : sw] += patches[:, row, column]
-        return images.permute(3, 0, 1, 2), None, None
-
-
 def _linear(module: nn.Linear, pattern: Pattern, inputs: Tensor) -> Tensor:
     """[..., in] -> [..., out]."""
     flat = inputs.reshape(-1, pattern.size[1])
-    product: Tensor = _Product.apply(module.weight, module.bias, flat.t().contiguous(), pattern)
+    product: Tensor = Product.apply(module.weight, module.bias, flat.t().contiguous(), pattern)
     return product.t().reshape(*inputs.shape[:-1], pattern.size[0])
 
 
@@ -127,7 +47,7 @@ def _conv2d(module: nn.Conv2d, pattern: Pattern, inputs: Tensor) -> Tensor:
     padded = F.pad(inputs, (wide, wide, high, high)) if high or wide else inputs
     kernel, stride = module.kernel_size, module.stride
     size = [1 + (length - k) // s for length, k, s in zip(padded.shape[2:], kernel, stride, strict=True)]
-    product: Tensor = _Product.apply(module.weight, module.bias, _Patches.apply(padded, kernel, stride), pattern)
+    product: Tensor = Product.apply(module.weight, module.bias, Patches.apply(padded, kernel, stride), pattern)
     return product.view(-1, *size, len(inputs)).permute(3, 0, 1, 2)
 
 
@@ -143,16 +63,18 @@ def _forward_by_kept(module: nn.Module) -> Callable[..., Tensor] | None:
     """The function that computes a layer by what it keeps; None where there is none."""
     if type(module) is nn.Linear:
         return _linear
-    if type(module) is not nn.Conv2d or module.groups > 1 or module.padding_mode != "zeros":
+    if type(module) is not nn.Conv2d or module.groups > 1 or module.in_channels > MAX_CHANNELS:
         return None
-    return _conv2d if module.dilation == (1, 1) and not isinstance(module.padding, str) else None
+    plain = module.padding_mode == "zeros" and module.dilation == (1, 1) and not isinstance(module.padding, str)
+    return _conv2d if plain else None
 
 
 def _keeps_little(layer: nn.Module, weight: Tensor, mask: Tensor) -> bool:
     """Whether a layer with this mask is computed faster by what it keeps."""
     kept = int(mask.count_nonzero())
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and weight.numel() >= MIN_WEIGHTS and 0 < kept <= MAX_KEPT[type(layer)] * mask.numel()
+    large = weight.numel() >= MIN_WEIGHTS[type(layer)]
+    return on_cpu and large and 0 < kept <= MAX_KEPT * mask.numel()
 
 
 @dataclass(frozen=True)
@@ -211,6 +133,21 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor | None:
     return outputs if isinstance(outputs, Tensor) else None
 
 
+def _keep_called(model: nn.Module, layers: Sequence[_Layer], sample: Tensor) -> tuple[Tensor | None, list[_Layer]]:
+    """What the model makes of a sample, and the layers that it called, without convolutions of many patches."""
+    patches = dict[nn.Module, int]()
+
+    def count(module: nn.Module, _: object, outputs: Tensor) -> None:
+        size = module.get_parameter("weight")[0].numel()
+        patches[module] = 0 if isinstance(module, nn.Linear) else size * outputs[0, 0].numel()
+
+    hooks = [layer.module.register_forward_hook(count) for layer in layers]
+    outputs = _outputs(model, sample)
+    for hook in hooks:
+        hook.remove()
+    return outputs, [layer for layer in layers if patches.get(layer.module, MAX_PATCHES + 1) <= MAX_PATCHES]
+
+
 @contextmanager
 def sparse_layers(model: nn.Module, masks: Sequence[Pair], sample: Tensor) -> Iterator[list[Pair]]:
     """Within it, layers that keep little have their kept weights [1, kept] as their parameter, and compute by these.
@@ -222,7 +159,7 @@ def sparse_layers(model: nn.Module, masks: Sequence[Pair], sample: Tensor) -> It
     layers = _find_layers(model, masks) if torch.backends.mkl.is_available() else []
     pools = [module for module in model.modules() if layers and type(module) in (nn.MaxPool2d, nn.AvgPool2d)]
     if layers:
-        expected = _outputs(model, sample)
+        expected, layers = _keep_called(model, layers, sample)
         _put_in(layers, pools)
         found = _outputs(model, sample)
         if expected is None or found is None or not torch.allclose(expected, found, rtol=1e-3, atol=1e-4):
