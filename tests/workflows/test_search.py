@@ -291,10 +291,15 @@ def test_time_is_up_before_the_budget(toml: Path, trials: Trials, monkeypatch: p
 
 def test_a_search_ends_where_more_is_not_worth_it(toml: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forecasts are made from the third trial on, and expect at least 0.38 % of hypervolume."""
+    said = list[str]()
+    monkeypatch.setattr(SearchConsole, "say", lambda _, text: said.append(text))
     monkeypatch.setattr(forecast, "MIN_TRIALS", 3)
     assert searched(toml, "never", stop_when=0.003)[0] == 0
     assert trials.started == 8
+    assert not any("--stop-when" in text for text in said)
     assert searched(toml, stop_when=0.9)[0] == 0
+    ended = "--stop-when: less than 90 % more hypervolume is expected; no further trials"
+    assert [text for text in said if "--stop-when" in text] == [ended]
     run, summary = toml.parent / "run", summary_of(toml.parent / "run")
     assert trials.started == 8 + summary["trials"]["completed"] == 8 + 3
     assert 0 < summary["forecast"]["gain"]["expected"] < 0.9

@@ -34,6 +34,7 @@ class Progress:
         self._console, self._budget = console, budget
         self._test, self._stop_when = test, stop_when
         self._forecast: Forecast | None = None
+        self._said_enough = False
         self._metric = info.metric
         self._fits = 0
         self._first: tuple[float, int] | None = None
@@ -71,10 +72,15 @@ class Progress:
         )
 
     def has_enough(self) -> bool:
-        """Whether as much training again is expected to gain less than `stop_when`."""
+        """Whether as much training again is expected to gain less than `stop_when`; says so when it begins to be."""
         if self._stop_when is None or self._forecast is None:
             return False
-        return self._forecast.gain.expected < self._stop_when
+        enough = self._forecast.gain.expected < self._stop_when
+        if enough and not self._said_enough:
+            gain = f"{100 * self._stop_when:g} % more hypervolume"
+            self._console.say(f"--stop-when: less than {gain} is expected; no further trials")
+        self._said_enough = enough
+        return enough
 
     def _add(self, new: Sequence[TrialRecord]) -> None:
         """Adds the trials that have ended since the last update."""
