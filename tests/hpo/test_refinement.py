@@ -75,6 +75,20 @@ def test_a_refinement_has_the_steps_that_were_asked_for(rounds: int, steps: int,
     assert steps <= left * int(made.training["steps"]) < steps + left
 
 
+@given(st.integers(1, 20), st.integers(1, 5000), st.integers(1, 5000), st.floats(0, 0.99), st.floats(0, 0.99))
+def test_the_last_round_has_the_steps_that_were_asked_for(
+    rounds: int, steps: int, final: int, ratio: float, started: float
+) -> None:
+    refine = Refinement(rounds=rounds, steps=steps, final_steps=final)
+    plan = refinement_params(refine, TrialParams({"2": ratio}, "mag"), {"2": started}).to_plan()
+    left = rounds - plan.rounds_within({"2": started})
+    spent = [plan.recipe_at(number).steps for number in range(rounds - left + 1, rounds + 1)]
+    assert len(spent) == left
+    assert spent[-1] == final
+    assert steps <= sum(spent[:-1]) < steps + left or left == 1
+    assert refine.total_steps == steps + final
+
+
 # Which
 
 

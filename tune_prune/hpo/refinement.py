@@ -101,8 +101,11 @@ def refinement_params(refine: Refinement, params: TrialParams, start: Mapping[st
     """The parameters of a trial that refines one with these; `start` are the ratios from which it starts, if any."""
     gradual = params.with_training(schedule="geometric", rounds=refine.rounds, lr=refine.lr)
     rounds_left = refine.rounds - gradual.to_plan().rounds_within(start)
-    steps = math.ceil(refine.steps / rounds_left)
-    return gradual.with_training(steps=steps, final_steps=steps)
+    if refine.final_steps is None:
+        steps = math.ceil(refine.steps / rounds_left)
+        return gradual.with_training(steps=steps, final_steps=steps)
+    steps = math.ceil(refine.steps / max(1, rounds_left - 1))
+    return gradual.with_training(steps=steps, final_steps=refine.final_steps)
 
 
 def choose_trial(

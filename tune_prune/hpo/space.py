@@ -29,13 +29,20 @@ class Refinement:
     """How promising trials are refined: the `share` of the budget for refinements, and how they prune and train.
 
     A refinement starts from a recorded round with few removed weights. Its schedule is geometric, in so many `rounds`
-    from the dense model on; its `steps` are spread evenly over the rounds that are left.
+    from the dense model on; its `steps` are spread evenly over the rounds that are left, and with `final_steps` over
+    those before the last, which trains so many.
     """
 
     share: float = 0.0
     rounds: int = 12
     steps: int = 1000
     lr: float = 0.05
+    final_steps: int | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of all rounds together."""
+        return self.steps + (self.final_steps or 0)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ REFINE: Mapping[str, Check] = {
     "rounds": Number(1, whole=True),
     "steps": Number(1, whole=True),
     "lr": Number(0),
+    "final_steps": Number(1, whole=True),
 }
 INITIAL: Mapping[str, Check] = {"trials": Number(0, whole=True), "min_factor": Number(1.01), "max_factor": Number(1.01)}
 FEATURES: Mapping[str, Check] = dict.fromkeys(["learn_from_rounds", "early_stopping", "warm_start"], check_switch)

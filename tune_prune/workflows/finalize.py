@@ -189,7 +189,7 @@ def read_confirmed_and_refitted(
     by_trial = {record.trial: record for record in front.records}
     confirmed = read_confirmations(run_dir, front.members, by_trial, seed=info.seed, limits=info.limits)
     refine = space.refine
-    refitted = read_refits(run_dir, front.members, seed=info.seed, steps=refine.steps, lr=refine.lr)
+    refitted = read_refits(run_dir, front.members, seed=info.seed, steps=refine.total_steps, lr=refine.lr)
     return confirmed, refitted
 
 
@@ -223,6 +223,6 @@ def confirm_and_refit(
             say(f"refitting {len(members)} members of the front on training and validation images together")
             refine = space.refine
             for failure in refit_front(
-                run_dir, members, seed=info.seed, steps=refine.steps, lr=refine.lr, parallel_map=parallel_map
+                run_dir, members, seed=info.seed, steps=refine.total_steps, lr=refine.lr, parallel_map=parallel_map
             ):
                 say(failure)

@@ -202,7 +202,7 @@ class _Run:
             levels=levels,
             features=space.features,
             totals=info.totals,
-            refinement_seconds=refine.rounds * timings.round_seconds(refine.steps // refine.rounds),
+            refinement_seconds=refine.rounds * timings.round_seconds(refine.total_steps // refine.rounds),
             max_failures=config.max_failures,
             samples=info.samples,
         )
