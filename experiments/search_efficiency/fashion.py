@@ -1,10 +1,11 @@
 """ResNet-20 on Fashion-MNIST: the search's front beside those of rules, at an equal number of training steps.
 
-    python experiments/search_efficiency/fashion.py OUT_DIR search RUN_DIR
+    python experiments/search_efficiency/fashion.py OUT_DIR search|longer RUN_DIR
     python experiments/search_efficiency/fashion.py OUT_DIR METHOD FACTOR LR STEPS
     python experiments/search_efficiency/fashion.py OUT_DIR table
 
-The first writes OUT_DIR/search.csv from a run directory of the search, which may still go on. The second prunes the
+The first writes OUT_DIR/search.csv from a run directory of the search, which may still go on; longer.csv from one by
+longer.toml, of fewer and longer trials. The second prunes the
 dense model of experiments/tasks/resnet20_fashion to FACTOR times fewer weights, with STEPS steps in all:
 
 - uniform: one ratio for all layers but the first, in three rounds like those of a trial, the last with half the steps;
@@ -39,6 +40,7 @@ from tune_prune.tasks.task import Task, prepare_task
 CASE = Path(__file__).parents[1] / "tasks" / "resnet20_fashion"
 COLUMNS = ["trial", "round", "steps", "seconds", "compression", "val_error", "test_error"]
 TRADEOFF = 0.5
+SEARCHES = ("search", "longer")
 CPU = torch.device("cpu")
 
 Row = Sequence[object]
@@ -120,8 +122,8 @@ def table(out: Path) -> None:
     print("|---|---|---|---|---|---|---|")
     figure = Figure(figsize=(7, 4.5), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    for colour, method in zip(COLOURS, ("search", "gradual", "erk", "uniform"), strict=False):
-        paths = sorted(out.glob("search.csv" if method == "search" else f"{method}-*.csv"))
+    for colour, method in zip(COLOURS, ("search", "longer", "gradual", "erk", "uniform"), strict=False):
+        paths = sorted(out.glob(f"{method}.csv" if method in SEARCHES else f"{method}-*.csv"))
         rows = [row for path in paths for row in load(path)]
         within = [row for row in rows if float(row["val_error"]) <= limit]
         points = [(float(row["compression"]), float(row["val_error"])) for row in within]
@@ -155,8 +157,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if sys.argv[2] == "table":
         table(out)
-    elif sys.argv[2] == "search":
-        write(out / "search.csv", read_search(Path(sys.argv[3])))
+    elif sys.argv[2] in SEARCHES:
+        write(out / f"{sys.argv[2]}.csv", read_search(Path(sys.argv[3])))
     else:
         method, factor, lr, steps = sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
         write(out / f"{method}-{factor:g}-{lr:g}.csv", run(method, factor, lr, steps))
