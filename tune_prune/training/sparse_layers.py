@@ -156,10 +156,11 @@ def sparse_layers(model: nn.Module, masks: Sequence[Pair], sample: Tensor) -> It
     in its layer, as it was trained, and removed ones are exactly zero. A model that does not make the same of the
     `sample`, a few inputs, stays as it is: one whose own code uses a layer's weight, for instance. On a CPU alone.
     """
-    layers = _find_layers(model, masks) if torch.backends.mkl.is_available() else []
-    pools = [module for module in model.modules() if layers and type(module) in (nn.MaxPool2d, nn.AvgPool2d)]
+    layers, expected = _find_layers(model, masks) if torch.backends.mkl.is_available() else [], None
     if layers:
         expected, layers = _keep_called(model, layers, sample)
+    pools = [module for module in model.modules() if layers and type(module) in (nn.MaxPool2d, nn.AvgPool2d)]
+    if layers:
         _put_in(layers, pools)
         found = _outputs(model, sample)
         if expected is None or found is None or not torch.allclose(expected, found, rtol=1e-3, atol=1e-4):
