@@ -45,7 +45,7 @@ def run(out: Path, dense: Path, group: str, seeds: int, steps: int) -> None:
         Net(way, seed, target, member, boundaries(way, steps))
         for way in GROUPS[group]
         for seed in range(seeds)
-        for target in way.factors
+        for target in FACTORS
         for member in range(way.soup)
     ]
     stack = Stack(nets, load_file(str(dense)), device)
@@ -113,7 +113,7 @@ def exchange(stack: Stack, rows: Tensor, kept: Tensor, share: float) -> None:
         weight = stack.weights[i][rows].flatten(1) * mask
         less = (kept[:, i] * (1 - share)).long().clamp(min=1)
         stay = top(weight.abs(), less)
-        gradients = torch.where(stay, 0, stack.raw_gradients(rows, i).flatten(1))
+        gradients = torch.where(stay, 0, stack.mean_gradients(rows, i).flatten(1))
         grown = top(gradients, kept[:, i] - stay.sum(1)) & ((kept[:, i] - stay.sum(1)) > 0).unsqueeze(1)
         stack.weights[i][rows] = (weight * stay).view(len(rows), *SHAPES[i])
         stack.velocities[i][rows] = (stack.velocities[i][rows].flatten(1) * stay).view(len(rows), *SHAPES[i])

@@ -16,8 +16,7 @@ class Stack:
     def __init__(self, nets: list[Net], dense: dict[str, Tensor], device: torch.device) -> None:
         count = len(nets)
         self.nets, self.device = nets, device
-        tensors = list(dense.values())
-        every = [tensor.to(device) for tensor in tensors]
+        every = [tensor.to(device) for tensor in dense.values()]
         self.weights = [t.unsqueeze(0).repeat(count, 1, 1) for t in every if t.dim() == 2]
         self.biases = [t.view(1, 1, -1).repeat(count, 1, 1) for t in every if t.dim() == 1]
         self.masks = [torch.ones_like(w, dtype=torch.bool) for w in self.weights]
@@ -25,7 +24,10 @@ class Stack:
         self.velocities = [torch.zeros_like(p) for p in self.parameters]
         self.averages = [p.clone() for p in self.parameters]
         self.gradients = [torch.zeros_like(p) for p in self.parameters]
-        column = lambda values: torch.tensor(values, device=device).view(-1, 1, 1)  # noqa: E731
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, device=device).view(-1, 1, 1)
+
         self.distill = column([net.way.distill for net in nets])
         self.temperature = column([net.way.temperature for net in nets])
         self.decay = column([net.way.weight_decay for net in nets])
@@ -81,8 +83,8 @@ class Stack:
             p.addcmul_(g, self.lr, value=-1)
             a.lerp_(p, self.mean)
 
-    def raw_gradients(self, rows: Tensor, layer: int) -> Tensor:
-        """The size of the last step's gradients; its momentum stands for the mean of many."""
+    def mean_gradients(self, rows: Tensor, layer: int) -> Tensor:
+        """How large the gradients of a layer's weights are, by their momentum: the mean of many batches."""
         return self.velocities[layer][rows].abs()
 
     def set_masks(self, rows: Tensor, kept: Tensor, rule: str) -> None:

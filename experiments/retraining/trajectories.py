@@ -48,7 +48,6 @@ class Way:
     onward: bool = False
     soup: int = 1
     ratios: tuple[float, ...] = ()
-    factors: tuple[float, ...] = FACTORS
 
 
 BASE = Way("base")

@@ -18,7 +18,6 @@ wall-clock seconds since the row before, compression, validation error, and of a
 nothing is chosen by. fashion.sh runs everything; the table takes what is there.
 """
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 import torch
 from baselines import RULES
 from matplotlib.figure import Figure
-from table import COLOURS
+from table import COLOURS, read_rows, write_rows
 
 from tune_prune.pruning import iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
@@ -46,20 +45,12 @@ CPU = torch.device("cpu")
 Row = Sequence[object]
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """Writes a whole table."""
-    part = path.with_suffix(".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    part.rename(path)
-
-
 def read_search(run_dir: Path) -> list[Row]:
     """Every round of a search that has ended, in the order in which trials ended; test errors of its front."""
     tested: dict[tuple[int, float], str] = {}
     if (run_dir / "pareto.csv").exists():
-        with (run_dir / "pareto.csv").open(newline="", encoding="utf-8") as file:
-            tested = {(int(row["trial"]), float(row["compression"])): row["test_error"] for row in csv.DictReader(file)}
+        members = read_rows(run_dir / "pareto.csv")
+        tested = {(int(row["trial"]), float(row["compression"])): row["test_error"] for row in members}
     found = sorted(records.read_all(run_dir), key=lambda r: records.record_path(run_dir, r.trial).stat().st_mtime)
     rows = list[Row]()
     for record in found:
@@ -114,7 +105,7 @@ def run(method: str, factor: float, lr: float, steps: int) -> list[Row]:
 def table(out: Path) -> None:
     """Prints each method's steps, minutes, hypervolume and furthest point below the limit; draws fronts.png."""
     limit = evaluate((task := dense_task()[0]).dense_model(CPU), task.validation).metric + TRADEOFF
-    budget = sum(float(row["steps"]) for row in load(out / "search.csv"))
+    budget = sum(float(row["steps"]) for row in read_rows(out / "search.csv"))
     print(f"limit {limit:.2f} %, {budget:.0f} training steps in the search\n")
     print(
         "| method | runs | steps | minutes of training | hypervolume | furthest point | its validation and test error |"
@@ -124,7 +115,7 @@ def table(out: Path) -> None:
     axes = figure.add_subplot()
     for colour, method in zip(COLOURS, ("search", "longer", "gradual", "erk", "uniform"), strict=False):
         paths = sorted(out.glob(f"{method}.csv" if method in SEARCHES else f"{method}-*.csv"))
-        rows = [row for path in paths for row in load(path)]
+        rows = [row for path in paths for row in read_rows(path)]
         within = [row for row in rows if float(row["val_error"]) <= limit]
         points = [(float(row["compression"]), float(row["val_error"])) for row in within]
         best = [within[i] for i in front(points)]
@@ -145,12 +136,6 @@ def table(out: Path) -> None:
     figure.savefig(out / "fronts.png")
 
 
-def load(path: Path) -> list[dict[str, str]]:
-    """The rows of a table."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     """See the top of the file."""
     out = Path(sys.argv[1]).absolute()
@@ -158,10 +143,10 @@ def main() -> None:
     if sys.argv[2] == "table":
         table(out)
     elif sys.argv[2] in SEARCHES:
-        write(out / f"{sys.argv[2]}.csv", read_search(Path(sys.argv[3])))
+        write_rows(out / f"{sys.argv[2]}.csv", COLUMNS, read_search(Path(sys.argv[3])))
     else:
         method, factor, lr, steps = sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
-        write(out / f"{method}-{factor:g}-{lr:g}.csv", run(method, factor, lr, steps))
+        write_rows(out / f"{method}-{factor:g}-{lr:g}.csv", COLUMNS, run(method, factor, lr, steps))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ second command adds the front of a search, judged by estimates. The third reads 
 factor the member that validation says; a hypervolume of test errors takes the best of all, which flatters large fronts.
 """
 
-import csv
 import json
 import math
 import statistics
@@ -35,7 +34,7 @@ import torch
 from baselines import CPU, RULES
 from matplotlib.figure import Figure
 from plain import dense
-from table import COLOURS
+from table import COLOURS, read_rows, write_rows
 from torch import Tensor
 
 from tune_prune.common.seeding import derive_seed
@@ -49,6 +48,7 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.initial_trials import compression_levels, measure_curves
 
+COLUMNS = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
 ROUNDS, LAST = 16, 3
 """The rounds of a trajectory, and how many times as long the last one trains."""
 
@@ -99,12 +99,11 @@ def add(out: Path, run_dir: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     found = records.read_all(run_dir)
     steps = sum(record.params.to_plan().recipe_at(point.round).steps for record in found for point in record.points)
-    with (run_dir / "pareto.csv").open(newline="", encoding="utf-8") as file:
-        members = list(csv.DictReader(file))
-    columns = ("compression", "val_error_estimate", "test_error")
-    rows: list[list[Any]] = [[row["trial"], 0, 0, *(row[column] for column in columns)] for row in members]
+    chosen = ("compression", "val_error_estimate", "test_error")
+    members = read_rows(run_dir / "pareto.csv")
+    rows: list[list[Any]] = [[row["trial"], 0, 0, *(row[column] for column in chosen)] for row in members]
     rows[0][1:3] = [f"{summary['cpu_seconds']:.1f}", steps]
-    write(out / "gradual" / f"search-{summary['seed']}.csv", rows)
+    write_rows(out / "gradual" / f"search-{summary['seed']}.csv", COLUMNS, rows)
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ class Row:
 
 def read(path: Path, limit: float) -> Row:
     """Reads the table of a run."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path)
     seconds, steps = (sum(float(row[name]) for row in rows) for name in ("cpu_seconds", "steps"))
     members = [{key: float(value) for key, value in row.items()} for row in rows if row["test_error"]]
     members.sort(key=lambda row: row["compression"])
@@ -173,15 +171,6 @@ def draw(out: Path, found: dict[str, list[Row]]) -> None:
     figure.savefig(out / "gradual" / "gradual.png")
 
 
-def write(path: Path, rows: list[list[Any]]) -> None:
-    """Writes a whole table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".part").open("w", newline="", encoding="utf-8") as file:
-        columns = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    path.with_suffix(".part").rename(path)
-
-
 def main() -> None:
     """See the top of the file."""
     out, model = Path(sys.argv[1]).absolute(), sys.argv[2]
@@ -218,7 +207,7 @@ def run(out: Path, model: str, rule: str, seed: int, share: float, device: torch
     for at in front([(row[3], row[4] if row[4] <= case.limit else math.inf) for row in rows]):
         tested.load_state_dict(states[at])
         rows[at][-1] = evaluate(tested, test).metric
-    write(out / "gradual" / f"{rule}-{seed}.csv", rows)
+    write_rows(out / "gradual" / f"{rule}-{seed}.csv", COLUMNS, rows)
 
 
 if __name__ == "__main__":

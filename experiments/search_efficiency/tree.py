@@ -35,13 +35,9 @@ def draw(axes: Axes, found: dict[int, TrialRecord], initial: int, dense: float) 
     """Draws every trial that has a point."""
     labelled = set[str]()
     for record in found.values():
-        points = [(point.factor, point.val_metric) for point in record.points]
-        parent = None if record.parent is None else found.get(record.parent)
-        if parent is not None:
-            start = next(point for point in parent.points if point.round == record.parent_round)
-            points.insert(0, (start.factor, start.val_metric))
-        else:
-            points.insert(0, (1.0, dense))
+        before = [] if record.parent is None else found[record.parent].points
+        start = [(point.factor, point.val_metric) for point in before if point.round == record.parent_round]
+        points = [*(start or [(1.0, dense)]), *((point.factor, point.val_metric) for point in record.points)]
         name = role(record, initial)
         label = name if name not in labelled else None
         labelled.add(name)
