@@ -17,6 +17,7 @@ from tune_prune.hpo import run_files, space_reader, space_writer
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space_writer import Ratios
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
+from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
@@ -122,6 +123,7 @@ def search(
     pruners: Sequence[str] = ("mag",),
     mode: str = "layer",
     granularity: str = "weight",
+    multiple_of: int = 1,
     steps: int = 200,
     lr: tuple[float, float] = (0.01, 0.1),
     batch_size: int = Plan.batch_size,
@@ -137,14 +139,12 @@ def search(
     `model` is a module with its trained weights, a function that makes one, or an address; `weights` a file of them.
     `data` is train, validation and test, each a pair of tensors (inputs, labels), a map-style data set, or batches as
     of a DataLoader; or an address. The arguments from `loss` to `augment` say what else than classification the task
-    is, each by a name, an address or an object (docs/tasks.md); `distill` may also be the share of the loss that the
-    distance to the dense model's outputs is. `workers_per_trial` processes train a trial. `at_most` and `at_least`
-    limit `further_metrics`, as `val_<name>`, and costs. `budget` is in trials, `acc_tradeoff` in the metric's unit:
-    points of error, by default 0.5, or 1 % of the dense model's value. `ratios` are (low, high) by pattern of layers,
-    of which the first match counts, by default 0.3 to 0.98; in `mode` "global" they are of all layers together.
-    `granularity` is "weight", "filter", "neuron" or "2:4". A trial prunes in three rounds and retrains for `steps`
-    steps after each, twice as many after the last; a share `refine` of trials refines the best. `certify` is the
-    confidence of certificates, as 0.95; `force` takes a model near chance. Raises `UserError` for wrong arguments.
+    is, each by a name, an address or an object (docs/tasks.md); `distill` may also be its share of the loss.
+    `workers_per_trial` processes train a trial. `at_most` and `at_least` limit `further_metrics`, as `val_<name>`, and
+    costs. `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or 1 % of the
+    dense model's value. `ratios` are (low, high) by pattern of layers, of which the first match counts, by default 0.3
+    to 0.98. A trial has three rounds of `steps` steps, twice as many after the last; a share `refine` of trials refines
+    the best. `certify` is the confidence of certificates, as 0.95. Raises `UserError` for wrong arguments.
     """
     share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
     task = _list_settings(
@@ -153,7 +153,8 @@ def search(
         loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
         precision=precision, transform=transform, augment=augment, further_metrics=further_metrics,
     )  # fmt: skip
-    how = {"mode": mode, "granularity": granularity, "batch_size": batch_size, "distill": share}
+    how = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of}
+    how |= {"batch_size": batch_size, "distill": share}
     text = space_writer.write(task, ratios or RATIOS, exclude, pruners, how, steps, lr, refine, at_most, at_least)
     config = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, certify=certify, force=force)
     return _run(text, config, run_dir, quiet)
@@ -207,8 +208,11 @@ def prune(
         if isinstance(split, BatchSplit):
             split.head(2).check_loss(model, with_gradient=True)
     state = iterative.initial_state(to_device(copy.deepcopy(model), device))
-    how: dict[str, Any] = {key: settings.notes[key] for key in ("granularity", "sample") if key in settings.notes}
+    kept = ("granularity", "multiple_of", "sample")
+    how: dict[str, Any] = {key: settings.notes[key] for key in kept if key in settings.notes}
     check_values(how, where)
+    if how.get("granularity") == CHANNEL and train is None:
+        raise UserError(f"{where}: channels are found by running the model; give train=(inputs, labels)")
     plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
     iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))
     return state.model

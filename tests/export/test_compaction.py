@@ -112,12 +112,12 @@ class Branches(nn.Module):
         return torch.cat([self.one(x), self.other(x)], dim=1)
 
 
-def test_what_is_added_stays_and_what_lies_within_goes() -> None:
+def test_what_is_added_goes_where_nothing_computes_any_of_it() -> None:
     model = Residual()
-    for layer in (model.first, model.inner, model.back):
-        zero(layer.weight, [0, 1])
+    for layer, outputs in ((model.first, [0, 1]), (model.inner, [0, 1]), (model.back, [1, 2])):
+        zero(layer.weight, outputs)
         torch.nn.init.zeros_(layer.bias)
-    assert sizes(compacted(model, inputs(1, 8, 8))) == [(4, 1, 3, 3), (4, 4, 3, 3), (4, 4, 3, 3), (2, 4)]
+    assert sizes(compacted(model, inputs(1, 8, 8))) == [(3, 1, 3, 3), (4, 3, 3, 3), (3, 4, 3, 3), (2, 3)]
 
 
 def test_what_one_of_two_readers_reads_stays() -> None:
@@ -203,7 +203,7 @@ class Looked(nn.Module):
         (Recurrent, (1, 8, 8)),
         (Looked, (1, 8, 8)),
         (lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), Mixer(5, 4), nn.Linear(4, 3)), (6,)),
-        *((lambda kind=kind: computed(kind), (1, 8, 8)) for kind in COMPUTED),
+        *((lambda kind=kind: computed(kind), (1, 8, 8)) for kind in COMPUTED if kind != "pruned"),
     ],
 )
 def test_channels_that_other_layers_read_or_compute_stay(
@@ -216,8 +216,15 @@ def test_channels_that_other_layers_read_or_compute_stay(
     assert sizes(compacted(model, inputs(*shape))) == sizes(model)
 
 
-def test_a_model_that_cannot_be_traced_says_where() -> None:
-    assert fault(lambda: compact(Deciding(), inputs(1, 8, 8))).startswith("the model cannot be traced, in inner: ")
+def test_a_weight_that_is_a_product_with_a_mask_is_smaller_with_it() -> None:
+    model = computed("pruned").eval()
+    found = masks.dense_masks(model)
+    masks.apply(model, found | {"4": found["4"].index_fill(0, torch.tensor([0]), 0)})
+    assert sizes(compacted(model, inputs(1, 8, 8))) == [(8, 1, 3, 3), (15, 72), (4, 15)]
+
+
+def test_a_model_that_branches_on_data_says_where() -> None:
+    assert fault(lambda: compact(Deciding(), inputs(1, 8, 8))).startswith("the model branches on data, in inner: ")
 
 
 def test_weights_of_another_model_do_not_fit() -> None:

@@ -115,7 +115,7 @@ def test_names_with_dots(command) -> None:
 
 
 class Deciding(nn.Module):
-    """Its operations depend on its inputs, so that it cannot be traced."""
+    """Its operations depend on its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Deciding(nn.Module):
         return self.head(hidden.relu() if hidden.sum() > 0 else hidden.tanh())
 
 
-def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_branches_on_data(command, capsys: pytest.CaptureFixture[str]) -> None:
     name = "test_exporter:Deciding"
     made(Path("a.safetensors"), name, Deciding())
     flags = ("--model", name, "--data", "toys:images")
@@ -136,9 +136,9 @@ def test_a_model_that_cannot_be_traced(command, capsys: pytest.CaptureFixture[st
         if code:
             assert printed.err.count("\n") == 1
         if to == "dense":
-            assert "cannot be traced, in first" in printed.err
+            assert "the model branches on data, in its forward method" in printed.err
         if to == "pt2":
-            assert "not compacted: the model cannot be traced, in first" in printed.out
+            assert "not compacted: the model branches on data, in its forward method" in printed.out
     assert sorted(path.name for path in Path().iterdir()) == [
         *("a-sparse.safetensors", "a-weights.safetensors", "a.safetensors"),
     ]

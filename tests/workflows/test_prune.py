@@ -11,8 +11,8 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.metrics import evaluate
-from tune_prune.workflows import prune
-from tune_prune.workflows.prune import PruneOptions
+from tune_prune.workflows import prune, prune_target
+from tune_prune.workflows.prune_target import PruneOptions
 
 CPU = torch.device("cpu")
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
@@ -51,7 +51,7 @@ def test_lenet5s_own_conf(command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("test", Path("mine", pruned["checkpoint"]), "--json") == 0
     tested = json.loads(capsys.readouterr().out)
     assert tested == {key: pruned[key] for key in ("compression", "test_error", "layers", "coverage")}
-    assert conf.read(Path("mine", pruned["conf"])).ratios == conf.read(prune.model_conf("lenet5")).ratios
+    assert conf.read(Path("mine", pruned["conf"])).ratios == conf.read(prune_target.model_conf("lenet5")).ratios
 
 
 # Toys

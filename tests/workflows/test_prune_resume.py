@@ -14,8 +14,9 @@ from tune_prune.tasks.splits import Data, Split
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import prune_resume
-from tune_prune.workflows.prune import PruneOptions, open_model
+from tune_prune.workflows.prune import open_model
 from tune_prune.workflows.prune_resume import STATE_FILE, PruneRequest
+from tune_prune.workflows.prune_target import PruneOptions
 
 CPU = torch.device("cpu")
 TARGET = Conf({"features.4": 0.9, "head": 0.6}, {"features.4": "mag", "head": "random"})

@@ -7,8 +7,8 @@ from tune_prune.pruning import masks
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import models
-from tune_prune.workflows import prune
-from tune_prune.workflows.prune import choose_target, model_conf
+from tune_prune.workflows import prune_target
+from tune_prune.workflows.prune_target import choose_target, model_conf
 
 
 def test_by_hand_by_file_and_by_model(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_one_ratio_for_the_whole_network() -> None:
     )
 
 
-@pytest.mark.parametrize("path", sorted(prune.CONFS.glob("*.conf")))
+@pytest.mark.parametrize("path", sorted(prune_target.CONFS.glob("*.conf")))
 def test_every_conf_that_comes_with_a_model_fits_it(path: Path) -> None:
     masks.require_layers(models[path.stem](), conf.read(path).ratios, str(path))
 

@@ -640,7 +640,7 @@ def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) ->
     text = SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {latency = 0.5}")
     toml.write_text(text.replace("toys:mlp", "toys:Deciding").replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'))
     said = fault(lambda: searched(toml, budget=3))
-    assert said.startswith(f"{toml}: latency cannot be measured of toys:Deciding: the model cannot be traced, in ")
+    assert said.startswith(f"{toml}: latency cannot be measured of toys:Deciding: the model branches on data, in ")
     assert not (toml.parent / "run").exists()
 
 

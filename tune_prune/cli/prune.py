@@ -37,7 +37,7 @@ PRUNE_EXAMPLES = """Examples:
 PANELS = {
     "What is pruned": "layer ratio conf model data checkpoint no_code",
     TASK: "",
-    "How": "pruner mode granularity iterations schedule reload allow_empty force acc_tradeoff",
+    "How": "pruner mode granularity multiple_of iterations schedule reload allow_empty force acc_tradeoff",
     "What is trained after each round": "retrain epochs batch_size lr l1 l2 distill scale_dropout",
     "How it runs": "device seed out resume replay json",
 }
@@ -58,7 +58,10 @@ def prune(
     ] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
     mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
-    granularity: Annotated[str, typer.Option(help="What goes as one: weight, filter, neuron or 2:4.")] = "weight",
+    granularity: Annotated[
+        str, typer.Option(help="What goes as one: weight, filter, neuron, 2:4 or channel.")
+    ] = "weight",
+    multiple_of: Annotated[int, typer.Option(min=1, help="Leave a multiple of so many channels.")] = 1,
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
@@ -98,9 +101,9 @@ def prune(
     from math import inf
 
     from tune_prune.training.resources import pick_device
-    from tune_prune.workflows.prune import PruneOptions, choose_target
     from tune_prune.workflows.prune_outputs import prune_and_write
     from tune_prune.workflows.prune_resume import PruneRequest
+    from tune_prune.workflows.prune_target import PruneOptions, choose_target
 
     if epochs is not None and not retrain:
         raise UserError("--epochs without --retrain; add --retrain")
@@ -111,8 +114,8 @@ def prune(
     share, function = parse_distill(distill)
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
-        mode=mode, granularity=granularity, schedule=schedule, lr=lr, l1=l1, l2=l2, distill=share,
-        batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
+        mode=mode, granularity=granularity, multiple_of=multiple_of, schedule=schedule, lr=lr, l1=l1, l2=l2,
+        distill=share, batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
         acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
     )  # fmt: skip
     target, source = choose_target(layer or [], ratio or [], conf, model, mode)

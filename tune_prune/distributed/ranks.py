@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor
 
 from tune_prune.distributed.worker_data import WorkerData
+from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.iterative import State, retrain
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.models import load_state
@@ -38,10 +39,11 @@ REPORTED = 2.0
 
 @dataclass(frozen=True)
 class Job:
-    """A retraining: the model's state dict and masks after pruning, the plan's round, and the generator's state."""
+    """A retraining: the model's state dict, masks and channels after pruning, the plan's round, and the generator."""
 
     weights: dict[str, Tensor]
     masks: dict[str, Tensor]
+    groups: Sequence[Group]
     plan: Plan
     round_: int
     generator: Tensor
@@ -71,7 +73,8 @@ class Rank:
         """
         try:
             load_state(self._model, job.weights)
-            state = State(self._model, {label: mask.to(self._device) for label, mask in job.masks.items()})
+            masks = {label: mask.to(self._device) for label, mask in job.masks.items()}
+            state = State(self._model, masks, groups=job.groups)
             generator = torch.Generator()
             generator.set_state(job.generator)
             teacher = self._task.make_teacher(job.plan.distill)
@@ -125,7 +128,7 @@ class Ranks:
             self._join()
             weights = {key: value.detach().cpu() for key, value in state.model.state_dict().items()}
             masks = {label: mask.cpu() for label, mask in state.masks.items()}
-            job = ray.put(Job(weights, masks, plan, round_, generator.get_state()))
+            job = ray.put(Job(weights, masks, state.groups, plan, round_, generator.get_state()))
             running = [actor.retrain.remote(job) for actor in self._actors]
             try:
                 retrain(state, plan, round_, train, generator, teacher, self._part)

@@ -1,117 +1,115 @@
-"""Removes channels whose weights are all zero or that have no consumer: a smaller dense network from a sparse one.
+"""Removes channels whose weights are all zero or that nothing reads: a smaller dense network from a sparse one.
 
-The output of a channel without weights is a constant; what it adds to its consumers moves into their biases. A channel
-for which no consumer has a weight is dropped. The smaller network computes the same outputs, up to rounding.
+The output of a channel without weights is a constant; what it adds to its readers moves into their biases. A channel
+for which no reader has a weight is dropped. Its group says what leaves with it (`pruning.channels`). The smaller
+network computes the same outputs, up to rounding.
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tune_prune.export import channels
-from tune_prune.export.channels import Channels
 from tune_prune.export.comparison import Difference
-from tune_prune.export.resizing import flatten_by_channel, keep_channels, set_tensor
-from tune_prune.pruning.layers import TRANSPOSED
+from tune_prune.export.folding import find_readers
+from tune_prune.pruning import masks
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.groups import Group, Member, find_groups
+from tune_prune.pruning.channels.slicing import remove_channels
+from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
-from tune_prune.tasks.samples import take_first
 
 ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
 
 @torch.no_grad()
+def find_removable(model: nn.Module, inputs: Batch) -> list[Group]:
+    """Finds the groups of which channels can be removed: the model's code works with fewer, and its outputs stay.
+
+    `inputs` are a few samples, as `call_model` takes them. Half of the channels, at random places, are removed for it.
+    Raises a `UserError` where the model branches on data.
+    """
+    model = copy.deepcopy(model).eval()
+    groups = [group for group in find_groups(model, inputs) if not group.is_normalised]
+    return groups if _can_lose(model, inputs, groups) else [one for one in groups if _can_lose(model, inputs, [one])]
+
+
+def _can_lose(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> bool:
+    """Whether half of the channels of these groups can be removed."""
+    model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    found = masks.dense_masks(model)
+    scores = {label: torch.rand(mask.shape, generator=generator).to(mask.device) for label, mask in found.items()}
+    masks.apply(model, removal.remove(model, groups, found, scores, {group.name: 0.5 for group in groups}))
+    return _try_without(model, inputs, groups) is not None
+
+
+@torch.no_grad()
 def compact(model: nn.Module, inputs: Batch) -> nn.Module:
     """Copies a model for inference alone, without the channels that can go.
 
-    `inputs` are a few samples, as `call_model` takes them.
-
-    Raises a `UserError` where the model cannot be traced, and a `RuntimeError` where the outputs of copy and model for
-    `inputs` differ by more than `ROUNDING`.
+    `inputs` are a few samples, as `call_model` takes them. A group stays whole where the model's code does not work
+    with fewer channels of it, as where it holds a number of channels. Raises a `UserError` where the model branches on
+    data, and a `RuntimeError` where the outputs of copy and model for `inputs` differ by more than `ROUNDING`.
     """
-    compacted = copy.deepcopy(model).eval().requires_grad_(False)
-    found = channels.find_channels(compacted)
-    while sum(
-        _remove_channels(compacted, one, inputs) for one in found
-    ):  # may leave further channels without a consumer
-        pass
-    outputs = [call_model(one, inputs) for one in (copy.deepcopy(model).eval(), compacted)]
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    groups = [group for group in find_groups(model, inputs) if not group.is_normalised]
+    made = _try_without(model, inputs, groups)
+    if made is None:
+        made = _try_without(model, inputs, [one for one in groups if _try_without(model, inputs, [one]) is not None])
+    if made is None:
+        raise RuntimeError(
+            "the compacted model's outputs differ from the model's, though no group's alone make them so"
+        )
+    return made
+
+
+def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn.Module | None:
+    """Removes what can go of these groups from a copy; None where the copy fails or its outputs are not the model's."""
+    made = copy.deepcopy(model)
+    try:
+        while True:  # what was removed may leave further channels that nothing reads
+            kept = [_find_kept(made, group, inputs) for group in groups]
+            if all(bool(keep.all()) for keep in kept):
+                break
+            groups = remove_channels(made, groups, kept)
+        output = call_model(made, inputs)
+    except Exception:  # code that holds the number of channels may raise anything
+        return None
     difference = Difference()
-    difference.add(*map(list, map(iterate_tensors, outputs)))
-    if not difference.share <= ROUNDING:
-        what = f"{difference.share:.2g} of the largest"
-        raise RuntimeError(f"the compacted model's outputs differ from the model's by {what}")
-    return compacted
+    before = call_model(copy.deepcopy(model), inputs)
+    difference.add(*map(list, map(iterate_tensors, (before, output))))
+    return made if difference.share <= ROUNDING else None
 
 
-def _remove_channels(model: nn.Module, found: Channels, inputs: Batch) -> bool:
-    """Removes the output channels of a layer that can go; whether there were any. One always stays."""
-    layer, consumers = model.get_submodule(found.layer), [model.get_submodule(name) for name in found.consumers]
-    computed = flatten_by_channel(layer).any(1)
-    weights = [flatten_by_channel(one, of_inputs=True).reshape(len(computed), -1) for one in consumers]
-    keep = torch.stack([weight.any(1) for weight in weights]).any(0)
+def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
+    """Which channels of a group stay, bool [channels]; constants of those that nothing computes are folded away."""
+    tensors = named_tensors(model)
+    computed, read = (torch.zeros(group.count, dtype=torch.bool) for _ in range(2))
+    for member in group.members:
+        if member.role == "output":
+            computed |= _used_channels(tensors[member.tensor], member, group.count)
+        elif member.role == "input":
+            read |= _used_channels(tensors[member.tensor], member, group.count)
+    keep = read
     constant = (keep & ~computed).nonzero().flatten().tolist()
-    consumed = _capture_inputs(model, consumers, inputs) if constant else []
-    for index in constant:
-        if int(keep.sum()) == 1:
-            break  # PyTorch has no layer without outputs
-        values = [_channel_values(value, layer, index, len(computed)) for value in consumed]
-        if all(_can_fold(consumer, value) for consumer, value in zip(consumers, values, strict=True)):
-            for consumer, value in zip(consumers, values, strict=True):
-                _fold_into_bias(consumer, value, index, len(computed))
-            keep[index] = False
+    if constant:
+        readers = find_readers(model, group, inputs)
+        for index in constant:
+            if int(keep.sum()) == 1:
+                break  # PyTorch has no layer without outputs
+            if all(reader is not None and reader.can_fold(index) for reader in readers):
+                for reader in filter(None, readers):
+                    reader.fold(index)
+                keep[index] = False
     if not keep.any():
-        keep[0] = True  # for the same reason; it has no consumer
-    if keep.all():
-        return False
-    for module in (layer, *map(model.get_submodule, found.norms)):
-        keep_channels(module, keep)
-    for consumer in consumers:
-        keep_channels(consumer, keep, of_inputs=True)
-    return True
+        keep[0] = True  # for the same reason; nothing reads it
+    return keep
 
 
-def _capture_inputs(model: nn.Module, layers: list[nn.Module], inputs: Batch) -> list[Tensor]:
-    """The input of each of these layers for the first of the samples."""
-    captured: dict[int, Tensor] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, args: captured.update({id(module): args[0][0]}))
-        for layer in layers
-    ]
-    call_model(model, take_first(inputs, 2))
-    for hook in hooks:
-        hook.remove()
-    return [captured[id(layer)] for layer in layers]
-
-
-def _channel_values(value: Tensor, layer: nn.Module, index: int, count: int) -> Tensor:
-    """The values of one of a layer's `count` output channels, [positions]; `value` may be flattened."""
-    if isinstance(layer, nn.Linear):
-        return value[..., index].flatten()
-    return value.reshape(count, -1)[index]
-
-
-def _can_fold(consumer: nn.Module, values: Tensor) -> bool:
-    """Whether a constant channel adds the same to a consumer's output at every position."""
-    if not values.any():
-        return True
-    if isinstance(consumer, nn.Linear):
-        return True
-    padding = consumer.padding
-    padded = padding != "valid" if isinstance(padding, str) else any(padding)  # type: ignore[arg-type]
-    return not padded and not isinstance(consumer, TRANSPOSED) and bool((values == values[0]).all())
-
-
-def _fold_into_bias(consumer: nn.Module, values: Tensor, index: int, count: int) -> None:
-    """Adds the contribution of a constant channel to a consumer's bias; without one, the consumer gets one."""
-    if not values.any():
-        return
-    weight: Tensor = consumer.weight  # type: ignore[assignment]
-    if isinstance(consumer, nn.Linear):
-        of_channel = weight.view(len(weight), count, -1)[:, index]
-        added = of_channel @ values[: of_channel.shape[1]]
-    else:
-        added = weight[:, index].flatten(1).sum(1) * values[0]
-    bias: Tensor | None = consumer.bias  # type: ignore[assignment]
-    set_tensor(consumer, "bias", added if bias is None else bias + added)
+def _used_channels(tensor: Tensor, member: Member, count: int) -> Tensor:
+    """Which channels have a value that is not zero in a tensor, bool [count]."""
+    used = tensor.movedim(member.axis, 0).flatten(1).any(1) if tensor.dim() > 1 else tensor != 0
+    inside = member.channels >= 0
+    return torch.zeros(count, dtype=torch.bool).index_put((member.channels[inside],), used[inside], accumulate=True)

@@ -1,12 +1,12 @@
-"""Changes the number of channels of layers and batch norms, with all tensors and attributes that depend on it."""
+"""Gives a model weights of other sizes than its own, as files of smaller networks hold them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.pruning.channels.slicing import set_tensor
 from tune_prune.pruning.layers import TRANSPOSED
 
 RESIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -18,55 +18,10 @@ def is_resizable(module: nn.Module) -> bool:
     return isinstance(module, RESIZABLE) and "weight" in module._parameters
 
 
-def channel_axis(layer: nn.Module, *, of_inputs: bool) -> int:
-    """The axis of a layer's weight that its input channels lie along, or else its output channels."""
-    return int(of_inputs != isinstance(layer, TRANSPOSED))
-
-
-def flatten_by_channel(layer: nn.Module, *, of_inputs: bool = False) -> Tensor:
-    """A layer's weight as [channels, rest], by its output channels, or else by its input channels."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return weight.movedim(channel_axis(layer, of_inputs=of_inputs), 0).flatten(1)
-
-
-def keep_channels(module: nn.Module, keep: Tensor, *, of_inputs: bool = False) -> None:
-    """Keeps these output (or input) channels of a layer, or these features of a batch norm; `keep` is bool [channels].
-
-    Where a module takes flattened channels, the positions of a channel lie together and are kept or removed as one.
-    """
-    for name, axis in _channel_tensors(module, of_inputs):
-        value = getattr(module, name)
-        if value is not None:
-            repeated = keep.repeat_interleave(value.shape[axis] // len(keep))
-            set_tensor(module, name, value.index_select(axis, repeated.nonzero().flatten()))
-
-
-def _channel_tensors(module: nn.Module, of_inputs: bool) -> Iterator[tuple[str, int]]:
-    """The names of the tensors that have entries for each channel, and the axis of the channels in each."""
-    if isinstance(module, _BatchNorm):
-        yield from ((name, 0) for name in ("weight", "bias", "running_mean", "running_var"))
-        return
-    yield "weight", channel_axis(module, of_inputs=of_inputs)
-    if not of_inputs:
-        yield "bias", 0
-
-
-def set_tensor(module: nn.Module, name: str, value: Tensor) -> None:
-    """Replaces a tensor of a module and sets the sizes that follow from its shape; a parameter is frozen."""
-    if name in module._buffers:
-        module._buffers[name] = value.data
-    else:
-        parameter = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
-        setattr(module, name, parameter)
-    if isinstance(module, _BatchNorm) and value.dim():
-        module.num_features = len(value)
-    elif name == "weight" and isinstance(module, nn.Linear):
-        module.out_features, module.in_features = value.shape
-    elif name == "weight" and hasattr(module, "out_channels"):
-        outputs, inputs = (value.shape[channel_axis(module, of_inputs=of_inputs)] for of_inputs in (False, True))
-        groups = int(module.groups)  # type: ignore[arg-type]  # the second axis lists the channels of one group
-        by_group = (groups, 1) if isinstance(module, TRANSPOSED) else (1, groups)
-        vars(module).update(out_channels=outputs * by_group[0], in_channels=inputs * by_group[1])
+def _is_by_group(module: nn.Module, name: str) -> bool:
+    """Whether a tensor is the weight of a convolution whose groups have an input each."""
+    is_grouped = name == "weight" and getattr(module, "groups", 1) != 1 and not isinstance(module, TRANSPOSED)
+    return is_grouped and module.get_parameter("weight").shape[1] == 1
 
 
 @torch.no_grad()
@@ -86,7 +41,7 @@ def load_resized(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
             if first in given:
                 if before is not None and before.dim() != given[first].dim():
                     raise UserError(f"{source}: {first} has {given[first].dim()} axes, the model's {before.dim()}")
-                set_tensor(module, key, given[first])
+                set_tensor(module, key, given[first], by_group=_is_by_group(module, key))
                 placed.add(first)
             elif before is not None and full in first_names:
                 raise UserError(f"{source}: {first} is missing; the file is damaged, or another model's")

@@ -6,7 +6,7 @@ keeps, a * k^-b. At the fewest weights for a given total rise, every layer's cur
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 SCALES = ("same", "erk", "sensitivity")
@@ -38,19 +38,29 @@ class LossCurve:
         return min(max(free, self.low), self.high)
 
 
-def allocate_weights(curves: Mapping[str, LossCurve], kept: float) -> dict[str, float]:
+def allocate_weights(
+    curves: Mapping[str, LossCurve], kept: float, count: Callable[[Mapping[str, float]], float] | None = None
+) -> dict[str, float]:
     """The share of each layer to keep, so that the loss rises least where about `kept` weights are kept in all.
 
-    Where the curves' bounds do not allow so many, it is as near as they allow.
+    `count` counts the weights that shares by layer keep, by default each layer's own. Where the curves' bounds do not
+    allow so many, it is as near as they allow.
     """
+
+    def shares(log_price: float) -> dict[str, float]:
+        return {layer: curve.share_at(math.exp(log_price)) for layer, curve in curves.items()}
+
+    def count_own(kept_shares: Mapping[str, float]) -> float:
+        return sum(curve.weights * kept_shares[layer] for layer, curve in curves.items())
+
     low, high = -100.0, 100.0  # of the price's logarithm
     for _ in range(100):
         middle = (low + high) / 2
-        if sum(curve.weights * curve.share_at(math.exp(middle)) for curve in curves.values()) > kept:
+        if (count or count_own)(shares(middle)) > kept:
             low = middle
         else:
             high = middle
-    return {layer: curve.share_at(math.exp(high)) for layer, curve in curves.items()}
+    return shares(high)
 
 
 @dataclass(frozen=True)

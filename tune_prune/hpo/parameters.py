@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.groups import GroupedRatio
+from tune_prune.pruning import granularity
 from tune_prune.pruning.criteria import check_name
-from tune_prune.pruning.granularity import granularities
 from tune_prune.pruning.plan import MODES, schedules
 from tune_prune.training.lr_schedules import lr_schedules
 
@@ -128,7 +128,7 @@ def _check_lr_schedule(value: object) -> str | None:
 
 
 def _check_granularity(value: object) -> str | None:
-    granularities[str(value)]
+    granularity.check_name(str(value))
     return None
 
 
@@ -160,6 +160,7 @@ PARAMETERS: Mapping[str, Check] = {
     "sample": Number(1, whole=True),
     "mode": _check_mode,
     "granularity": _check_granularity,
+    "multiple_of": Number(1, whole=True),
 }
 """The parameters that `[space]` may hold beside the ratios, with their checks: the pruner, and fields of `Plan`."""
 

@@ -13,6 +13,7 @@ from tune_prune.hpo.study import from_study_params, to_study_params
 from tune_prune.hpo.trial_store import TrialAttrs, TrialStore
 from tune_prune.hpo.warm_start import WarmStart, find_warm_start
 from tune_prune.pruning import masks
+from tune_prune.pruning.channels.counting import ChannelCounts
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -28,7 +29,7 @@ class SearchSettings:
     `initial_points` are tried first, then `levels`, ascending in compression, as far as they can keep the limit.
     `dense_metric` is the dense model's metric, `totals` are the weights of each layer, `refinement_seconds` the
     expected duration of a refinement, `samples` the number of validation images. A search ends once more than the
-    share `max_failures` of its trials has failed.
+    share `max_failures` of its trials has failed. `channels` are the groups of channels, where these are pruned.
     """
 
     budget: Budget
@@ -42,6 +43,7 @@ class SearchSettings:
     refinement_seconds: float = 0.0
     samples: int = 0
     max_failures: float = 1.0
+    channels: ChannelCounts | None = None
 
     @property
     def metric(self) -> Metric:
@@ -55,7 +57,9 @@ class SearchSettings:
         return refinement.standard_error(self.dense_metric, self.samples) if known else 0.0
 
     def compression(self, ratios: Mapping[str, float]) -> float:
-        """The compression of the whole model that these ratios, by layer, make."""
+        """The compression of the whole model that these ratios, by layer or group of channels, make."""
+        if self.channels is not None:
+            return self.channels.compression(ratios)
         removed = sum(masks.count_removed(ratio, self.totals[label]) for label, ratio in ratios.items())
         return removed / sum(self.totals.values())
 

@@ -17,6 +17,7 @@ from tune_prune.hpo.parameters import (
     midpoint,
     parse_domain,
 )  # fmt: skip
+from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.constraints import COSTS
 from tune_prune.results.trial_params import TrialParams
@@ -153,6 +154,11 @@ class Space:
             if not any(fnmatchcase(label, pattern) for label in layers):
                 there = f"layers that can be pruned: {format_names(layers)}"
                 raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
+
+    @property
+    def prunes_channels(self) -> bool:
+        """Whether channels are pruned, in groups of layers that have one ratio each."""
+        return self.parameters.get("granularity") == CHANNEL
 
     @property
     def pruners(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from tune_prune.hpo.space_keys import (
     check_patterns,
     check_text,
 )  # fmt: skip
+from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.pruning.plan import MODES
 from tune_prune.results.constraints import COSTS
 from tune_prune.tasks.settings import read_settings
@@ -81,6 +82,7 @@ class _Reader:
         ratios = self._table(space, "ratio", prefix="space.", required=True)
         settings = read_settings({key: task[key] for key in task if key in SETTINGS}, f"{self._source}: task.")
         self._check_optimizer(task, space)
+        self._check_channels(space)
         parameters = {
             key: self._domain(f"space.{key}", value, PARAMETERS[key])
             for key, value in space.items()
@@ -128,6 +130,16 @@ class _Reader:
             if "optimizer" in task and key in space:
                 advice = "give it in the optimizer's address, as torch.optim:AdamW(weight_decay=0.01)"
                 raise UserError(f"{self._source}: space.{key} is of the built-in SGD; {advice}, and leave it out here")
+
+    def _check_channels(self, space: Table) -> None:
+        """Channels have ratios of their own, by group: no other granularity can be chosen beside them."""
+        given = space.get("granularity")
+        if isinstance(given, list) and CHANNEL in given and len(given) > 1:
+            raise UserError(f"{self._source}: space.granularity: {CHANNEL!r} cannot be one of several; search it alone")
+        if given in (CHANNEL, [CHANNEL]) and space.get("mode", "layer") != "layer":
+            raise UserError(f"{self._source}: granularity {CHANNEL!r} has a ratio for each group; leave out mode")
+        if space.get("multiple_of", 1) != 1 and given not in (CHANNEL, [CHANNEL]):
+            raise UserError(f"{self._source}: space.multiple_of is of channels; set granularity = {CHANNEL!r}")
 
     def _groups(self, space: Table, ratios: Table, mode: object) -> dict[str, str]:
         """The scale of each pattern whose layers share one ratio; in mode "global" all layers do."""

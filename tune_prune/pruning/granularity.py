@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.registry import Registry
 from tune_prune.pruning import masks
 
@@ -33,6 +33,9 @@ Granularity = Callable[[Tensor, Tensor], Units]
 """Divides a layer into units, in the order of the flattened weight; takes scores and mask [outputs, inputs, ...]."""
 
 granularities: Registry[Granularity] = Registry("granularity")
+
+CHANNEL = "channel"
+"""Channels with all that hangs together with them (`channels`): units not of a layer, but of a group of layers."""
 
 _LAST = 2**62
 
@@ -73,6 +76,12 @@ granularities.add("neuron", outputs)
 granularities.add("2:4", two_of_four)
 
 
+def check_name(name: str) -> None:
+    """Raises a `UserError` where there is no granularity of this name."""
+    if name != CHANNEL and name not in granularities:
+        raise UserError(f"unknown granularity {name!r}; known: {format_names([*granularities.names(), CHANNEL])}")
+
+
 def shrink(
     mask: Tensor, scores: Tensor, ratio: float, granularity: str = "weight", outputs_axis: int | None = 0
 ) -> Tensor:
@@ -84,6 +93,8 @@ def shrink(
 
 def check_layers(model: nn.Module, labels: Collection[str], granularity: str, source: str) -> None:
     """Raises a `UserError` that names `source` for the first of these layers that has no such units."""
+    if granularity == CHANNEL:
+        return  # whose groups decide
     axes = masks.outputs_axes(model)
     for label, shape in masks.shapes(model).items():
         if label in labels:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning import criteria, granularity, masks, recalibration
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.groups import Group, find_groups
+from tune_prune.pruning.channels.slicing import narrowed
+from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.recalibration import scaled_dropout
 from tune_prune.pruning.statistics import CachedStatistics, Context
@@ -50,11 +54,15 @@ class Point:
 
 @dataclass
 class State:
-    """A model while it is pruned: weights and masks, changed in place by each round, and the number of rounds done."""
+    """A model while it is pruned: weights and masks, changed in place by each round, and the number of rounds done.
+
+    `groups` are those of its channels, where channels are pruned.
+    """
 
     model: nn.Module
     masks: dict[str, Tensor]
     rounds_done: int = 0
+    groups: Sequence[Group] = ()
 
 
 def initial_state(model: nn.Module) -> State:
@@ -87,9 +95,14 @@ def prune_once(
     Where weights were removed, running statistics of batch norms are measured again, on the sample of the statistics.
     """
     sample = train.draw(plan.sample, generator)
-    scores = criteria.score_layers(plan.pruners, Context(state.model, sample, generator, cached=cached or {}))
+    context = Context(state.model, sample, generator, cached=cached or {})
     before = masks.compression(state.masks)
-    state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
+    if plan.granularity == granularity.CHANNEL:
+        state.groups = state.groups or find_groups(state.model, find_inputs(state.model, train))
+        state.masks |= removal.prune(context, state.groups, state.masks, plan, plan.ratios_at(round_))
+    else:
+        scores = criteria.score_layers(plan.pruners, context)
+        state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
         recalibration.recalibrate(state.model, sample)
@@ -117,9 +130,10 @@ def retrain(
     recipe = plan.recipe_at(round_)
     if not recipe.steps:
         return
-    pairs = masks.pairs(state.model, state.masks)
-    with scaled_dropout(state.model, state.masks) if plan.scale_dropout else nullcontext():
-        fit(state.model, train, recipe, generator, masks=pairs, teacher=teacher, part=part)
+    with narrowed(state.model, state.groups, state.masks) as (model, own_masks):
+        pairs = masks.pairs(model, own_masks)
+        with scaled_dropout(model, state.masks) if plan.scale_dropout else nullcontext():
+            fit(model, train, recipe, generator, masks=pairs, teacher=teacher, part=part)
     masks.apply(state.model, state.masks)
 
 
@@ -152,7 +166,8 @@ def prune(
         generator = round_generator(seed, round_)
         prune_once(state, plan, round_, train, generator, cached)
         retrain(state, plan, round_, train, generator, teacher)
-        measured: Evaluation = evaluate(state.model, validation)
+        with narrowed(state.model, state.groups, state.masks) as (model, _):
+            measured: Evaluation = evaluate(model, validation)
         for name, value in (("loss", measured.loss), (validation.objective.metric.name, measured.metric)):
             if not math.isfinite(value):
                 raise DivergedError(f"the validation {name} became {value} in round {round_} at lr {plan.lr:g}")
@@ -164,9 +179,15 @@ def prune(
             metric=measured.metric,
             loss=measured.loss,
             seconds=time.perf_counter() - started,
-            ratios=masks.actual_ratios(state.masks, requested),
+            ratios=_actual_ratios(state, plan, requested),
             pooled=masks.global_ratio(state.masks, requested) if plan.mode == "global" and requested else None,
         )
+
+
+def _actual_ratios(state: State, plan: Plan, requested: Mapping[str, float]) -> dict[str, float]:
+    if plan.granularity == granularity.CHANNEL:
+        return removal.actual_ratios(state.model, state.groups, state.masks, requested, plan.multiple_of)
+    return masks.actual_ratios(state.masks, requested)
 
 
 def _shrink_masks(

@@ -53,7 +53,8 @@ class Plan:
     pruners. With `reload` every round starts from the unpruned model, so that its point belongs to
     its ratio alone. In mode "layer" each layer has its own ratio; in mode "global" all have the same, which applies to
     all their weights together, and the scores decide which layers lose how much; each keeps one weight at least, unless
-    `allow_empty`. `granularity` names the units that are removed whole (`granularity.granularities`). With
+    `allow_empty`. `granularity` names the units that are removed whole (`granularity.granularities`); of channels, a
+    multiple of `multiple_of` is left. With
     `scale_dropout` the rates of dropout fall with the ratios (`recalibration.scaled_dropout`).
     """
 
@@ -80,6 +81,7 @@ class Plan:
     scale_dropout: bool = False
     mode: str = "layer"
     granularity: str = "weight"
+    multiple_of: int = 1
     allow_empty: bool = False
 
     def __post_init__(self) -> None:

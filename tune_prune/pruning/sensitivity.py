@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.counting import count_channels
+from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import CachedStatistics, Context
@@ -112,6 +116,10 @@ def measure_without_retraining(
         generator = round_generator(seed, 1)
         sample = task.train.draw(Plan.sample, generator)
         context = Context(model, sample, generator, cached=cached or {})
+        channels = [job for of_layer in layers.values() for job in of_layer if job.granularity == granularity.CHANNEL]
+        if channels:
+            yield from _measure_groups(context, channels, task.validation)
+            continue
         scores = criteria.score_layers(dict.fromkeys(layers, pruner), context)
         for layer, of_layer in layers.items():
             yield from _measure_layer(model, layer, of_layer, scores[layer], task.validation, sample)
@@ -140,6 +148,30 @@ def _measure_layer(
                 buffer.copy_(value)
         kept = int(torch.count_nonzero(mask))
         yield SensitivityResult(job, kept, mask.numel(), measured.metric, measured.loss, time.perf_counter() - began)
+
+
+def _measure_groups(
+    context: Context, jobs: Iterable[SensitivityJob], validation: AnySplit
+) -> Iterator[SensitivityResult]:
+    """Measures jobs that prune the channels of one group; everything is put back after each.
+
+    The weights that a result counts are those of all layers that compute or read the channels.
+    """
+    model, sample = context.model, context.sample
+    groups = {group.name: group for group in find_groups(model, find_inputs(model, sample))}
+    counts = count_channels(model, list(groups.values()))
+    dense = {name: value.clone() for name, value in model.state_dict().items()}
+    for job in jobs:
+        began = time.perf_counter()
+        plan = Plan({job.layer: job.ratio}, {job.layer: job.pruner}, granularity=job.granularity)
+        masks.apply(model, removal.prune(context, [groups[job.layer]], masks.dense_masks(model), plan, plan.ratios))
+        if job.ratio:
+            recalibration.recalibrate(model, sample)
+        measured = evaluate(model, validation)
+        model.load_state_dict(dense)
+        total, group = counts.touched(job.layer), groups[job.layer]
+        kept = round(total * removal.count_left(group.count, job.ratio) / group.count)
+        yield SensitivityResult(job, kept, total, measured.metric, measured.loss, time.perf_counter() - began)
 
 
 def _split_at_layer(

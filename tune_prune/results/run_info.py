@@ -11,6 +11,7 @@ from tune_prune.tasks.metrics import ERROR, Metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
 if TYPE_CHECKING:
+    from tune_prune.pruning.channels.counting import ChannelCounts
     from tune_prune.pruning.coverage import Coverage  # which imports torch; tables and pictures do without it
 
 
@@ -26,7 +27,8 @@ class RunInfo:
     that started the run; `cached_sample` is the number of training images on which cached statistics were measured.
     `weights` is the file of the dense weights, absolute, None where they come with the model; `weights_hash` is of its
     tensors.
-    `settings` say what else the task is; `samples` is the number of validation images.
+    `settings` say what else the task is; `samples` is the number of validation images. `channels` are the groups of
+    channels, where channels are pruned.
     """
 
     space: str
@@ -54,6 +56,12 @@ class RunInfo:
     at_least: Mapping[str, float] = field(default_factory=dict)
     dense_further: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0
+    channels: "ChannelCounts | None" = None
+
+    @property
+    def ratio_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the layers that have a ratio: all, or the first of each group of channels."""
+        return {name: self.shapes[name] for name in self.channels.groups} if self.channels else self.shapes
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from tune_prune.hpo.parameters import Choice, Domain, Range
 from tune_prune.hpo.scheduler import InitialPoint
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import sensitivity
+from tune_prune.pruning.channels.counting import ChannelCounts
 from tune_prune.pruning.sensitivity import SensitivityJob
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks.metrics import evaluate
@@ -101,17 +102,25 @@ def _bounds(domain: Domain) -> tuple[float, float]:
 
 
 def compression_levels(
-    curves: Mapping[str, LossCurve], others: int, factors: Sequence[float]
+    curves: Mapping[str, LossCurve],
+    others: int,
+    factors: Sequence[float],
+    channels: ChannelCounts | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yields for each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
 
-    `others` counts the weights of layers that are not pruned. Where the bounds keep a level from its factor it comes as
-    near as they allow; a level equal to the one before is left out. No ratio falls from one level to the next.
+    `others` counts the weights of layers that are not pruned; `channels` count those of groups of channels. Where the
+    bounds keep a level from its factor it comes as near as they allow; a level equal to the one before is left out. No
+    ratio falls from one level to the next.
     """
-    total = others + sum(curve.weights for curve in curves.values())
+    total = channels.total if channels else others + sum(curve.weights for curve in curves.values())
     before: dict[str, float] = {}
     for factor in factors:
-        ratios = {layer: 1 - share for layer, share in allocate_weights(curves, total / factor - others).items()}
+        if channels is None:
+            shares = allocate_weights(curves, total / factor - others)
+        else:
+            shares = allocate_weights(curves, total / factor, channels.left)
+        ratios = {layer: 1 - share for layer, share in shares.items()}
         if ratios != before:
             yield ratios
         before = ratios
@@ -173,7 +182,7 @@ def _measure_layers(
     pruner = _choose_pruner(space)
     cached = cached_statistics(space.with_pruners([pruner]), prepared.task, config, say)
     device = torch.device(config.resources.own_device)
-    granularity = space.midpoint(prepared.info.shapes).to_plan().granularity
+    granularity = space.midpoint(prepared.info.ratio_shapes).to_plan().granularity
     try:
         return measure_curves(prepared.task, ratios, pruner, device, cached, images or LEAST_IMAGES, granularity)
     except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
@@ -198,11 +207,11 @@ def _plan_levels(
     factors = space_factors(count, space.initial.min_factor, space.initial.max_factor)
     totals, pruned = prepared.info.totals, _ratio_domains(space, prepared).keys()
     others = sum(total for label, total in totals.items() if label not in pruned)
-    levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors)
+    levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors, prepared.info.channels)
     if pooled:  # the scores spread the weights over the layers, and so a level is one ratio
         inside, total = sum(totals.values()) - others, sum(totals.values())
         levels = [dict.fromkeys(pruned, 1 - max(total / factor - others, 0.0) / inside) for factor in factors]
-    params = [space.level_params(ratios, _choose_pruner(space), prepared.info.shapes) for ratios in levels]
+    params = [space.level_params(ratios, _choose_pruner(space), prepared.info.ratio_shapes) for ratios in levels]
     return [one for at, one in enumerate(params) if one not in params[:at]]  # a group's bounds can make two equal
 
 
@@ -213,7 +222,7 @@ def _choose_pruner(space: Space) -> str:
 
 def _ratio_domains(space: Space, prepared: Prepared) -> dict[str, Domain]:
     """The domains of the layers' ratios, by label."""
-    params = space.parameters_for(prepared.info.shapes)
+    params = space.parameters_for(prepared.info.ratio_shapes)
     domains: dict[str, Domain] = {}
     for name, domain in params.items():
         if name.startswith("ratio/") and isinstance(domain, GroupedRatio):
@@ -227,6 +236,6 @@ def _ratio_domains(space: Space, prepared: Prepared) -> dict[str, Domain]:
 
 def _count_trained_images(space: Space, prepared: Prepared, budget: int | None) -> float:
     """Counts the images, with repeats, that `budget` trials train on, as if none of them was a refinement."""
-    plan = space.midpoint(prepared.info.shapes).to_plan()
+    plan = space.midpoint(prepared.info.ratio_shapes).to_plan()
     steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
     return sys.maxsize if budget is None else budget * steps * plan.batch_size

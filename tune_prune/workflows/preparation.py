@@ -8,22 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from tune_prune import __version__
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
-from tune_prune.export import channels
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.groups import Shape
-from tune_prune.hpo.parameters import Choice, Range, find_largest
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.storage import without_password
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.coverage import measure_coverage
-from tune_prune.pruning.granularity import check_layers
 from tune_prune.pruning.statistics import CachedStatistics
-from tune_prune.results import conf
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import check_unseen, fingerprint_task, hash_texts
@@ -33,7 +27,7 @@ from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
-from tune_prune.training.loop import check_training
+from tune_prune.workflows.space_checks import check_before_data, check_with_data
 
 
 @dataclass(frozen=True)
@@ -51,21 +45,17 @@ class Prepared:
 
 def describe_search(config: Config, space: Space) -> list[str]:
     """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
-    _check_tradeoff(config, space)
-    space.check_limits()
-    _load_pruners(config, space)
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    shapes = masks.shapes(model)
-    _check_searchable(space, shapes)
-    _check_granularity(space, model, shapes)
-    _check_traceable(space, model)
+    check_before_data(config, space, model)
     data = load_data(space.data, settings=space.settings, model=space.model)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     dense, metric = evaluate(model, data.validation), data.validation.objective.metric
     check_trained(space.model, dense, data.validation, config.force)
-    _check_step(space, model, data.train)
+    channels = check_with_data(space, model, data.train)
     check_shared_out(data.train, config.resources.workers_per_trial)
     measure_further(model, data.validation, "val")
+    shapes = masks.shapes(model)
+    shapes = {name: shapes[name] for name in channels.groups} if channels else shapes
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
@@ -83,20 +73,13 @@ def format_budget(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
-    _check_tradeoff(config, space)
-    space.check_limits()
-    _load_pruners(config, space)
-    model = build(space.model)
-    shapes = masks.shapes(model)
-    _check_searchable(space, shapes)
-    _check_granularity(space, model, shapes)
-    _check_traceable(space, model)
+    check_before_data(config, space, build(space.model))
     dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
     task, load_test = prepare_task(
         space.model, dense, space.data, device, say, settings=space.settings, check_test=True
     )
     check_trained(space.model, task.dense, task.validation, config.force)
-    _check_step(space, dense, task.train)
+    channels = check_with_data(space, dense, task.train)
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)
@@ -117,7 +100,8 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         sampler=config.sampler,
         acc_tradeoff=tradeoff,
         dense_metric=task.dense.metric,
-        shapes=shapes,
+        shapes=masks.shapes(dense),
+        channels=channels,
         coverage=measure_coverage(dense),
         command=_command_line(config.storage),
         versions={"tune_prune": __version__, "python": sys.version.split()[0]}
@@ -137,12 +121,6 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
     return Prepared(task, info, load_test, contents)
 
 
-def _check_tradeoff(config: Config, space: Space) -> None:
-    """Raises a `UserError` for a tradeoff that no error has; how large another metric can be is not known."""
-    if space.settings.metric is None and config.acc_tradeoff is not None and config.acc_tradeoff > 100:
-        raise UserError(f"--acc-tradeoff must be between 0 and 100 points, got {config.acc_tradeoff}")
-
-
 def _choose_tradeoff(config: Config, metric: Metric, dense: float) -> float:
     """The tradeoff of the search, or its metric's default; a `UserError` where that would allow nothing."""
     if config.acc_tradeoff is not None:
@@ -159,55 +137,6 @@ def _explain_tradeoff(config: Config, metric: Metric) -> str:
     return "" if is_explained else f" ({100 * TRADEOFF_SHARE:g} % of the dense {metric.name})"
 
 
-def _load_pruners(config: Config, space: Space) -> None:
-    """Raises a `UserError` where a pruner that is named by its address cannot be imported, or cannot score weights."""
-    where = "--pruners" if config.pruners else f"{space.source}: space.pruner"
-    for name in space.pruners:
-        try:
-            criteria.find_criterion(name)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-
-
-def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
-    """Raises a `UserError` where a pattern matches no layer, or every parameter is fixed; no data is read yet.
-
-    Also where no .conf can hold the name of a layer.
-    """
-    if not shapes:
-        kinds = "tune_prune.register adds layers of your own"
-        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
-    for label in shapes:
-        conf.check_label(label, f"model {space.model!r}")
-    if not any(isinstance(domain, Range | Choice) for domain in space.parameters_for(shapes).values()):
-        fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
-        raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
-
-
-def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shape]) -> None:
-    """Raises a `UserError` where a layer that is pruned has no units of a granularity that the space names."""
-    params = space.parameters_for(shapes)
-    labels = {name.removeprefix("ratio/") for name in params if name.startswith("ratio/")}
-    domain = params.get("granularity", "weight")
-    for name in domain.options if isinstance(domain, Choice) else [domain]:
-        check_layers(model, labels, str(name), space.source)
-
-
-def _check_step(space: Space, model: nn.Module, train: AnySplit) -> None:
-    """Raises a `UserError` where a trial could not train: by the largest shares of distillation and label smoothing."""
-    distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))
-    check_training(model, train, distill, smoothing)
-
-
-def _check_traceable(space: Space, model: nn.Module) -> None:
-    """Raises a `UserError` where latency is a limit or an objective and the model's graph cannot be read."""
-    if "latency" in {*space.at_most, *space.objectives}:
-        try:
-            channels.find_channels(model)
-        except UserError as error:
-            raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
-
-
 def _command_line(storage: str | None) -> str:
     """The command that started this process, without a password."""
     name = Path(sys.argv[0]).name
@@ -221,11 +150,12 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
 
     `contents` is the fingerprint of the task.
     """
+    parameters = space.parameters_for(info.ratio_shapes).items()
     return {
         "model": space.model,
         "data": space.data,
         **{f"task {key}": str(value) for key, value in space.settings.given.items()},
-        "parameters of the space": hash_texts(map(repr, sorted(space.parameters_for(info.shapes).items(), key=str))),
+        "parameters of the space": hash_texts(map(repr, sorted(parameters, key=str))),
         "tradeoff": repr(info.acc_tradeoff),
         "limits on costs": repr(dict(info.at_most)),
         **({"lower limits": repr(dict(info.at_least))} if info.at_least else {}),

@@ -22,7 +22,7 @@ from tune_prune.tasks.models import load_state
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.splits import Data
 from tune_prune.workflows import prune
-from tune_prune.workflows.prune import PruneOptions
+from tune_prune.workflows.prune_target import PruneOptions
 
 STATE_FILE = "prune.resume"
 """The state's file in the output folder; it is removed once the other files are written."""

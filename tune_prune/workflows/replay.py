@@ -26,7 +26,8 @@ from tune_prune.tasks.settings import TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import prepare_task
 from tune_prune.training.resources import one_thread
-from tune_prune.workflows.prune import PruneOptions, open_model, prune
+from tune_prune.workflows.prune import open_model, prune
+from tune_prune.workflows.prune_target import PruneOptions
 
 
 def _check_text(value: object) -> str | None:

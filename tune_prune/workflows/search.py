@@ -61,7 +61,7 @@ def search(
         info = prepared.info
         for line in info.describe():
             console.say(line)
-        plan = space.midpoint(info.shapes).to_plan()
+        plan = space.midpoint(info.ratio_shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
         timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
         config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
@@ -198,16 +198,17 @@ class _Run:
             dense_metric=info.dense_metric,
             limits=info.limits,
             refine=refine,
-            initial_points=space.initial_params(info.shapes),
+            initial_points=space.initial_params(info.ratio_shapes),
             levels=levels,
             features=space.features,
             totals=info.totals,
+            channels=info.channels,
             refinement_seconds=refine.rounds * timings.round_seconds(refine.total_steps // refine.rounds),
             max_failures=config.max_failures,
             samples=info.samples,
         )
         self._progress = Progress(info, self._console, self._budget, timings.test_for(config.certify), config.stop_when)
-        parameters = space.parameters_for(info.shapes, curves)
+        parameters = space.parameters_for(info.ratio_shapes, curves)
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
         self._progress.update(trials)  # of a run that goes on
         return StudySearcher(trials, self._progress.update)

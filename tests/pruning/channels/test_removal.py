@@ -1,0 +1,128 @@
+"""Channels that hang together leave together, and the smaller network computes what the masked one does."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import NETWORKS, Attention, make
+from torch import nn
+from toys import Conv, mlp, seeded
+
+from tune_prune.export.compaction import compact, find_removable
+from tune_prune.pruning import masks
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.counting import count_channels
+from tune_prune.pruning.channels.groups import find_groups
+
+
+def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
+    return {label: torch.rand(w.shape, generator=seeded(seed)) for label, w in masks.prunable(model).items()}
+
+
+def remove(model: nn.Module, inputs: torch.Tensor, ratio: float, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Removes a share of every group that can be removed, by random scores."""
+    groups, found = find_removable(model, inputs), masks.dense_masks(model)
+    made = removal.remove(model, groups, found, random_scores(model, seed), {group.name: ratio for group in groups})
+    masks.apply(model, made)
+    return made
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@given(seed=st.integers(0, 100_000), ratio=st.floats(0.1, 0.95))
+@settings(max_examples=40)
+def test_the_compacted_network_computes_what_the_masked_one_does(kind: str, seed: int, ratio: float) -> None:
+    model, inputs = make(kind, seed)
+    made = remove(model, inputs, ratio, seed)
+    expected = model(inputs)
+    smaller = compact(model, inputs)
+    assert (smaller(inputs) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    left = sum(weight.numel() for weight in masks.prunable(smaller).values())
+    assert left == sum(kept for kept, _ in masks.kept_counts(made).values())  # nothing but what is kept
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@given(seed=st.integers(0, 100_000))
+@settings(max_examples=20)
+def test_what_is_removed_gets_no_gradient(kind: str, seed: int) -> None:
+    model, inputs = make(kind, seed)
+    remove(model, inputs, 0.6, seed)
+    zeros = {name: value == 0 for name, value in model.named_parameters() if value.dim() == 1}
+    model(inputs).square().sum().backward()
+    for name, value in model.named_parameters():
+        if name in zeros and value.grad is not None:
+            assert not value.grad[zeros[name]].any(), name
+
+
+@given(seed=st.integers(0, 100_000), ratios=st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)))
+@settings(max_examples=20)
+def test_masks_only_lose_more(seed: int, ratios: tuple[float, float]) -> None:
+    model, inputs = make("images", seed)
+    groups, before = find_groups(model, inputs), masks.dense_masks(model)
+    for number, ratio in enumerate(sorted(ratios)):
+        after = removal.remove(model, groups, before, random_scores(model, number), {one.name: ratio for one in groups})
+        assert all(bool((after[label] <= before[label]).all()) for label in before)
+        before = after
+
+
+def test_the_numbers_that_are_left_by_hand() -> None:
+    assert [removal.count_left(10, ratio) for ratio in (0, 0.04, 0.5, 0.94, 0.99)] == [10, 10, 5, 1, 1]
+    assert [removal.count_left(64, ratio, 8) for ratio in (0, 0.1, 0.5, 0.51, 0.99)] == [64, 64, 32, 32, 8]
+    assert removal.count_left(12, 0.1, 8) == 12  # the next multiple is more than there are
+
+
+def test_groups_of_a_small_network_by_hand() -> None:
+    model = Conv().eval()
+    groups = find_groups(model, torch.randn(2, 1, 8, 8))
+    members = {one.name: {(m.tensor, m.axis): (m.role, m.channels.tolist()) for m in one.members} for one in groups}
+    first, second = [0, 1, 2, 3], [*range(8)]
+    norm = [f"features.1.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    assert members == {
+        "features.0": {
+            ("features.0.weight", 0): ("output", first),
+            ("features.0.bias", 0): ("other", first),
+            **{(name, 0): ("other", first) for name in norm},
+            ("features.4.weight", 1): ("input", first),
+        },
+        "features.4": {
+            ("features.4.weight", 0): ("output", second),
+            ("features.4.bias", 0): ("other", second),
+            ("head.weight", 1): ("input", [channel for channel in second for _ in range(4)]),
+        },
+    }
+
+
+def test_weights_are_counted_as_masks_count_them() -> None:
+    model, inputs = make("images", 7)
+    groups, ratios = find_groups(model, inputs), {}
+    for number, group in enumerate(groups):
+        gone = number % group.count
+        ratios[group.name] = gone / group.count
+    made = removal.remove(model, groups, masks.dense_masks(model), random_scores(model), ratios)
+    assert count_channels(model, groups).compression(ratios) == pytest.approx(masks.compression(made))
+    assert removal.actual_ratios(model, groups, made, ratios, 1) == ratios
+
+
+def test_a_heads_queries_keys_and_values_leave_together() -> None:
+    class Model(nn.Module):
+        def __init__(self, *, is_fused: bool, shared: int) -> None:
+            super().__init__()
+            self.attention, self.scores = Attention(8, 4, shared, is_fused=is_fused), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scores(self.attention(x))
+
+    for is_fused, shared, expected in ((True, 1, ("qkv", 4)), (False, 1, ("q", 4)), (False, 2, ("q", 2))):
+        model = Model(is_fused=is_fused, shared=shared).eval()
+        found = {group.name: group.count for group in find_groups(model, torch.randn(2, 5, 8))}
+        assert found == {f"attention.{expected[0]}": expected[1], "attention.out": 8}
+
+
+def test_the_score_of_a_channel_by_hand() -> None:
+    model = mlp().eval()
+    (group,) = find_groups(model, torch.randn(2, 1, 8, 8))
+    scores = {"2": torch.zeros(16, 64), "4": torch.zeros(4, 16)}
+    scores["2"][0, 3], scores["2"][1, 5], scores["4"][2, 1] = 1.0, 3.0, 0.5
+    by_name = {"1.weight": scores["2"], "3.weight": scores["4"]}
+    ones = {name: torch.ones_like(value) for name, value in by_name.items()}
+    found = removal.score_channels(group, by_name, ones)
+    assert found.tolist()[:3] == [0.125, 0.375 + 0.5, 0.0]  # half of 1/4; half of 3/4 and half of all

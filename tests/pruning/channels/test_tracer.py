@@ -1,0 +1,97 @@
+"""What a model does between its layers is followed, and where that cannot be done its channels stay."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from toys import Deciding, fault
+
+from tune_prune.pruning.channels.groups import find_groups
+
+
+class Between(nn.Module):
+    """[n, 3, 4, 4] -> [n, 2]: a convolution of six channels, something, and a layer that reads it."""
+
+    def __init__(self, something: Callable[[Tensor], Tensor], read: nn.Module) -> None:
+        super().__init__()
+        self.first, self.something, self.read = nn.Conv2d(3, 6, 1), something, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.something(self.first(x))).flatten(1).sum(1)
+
+
+def counts(something: Callable[[Tensor], Tensor], read: nn.Module) -> list[int]:
+    model = Between(something, read).eval()
+    return [group.count for group in find_groups(model, torch.randn(2, 3, 4, 4)) if group.name == "first"]
+
+
+KEPT: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, int]] = {
+    "nothing": (lambda x: x, nn.Conv2d(6, 2, 1), 6),
+    "activation": (lambda x: functional.leaky_relu(x) * 2 + 1, nn.Conv2d(6, 2, 1), 6),
+    "pooling": (lambda x: functional.max_pool2d(x, 2), nn.Conv2d(6, 2, 1), 6),
+    "upsampling": (lambda x: functional.interpolate(x, scale_factor=2.0), nn.Conv2d(6, 2, 1), 6),
+    "flattening": (lambda x: x.flatten(1), nn.Linear(96, 2), 6),
+    "tokens": (lambda x: x.flatten(2).transpose(1, 2), nn.Linear(6, 2), 6),
+    "mean": (lambda x: x.mean((2, 3)), nn.Linear(6, 2), 6),
+    "padding": (lambda x: functional.pad(x, (1, 1, 1, 1)), nn.Conv2d(6, 2, 1), 6),
+    "windows": (lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2), nn.Conv1d(6, 2, 1), 6),
+    "rolled": (lambda x: x.roll(1, 3), nn.Conv2d(6, 2, 1), 6),
+    "a part": (lambda x: x[:, 2:], nn.Conv2d(4, 2, 1), 6),
+    "with itself": (lambda x: torch.cat([x, x], 1), nn.Conv2d(12, 2, 1), 6),
+    "shuffled": (lambda x: x.view(-1, 2, 3, 4, 4).transpose(1, 2).reshape(-1, 6, 4, 4), nn.Conv2d(6, 2, 1), 6),
+    "two halves": (lambda x: torch.mul(*x.chunk(2, 1)), nn.Conv2d(3, 2, 1), 3),
+    "grouped": (lambda x: x, nn.Conv2d(6, 4, 1, groups=2), 3),
+    "depthwise": (lambda x: x, nn.Sequential(nn.Conv2d(6, 12, 1, groups=6), nn.Conv2d(12, 2, 1)), 6),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_channels_are_followed(what: str) -> None:
+    something, read, count = KEPT[what]
+    assert counts(something, read) == [count]
+
+
+@pytest.mark.parametrize(
+    ("something", "read"),
+    [
+        (lambda x: x.sum(1, keepdim=True), nn.Conv2d(1, 2, 1)),
+        (lambda x: x.softmax(1), nn.Conv2d(6, 2, 1)),
+        (lambda x: x.cumsum(1), nn.Conv2d(6, 2, 1)),
+        (lambda x: x.sort(1).values, nn.Conv2d(6, 2, 1)),
+        (lambda x: x * torch.arange(6.0).view(1, 6, 1, 1), nn.Conv2d(6, 2, 1)),
+        (lambda x: functional.group_norm(x, 2), nn.Conv2d(6, 2, 1)),
+        (lambda x: torch.cat([x, x.new_zeros(2, 2, 4, 4)], 1) @ x.new_ones(4, 4), nn.GroupNorm(2, 8)),
+    ],
+)
+def test_what_mixes_channels_keeps_them(something: Callable[[Tensor], Tensor], read: nn.Module) -> None:
+    assert counts(something, read) == []
+
+
+def test_the_outputs_of_the_model_stay() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5))
+    assert [group.name for group in find_groups(model, torch.randn(2, 4))] == ["1"]
+
+
+def test_a_layer_norm_is_told() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 5))
+    assert [group.is_normalised for group in find_groups(model, torch.randn(2, 4))] == [True]
+
+
+def test_a_layer_that_is_used_twice_reads_what_both_calls_give_it() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.both = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.both(self.one(x)) + self.both(self.other(x))
+
+    (group,) = find_groups(Twice(), torch.randn(2, 4))
+    assert group.layers == ["one.weight", "other.weight"]
+
+
+def test_a_model_that_branches_on_data_says_where() -> None:
+    said = fault(lambda: find_groups(Deciding(), torch.randn(2, 1, 8, 8)))
+    assert said == "the model branches on data, in inner: which channels hang together may differ from call to call"

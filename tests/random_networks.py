@@ -1,0 +1,136 @@
+"""Networks with random graphs: sums, concatenations, depthwise and grouped layers, norms, gates, attention."""
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WIDTHS = (4, 6, 8)
+
+
+class Block(nn.Module):
+    """A convolution of some kind, with a norm and an activation."""
+
+    def __init__(self, draw: random.Random, inputs: int, outputs: int, kind: str) -> None:
+        super().__init__()
+        groups = {"depthwise": inputs, "grouped": 2}.get(kind, 1)
+        outputs = inputs * draw.choice((1, 2)) if kind == "depthwise" else outputs
+        self.outputs = outputs
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=draw.random() < 0.5)
+        self.norm = nn.BatchNorm2d(outputs) if draw.random() < 0.7 else nn.Identity()
+        self.act = draw.choice((nn.ReLU(), nn.Hardswish(), nn.Sigmoid(), nn.GELU()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(channels, 3), nn.Linear(3, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(functional.relu(self.down(x.mean((2, 3))))))[:, :, None, None]
+
+
+class Images(nn.Module):
+    """[n, 3, 8, 8] -> [n, 4]: blocks whose inputs are earlier outputs, their sums and their concatenations."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        widths, self.steps, self.parts = [3], [], nn.ModuleList()
+        for _ in range(draw.randint(3, 7)):
+            kind = draw.choice(("plain", "depthwise", "grouped", "sum", "concatenation", "gate", "plain"))
+            one, other = (draw.randrange(len(widths)) for _ in range(2))
+            width = widths[one]
+            if kind == "sum":
+                other = draw.choice([at for at, size in enumerate(widths) if size == width])
+            elif kind == "concatenation":
+                width += widths[other]
+            elif kind == "gate":
+                self.parts.append(Gate(width))
+            else:
+                outputs = draw.choice(WIDTHS)
+                kind = "plain" if kind == "grouped" and (width % 2 or width < 4) else kind
+                self.parts.append(Block(draw, width, outputs, kind))
+                width = self.parts[-1].outputs
+            widths.append(width)
+            self.steps.append((kind, one, other))
+        self.head = nn.Sequential(nn.Conv2d(widths[-1], 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.scores = nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, parts = [x], iter(self.parts)
+        for kind, one, other in self.steps:
+            if kind == "sum":
+                values.append(values[one] + values[other])
+            elif kind == "concatenation":
+                values.append(torch.cat([values[one], values[other]], 1))
+            else:
+                values.append(next(parts)(values[one]))
+        return self.scores(self.head(values[-1]))
+
+
+class Attention(nn.Module):
+    """Heads of which groups share keys and values, with one projection for all three or one each."""
+
+    def __init__(self, width: int, heads: int, shared: int, *, is_fused: bool) -> None:
+        super().__init__()
+        self.heads, self.shared, self.size, self.is_fused = heads, shared, 3, is_fused
+        self.q, self.k, self.v = (nn.Linear(width, self.size * n) for n in (heads, heads // shared, heads // shared))
+        self.qkv, self.out = nn.Linear(width, 3 * heads * self.size), nn.Linear(heads * self.size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, tokens, _ = x.shape
+        if self.is_fused:
+            parts = self.qkv(x).view(rows, tokens, 3, -1, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            parts = tuple(one(x).view(rows, tokens, -1, self.size).transpose(1, 2) for one in (self.q, self.k, self.v))
+            parts = parts[0], *(part.repeat_interleave(self.shared, 1) for part in parts[1:])
+        mixed = functional.scaled_dot_product_attention(*parts)
+        return self.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
+
+
+class Tokens(nn.Module):
+    """[n, 5] words of 20 -> [n, 4]: an embedding, attention, and a gated feed-forward layer, each added."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        shared = draw.choice((1, 2))
+        self.table, self.places = nn.Embedding(20, 8), nn.Parameter(torch.randn(1, 5, 8))
+        self.attention = Attention(8, 4, shared, is_fused=shared == 1 and draw.random() < 0.5)
+        self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
+        self.scores = nn.Linear(8, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.table(words) + self.places
+        x = x + self.attention(x)
+        x = x + self.down(functional.silu(self.gate(x)) * self.up(x))
+        return self.scores(x.mean(1))
+
+
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor]]] = {
+    "images": (Images, lambda: torch.randn(3, 3, 8, 8)),
+    "tokens": (Tokens, lambda: torch.randint(20, (3, 5))),
+}
+"""By kind: makes a network from a seed, and inputs for it."""
+
+
+def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
+    """A network of a kind with random weights and running statistics, in evaluation mode, and inputs."""
+    torch.manual_seed(seed)
+    factory, inputs = NETWORKS[kind]
+    model = factory(seed).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    return model, inputs()

@@ -1,0 +1,70 @@
+"""Counts the weights that are left where groups keep a share of their channels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.removal import name_weights
+from tune_prune.pruning.masks import shapes
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """A layer's weights in all; and for each of its axes which share of its positions lists channels of which group."""
+
+    total: int
+    axes: Sequence[Mapping[str, float]]
+
+    def left(self, kept: Mapping[str, float]) -> float:
+        """The weights that are left where groups keep these shares of their channels; of others, all."""
+        left = float(self.total)
+        for axis in self.axes:
+            left *= 1 - sum(share * (1 - kept.get(group, 1.0)) for group, share in axis.items())
+        return left
+
+
+@dataclass(frozen=True)
+class ChannelCounts:
+    """The weights of each layer by label, and the groups that decide how many are left, in the model's order.
+
+    `groups` are the numbers of channels by the name of a group.
+    """
+
+    groups: Mapping[str, int]
+    layers: Mapping[str, LayerCount]
+
+    @property
+    def total(self) -> int:
+        """All weights."""
+        return sum(layer.total for layer in self.layers.values())
+
+    def left(self, kept: Mapping[str, float]) -> float:
+        """The weights that are left in all where groups keep these shares of their channels."""
+        return sum(layer.left(kept) for layer in self.layers.values())
+
+    def compression(self, ratios: Mapping[str, float]) -> float:
+        """The compression of the whole model that these ratios of groups make."""
+        return 1 - self.left({group: 1 - ratio for group, ratio in ratios.items()}) / self.total
+
+    def touched(self, group: str) -> int:
+        """The weights that compute or read channels of a group."""
+        return sum(layer.total for layer in self.layers.values() if any(group in axis for axis in layer.axes))
+
+
+def count_channels(model: nn.Module, groups: Sequence[Group]) -> ChannelCounts:
+    """Describes the weights of a model by the groups of its channels."""
+    labels = name_weights(model)
+    axes: dict[str, dict[int, dict[str, float]]] = {}
+    for group in groups:
+        for member in group.members:
+            if member.tensor in labels:
+                of_axis = axes.setdefault(labels[member.tensor], {}).setdefault(member.axis, {})
+                of_axis[group.name] = float((member.channels >= 0).double().mean())
+    layers = {
+        label: LayerCount(math.prod(shape), tuple(axes.get(label, {}).values()))
+        for label, shape in shapes(model).items()
+    }
+    return ChannelCounts({group.name: group.count for group in groups}, layers)

@@ -1,0 +1,133 @@
+"""Groups of channels: what has to leave together with a channel of a layer, in all layers that compute or read it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tune_prune.pruning.channels.tracer import named_tensors, trace
+from tune_prune.pruning.weights import find_weights
+from tune_prune.tasks.batches import Batch
+
+
+@dataclass(frozen=True)
+class Member:
+    """An axis of a parameter or buffer that lists channels of a group.
+
+    `channels` int64 [size of the axis] gives the channel of each position, -1 for one of another group or none.
+    `role`: "output" where a layer that can be pruned computes them, "depthwise" where it computes each of them from the
+    same one before, "input" where it reads them, else "other", as for biases and norms.
+    """
+
+    tensor: str
+    axis: int
+    channels: Tensor
+    role: str = "other"
+
+
+@dataclass(frozen=True)
+class Group:
+    """So many channels that have one ratio, and all axes of parameters and buffers that list them.
+
+    A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
+    label of the first layer that computes them. `is_normalised`: a layer norm reads them.
+    """
+
+    name: str
+    count: int
+    members: tuple[Member, ...]
+    is_normalised: bool = False
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the weights that compute the channels."""
+        return [member.tensor for member in self.members if member.role in ("output", "depthwise")]
+
+    def keep(self, kept: Tensor) -> "Group":
+        """The group after channels have left: `kept` is bool [count]."""
+        numbers = (kept.cumsum(0) - 1).masked_fill(~kept, -1)
+        return replace(
+            self,
+            count=int(kept.sum()),
+            members=tuple(
+                replace(m, channels=torch.where(m.channels < 0, -1, numbers[m.channels])) for m in self.members
+            ),
+        )
+
+
+def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
+    """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
+
+    `inputs` are a few samples, as `call_model` takes them. Channels stay where the outputs of the model list them,
+    where an operation mixes them that no rule is known for, and where a group has fewer than two. Raises a `UserError`
+    where the model branches on data.
+    """
+    tracer = trace(model, inputs)
+    resolved = tracer.constraints.resolve(tracer.count)
+    tensors, outputs = named_tensors(model), _find_outputs(model)
+    layers = {name for name, _ in outputs}
+    labels = {
+        (name, axis): resolved.root[first : first + tensors[name].shape[axis]]
+        for (name, axis), first in tracer.first_label.items()
+    }
+    groups = []
+    for label, roots in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
+        if resolved.stays[roots].any() or len(roots) < 2:
+            continue
+        members = []
+        for (name, axis), of_axis in labels.items():
+            channels = _find_positions(of_axis, roots)
+            if bool((channels >= 0).any()):
+                role = _find_role(model, name, (name, axis) in outputs, name in layers)
+                members.append(Member(name, axis, channels, role))
+        if any(member.role == "input" for member in members):
+            groups.append(Group(label, len(roots), tuple(members), bool(resolved.normalised[roots].any())))
+    return groups
+
+
+def _find_role(model: nn.Module, name: str, is_output: bool, is_layer: bool) -> str:
+    if not is_output:
+        return "input" if is_layer else "other"
+    owner = model.get_submodule(name.rpartition(".")[0])
+    is_depthwise = getattr(owner, "groups", 1) > 1 and named_tensors(model)[name].shape[1] == 1
+    return "depthwise" if is_depthwise else "output"
+
+
+def _find_outputs(model: nn.Module) -> dict[tuple[str, int], str]:
+    """The axes of weights that count what a layer computes, with the labels of the layers, in the order of the model.
+
+    What an embedding computes are its columns.
+    """
+    names = {id(tensor): name for name, tensor in named_tensors(model).items()}
+    found: dict[tuple[str, int], str] = {}
+    for label, weight in find_weights(model).items():
+        name, axis = names.get(id(weight.stored.parameter)), weight.weight.outputs_axis
+        if name is not None and axis is not None:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            found.setdefault((name, 1 if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else axis), label)
+    return found
+
+
+def _join(
+    outputs: Mapping[tuple[str, int], str], axes: Mapping[tuple[str, int], NDArray[np.int64]]
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Joins the axes of outputs that share channels; yields the label of the first of each with its channels."""
+    joined: list[tuple[str, set[int]]] = []
+    for axis, label in outputs.items():
+        roots = set(axes[axis].tolist())
+        touching = [one for one in joined if one[1] & roots]
+        rest = [one for one in joined if not one[1] & roots]
+        name = touching[0][0] if touching else label
+        merged = (name, roots.union(*(one[1] for one in touching)))
+        joined = sorted([*rest, merged], key=lambda one: list(outputs.values()).index(one[0]))
+    for name, roots in joined:
+        yield name, np.array(sorted(roots))
+
+
+def _find_positions(labels: NDArray[np.int64], roots: NDArray[np.int64]) -> Tensor:
+    """The position of each label among sorted roots, -1 where it is none of them."""
+    at = np.searchsorted(roots, labels).clip(max=len(roots) - 1)
+    return torch.from_numpy(np.where(roots[at] == labels, at, -1))

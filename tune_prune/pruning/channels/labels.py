@@ -1,0 +1,125 @@
+"""Labels: which channel each element of a tensor belongs to, and which channels were found to hang together.
+
+A label is the number of a position along an axis of a parameter, such as an output of a layer. The labels of a tensor
+lie in tensors of its own shape, int64, -1 where an element belongs to no channel. A tensor has several of them where
+several of its axes count channels, as a weight's outputs and inputs. Axes along which labels do not vary are expanded,
+so that they take no memory; what an operation does to a tensor's layout can therefore be done to its labels.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NONE = -1
+"""The label of elements that belong to no channel."""
+
+
+def number_axis(first: int, shape: Sequence[int], axis: int) -> Tensor:
+    """Labels a tensor's positions along an axis with consecutive numbers from `first` on."""
+    view = [1] * len(shape)
+    view[axis] = shape[axis]
+    return torch.arange(first, first + shape[axis]).view(view).expand(*shape)
+
+
+def find_varying(labels: Tensor) -> list[int]:
+    """The axes along which labels vary."""
+    return [axis for axis, size in enumerate(labels.shape) if size > 1 and labels.stride(axis) != 0]
+
+
+def simplify(labels: Tensor) -> Tensor | None:
+    """Expands labels along the axes along which they are the same; None where no element has one."""
+    for axis in find_varying(labels):
+        first = labels.narrow(axis, 0, 1)
+        if bool((labels == first).all()):
+            labels = first.expand(labels.shape)
+    return None if bool((_reduce(labels) == NONE).all()) else labels
+
+
+def _reduce(labels: Tensor) -> Tensor:
+    """The labels without repetition along the axes along which they do not vary."""
+    for axis, size in enumerate(labels.shape):
+        if size > 1 and labels.stride(axis) == 0:
+            labels = labels.narrow(axis, 0, 1)
+    return labels
+
+
+class Constraints:
+    """What was found about labels: pairs that hang together, and labels of positions that have to stay."""
+
+    def __init__(self) -> None:
+        self._pairs: list[NDArray[np.int64]] = []
+        self._fixed: list[NDArray[np.int64]] = []
+        self._normalised: list[NDArray[np.int64]] = []
+
+    def fix(self, labels: Tensor) -> None:
+        """The positions with these labels have to stay."""
+        self._fixed.append(np.unique(_reduce(labels).numpy()))
+
+    def normalise(self, labels: Tensor) -> None:
+        """A layer norm computes its mean and variance over the positions with these labels."""
+        self._normalised.append(np.unique(_reduce(labels).numpy()))
+
+    def fix_all(self, families: Iterable[Tensor]) -> None:
+        """The positions with the labels of a tensor have to stay."""
+        for labels in families:
+            self.fix(labels)
+
+    def tie(self, one: Tensor, other: Tensor) -> None:
+        """Positions with labels at the same place of two tensors, which are broadcast, go together or stay together.
+
+        A position that stands beside an element without a label has to stay.
+        """
+        one, other = torch.broadcast_tensors(_reduce(one), _reduce(other))
+        pairs = np.unique(np.stack([one.reshape(-1).numpy(), other.reshape(-1).numpy()], 1), axis=0)
+        alone = (pairs == NONE).any(1)
+        self._fixed.append(pairs[alone].ravel())
+        self._pairs.append(pairs[~alone])
+
+    def tie_along(self, labels: Tensor, axis: int) -> Tensor:
+        """Positions beside each other along an axis hang together; the labels of the first stand for all."""
+        first = labels.narrow(axis, 0, 1)
+        self.tie(first, labels)
+        return first.expand(labels.shape)
+
+    def restrict(self, labels: Tensor, axes: Iterable[int]) -> Tensor:
+        """Makes labels vary along these axes alone, by tying them along all others; may leave no label at all."""
+        for axis in set(find_varying(labels)) - set(axes):
+            labels = self.tie_along(labels, axis)
+        return labels
+
+    def resolve(self, count: int) -> "Resolved":
+        """Finds for each of `count` labels which others it hangs together with, and what holds for all of them."""
+        root = np.arange(count)
+        pairs = np.unique(np.concatenate([np.empty((0, 2), np.int64), *self._pairs]), axis=0)
+        while True:
+            lowest = np.minimum(root[pairs[:, 0]], root[pairs[:, 1]])
+            new = root.copy()
+            for side in (0, 1):
+                np.minimum.at(new, pairs[:, side], lowest)
+                np.minimum.at(new, root[pairs[:, side]], lowest)
+            new = new[new]
+            if (new == root).all():
+                break
+            root = new
+        return Resolved(root, _spread(self._fixed, root), _spread(self._normalised, root))
+
+
+def _spread(labels: list[NDArray[np.int64]], root: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each label whether it hangs together with one of these."""
+    marked = np.zeros(len(root), bool)
+    found = np.unique(np.concatenate([np.empty(0, np.int64), *labels]))
+    marked[root[found[found != NONE]]] = True
+    return marked[root]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """For each label the lowest that it hangs together with, whether it stays, and whether a layer norm sees it."""
+
+    root: NDArray[np.int64]
+    stays: NDArray[np.bool_]
+    normalised: NDArray[np.bool_]

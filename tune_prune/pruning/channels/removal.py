@@ -1,0 +1,131 @@
+"""Scores the channels of groups and removes the lowest: in masks, and in biases and norms, which have none.
+
+A channel is removed where masks remove all weights that compute or read it. What it holds is then zero, and nothing
+reads it: its biases and norms get no gradient and stay zero while the network is trained.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune.pruning.channels.groups import Group, Member
+from tune_prune.pruning.channels.tracer import named_tensors
+from tune_prune.pruning.criteria import score_layers
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context
+from tune_prune.pruning.weights import find_weights
+
+
+def name_weights(model: nn.Module) -> dict[str, str]:
+    """The label of each weight by the name of its parameter; of weights in several parts, as gates, none."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = find_weights(model).items()
+    return {names[id(weight.stored.parameter)]: label for label, weight in found if not weight.weight.gates}
+
+
+def _by_channel(member: Member, values: Tensor, count: int) -> Tensor:
+    """Sums a tensor over each channel, double [count]."""
+    along = values.double().movedim(member.axis, 0).flatten(1).sum(1)
+    inside = member.channels >= 0
+    channels = member.channels[inside].to(values.device)
+    return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, channels, along[inside])
+
+
+def find_kept(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
+    """Which channels of a group are left, bool [count]; `masks` are by the name of a weight's parameter."""
+    members = [member for member in group.members if member.tensor in masks]
+    return torch.stack([_by_channel(one, masks[one.tensor], group.count) for one in members]).sum(0) > 0
+
+
+def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
+    """The score of each channel, double [count], from the scores of all weights that compute or read it.
+
+    Both are by the name of a weight's parameter. The score is the sum over a layer's weights that are left, as a share
+    of the sum over all channels, so that a layer with large weights does not decide alone; and the mean of these
+    shares over the layers.
+    """
+    shares = []
+    for member in group.members:
+        if member.tensor in scores:
+            kept = scores[member.tensor].masked_fill(masks[member.tensor] == 0, 0)
+            found = _by_channel(member, kept, group.count)
+            shares.append(found / found.sum() if float(found.sum()) else found)
+    return torch.stack(shares).mean(0)
+
+
+def count_left(count: int, ratio: float, multiple_of: int = 1) -> int:
+    """Counts the channels that a ratio leaves of `count`: at least one, and a multiple, the next higher one."""
+    left = max(count - round(ratio * count), 1)
+    return min(-(-left // multiple_of) * multiple_of, count)
+
+
+@torch.no_grad()
+def remove(
+    model: nn.Module,
+    groups: Sequence[Group],
+    masks: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    ratios: Mapping[str, float],
+    multiple_of: int = 1,
+) -> dict[str, Tensor]:
+    """Makes new masks of all layers whose channels are pruned to these ratios, and zeros in biases and norms.
+
+    `ratios` are by the name of a group, masks and scores by the label of a layer. Channels that are gone stay so; of
+    those that are left the lowest scores go, of equal ones the first in position.
+    """
+    labels = name_weights(model)
+    by_name = {name: masks[label] for name, label in labels.items()}
+    scored = {name: scores[label] for name, label in labels.items() if label in scores}
+    made = {name: mask.clone() for name, mask in by_name.items()}
+    tensors = named_tensors(model)
+    for group in groups:
+        if group.name not in ratios:
+            continue
+        kept = find_kept(group, by_name)
+        order = score_channels(group, scored, by_name).masked_fill(~kept, -torch.inf).argsort(stable=True)
+        left = min(count_left(group.count, ratios[group.name], multiple_of), int(kept.sum()))
+        gone = torch.ones(group.count, dtype=torch.bool, device=order.device)
+        gone[order[group.count - left :]] = False
+        for member in group.members:
+            channels = member.channels.to(gone.device)
+            positions = (gone[channels] & (channels >= 0)).nonzero().flatten()
+            if member.tensor in made:
+                made[member.tensor].index_fill_(member.axis, positions, 0)
+            elif tensors[member.tensor].is_floating_point() and isinstance(tensors[member.tensor], nn.Parameter):
+                tensors[member.tensor].index_fill_(member.axis, positions.to(tensors[member.tensor].device), 0)
+    return {labels[name]: mask for name, mask in made.items()}
+
+
+def prune(
+    context: Context, groups: Sequence[Group], masks: Mapping[str, Tensor], plan: Plan, ratios: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Makes new masks by the plan's pruners: each group's channels are scored by the pruner under the group's name."""
+    labels = [label for name, label in name_weights(context.model).items() if _is_touched(name, groups)]
+    made = dict(masks)
+    for pruner in dict.fromkeys(plan.pruners[name] for name in ratios):
+        scores = score_layers(dict.fromkeys(labels, pruner), context)
+        chosen = {name: ratio for name, ratio in ratios.items() if plan.pruners[name] == pruner}
+        made |= remove(context.model, groups, made, scores, chosen, plan.multiple_of)
+    return made
+
+
+def _is_touched(name: str, groups: Sequence[Group]) -> bool:
+    return any(member.tensor == name for group in groups for member in group.members)
+
+
+def actual_ratios(
+    model: nn.Module,
+    groups: Sequence[Group],
+    masks: Mapping[str, Tensor],
+    requested: Mapping[str, float],
+    multiple_of: int,
+) -> dict[str, float]:
+    """The requested ratio of each group where so many channels have gone, else the share that has."""
+    by_name = {name: masks[label] for name, label in name_weights(model).items()}
+    found = {}
+    for group in groups:
+        if group.name in requested:
+            left, ratio = int(find_kept(group, by_name).sum()), requested[group.name]
+            found[group.name] = ratio if left == count_left(group.count, ratio, multiple_of) else 1 - left / group.count
+    return found

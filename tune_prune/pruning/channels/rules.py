@@ -1,0 +1,154 @@
+"""How operations pass labels on, by the name of an operation in ATen, PyTorch's library of operations.
+
+Operations that move elements move their labels. Operations on each element tie the channels of their operands.
+Products sum over channels of both factors, which are tied, and leave those along their other axes. After an operation
+without a rule the channels of its operands have to stay.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from tune_prune.common.registry import Registry
+from tune_prune.pruning.channels.labels import NONE, Constraints, find_varying, simplify
+
+Families = list[Tensor]
+"""The labels of a tensor: one tensor of its shape for each of its axes that count channels."""
+
+Labelled = Callable[[Any], Families]
+"""Returns the labels of an argument; none where it is no tensor."""
+
+Rule = Callable[[Constraints, Labelled, Any, Sequence[Any], Any], list[Families]]
+"""Takes the constraints, the labels, the operation, its arguments and its output; returns the labels of each output."""
+
+rules: Registry[Rule] = Registry("operation")
+
+MOVES = (
+    "permute", "transpose", "t", "slice", "select", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
+    "unfold", "diagonal", "unbind", "index_select", "index", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+)  # fmt: skip
+SAME = ("clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "hardswish", "dropout")
+RESHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias")
+SPLITS = (
+    "split", "unsafe_split", "chunk", "split_with_sizes", "unsafe_split_with_sizes", "unsafe_chunk",
+)  # fmt: skip
+
+
+def add_rule(*names: str) -> Callable[[Rule], Rule]:
+    """Makes a decorator that adds a rule for these operations, and for their forms that work in place."""
+
+    def add(rule: Rule) -> Rule:
+        for name in names:
+            rules.add(name, rule)
+        return rule
+
+    return add
+
+
+def clean(labels: list[Tensor]) -> Families:
+    """Labels in the least memory, without those that no element has."""
+    return [kept for one in labels if (kept := simplify(one)) is not None]
+
+
+def list_outputs(output: Any) -> list[Tensor]:
+    """The tensors that an operation returns."""
+    return [value for value in tree_flatten(output)[0] if isinstance(value, Tensor)]
+
+
+@add_rule(*MOVES)
+def move(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """Does to the labels what is done to the tensor."""
+    rest = tree_map(lambda value: value.cpu() if isinstance(value, Tensor) else value, list(args[1:]))
+    moved = [list_outputs(operation(labels, *rest)) for labels in labelled(args[0])]
+    return [clean([of_one[i] for of_one in moved]) for i in range(len(list_outputs(output)))]
+
+
+@add_rule(*SAME)
+def keep(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """The labels stay."""
+    return [labelled(args[0])]
+
+
+@add_rule(*RESHAPES)
+def reshape(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """Gives the labels the shape of the output."""
+    return [clean([labels.reshape(output.shape) for labels in labelled(args[0])])]
+
+
+@add_rule(*SPLITS)
+def split(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """Moves labels; parts of a channel axis must keep as many channels each, so those at the same place are tied."""
+    axis = (args[2] if len(args) > 2 else 0) % args[0].dim()
+    for labels in labelled(args[0]):
+        if axis in find_varying(labels):
+            parts = labels.split([part.shape[axis] for part in output], axis)
+            for part in parts:
+                if part.shape == parts[0].shape:
+                    made.tie(parts[0], part)
+                else:
+                    made.fix(labels)
+    return move(made, labelled, operation, args, output)
+
+
+@add_rule("cat", "stack")
+def join(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """Joins labels along the axis of a concatenation, and ties channels along other axes."""
+    is_new = operation.overloadpacket.__name__ == "stack"
+    axis = (args[1] if len(args) > 1 else 0) % output.dim()
+    parts, others, along = [], [], False
+    for tensor in args[0]:
+        if tensor.dim() == 1 and tensor.numel() == 0:  # which cat ignores, whatever the others' shape is
+            continue
+        families = [one.unsqueeze(axis) if is_new else one for one in labelled(tensor)]
+        of_axis = [labels for labels in families if axis in find_varying(labels)]
+        rest = [labels for labels in families if axis not in find_varying(labels)]
+        made.fix_all(of_axis[1:])
+        shape = tensor.unsqueeze(axis).shape if is_new else tensor.shape
+        along = along or bool(of_axis)
+        parts.append(made.restrict(of_axis[0], [axis]) if of_axis else torch.full((), NONE).expand(shape))
+        others.append((rest, [s if i != axis else 1 for i, s in enumerate(shape)]))
+    joined = [torch.cat(parts, axis)] if along else []
+    narrowed = [([one.narrow(axis, 0, 1) for one in rest], shape) for rest, shape in others]
+    tied = combine(made, narrowed, [s if i != axis else 1 for i, s in enumerate(output.shape)])
+    return [clean([*joined, *(one.expand(output.shape) for one in tied)])]
+
+
+def combine(made: Constraints, operands: Sequence[tuple[Families, Sequence[int]]], shape: Sequence[int]) -> Families:
+    """Ties the labels of operands (labels, shape) that are broadcast to a shape and combined element by element."""
+    found: Families = []
+    padded = []
+    for families, own in operands:
+        missing = [1] * (len(shape) - len(own))
+        padded.append(([one.reshape(*missing, *own) for one in families], [*missing, *own]))
+    for at, (families, _) in enumerate(padded):
+        for labels in families:
+            axes = set(find_varying(labels))
+            for other, (rest, extent) in enumerate(padded):
+                if other == at or all(extent[axis] == 1 for axis in axes):
+                    continue
+                partners = [one for one in rest if axes & set(find_varying(one))]
+                for partner in partners:
+                    made.tie(labels, partner)
+                if not partners:
+                    made.fix(labels)
+            if not any(axes & set(find_varying(one)) for one in found):
+                found.append(labels.expand(*shape))
+    return found
+
+
+def elementwise(
+    made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any
+) -> list[Families]:
+    """Ties the channels of the operands of an operation on each element."""
+    tensors = [value for value in tree_flatten(args)[0] if isinstance(value, Tensor)]
+    outputs = list_outputs(output)
+    return [combine(made, [(labelled(one), one.shape) for one in tensors], outputs[0].shape)] * len(outputs)
+
+
+def unknown(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """What has no rule needs all channels as they are."""
+    tree_map(lambda value: made.fix_all(labelled(value)) if isinstance(value, Tensor) else None, list(args))
+    return [[] for _ in list_outputs(output)]

@@ -1,0 +1,124 @@
+"""Removes channels from the tensors of a model, and keeps with them the numbers of channels that modules have."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import EllipsisType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.removal import find_kept, name_weights
+from tune_prune.pruning.channels.tracer import named_tensors
+from tune_prune.pruning.layers import TRANSPOSED
+
+Axis = tuple[str, int]
+"""The name of a parameter or buffer, and the number of one of its axes."""
+
+
+def find_staying(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[Axis, Tensor]:
+    """The positions that stay along each axis that lists channels, bool [size]; `kept` is bool [channels] by group."""
+    staying: dict[Axis, Tensor] = {}
+    for group, keep in zip(groups, kept, strict=True):
+        for member in group.members:
+            axis, of_axis = (member.tensor, member.axis), (member.channels < 0) | keep[member.channels]
+            staying[axis] = of_axis & staying.get(axis, torch.ones_like(of_axis))
+    return staying
+
+
+def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor]) -> list[Group]:
+    """Removes channels from a model: `kept` is bool [channels] of each group. Returns what is left of the groups."""
+    staying = find_staying(groups, kept)
+    depthwise = {member.tensor for group in groups for member in group.members if member.role == "depthwise"}
+    for (name, axis), of_axis in staying.items():
+        if not bool(of_axis.all()):
+            _keep_positions(model, name, axis, of_axis, by_group=name in depthwise and axis == 0)
+    left = [group.keep(keep) for group, keep in zip(groups, kept, strict=True)]
+    return [
+        replace(group, members=tuple(replace(m, channels=m.channels[staying[m.tensor, m.axis]]) for m in group.members))
+        for group in left
+    ]
+
+
+def _keep_positions(model: nn.Module, name: str, axis: int, keep: Tensor, *, by_group: bool) -> None:
+    """Keeps these positions, bool [size], along an axis of a parameter or buffer, in all modules that share it."""
+    owner, _, key = name.rpartition(".")
+    before = getattr(model.get_submodule(owner), key)
+    value = before.detach().index_select(axis, keep.nonzero().flatten().to(before.device))
+    if before.dim() == 4 and before.is_contiguous(memory_format=torch.channels_last):
+        value = value.contiguous(memory_format=torch.channels_last)
+    if isinstance(before, nn.Parameter):
+        value = nn.Parameter(value, requires_grad=before.requires_grad)
+    for module in list(model.modules()):
+        for tensors in (module._parameters, module._buffers):
+            for own in [own for own, tensor in tensors.items() if tensor is before]:
+                set_tensor(module, own, value, by_group=by_group)
+
+
+def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = False) -> None:
+    """Replaces a tensor of a module and sets the sizes that follow from its shape; a tensor becomes a frozen parameter.
+
+    `by_group`: the groups of a convolution have an input each, and their number follows that of its outputs.
+    """
+    before = getattr(module, name)
+    if name in module._buffers:
+        module._buffers[name] = value.data
+    else:
+        parameter = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
+        setattr(module, name, parameter)
+    if isinstance(module, _BatchNorm) and value.dim():
+        module.num_features = len(value)
+    elif name == "weight" and isinstance(module, nn.Linear):
+        module.out_features, module.in_features = value.shape
+    elif name == "weight" and hasattr(module, "out_channels"):
+        groups = int(module.groups)  # type: ignore[arg-type]
+        groups = groups * len(value) // len(before) if by_group else groups
+        first, second = len(value), value.shape[1] * groups  # the second axis lists the channels of one group
+        is_transposed = isinstance(module, TRANSPOSED)
+        inputs, outputs = (first, second) if is_transposed else (second, first)
+        vars(module).update(in_channels=inputs, out_channels=outputs, groups=groups)
+
+
+@contextmanager
+def narrowed(
+    model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor]
+) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+    """Yields a copy of a model without the channels that masks have removed, and its masks; at the end, puts it back.
+
+    It computes and learns the same in less time, up to rounding. Where no channel is gone, the model itself is yielded.
+    """
+    labels = name_weights(model)
+    by_name = {name: masks[label] for name, label in labels.items()}
+    kept = [find_kept(group, by_name).cpu() for group in groups]
+    if all(bool(of_group.all()) for of_group in kept):
+        yield model, dict(masks)
+        return
+    small, staying = copy.deepcopy(model), find_staying(groups, kept)
+    remove_channels(small, groups, kept)
+    small_masks = dict(masks)
+    for name, label in labels.items():
+        for axis in range(masks[label].dim()):
+            if (name, axis) in staying:
+                positions = staying[name, axis].nonzero().flatten().to(masks[label].device)
+                small_masks[label] = small_masks[label].index_select(axis, positions)
+    yield small, small_masks
+    with torch.no_grad():
+        whole = named_tensors(model)
+        for name, value in named_tensors(small).items():
+            index = _index(whole[name], {axis: keep for (of, axis), keep in staying.items() if of == name})
+            whole[name][index] = value
+
+
+def _index(tensor: Tensor, staying: Mapping[int, Tensor]) -> tuple[Tensor, ...] | EllipsisType:
+    """The positions of a tensor that stay, as an index."""
+    if not staying:
+        return ...
+    positions = [
+        staying[axis].nonzero().flatten() if axis in staying else torch.arange(size)
+        for axis, size in enumerate(tensor.shape)
+    ]
+    shapes = [[-1 if at == axis else 1 for at in range(tensor.dim())] for axis in range(tensor.dim())]
+    return tuple(one.view(shape).to(tensor.device) for one, shape in zip(positions, shapes, strict=True))

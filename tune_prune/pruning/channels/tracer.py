@@ -1,0 +1,146 @@
+"""Runs a model once with labels beside its tensors; see `labels`."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.weak import WeakIdKeyDictionary
+
+from tune_prune.common.errors import UserError
+from tune_prune.pruning.channels import channelwise, products, rules
+from tune_prune.pruning.channels.labels import Constraints, number_axis
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
+from tune_prune.tasks.splits import AnySplit
+
+RULES = (rules, products, channelwise)
+"""The modules that register rules."""
+
+
+SAMPLES = 2
+"""Samples that a model is run on; which they are makes no difference."""
+
+
+class Tracer(TorchDispatchMode):
+    """Passes labels on, from operation to operation, and notes the constraints that follow."""
+
+    def __init__(self, model: nn.Module, inputs: Batch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.constraints = Constraints()
+        self.count = 0
+        self.first_label: dict[tuple[str, int], int] = {}
+        self.path: list[str] = []
+        self._labels = WeakIdKeyDictionary()
+        self._from_inputs = WeakIdKeyDictionary()
+        for name, tensor in named_tensors(model).items():
+            self._labels[tensor] = [
+                labels for axis in range(tensor.dim()) if (labels := self._number(name, tensor, axis)) is not None
+            ]
+        for tensor in iterate_tensors(inputs):
+            if tensor.is_floating_point():
+                self._from_inputs[tensor] = True
+
+    def _number(self, name: str, tensor: Tensor, axis: int) -> Tensor | None:
+        if tensor.shape[axis] < 2:
+            return None
+        first, self.count = self.count, self.count + tensor.shape[axis]
+        self.first_label[name, axis] = first
+        return number_axis(first, tensor.shape, axis)
+
+    def labels(self, value: Any) -> list[Tensor]:
+        """The labels of an argument of an operation."""
+        return self._labels.get(value, []) if isinstance(value, Tensor) else []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation and passes the labels on."""
+        output = operation(*args, **(kwargs or {}))
+        name = operation.overloadpacket.__name__
+        tensors = [value for value in tree_flatten((args, kwargs or {}))[0] if isinstance(value, Tensor)]
+        outputs = [value for value in tree_flatten(output)[0] if isinstance(value, Tensor)]
+        depends = name == "embedding" or any(tensor in self._from_inputs for tensor in tensors)
+        if depends and name in ("_local_scalar_dense", "equal", "nonzero"):
+            where = f"in {self.path[-1]}" if self.path and self.path[-1] else "in its forward method"
+            why = "which channels hang together may differ from call to call"
+            raise UserError(f"the model branches on data, {where}: {why}")
+        if depends:
+            for tensor in outputs:
+                self._from_inputs[tensor] = True
+        if not any(self.labels(tensor) for tensor in tensors):
+            return output
+        if name.rstrip("_") in rules.rules or name in rules.rules:
+            rule = rules.rules[name if name in rules.rules else name.rstrip("_")]
+        else:
+            rule = rules.elementwise if torch.Tag.pointwise in operation.tags else rules.unknown
+        plain = args if not kwargs else (*args, *kwargs.values())
+        passed = rule(self.constraints, self.labels, operation, plain, output)
+        for tensor, families in zip(outputs, passed, strict=True):
+            self._labels[tensor] = families
+        return output
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a model by qualified name, each once, with those that no state dict holds."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def trace(model: nn.Module, inputs: Batch) -> Tracer:
+    """Runs a model in evaluation mode on inputs, as `call_model` takes them; its outputs have to stay.
+
+    Raises a `UserError` where it branches on data.
+    """
+    model.eval()
+    tracer = Tracer(model, inputs)
+    with _plain_attention(), _following(model, tracer.path), tracer:
+        output = call_model(model, inputs)
+    for tensor in iterate_tensors(output):
+        tracer.constraints.fix_all(tracer.labels(tensor))
+    return tracer
+
+
+@torch.no_grad()
+def find_inputs(model: nn.Module, split: AnySplit) -> Batch:
+    """What the loss calls a model with for a few samples of a split, as `call_model` takes it.
+
+    Raises a `UserError` where it does not call the model.
+    """
+    sample = split.head(SAMPLES)
+    with record_calls(model.eval()) as calls:
+        sample.run(model, SAMPLES, SAMPLES)
+    if not calls:
+        raise UserError("the loss does not call the model itself, so that its channels cannot be traced")
+    call = calls[0]
+    if not call.kwargs:
+        return call.args
+    return dict(inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention in the block is computed by operations that have rules, not by fused ones."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _following(model: nn.Module, path: list[str]) -> Iterator[None]:
+    """Keeps in `path` the names of the modules that are running, the innermost last."""
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
+        hooks.append(module.register_forward_hook(lambda *_: path.pop() and None))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,102 @@
+"""Checks a space against the model and the task that it names, before a search begins."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from tune_prune.common.errors import UserError
+from tune_prune.export.compaction import find_removable
+from tune_prune.export.costs import find_inputs as find_tensor
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.groups import Shape
+from tune_prune.hpo.parameters import Choice, Range, find_largest
+from tune_prune.hpo.space import Space
+from tune_prune.pruning import criteria, masks
+from tune_prune.pruning.channels.counting import ChannelCounts, count_channels
+from tune_prune.pruning.channels.tracer import find_inputs, trace
+from tune_prune.pruning.granularity import CHANNEL, check_layers
+from tune_prune.results import conf
+from tune_prune.tasks.splits import AnySplit
+from tune_prune.training.loop import check_training
+
+
+def check_before_data(config: Config, space: Space, model: nn.Module) -> None:
+    """Raises a `UserError` for what is wrong with a space and can be told from its model alone."""
+    if space.settings.metric is None and config.acc_tradeoff is not None and config.acc_tradeoff > 100:
+        raise UserError(f"--acc-tradeoff must be between 0 and 100 points, got {config.acc_tradeoff}")
+    space.check_limits()
+    _check_pruners(config, space)
+    shapes = masks.shapes(model)
+    if not shapes:
+        kinds = "tune_prune.register adds layers of your own"
+        raise UserError(f"{space.source}: {space.model} has no layer that can be pruned; {kinds}")
+    for label in shapes:
+        conf.check_label(label, f"model {space.model!r}")
+    if not space.prunes_channels:
+        _check_searchable(space, shapes)
+        _check_granularity(space, model, shapes)
+
+
+def check_with_data(space: Space, model: nn.Module, train: AnySplit) -> ChannelCounts | None:
+    """Raises a `UserError` where trials could not train or be measured; returns the channels where they are pruned."""
+    distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))
+    check_training(model, train, distill, smoothing)
+    if "latency" in {*space.at_most, *space.objectives}:
+        try:
+            trace(model, find_tensor(model, train.head(2)))
+        except UserError as error:
+            raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
+    if not space.prunes_channels:
+        return None
+    channels = find_channels(model, train, space.source)
+    check_multiple(
+        channels, int(find_largest(space.parameters.get("multiple_of", 1))), f"{space.source}: space.multiple_of"
+    )
+    shapes = masks.shapes(model)
+    _check_searchable(space, {name: shapes[name] for name in channels.groups})
+    return channels
+
+
+def find_channels(model: nn.Module, train: AnySplit, source: str) -> ChannelCounts:
+    """Finds the groups of channels that can be removed; a `UserError` that names `source` where there is none."""
+    try:
+        groups = find_removable(model, find_inputs(model, train))
+    except UserError as error:
+        raise UserError(f"{source}: granularity {CHANNEL!r}: {error}") from error
+    if not groups:
+        why = "no channels of this model can be removed"
+        raise UserError(f"{source}: granularity {CHANNEL!r}: {why}; prune it by granularity 'weight' or 'filter'")
+    return count_channels(model, groups)
+
+
+def check_multiple(channels: ChannelCounts, multiple_of: int, where: str) -> None:
+    """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at a time."""
+    for name, count in channels.groups.items():
+        if multiple_of > count:
+            raise UserError(f"{where}: {multiple_of} is more than the {count} channels of group {name}; lower it")
+
+
+def _check_pruners(config: Config, space: Space) -> None:
+    """Raises a `UserError` where a pruner that is named by its address cannot be imported, or cannot score weights."""
+    where = "--pruners" if config.pruners else f"{space.source}: space.pruner"
+    for name in space.pruners:
+        try:
+            criteria.find_criterion(name)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+
+def _check_searchable(space: Space, shapes: Mapping[str, Shape]) -> None:
+    """Raises a `UserError` where a pattern matches no layer, or every parameter is fixed."""
+    if not any(isinstance(domain, Range | Choice) for domain in space.parameters_for(shapes).values()):
+        fixed = "every ratio and every other parameter is fixed, so that there is nothing to search"
+        raise UserError(f"{space.source}: {fixed}; give one a range {{low, high}} or a list of values")
+
+
+def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shape]) -> None:
+    """Raises a `UserError` where a layer that is pruned has no units of a granularity that the space names."""
+    params = space.parameters_for(shapes)
+    labels = {name.removeprefix("ratio/") for name in params if name.startswith("ratio/")}
+    domain = params.get("granularity", "weight")
+    for name in domain.options if isinstance(domain, Choice) else [domain]:
+        check_layers(model, labels, str(name), space.source)
