@@ -106,13 +106,15 @@ class Tokens(nn.Module):
         self.table, self.places = nn.Embedding(20, 8), nn.Parameter(torch.randn(1, 5, 8))
         self.attention = Attention(8, 4, shared, is_fused=shared == 1 and draw.random() < 0.5)
         self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
-        self.scores = nn.Linear(8, 4)
+        norm = draw.choice((nn.Identity, lambda: nn.LayerNorm(8), lambda: nn.LayerNorm(8, bias=False)))
+        self.norms, self.scores = nn.ModuleList(norm() for _ in range(3)), nn.Linear(8, 4)
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.table(words) + self.places
-        x = x + self.attention(x)
-        x = x + self.down(functional.silu(self.gate(x)) * self.up(x))
-        return self.scores(x.mean(1))
+        x = x + self.attention(self.norms[0](x))
+        y = self.norms[1](x)
+        x = x + self.down(functional.silu(self.gate(y)) * self.up(y))
+        return self.scores(self.norms[2](x).mean(1))
 
 
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor]]] = {
@@ -133,4 +135,8 @@ def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.3)
     return model, inputs()

@@ -6,7 +6,7 @@ network computes the same outputs, up to rounding.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group, Member, find_groups
+from tune_prune.pruning.channels.norms import kept_in_norm
 from tune_prune.pruning.channels.slicing import remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
@@ -32,8 +33,20 @@ def find_removable(model: nn.Module, inputs: Batch) -> list[Group]:
     Raises a `UserError` where the model branches on data.
     """
     model = copy.deepcopy(model).eval()
-    groups = [group for group in find_groups(model, inputs) if not group.is_normalised]
-    return groups if _can_lose(model, inputs, groups) else [one for one in groups if _can_lose(model, inputs, [one])]
+    return _choose_working(find_groups(model, inputs), lambda groups: _can_lose(model, inputs, groups))
+
+
+def _choose_working(groups: Sequence[Group], works: Callable[[Sequence[Group]], bool]) -> list[Group]:
+    """Leaves out the groups that keep the others from working; halves are tried before single ones."""
+    if not groups or works(groups):
+        return list(groups)
+    if len(groups) == 1:
+        return []
+    middle = len(groups) // 2
+    chosen = _choose_working(groups[:middle], works) + _choose_working(groups[middle:], works)
+    while chosen and not works(chosen):  # each half works by itself, and both together do not
+        chosen.pop()
+    return chosen
 
 
 def _can_lose(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> bool:
@@ -50,19 +63,19 @@ def compact(model: nn.Module, inputs: Batch) -> nn.Module:
     """Copies a model for inference alone, without the channels that can go.
 
     `inputs` are a few samples, as `call_model` takes them. A group stays whole where the model's code does not work
-    with fewer channels of it, as where it holds a number of channels. Raises a `UserError` where the model branches on
-    data, and a `RuntimeError` where the outputs of copy and model for `inputs` differ by more than `ROUNDING`.
+    with fewer channels of it, as where it holds a number of channels. The outputs of copy and model for `inputs` differ
+    by no more than `ROUNDING`. Raises a `UserError` where the model branches on data.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    groups = [group for group in find_groups(model, inputs) if not group.is_normalised]
-    made = _try_without(model, inputs, groups)
-    if made is None:
-        made = _try_without(model, inputs, [one for one in groups if _try_without(model, inputs, [one]) is not None])
-    if made is None:
-        raise RuntimeError(
-            "the compacted model's outputs differ from the model's, though no group's alone make them so"
-        )
-    return made
+    made: list[nn.Module] = []
+
+    def works(groups: Sequence[Group]) -> bool:
+        smaller = _try_without(model, inputs, groups)
+        made[:] = [] if smaller is None else [smaller]
+        return smaller is not None
+
+    chosen = _choose_working(find_groups(model, inputs), works)
+    return made[0] if chosen and made else model
 
 
 def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn.Module | None:
@@ -85,6 +98,8 @@ def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn
 
 def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
     """Which channels of a group stay, bool [channels]; constants of those that nothing computes are folded away."""
+    if group.norms:
+        return _find_kept_in_norms(model, group)
     tensors = named_tensors(model)
     computed, read = (torch.zeros(group.count, dtype=torch.bool) for _ in range(2))
     for member in group.members:
@@ -106,6 +121,18 @@ def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
     if not keep.any():
         keep[0] = True  # for the same reason; nothing reads it
     return keep
+
+
+def _find_kept_in_norms(model: nn.Module, group: Group) -> Tensor:
+    """Which channels of a group stay that layer norms read: those that one of them computes over."""
+    kept = torch.zeros(group.count, dtype=torch.bool)
+    for name in group.norms:
+        member = next(one for one in group.members if one.tensor == f"{name}.weight")
+        in_norm = kept_in_norm(model.get_submodule(name))
+        if in_norm is None:
+            return torch.ones_like(kept)
+        kept[member.channels[in_norm.cpu() & (member.channels >= 0)]] = True
+    return kept
 
 
 def _used_channels(tensor: Tensor, member: Member, count: int) -> Tensor:

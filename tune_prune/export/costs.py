@@ -140,6 +140,6 @@ class LatencyMeter:
     samples: Tensor = field(repr=False)
 
     def share(self, model: nn.Module) -> float:
-        """The time of one sample, as a share of the dense model's. Raises a `UserError` where `torch.fx` fails."""
+        """The time of one sample, as a share of the dense model's. Raises a `UserError` where it branches on data."""
         compacted = compact(model, self.samples)
         return compare_latency(self.dense, compacted, self.samples[:1]).share

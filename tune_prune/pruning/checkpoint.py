@@ -1,6 +1,7 @@
 """Writes and reads checkpoints: weights, masks and notes in one safetensors file; nothing is ever unpickled.
 
-Tensors are named as in the model's state dict, masks `mask/<layer>` (bool, True keeps). The file's metadata holds one
+Tensors are named as in the model's state dict, masks `mask/<layer>` (bool, True keeps), and channels that a layer norm
+computes over, where it leaves some out, `norm/<its name>`. The file's metadata holds one
 JSON text under `tune_prune`: the model's name, and notes on how it was made. A dense model is a checkpoint without
 masks.
 """
@@ -23,6 +24,7 @@ from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning import state_dict
+from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
 from tune_prune.pruning.masks import apply, dense_masks, find_damaged
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.datasets import load_data
@@ -31,17 +33,21 @@ from tune_prune.tasks.models import build, build_on_meta, pretrained_path
 from tune_prune.tasks.settings import MEASURING, TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
 
-_MASK = "mask/"
+_MASK, _NORM = "mask/", "norm/"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's content: the model's name, its state dict, masks by layer label (empty: dense), and notes."""
+    """A file's content: the model's name, its state dict, masks by layer label (empty: dense), and notes.
+
+    `norms` are the channels that layer norms compute over, bool, by the name of the norm, where some are left out.
+    """
 
     model: str
     weights: dict[str, Tensor]
     masks: dict[str, Tensor]
     notes: dict[str, object] = field(default_factory=dict)
+    norms: dict[str, Tensor] = field(default_factory=dict)
 
 
 def dumps(name: str, model: nn.Module, masks: Mapping[str, Tensor], notes: Mapping[str, object]) -> bytes:
@@ -49,6 +55,7 @@ def dumps(name: str, model: nn.Module, masks: Mapping[str, Tensor], notes: Mappi
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     tensors |= {_MASK + label: (mask != 0).cpu().contiguous() for label, mask in masks.items()}
+    tensors |= {_NORM + norm: kept.cpu().contiguous() for norm, kept in kept_by_norm(model).items()}
     return save(tensors, {"tune_prune": json.dumps({"model": name, "notes": dict(notes)})})
 
 
@@ -67,8 +74,9 @@ def read(path: Path) -> Checkpoint:
     if not (isinstance(header, dict) and isinstance(header.get("model"), str)):
         raise UserError(f"{path}: a safetensors file, but not one that tune_prune wrote: it names no model")
     layer_masks = {key.removeprefix(_MASK): tensors.pop(key) for key in list(tensors) if key.startswith(_MASK)}
+    norms = {key.removeprefix(_NORM): tensors.pop(key) for key in list(tensors) if key.startswith(_NORM)}
     notes = header.get("notes")
-    return Checkpoint(header["model"], tensors, layer_masks, notes if isinstance(notes, dict) else {})
+    return Checkpoint(header["model"], tensors, layer_masks, notes if isinstance(notes, dict) else {}, norms)
 
 
 def read_tensors(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:
@@ -115,6 +123,17 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
         for key, value in model.state_dict().items():
             value.copy_(checkpoint.weights[key])
     _check_finite(model, source)
+    _load_norms(model, checkpoint, source)
+
+
+def _load_norms(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
+    """Makes layer norms leave out the channels that they have left out."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    for name, kept in checkpoint.norms.items():
+        weight = norms[name].weight if name in norms else None
+        if weight is None or weight.shape != kept.shape or kept.dtype != torch.bool:
+            raise UserError(f"{source}: channels of layer norm {name} do not fit model {checkpoint.model}")
+    set_kept_by_norm(model, checkpoint.norms)
 
 
 @contextmanager

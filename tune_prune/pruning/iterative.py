@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tune_prune.pruning import criteria, granularity, masks, recalibration
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group, find_groups
+from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
 from tune_prune.pruning.channels.slicing import narrowed
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.plan import Plan
@@ -79,6 +80,7 @@ def round_generator(seed: int, round_: int) -> torch.Generator:
 def restore_state(state: State, earlier: State) -> None:
     """Gives a state the weights and masks of an earlier copy; the number of rounds done stays."""
     state.model.load_state_dict(earlier.model.state_dict())
+    set_kept_by_norm(state.model, kept_by_norm(earlier.model))
     state.masks = {label: mask.clone() for label, mask in earlier.masks.items()}
 
 

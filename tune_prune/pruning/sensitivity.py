@@ -13,6 +13,7 @@ from tune_prune.pruning import criteria, granularity, iterative, masks, recalibr
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.counting import count_channels
 from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.norms import set_kept_by_norm
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
@@ -169,6 +170,7 @@ def _measure_groups(
             recalibration.recalibrate(model, sample)
         measured = evaluate(model, validation)
         model.load_state_dict(dense)
+        set_kept_by_norm(model, {})
         total, group = counts.touched(job.layer), groups[job.layer]
         kept = round(total * removal.count_left(group.count, job.ratio) / group.count)
         yield SensitivityResult(job, kept, total, measured.metric, measured.loss, time.perf_counter() - began)

@@ -21,7 +21,6 @@ from tune_prune.tasks.splits import Split
 def pruned(kind: str, seed: int, ratio: float) -> tuple[State, torch.Tensor]:
     model, inputs = make(kind, seed)
     groups, before = find_groups(model, inputs), masks.dense_masks(model)
-    groups = [group for group in groups if not group.is_normalised]
     scores = {label: torch.rand(w.shape, generator=seeded(seed)) for label, w in masks.prunable(model).items()}
     found = removal.remove(model, groups, before, scores, {group.name: ratio for group in groups})
     masks.apply(model, found)

@@ -74,9 +74,9 @@ def test_the_outputs_of_the_model_stay() -> None:
     assert [group.name for group in find_groups(model, torch.randn(2, 4))] == ["1"]
 
 
-def test_a_layer_norm_is_told() -> None:
+def test_layer_norms_are_told() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 5))
-    assert [group.is_normalised for group in find_groups(model, torch.randn(2, 4))] == [True]
+    assert [group.norms for group in find_groups(model, torch.randn(2, 4))] == [("1",)]
 
 
 def test_a_layer_that_is_used_twice_reads_what_both_calls_give_it() -> None:

@@ -96,7 +96,7 @@ def layer_norm(
         if set(find_varying(labels)) & set(normalised):
             made.normalise(labels)
     vectors = [(labelled(vector), vector.shape) for vector in args[2:4] if vector is not None]
-    if len(vectors) < 2:
+    if not vectors:  # nothing that would keep what the norm leaves out
         made.fix_all(families)
     return [clean(combine(made, [(families, source.shape), *vectors], source.shape)), [], []]
 

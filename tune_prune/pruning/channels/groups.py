@@ -33,13 +33,13 @@ class Group:
     """So many channels that have one ratio, and all axes of parameters and buffers that list them.
 
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
-    label of the first layer that computes them. `is_normalised`: a layer norm reads them.
+    label of the first layer that computes them. `norms` are the names of the layer norms that read them.
     """
 
     name: str
     count: int
     members: tuple[Member, ...]
-    is_normalised: bool = False
+    norms: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[str]:
@@ -62,8 +62,8 @@ def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
     """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
 
     `inputs` are a few samples, as `call_model` takes them. Channels stay where the outputs of the model list them,
-    where an operation mixes them that no rule is known for, and where a group has fewer than two. Raises a `UserError`
-    where the model branches on data.
+    where an operation mixes them that no rule is known for, where a norm over them is no `nn.LayerNorm`, and where a
+    group has fewer than two. Raises a `UserError` where the model branches on data.
     """
     tracer = trace(model, inputs)
     resolved = tracer.constraints.resolve(tracer.count)
@@ -84,7 +84,9 @@ def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
                 role = _find_role(model, name, (name, axis) in outputs, name in layers)
                 members.append(Member(name, axis, channels, role))
         if any(member.role == "input" for member in members):
-            groups.append(Group(label, len(roots), tuple(members), bool(resolved.normalised[roots].any())))
+            norms = dict.fromkeys(name for name, seen in resolved.norms if seen[roots].any())
+            if all(isinstance(model.get_submodule(name), nn.LayerNorm) for name in norms):
+                groups.append(Group(label, len(roots), tuple(members), tuple(norms)))
     return groups
 
 

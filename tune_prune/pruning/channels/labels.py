@@ -48,12 +48,16 @@ def _reduce(labels: Tensor) -> Tensor:
 
 
 class Constraints:
-    """What was found about labels: pairs that hang together, and labels of positions that have to stay."""
+    """What was found about labels: pairs that hang together, and labels of positions that have to stay.
 
-    def __init__(self) -> None:
+    `path` are the names of the modules that are running at the time, the innermost last.
+    """
+
+    def __init__(self, path: Sequence[str] = ("",)) -> None:
+        self._path = path
         self._pairs: list[NDArray[np.int64]] = []
         self._fixed: list[NDArray[np.int64]] = []
-        self._normalised: list[NDArray[np.int64]] = []
+        self._normalised: list[tuple[str, NDArray[np.int64]]] = []
 
     def fix(self, labels: Tensor) -> None:
         """The positions with these labels have to stay."""
@@ -61,7 +65,7 @@ class Constraints:
 
     def normalise(self, labels: Tensor) -> None:
         """A layer norm computes its mean and variance over the positions with these labels."""
-        self._normalised.append(np.unique(_reduce(labels).numpy()))
+        self._normalised.append((self._path[-1], np.unique(_reduce(labels).numpy())))
 
     def fix_all(self, families: Iterable[Tensor]) -> None:
         """The positions with the labels of a tensor have to stay."""
@@ -105,7 +109,8 @@ class Constraints:
             if (new == root).all():
                 break
             root = new
-        return Resolved(root, _spread(self._fixed, root), _spread(self._normalised, root))
+        norms = [(name, _spread([labels], root)) for name, labels in self._normalised]
+        return Resolved(root, _spread(self._fixed, root), norms)
 
 
 def _spread(labels: list[NDArray[np.int64]], root: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -118,8 +123,8 @@ def _spread(labels: list[NDArray[np.int64]], root: NDArray[np.int64]) -> NDArray
 
 @dataclass(frozen=True)
 class Resolved:
-    """For each label the lowest that it hangs together with, whether it stays, and whether a layer norm sees it."""
+    """For each label the lowest that it hangs together with, whether it stays, and the layer norms that see it."""
 
     root: NDArray[np.int64]
     stays: NDArray[np.bool_]
-    normalised: NDArray[np.bool_]
+    norms: Sequence[tuple[str, NDArray[np.bool_]]]

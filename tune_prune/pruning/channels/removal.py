@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning.channels.groups import Group, Member
+from tune_prune.pruning.channels.norms import keep_in_norm, kept_in_norm
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.criteria import score_layers
 from tune_prune.pruning.plan import Plan
@@ -92,9 +93,23 @@ def remove(
             positions = (gone[channels] & (channels >= 0)).nonzero().flatten()
             if member.tensor in made:
                 made[member.tensor].index_fill_(member.axis, positions, 0)
-            elif tensors[member.tensor].is_floating_point() and isinstance(tensors[member.tensor], nn.Parameter):
+            elif isinstance(tensors[member.tensor], nn.Parameter):
                 tensors[member.tensor].index_fill_(member.axis, positions.to(tensors[member.tensor].device), 0)
+        if gone.any():
+            _leave_out_of_norms(model, group, gone)
     return {labels[name]: mask for name, mask in made.items()}
+
+
+def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
+    """Makes the layer norms that read a group leave out channels that are gone, bool [count]."""
+    for name in group.norms:
+        norm = model.get_submodule(name)
+        assert isinstance(norm, nn.LayerNorm)
+        member = next(one for one in group.members if one.tensor == f"{name}.weight")
+        channels = member.channels.to(gone.device)
+        before = kept_in_norm(norm)
+        kept = ~(gone[channels] & (channels >= 0))
+        keep_in_norm(norm, kept if before is None else kept & before.to(kept.device))
 
 
 def prune(

@@ -35,6 +35,9 @@ RESHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias")
 SPLITS = (
     "split", "unsafe_split", "chunk", "split_with_sizes", "unsafe_split_with_sizes", "unsafe_chunk",
 )  # fmt: skip
+NEW = (
+    "new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like",
+)  # fmt: skip
 
 
 def add_rule(*names: str) -> Callable[[Rule], Rule]:
@@ -70,6 +73,20 @@ def move(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[A
 def keep(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
     """The labels stay."""
     return [labelled(args[0])]
+
+
+@add_rule(*NEW)
+def make(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """A new tensor of a tensor's kind holds nothing of it."""
+    return [[]]
+
+
+@add_rule("as_strided")
+def restride(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
+    """Another order in memory of the same elements keeps the labels; what it is otherwise is not known."""
+    if output.shape == args[0].shape:
+        return [labelled(args[0])]
+    return unknown(made, labelled, operation, args, output)
 
 
 @add_rule(*RESHAPES)

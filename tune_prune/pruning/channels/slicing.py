@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tune_prune.pruning.channels.attention import narrow_attention
 from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.norms import keep_all_in_norm
 from tune_prune.pruning.channels.removal import find_kept, name_weights
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.layers import TRANSPOSED
@@ -69,8 +71,13 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
     else:
         parameter = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
         setattr(module, name, parameter)
-    if isinstance(module, _BatchNorm) and value.dim():
+    if isinstance(module, nn.MultiheadAttention) and name.endswith("proj_weight") and value.shape != before.shape:
+        narrow_attention(module, value.shape[1])
+    elif isinstance(module, _BatchNorm) and value.dim():
         module.num_features = len(value)
+    elif isinstance(module, nn.LayerNorm) and name == "weight" and value.shape != before.shape:
+        module.normalized_shape = tuple(value.shape)
+        keep_all_in_norm(module)
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
     elif name == "weight" and hasattr(module, "out_channels"):

@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tune_prune.common.errors import UserError
 from tune_prune.pruning.channels import channelwise, products, rules
 from tune_prune.pruning.channels.labels import Constraints, number_axis
+from tune_prune.pruning.channels.norms import plain_norms
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
 from tune_prune.tasks.splits import AnySplit
 
@@ -31,10 +32,10 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, inputs: Batch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.constraints = Constraints()
+        self.path: list[str] = []
+        self.constraints = Constraints(self.path)
         self.count = 0
         self.first_label: dict[tuple[str, int], int] = {}
-        self.path: list[str] = []
         self._labels = WeakIdKeyDictionary()
         self._from_inputs = WeakIdKeyDictionary()
         for name, tensor in named_tensors(model).items():
@@ -96,7 +97,7 @@ def trace(model: nn.Module, inputs: Batch) -> Tracer:
     """
     model.eval()
     tracer = Tracer(model, inputs)
-    with _plain_attention(), _following(model, tracer.path), tracer:
+    with _plain_attention(), plain_norms(), _following(model, tracer.path), tracer:
         output = call_model(model, inputs)
     for tensor in iterate_tensors(output):
         tracer.constraints.fix_all(tracer.labels(tensor))

@@ -1,0 +1,166 @@
+"""Cuts half of the channels of every group of a model, by this package and by Torch-Pruning, and compares the networks.
+
+    OMP_NUM_THREADS=1 python experiments/channels/compare.py latency MODEL...
+    OMP_NUM_THREADS=1 python experiments/channels/compare.py exact [MODEL...]
+    python experiments/channels/compare.py table
+
+`exact` cuts models by this package alone and compares the outputs with those of the whole network with masks. `latency`
+cuts one copy by each, and measures processor time on one core, dense, ours and theirs in turn. Rows that are there are
+not made again.
+"""
+
+import copy
+import csv
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning as tp
+import torchvision
+from torch import Tensor, nn
+from torch_pruning_survey import build, new_pruner, update_sizes
+
+from tune_prune.export.compaction import compact, find_removable
+from tune_prune.pruning import masks
+from tune_prune.pruning.channels import removal
+
+RESULTS = Path(__file__).parent / "results"
+EXACT = ["model", "cut", "difference", "groups", "params_before", "params_after", "macs_before", "macs_after"]
+BATCHES, READINGS, RATIO = (1, 16), 9, 0.5
+LATENCY = ["model", "who", "params", "macs", *(f"ms_{batch}" for batch in BATCHES)]
+SPREAD = [f"{name}_{batch}" for batch in BATCHES for name in ("share", "low", "high")]
+TOO_LARGE = {"vit_h_14", "regnet_y_128gf"}  # several copies take more memory than 24 GiB
+Row = dict[str, Any]
+
+
+def cut(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, nn.Module, int]:
+    """The model with masks on half of each group, the smaller network, and the number of groups."""
+    whole, groups = copy.deepcopy(model), find_removable(model, inputs)
+    found = masks.dense_masks(whole)
+    scores = {label: torch.rand_like(mask) for label, mask in found.items()}
+    masks.apply(whole, removal.remove(whole, groups, found, scores, {group.name: RATIO for group in groups}))
+    return whole, compact(whole, inputs), len(groups)
+
+
+def make(name: str) -> tuple[nn.Module, Tensor]:
+    """A model of torchvision with random weights, and inputs for it."""
+    torch.manual_seed(0)
+    size = 299 if name == "inception_v3" else 224
+    return build(name, (torch.randn(1, 3, size, size),)), torch.randn(2, 3, size, size)
+
+
+@torch.no_grad()
+def measure_exact(name: str) -> Row:
+    """A row of EXACT."""
+    model, inputs = make(name)
+    macs, params = tp.utils.count_ops_and_params(model, inputs[:1])
+    whole, small, groups = cut(model, inputs)
+    expected, found = whole(inputs), small(inputs)
+    macs_after, params_after = tp.utils.count_ops_and_params(small, inputs[:1])
+    difference = float((expected - found).abs().max() / expected.abs().max())
+    row = [name, params_after < params, f"{difference:.2g}", groups, params, params_after, int(macs), int(macs_after)]
+    return dict(zip(EXACT, row, strict=True))
+
+
+@torch.no_grad()
+def measure_latency(name: str) -> list[Row]:
+    """The rows of LATENCY of a model: dense, ours, and theirs where Torch-Pruning can cut it."""
+    model, inputs = make(name)
+    networks = {"dense": model, "ours": cut(model, inputs)[1]}
+    theirs = copy.deepcopy(model)
+    try:
+        with torch.enable_grad():
+            new_pruner(theirs, (inputs[:1],)).step()
+        update_sizes(theirs)
+        theirs(inputs)
+        networks["Torch-Pruning"] = theirs
+    except Exception as error:
+        print(f"{name}: Torch-Pruning fails: {type(error).__name__}: {error}", flush=True)
+    rows = {}
+    for who, network in networks.items():
+        macs, params = tp.utils.count_ops_and_params(network, inputs[:1])
+        rows[who] = {"model": name, "who": who, "params": params, "macs": int(macs)}
+    for batch in BATCHES:
+        sample = torch.randn(batch, *inputs.shape[1:])
+        readings: dict[str, list[float]] = {who: [] for who in networks}
+        for _ in range(READINGS + 1):
+            for who, network in networks.items():
+                began = time.process_time()
+                network(sample)
+                readings[who].append(1000 * (time.process_time() - began))
+        for who, row in rows.items():  # the first reading of each warms up
+            row[f"ms_{batch}"] = f"{statistics.median(readings[who][1:]):.1f}"
+        if "Torch-Pruning" in networks:
+            pairs = zip(readings["ours"][1:], readings["Torch-Pruning"][1:], strict=True)
+            low, middle, high = statistics.quantiles([ours / other for ours, other in pairs], n=4)
+            values = (
+                (f"share_{batch}", f"{middle:.3f}"),
+                (f"low_{batch}", f"{low:.3f}"),
+                (f"high_{batch}", f"{high:.3f}"),
+            )
+            rows["ours"] |= dict(values)
+    return list(rows.values())
+
+
+def add_rows(path: Path, columns: list[str], rows: list[Row]) -> None:
+    """Adds rows to a table."""
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, none where there is no such file."""
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def print_tables() -> None:
+    """Prints the comparison of latencies, and how many models each of the two cuts."""
+    rows = {(row["model"], row["who"]): row for row in read_rows(RESULTS / "latency.csv")}
+    print(
+        "| model | parameters, millions: dense, ours, theirs | multiply-adds, millions | ms, one image | ms, 16 images |"
+    )
+    print("|---|---|---|---|---|")
+    for name in dict.fromkeys(model for model, _ in rows):
+        of_model = [rows.get((name, who), {}) for who in ("dense", "ours", "Torch-Pruning")]
+        cells = [
+            " / ".join(f"{int(row[key]) / 1e6:.4g}" if row else "-" for row in of_model) for key in ("params", "macs")
+        ]
+        for batch in BATCHES:
+            times = " / ".join(row[f"ms_{batch}"] if row else "-" for row in of_model)
+            share = of_model[1].get(f"share_{batch}")
+            spread = f" ({share}, {of_model[1][f'low_{batch}']} to {of_model[1][f'high_{batch}']})" if share else ""
+            cells.append(times + spread)
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    ours = {row["model"]: row for row in read_rows(RESULTS / "exact.csv")}
+    theirs = {row["model"]: row for row in read_rows(RESULTS / "torch_pruning_survey.csv")}
+    exact = [name for name, row in ours.items() if row["cut"] == "True" and float(row["difference"]) <= 1e-4]
+    print(f"\nours: {len(exact)} of {len(ours)} cut and exact; not: {sorted(set(ours) - set(exact))}")
+    cut_by_them = [name for name, row in theirs.items() if row["cut"] == "True" and row["exact"] == "True"]
+    print(f"Torch-Pruning: {len(cut_by_them)} of {len(theirs)}; not: {sorted(set(theirs) - set(cut_by_them))}")
+
+
+def main() -> None:
+    """See the top of the file."""
+    warnings.simplefilter("ignore")
+    what, names = sys.argv[1], sys.argv[2:]
+    if what == "table":
+        print_tables()
+        return
+    path, columns = RESULTS / f"{what}.csv", EXACT if what == "exact" else LATENCY + SPREAD
+    there = {row["model"] for row in read_rows(path)}
+    for name in names or torchvision.models.list_models(module=torchvision.models):
+        if name not in there and (names or name not in TOO_LARGE):
+            rows = [measure_exact(name)] if what == "exact" else measure_latency(name)
+            add_rows(path, columns, rows)
+            print(rows, flush=True)
+
+
+if __name__ == "__main__":
+    main()
