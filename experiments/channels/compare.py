@@ -123,9 +123,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def print_tables() -> None:
     """Prints the comparison of latencies, and how many models each of the two cuts."""
     rows = {(row["model"], row["who"]): row for row in read_rows(RESULTS / "latency.csv")}
-    print(
-        "| model | parameters, millions: dense, ours, theirs | multiply-adds, millions | ms, one image | ms, 16 images |"
-    )
+    print("Dense / ours / theirs; in brackets the median and the quartiles of our time as a share of theirs.\n")
+    print("| model | parameters, millions | multiply-adds, millions | ms, one image | ms, 16 images |")
     print("|---|---|---|---|---|")
     for name in dict.fromkeys(model for model, _ in rows):
         of_model = [rows.get((name, who), {}) for who in ("dense", "ours", "Torch-Pruning")]

@@ -659,6 +659,9 @@ KINDS = {
     "global": SPACE.replace("[space]", '[space]\nmode = "global"').replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'),
     "erk": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, group = "erk"}'),
     "sensitivity": SPACE.replace(RATIOS, '"*" = {low = 0.1, high = 0.9, group = "sensitivity"}'),
+    "channels": SPACE.replace("toys:mlp", "toys:Conv")
+    .replace("[space]", '[space]\ngranularity = "channel"')
+    .replace(RATIOS, '"*" = {low = 0.1, high = 0.8}'),
     "of several granularities": SPACE.replace("[space]", '[space]\ngranularity = ["weight", "filter", "2:4"]'),
 }
 

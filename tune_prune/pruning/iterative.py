@@ -107,7 +107,8 @@ def prune_once(
         state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
     masks.apply(state.model, state.masks)
     if masks.compression(state.masks) > before:
-        recalibration.recalibrate(state.model, sample)
+        with narrowed(state.model, state.groups, state.masks) as (model, _):
+            recalibration.recalibrate(model, sample)
 
 
 class Retrain(Protocol):

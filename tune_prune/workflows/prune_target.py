@@ -133,7 +133,6 @@ def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -
 def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train: AnySplit, source: str) -> None:
     """Raises a `UserError` that names `source` for a layer that names no group of channels, or a group left without."""
     channels = find_channels(model, train, source)
-    check_multiple(channels, options.multiple_of, "--multiple-of")
     for label, ratio in target.ratios.items():
         if label not in channels.groups:
             known = format_names(channels.groups)
@@ -141,3 +140,4 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
         count = channels.groups[label]
         if round(ratio * count) == count:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")
+    check_multiple(channels, target.ratios, options.multiple_of, "--multiple-of")

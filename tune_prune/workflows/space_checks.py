@@ -1,6 +1,6 @@
 """Checks a space against the model and the task that it names, before a search begins."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -49,11 +49,11 @@ def check_with_data(space: Space, model: nn.Module, train: AnySplit) -> ChannelC
     if not space.prunes_channels:
         return None
     channels = find_channels(model, train, space.source)
-    check_multiple(
-        channels, int(find_largest(space.parameters.get("multiple_of", 1))), f"{space.source}: space.multiple_of"
-    )
-    shapes = masks.shapes(model)
-    _check_searchable(space, {name: shapes[name] for name in channels.groups})
+    shapes = {name: shape for name, shape in masks.shapes(model).items() if name in channels.groups}
+    _check_searchable(space, shapes)
+    pruned = [name.removeprefix("ratio/") for name in space.parameters_for(shapes) if name.startswith("ratio/")]
+    multiple_of = int(find_largest(space.parameters.get("multiple_of", 1), whole=True))
+    check_multiple(channels, pruned, multiple_of, f"{space.source}: space.multiple_of")
     return channels
 
 
@@ -69,10 +69,11 @@ def find_channels(model: nn.Module, train: AnySplit, source: str) -> ChannelCoun
     return count_channels(model, groups)
 
 
-def check_multiple(channels: ChannelCounts, multiple_of: int, where: str) -> None:
+def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: int, where: str) -> None:
     """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at a time."""
-    for name, count in channels.groups.items():
-        if multiple_of > count:
+    for name in groups:
+        if multiple_of > channels.groups[name]:
+            count = channels.groups[name]
             raise UserError(f"{where}: {multiple_of} is more than the {count} channels of group {name}; lower it")
 
 

@@ -1,0 +1,129 @@
+"""Channels from the space or the command line to the files: what is searched, what is refused, what is measured."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from searches import SPACE, Trials, points, searched
+from toys import Conv, Deciding, fault, images, mlp
+
+import tune_prune
+from tune_prune.common.errors import UserError
+from tune_prune.export.compaction import compact
+from tune_prune.hpo import space_reader
+from tune_prune.hpo.space import Space
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.sensitivity import SensitivityJob, measure_retrained, measure_without_retraining
+from tune_prune.workflows.space_checks import check_with_data, find_channels
+
+CHANNELS = (
+    SPACE.replace("toys:mlp", "toys:Conv")
+    .replace("[space]", '[space]\ngranularity = "channel"\nmultiple_of = 2')
+    .replace('"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}', '"*" = {low = 0.1, high = 0.8}')
+)
+
+
+def space(text: str) -> Space:
+    return space_reader.parse(text, "toy", "toy.toml")
+
+
+def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(CHANNELS)
+    code, run_dir = searched(path, acc_tradeoff=60.0)
+    assert code == 0
+    table = points(run_dir)
+    assert (table["ratio/head"] == 0).all()
+    front = json.loads((run_dir / "summary.json").read_text())["front"]
+    model, found = checkpoint.restore(checkpoint.read(run_dir / front[-1]["checkpoint"]), "it")
+    small = compact(model.eval(), torch.rand(2, 1, 8, 8))
+    left = sum(weight.numel() for weight in masks.prunable(small).values())
+    assert left == sum(kept for kept, _ in masks.kept_counts(found).values())
+    assert all(len(weight) % 2 == 0 for weight in list(masks.prunable(small).values())[:2])
+    levels = [point for point in table.itertuples() if point.round == 2]
+    assert len({round(point.compression, 3) for point in levels}) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (CHANNELS.replace('"channel"', '["channel", "weight"]'), "'channel' cannot be one of several; search it alone"),
+        (CHANNELS.replace("multiple_of = 2", 'mode = "global"'), "has a ratio for each group; leave out mode"),
+        (CHANNELS.replace('"channel"', '"weight"'), "space.multiple_of is of channels; set granularity = 'channel'"),
+    ],
+)
+def test_a_space_that_cannot_be(text: str, says: str) -> None:
+    assert says in fault(lambda: space(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "says"),
+    [
+        (CHANNELS.replace('"*"', '"head"'), Conv(), "space.ratio.'head' matches no layer"),
+        (
+            CHANNELS.replace("multiple_of = 2", "multiple_of = 5"),
+            Conv(),
+            "5 is more than the 4 channels of group features.0",
+        ),
+        (CHANNELS, Deciding(), "the model branches on data, in inner"),
+        (
+            CHANNELS,
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)),
+            "no channels of this model can be removed",
+        ),
+    ],
+)
+def test_a_space_that_does_not_fit_its_model(text: str, model: torch.nn.Module, says: str) -> None:
+    assert says in fault(lambda: check_with_data(space(text), model, images().train))
+
+
+def test_exclude_leaves_a_group_whole(trials: Trials, tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(CHANNELS.replace("[space]", '[space]\nexclude = ["features.4"]').replace("multiple_of = 2", ""))
+    _, run_dir = searched(path, acc_tradeoff=60.0, budget=3)
+    assert points(run_dir)["ratio/features.4"].eq(0).all()
+    assert points(run_dir)["ratio/features.0"].gt(0).all()
+
+
+def test_the_flags_of_prune(command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "toys:Conv", "--data", "toys:images", "--granularity", "channel", "--force")
+    assert command("prune", "-l", "features.4", "-p", "0.5", *flags, "--multiple-of", "4", "--out", "a", "--json") == 0
+    assert command("prune", "-l", "head", "-p", "0.5", *flags) == 2
+    assert command("prune", "-l", "features.0", "-p", "0.9", *flags) == 2
+    assert command("prune", "-l", "features.0", "-p", "0.5", "--multiple-of", "5", *flags) == 2
+    assert (
+        command("prune", "-l", "2", "-p", "0.5", "--multiple-of", "2", "--model", "toys:mlp", "--data", "toys:images")
+        == 2
+    )
+    saved = checkpoint.read(Path("a", "pruned.safetensors"))
+    kept = {label: int(mask.sum()) for label, mask in saved.masks.items()}
+    assert kept == {"features.0": 36, "features.4": 144, "head": 64}
+    biases = saved.weights["features.4.bias"]
+    assert int((biases == 0).sum()) == 4
+
+
+def test_a_conf_is_applied_from_python(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text('2\n0.5\nmag\n# granularity = "channel"\n')
+    pruned = tune_prune.prune(mlp(), path, images().train)
+    assert [int(weight.flatten(1).any(1).sum()) for weight in masks.prunable(pruned).values()] == [8, 4]
+    with pytest.raises(UserError, match="channels are found by running the model; give train"):
+        tune_prune.prune(mlp(), path)
+
+
+def test_a_group_alone_is_measured_as_a_trial_measures_it() -> None:
+    from toys import task_of
+
+    torch.manual_seed(0)
+    task = task_of(Conv(), "toys:Conv")
+    jobs = [SensitivityJob("features.4", "mag", ratio, granularity="channel") for ratio in (0.5, 0.25)]
+    alone = list(measure_without_retraining(task, jobs, torch.device("cpu")))
+    counts = find_channels(task.dense_model(torch.device("cpu")), task.train, "it")
+    for found, job in zip(alone, jobs, strict=True):
+        assert found.total == counts.touched("features.4") == 288 + 128
+        assert found.kept == (1 - job.ratio) * found.total
+        whole = measure_retrained(task, job, torch.device("cpu"))
+        assert found.val_loss == pytest.approx(whole.val_loss, rel=1e-4)
