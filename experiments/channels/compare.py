@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 def cut(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, nn.Module, int]:
     """The model with masks on half of each group, the smaller network, and the number of groups."""
-    whole, groups = copy.deepcopy(model), find_removable(model, inputs)
+    whole, groups = copy.deepcopy(model), find_removable(model, inputs).groups
     found = masks.dense_masks(whole)
     scores = {label: torch.rand_like(mask) for label, mask in found.items()}
     masks.apply(whole, removal.remove(whole, groups, found, scores, {group.name: RATIO for group in groups}))

@@ -89,7 +89,7 @@ def main() -> None:
     """See the top of the file."""
     torch.manual_seed(0)
     dense = resnet20().eval()
-    groups = find_removable(dense, torch.rand(2, 3, 32, 32))
+    groups = find_removable(dense, torch.rand(2, 3, 32, 32)).groups
     ratios = []
     for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
         narrow = run(initial_state(copy.deepcopy(dense)), groups)

@@ -15,7 +15,7 @@ from tune_prune.export.comparison import Difference
 from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
-from tune_prune.pruning.channels.groups import Group, Member, find_groups
+from tune_prune.pruning.channels.groups import Group, Member, ModelChannels, find_channels, find_groups
 from tune_prune.pruning.channels.norms import kept_in_norm
 from tune_prune.pruning.channels.slicing import remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
@@ -24,16 +24,23 @@ from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
 ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
+BROKEN = "the code of the model does not work with fewer of them"
+"""Why channels stay that could leave by what the model computes."""
+
 
 @torch.no_grad()
-def find_removable(model: nn.Module, inputs: Batch) -> list[Group]:
+def find_removable(model: nn.Module, inputs: Batch) -> ModelChannels:
     """Finds the groups of which channels can be removed: the model's code works with fewer, and its outputs stay.
 
     `inputs` are a few samples, as `call_model` takes them. Half of the channels, at random places, are removed for it.
     Raises a `UserError` where the model branches on data.
     """
     model = copy.deepcopy(model).eval()
-    return _choose_working(find_groups(model, inputs), lambda groups: _can_lose(model, inputs, groups))
+    found = find_channels(model, inputs)
+    groups = _choose_working(found.groups, lambda groups: _can_lose(model, inputs, groups))
+    names = {group.name for group in groups}
+    broken = {group.name: BROKEN for group in found.groups if group.name not in names}
+    return ModelChannels(groups, found.staying | broken)
 
 
 def _choose_working(groups: Sequence[Group], works: Callable[[Sequence[Group]], bool]) -> list[Group]:

@@ -60,13 +60,14 @@ def check_with_data(space: Space, model: nn.Module, train: AnySplit) -> ChannelC
 def find_channels(model: nn.Module, train: AnySplit, source: str) -> ChannelCounts:
     """Finds the groups of channels that can be removed; a `UserError` that names `source` where there is none."""
     try:
-        groups = find_removable(model, find_inputs(model, train))
+        found = find_removable(model, find_inputs(model, train))
     except UserError as error:
         raise UserError(f"{source}: granularity {CHANNEL!r}: {error}") from error
-    if not groups:
-        why = "no channels of this model can be removed"
+    if not found.groups:
+        label, reason = next(iter(found.staying.items()), ("", "no layer has channels"))
+        why = f"no channels of this model can be removed; those of layer {label} stay since {reason}"
         raise UserError(f"{source}: granularity {CHANNEL!r}: {why}; prune it by granularity 'weight' or 'filter'")
-    return count_channels(model, groups)
+    return count_channels(model, found.groups, found.staying)
 
 
 def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: int, where: str) -> None:

@@ -41,7 +41,7 @@ def test_heads_leave_a_model(bias: bool) -> None:
     model, x = Model(bias=bias).eval(), torch.randn(2, 6, 12)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
-    assert "attention.in_proj" in [group.name for group in find_removable(model, x)]
+    assert "attention.in_proj" in [group.name for group in find_removable(model, x).groups]
     without_two_heads(model, x)
     made = compact(model, x)
     assert made.attention.in_proj_weight.shape == (18, 12)
@@ -91,7 +91,7 @@ def test_a_layer_of_a_transformer_loses_heads_and_its_inner_layer() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(12, 4, 20, batch_first=True, activation="gelu")
     model, x = nn.Sequential(layer, nn.Linear(12, 3)).eval(), torch.randn(2, 6, 12)
-    groups = find_removable(model, x)
+    groups = find_removable(model, x).groups
     assert [(group.name, group.count) for group in groups] == [("1/self_attn.in_proj", 4), ("1/linear1", 20)]
     scores = {label: torch.rand_like(weight) for label, weight in masks.prunable(model).items()}
     ratios = {group.name: 0.5 for group in groups}

@@ -21,7 +21,7 @@ def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def remove(model: nn.Module, inputs: torch.Tensor, ratio: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """Removes a share of every group that can be removed, by random scores."""
-    groups, found = find_removable(model, inputs), masks.dense_masks(model)
+    groups, found = find_removable(model, inputs).groups, masks.dense_masks(model)
     made = removal.remove(model, groups, found, random_scores(model, seed), {group.name: ratio for group in groups})
     masks.apply(model, made)
     return made

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import Deciding, fault
 
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.groups import find_channels, find_groups
 
 
 class Between(nn.Module):
@@ -72,6 +72,36 @@ def test_what_mixes_channels_keeps_them(something: Callable[[Tensor], Tensor], r
 def test_the_outputs_of_the_model_stay() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5))
     assert [group.name for group in find_groups(model, torch.randn(2, 4))] == ["1"]
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.scores = nn.Linear(4, 8), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            hidden = self.inner(x)
+            return {"hidden": hidden, "scores": self.scores(hidden)}
+
+    assert find_channels(Both(), torch.randn(2, 4)).groups == []
+
+
+@pytest.mark.parametrize(
+    ("model", "reasons"),
+    [
+        (nn.Sequential(nn.Linear(4, 8), nn.Softmax(1), nn.Linear(8, 5)), {"1": "softmax in 1 needs all of them"}),
+        (
+            nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GroupNorm(2, 8)), nn.Linear(8, 5)),
+            {"1": "native_group_norm in 1.0"},
+        ),
+        (nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 5)), {}),
+    ],
+)
+def test_it_is_told_why_channels_stay(model: nn.Module, reasons: dict[str, str]) -> None:
+    found = find_channels(model, torch.randn(2, 4))
+    assert found.groups == []
+    told = reasons | {"3" if len(model) == 3 else "2": "the model returns them"}
+    assert found.staying.keys() == told.keys()
+    assert all(reason in found.staying[label] for label, reason in told.items())
 
 
 def test_layer_norms_are_told() -> None:

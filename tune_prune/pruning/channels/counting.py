@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -30,11 +30,12 @@ class LayerCount:
 class ChannelCounts:
     """The weights of each layer by label, and the groups that decide how many are left, in the model's order.
 
-    `groups` are the numbers of channels by the name of a group.
+    `groups` are the numbers of channels by the name of a group; `staying` says why others stay, by a layer's label.
     """
 
     groups: Mapping[str, int]
     layers: Mapping[str, LayerCount]
+    staying: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -54,8 +55,10 @@ class ChannelCounts:
         return sum(layer.total for layer in self.layers.values() if any(group in axis for axis in layer.axes))
 
 
-def count_channels(model: nn.Module, groups: Sequence[Group]) -> ChannelCounts:
-    """Describes the weights of a model by the groups of its channels."""
+def count_channels(
+    model: nn.Module, groups: Sequence[Group], staying: Mapping[str, str] | None = None
+) -> ChannelCounts:
+    """Describes the weights of a model by the groups of its channels; `staying` is kept as it is."""
     labels = name_weights(model)
     axes: dict[str, dict[int, dict[str, float]]] = {}
     for group in groups:
@@ -67,4 +70,4 @@ def count_channels(model: nn.Module, groups: Sequence[Group]) -> ChannelCounts:
         label: LayerCount(math.prod(shape), tuple(axes.get(label, {}).values()))
         for label, shape in shapes(model).items()
     }
-    return ChannelCounts({group.name: group.count for group in groups}, layers)
+    return ChannelCounts({group.name: group.count for group in groups}, layers, staying or {})

@@ -58,7 +58,20 @@ class Group:
         )
 
 
+@dataclass(frozen=True)
+class ModelChannels:
+    """The groups of channels of a model that can be removed, and why others have to stay, by the label of a layer."""
+
+    groups: list[Group]
+    staying: dict[str, str]
+
+
 def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
+    """Finds the groups of `find_channels`."""
+    return find_channels(model, inputs).groups
+
+
+def find_channels(model: nn.Module, inputs: Batch) -> ModelChannels:
     """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
 
     `inputs` are a few samples, as `call_model` takes them. Channels stay where the outputs of the model list them,
@@ -73,21 +86,30 @@ def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
         (name, axis): resolved.root[first : first + tensors[name].shape[axis]]
         for (name, axis), first in tracer.first_label.items()
     }
-    groups = []
+    groups, staying = [], {}
     for label, roots in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
-        if resolved.stays[roots].any() or len(roots) < 2:
-            continue
-        members = []
+        norms, members = resolved.norms_of(roots), []
         for (name, axis), of_axis in labels.items():
             channels = _find_positions(of_axis, roots)
             if bool((channels >= 0).any()):
                 role = _find_role(model, name, (name, axis) in outputs, name in layers)
                 members.append(Member(name, axis, channels, role))
-        if any(member.role == "input" for member in members):
-            norms = dict.fromkeys(name for name, seen in resolved.norms if seen[roots].any())
-            if all(isinstance(model.get_submodule(name), nn.LayerNorm) for name in norms):
-                groups.append(Group(label, len(roots), tuple(members), tuple(norms)))
-    return groups
+        group = Group(label, len(roots), tuple(members), tuple(norms))
+        if reason := resolved.why_fixed(roots) or _why_whole(model, group):
+            staying[label] = reason
+        else:
+            groups.append(group)
+    return ModelChannels(groups, staying)
+
+
+def _why_whole(model: nn.Module, group: Group) -> str:
+    """Why no channel of a group can be removed, although no operation needs all of them; "" where some can."""
+    others = [name for name in group.norms if not isinstance(model.get_submodule(name), nn.LayerNorm)]
+    if others:
+        return f"{others[0]} normalises over them, and is no nn.LayerNorm"
+    if group.count < 2:
+        return "they hang together, all of them"
+    return "" if any(member.role == "input" for member in group.members) else "no layer reads them"
 
 
 def _find_role(model: nn.Module, name: str, is_output: bool, is_layer: bool) -> str:

@@ -50,18 +50,23 @@ def _reduce(labels: Tensor) -> Tensor:
 class Constraints:
     """What was found about labels: pairs that hang together, and labels of positions that have to stay.
 
-    `path` are the names of the modules that are running at the time, the innermost last.
+    `path` are the names of the modules that are running at the time, the innermost last; `operation` is set to the name
+    of the operation that is.
     """
 
     def __init__(self, path: Sequence[str] = ("",)) -> None:
-        self._path = path
+        self._path, self.operation = path, ""
         self._pairs: list[NDArray[np.int64]] = []
-        self._fixed: list[NDArray[np.int64]] = []
+        self._fixed: list[tuple[str, NDArray[np.int64]]] = []
         self._normalised: list[tuple[str, NDArray[np.int64]]] = []
 
     def fix(self, labels: Tensor) -> None:
         """The positions with these labels have to stay."""
-        self._fixed.append(np.unique(_reduce(labels).numpy()))
+        self._fixed.append((self._reason(), np.unique(_reduce(labels).numpy())))
+
+    def _reason(self) -> str:
+        where = f" in {self._path[-1]}" if self._path and self._path[-1] else ""
+        return f"{self.operation.strip('_')}{where} needs all of them" if self.operation else "the model returns them"
 
     def normalise(self, labels: Tensor) -> None:
         """A layer norm computes its mean and variance over the positions with these labels."""
@@ -80,7 +85,7 @@ class Constraints:
         one, other = torch.broadcast_tensors(_reduce(one), _reduce(other))
         pairs = np.unique(np.stack([one.reshape(-1).numpy(), other.reshape(-1).numpy()], 1), axis=0)
         alone = (pairs == NONE).any(1)
-        self._fixed.append(pairs[alone].ravel())
+        self._fixed.append((self._reason(), pairs[alone].ravel()))
         self._pairs.append(pairs[~alone])
 
     def tie_along(self, labels: Tensor, axis: int) -> Tensor:
@@ -109,22 +114,31 @@ class Constraints:
             if (new == root).all():
                 break
             root = new
-        norms = [(name, _spread([labels], root)) for name, labels in self._normalised]
-        return Resolved(root, _spread(self._fixed, root), norms)
+        norms = [(name, _find_roots(labels, root)) for name, labels in self._normalised]
+        fixed = [(reason, _find_roots(labels, root)) for reason, labels in self._fixed if len(labels)]
+        return Resolved(root, fixed, norms)
 
 
-def _spread(labels: list[NDArray[np.int64]], root: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each label whether it hangs together with one of these."""
-    marked = np.zeros(len(root), bool)
-    found = np.unique(np.concatenate([np.empty(0, np.int64), *labels]))
-    marked[root[found[found != NONE]]] = True
-    return marked[root]
+def _find_roots(labels: NDArray[np.int64], root: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The lowest labels that these hang together with."""
+    return np.unique(root[labels[labels != NONE]])
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """For each label the lowest that it hangs together with, whether it stays, and the layer norms that see it."""
+    """For each label the lowest that it hangs together with, its root.
+
+    `fixed` are roots that have to stay, by a reason, `norms` those that a layer norm sees, by its name.
+    """
 
     root: NDArray[np.int64]
-    stays: NDArray[np.bool_]
-    norms: Sequence[tuple[str, NDArray[np.bool_]]]
+    fixed: Sequence[tuple[str, NDArray[np.int64]]]
+    norms: Sequence[tuple[str, NDArray[np.int64]]]
+
+    def why_fixed(self, roots: NDArray[np.int64]) -> str:
+        """Why one of these has to stay; "" where none has."""
+        return next((reason for reason, fixed in self.fixed if np.isin(fixed, roots).any()), "")
+
+    def norms_of(self, roots: NDArray[np.int64]) -> list[str]:
+        """The names of the layer norms that see one of these."""
+        return list(dict.fromkeys(name for name, seen in self.norms if np.isin(seen, roots).any()))

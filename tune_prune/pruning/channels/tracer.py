@@ -78,6 +78,7 @@ class Tracer(TorchDispatchMode):
         else:
             rule = rules.elementwise if torch.Tag.pointwise in operation.tags else rules.unknown
         plain = args if not kwargs else (*args, *kwargs.values())
+        self.constraints.operation = name
         passed = rule(self.constraints, self.labels, operation, plain, output)
         for tensor, families in zip(outputs, passed, strict=True):
             self._labels[tensor] = families
@@ -99,6 +100,7 @@ def trace(model: nn.Module, inputs: Batch) -> Tracer:
     tracer = Tracer(model, inputs)
     with _plain_attention(), plain_norms(), _following(model, tracer.path), tracer:
         output = call_model(model, inputs)
+    tracer.constraints.operation = ""
     for tensor in iterate_tensors(output):
         tracer.constraints.fix_all(tracer.labels(tensor))
     return tracer
@@ -136,10 +138,14 @@ def _plain_attention() -> Iterator[None]:
 @contextmanager
 def _following(model: nn.Module, path: list[str]) -> Iterator[None]:
     """Keeps in `path` the names of the modules that are running, the innermost last."""
+
+    def leave(*_: Any) -> None:  # what a hook returns would take the place of the module's output
+        path.pop()
+
     hooks = []
     for name, module in model.named_modules():
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-        hooks.append(module.register_forward_hook(lambda *_: path.pop() and None))
+        hooks.append(module.register_forward_hook(leave))
     try:
         yield
     finally:
