@@ -24,6 +24,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.export import resizing, sparse_format
 from tune_prune.pruning import checkpoint
+from tune_prune.pruning.channels.norms import kept_by_norm
 from tune_prune.tasks.batches import Batch, iterate_tensors, map_leaves
 from tune_prune.tasks.models import build, build_on_meta, load_state
 
@@ -91,7 +92,10 @@ def load(path: str | Path) -> nn.Module:
 
 
 def _write_plain(export_input: ExportInput) -> bytes:
-    """The model's state dict, removed weights as zeros."""
+    """The model's state dict, removed weights as zeros; a `UserError` for a model of which that does not tell all."""
+    if kept_by_norm(export_input.model):
+        why = "its layer norms leave out channels that are gone, which a state dict cannot say"
+        raise UserError(f"--to safetensors: {why}; take --to dense, whose network does not have them, or --to sparse")
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {key: value.detach().contiguous().clone() for key, value in export_input.model.state_dict().items()}
     return save(tensors, {"format": "pt", "model": export_input.name})

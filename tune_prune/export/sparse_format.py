@@ -8,7 +8,8 @@ A pruned layer's `<weight>.kept` holds the kept weights in the order of the flat
 `<weight>.gaps` their positions. All other tensors are stored as in the model's state dict. The metadata's JSON under
 `tune_prune` has the `model`'s name, the `shapes` of pruned weights and their `layers` (labels) by tensor name, and as
 `tied` the name under which a tensor is stored for each other name of it. A tensor that holds several gates has the list
-of their labels, of equal parts along its first axis.
+of their labels, of equal parts along its first axis. Channels that a layer norm computes over, where it leaves some
+out, are stored as in a checkpoint.
 """
 
 import json
@@ -22,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, describe_error
-from tune_prune.pruning import masks
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.channels.norms import kept_by_norm
 from tune_prune.pruning.checkpoint import Checkpoint, read_tensors
 from tune_prune.pruning.weights import find_weights
 
@@ -60,6 +62,7 @@ def dumps(name: str, model: nn.Module, mask: Mapping[str, Tensor]) -> bytes:
         tensors[f"{key}.kept"] = value.detach().cpu().flatten()[positions]
         tensors[f"{key}.{encoding}"] = torch.from_numpy(index)
         shapes[key] = list(value.shape)
+    tensors |= {checkpoint.NORM + norm: kept.cpu() for norm, kept in kept_by_norm(model).items()}
     header = {"model": name, "shapes": shapes, "layers": labels} | ({"tied": tied} if tied else {})
     return save(tensors, {"tune_prune": json.dumps(header, separators=(",", ":"))})
 
@@ -86,7 +89,7 @@ def read(path: Path) -> Checkpoint:
             else:
                 kept_masks[labels] = kept.view(shape)
         tensors |= {key: tensors[stored] for key, stored in header.get("tied", {}).items()}
-        return Checkpoint(header["model"], tensors, kept_masks)
+        return Checkpoint(header["model"], tensors, kept_masks, norms=checkpoint.pop_norms(tensors))
     except (KeyError, StopIteration, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged sparse file ({describe_error(error)}); export it again") from error
 

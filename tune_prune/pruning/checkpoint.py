@@ -33,7 +33,7 @@ from tune_prune.tasks.models import build, build_on_meta, pretrained_path
 from tune_prune.tasks.settings import MEASURING, TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
 
-_MASK, _NORM = "mask/", "norm/"
+_MASK, NORM = "mask/", "norm/"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def dumps(name: str, model: nn.Module, masks: Mapping[str, Tensor], notes: Mappi
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     tensors |= {_MASK + label: (mask != 0).cpu().contiguous() for label, mask in masks.items()}
-    tensors |= {_NORM + norm: kept.cpu().contiguous() for norm, kept in kept_by_norm(model).items()}
+    tensors |= {NORM + norm: kept.cpu().contiguous() for norm, kept in kept_by_norm(model).items()}
     return save(tensors, {"tune_prune": json.dumps({"model": name, "notes": dict(notes)})})
 
 
@@ -74,9 +74,13 @@ def read(path: Path) -> Checkpoint:
     if not (isinstance(header, dict) and isinstance(header.get("model"), str)):
         raise UserError(f"{path}: a safetensors file, but not one that tune_prune wrote: it names no model")
     layer_masks = {key.removeprefix(_MASK): tensors.pop(key) for key in list(tensors) if key.startswith(_MASK)}
-    norms = {key.removeprefix(_NORM): tensors.pop(key) for key in list(tensors) if key.startswith(_NORM)}
-    notes = header.get("notes")
+    norms, notes = pop_norms(tensors), header.get("notes")
     return Checkpoint(header["model"], tensors, layer_masks, notes if isinstance(notes, dict) else {}, norms)
+
+
+def pop_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes out of a file's tensors the channels that layer norms compute over, by the name of the norm."""
+    return {key.removeprefix(NORM): tensors.pop(key) for key in list(tensors) if key.startswith(NORM)}
 
 
 def read_tensors(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:

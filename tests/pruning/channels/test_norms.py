@@ -1,0 +1,112 @@
+"""Layer norms that leave out channels compute what a smaller norm would, and files tell of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d
+from toys import fault
+
+import tune_prune
+from tune_prune.export import sparse_format
+from tune_prune.export.compaction import compact, find_removable
+from tune_prune.export.exporter import export
+from tune_prune.export.formats import formats
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.norms import keep_all_in_norm, keep_in_norm, kept_by_norm, set_kept_by_norm
+from tune_prune.tasks.splits import Data, Split
+
+
+class Normed(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4], with a layer norm over the channels of `first`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.scores = nn.Linear(64, 12), nn.LayerNorm(12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(self.norm(self.first(x.flatten(1))))
+
+
+def pruned() -> tuple[Normed, dict[str, Tensor], Tensor]:
+    torch.manual_seed(0)
+    model, x = Normed().eval(), torch.randn(5, 1, 8, 8)
+    nn.init.normal_(model.norm.weight)
+    nn.init.normal_(model.norm.bias)
+    groups = find_removable(model, x).groups
+    scores = {label: torch.rand_like(weight) for label, weight in masks.prunable(model).items()}
+    found = removal.remove(model, groups, masks.dense_masks(model), scores, {"first": 0.5})
+    masks.apply(model, found)
+    return model, found, x
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, LayerNorm2d])
+def test_it_computes_what_a_smaller_norm_computes(kind: type[nn.LayerNorm]) -> None:
+    kept = torch.tensor([True, False, True, True, False])
+    norm, small = kind(5), kind(3)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    with torch.no_grad():
+        norm.weight[~kept] = norm.bias[~kept] = 0
+        small.weight.copy_(norm.weight[kept])
+        small.bias.copy_(norm.bias[kept])
+    x = torch.randn(2, 5, 4, 4) if kind is LayerNorm2d else torch.randn(2, 4, 5)
+    axis = 1 if kind is LayerNorm2d else 2
+    x.index_fill_(axis, (~kept).nonzero().flatten(), 0)
+    whole = norm(x)
+    keep_in_norm(norm, kept)
+    index = kept.nonzero().flatten()
+    torch.testing.assert_close(norm(x).index_select(axis, index), small(x.index_select(axis, index)))
+    assert not norm(x).index_select(axis, (~kept).nonzero().flatten()).any()
+    keep_all_in_norm(norm)
+    assert type(norm) is kind
+    assert torch.equal(norm(x), whole)
+
+
+def test_a_checkpoint_tells_of_it(tmp_path: Path) -> None:
+    model, found, x = pruned()
+    assert kept_by_norm(model)["norm"].sum() == 6
+    checkpoint.write(tmp_path / "a.safetensors", "test_norms:Normed", model, found)
+    again, _ = checkpoint.restore(checkpoint.read(tmp_path / "a.safetensors"), "a")
+    assert torch.equal(again.eval()(x), model(x))
+    (tmp_path / "b.safetensors").write_bytes(sparse_format.dumps("test_norms:Normed", model, found))
+    assert torch.equal(tune_prune.load(tmp_path / "b.safetensors")(x), model(x))
+    set_kept_by_norm(again, {})
+    assert not torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize("kept", [torch.ones(11, dtype=torch.bool), torch.ones(12)])
+def test_a_checkpoint_of_another_norm(tmp_path: Path, kept: Tensor) -> None:
+    model, found, _ = pruned()
+    notes = checkpoint.Checkpoint("test_norms:Normed", model.state_dict(), found, norms={"norm": kept})
+    said = fault(lambda: checkpoint.restore(notes, "a"))
+    assert said == "a: channels of layer norm norm do not fit model test_norms:Normed"
+
+
+@pytest.mark.parametrize("to", ["sparse", "dense", "pt2"])
+def test_it_is_exported(tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, found, _ = pruned()
+    checkpoint.write(tmp_path / "a.safetensors", "test_norms:Normed", model, found)
+    split = Split(torch.rand(20, 1, 8, 8), torch.randint(4, (20,)))
+    report = export(Path("a.safetensors"), to, Data(split, split, lambda: split), Path("b" + formats[to].ending), print)
+    assert report.agree == 20
+
+
+def test_a_state_dict_cannot_tell_of_it(tmp_path: Path) -> None:
+    model, found, _ = pruned()
+    checkpoint.write(tmp_path / "a.safetensors", "test_norms:Normed", model, found)
+    split = Split(torch.rand(20, 1, 8, 8), torch.randint(4, (20,)))
+    data = Data(split, split, lambda: split)
+    said = fault(lambda: export(tmp_path / "a.safetensors", "safetensors", data, tmp_path / "b.safetensors", print))
+    assert said.startswith("--to safetensors: its layer norms leave out channels")
+
+
+def test_the_smaller_network_has_a_plain_norm() -> None:
+    model, _, x = pruned()
+    small = compact(model, x)
+    assert type(small.norm) is nn.LayerNorm
+    assert small.norm.normalized_shape == (6,)
+    torch.testing.assert_close(small(x), model(x))
