@@ -11,6 +11,7 @@ again after 100 steps of retraining. Rows that are there are not made again.
 import copy
 import csv
 import itertools
+import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,12 +30,12 @@ from tune_prune.pruning.iterative import initial_state
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
-from tune_prune.tasks.splits import Split
+from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 
-PRUNERS, RATIOS, STEPS = ("mag", "taylor1"), (0.4, 0.6, 0.8), (0, 100)
-COLUMNS = ["way", "pruner", "ratio", "steps", "factor", "error"]
+PRUNERS, RATIOS, STEPS, SEEDS = ("mag", "taylor1"), (0.4, 0.6, 0.8), (0, 100), range(4)
+COLUMNS = ["seed", "way", "pruner", "ratio", "steps", "factor", "error"]
 Scores = Mapping[str, Tensor]
 
 
@@ -65,13 +66,13 @@ WAYS: dict[str, Callable[[Group, Scores, Scores], Tensor]] = {
 }
 
 
-def train_dense(train: Split) -> nn.Module:
+def train_dense(train: Split, seed: int) -> nn.Module:
     """The network that every way prunes."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     stem = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
     model = nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    fit(model, train, Recipe(steps=300, lr=0.1), torch.Generator().manual_seed(0))
+    fit(model, train, Recipe(steps=300, lr=0.1), torch.Generator().manual_seed(seed))
     return model
 
 
@@ -85,36 +86,52 @@ def main() -> None:
     data = load_data("mnist")
     train, validation = data.train, data.validation.head(5000)
     assert isinstance(train, Split)
-    dense = train_dense(train)
-    print(f"dense: {evaluate(dense, validation).metric:.2f} %", flush=True)
-    groups = find_removable(dense, find_inputs(dense, train)).groups
-    there = {(row["way"], row["pruner"], row["ratio"]) for row in rows}
-    for ratio, pruner, way in itertools.product(RATIOS, PRUNERS, WAYS):
-        if (way, pruner, str(ratio)) in there:
-            continue
-        made = []
-        for steps in STEPS:
-            ratios = {group.name: ratio for group in groups}
-            plan = Plan(ratios, dict.fromkeys(ratios, pruner), final_steps=steps, lr=0.05, granularity="channel")
-            with mock.patch.object(removal, "score_channels", WAYS[way]):
-                state = initial_state(copy.deepcopy(dense))
-                (point,) = iterative.prune(state, plan, train, validation, seed=0)
-            made.append([way, pruner, ratio, steps, f"{point.factor:.2f}", f"{point.metric:.2f}"])
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerows([COLUMNS, *made] if not file.tell() else made)
-        print(made, flush=True)
+    for seed in SEEDS:
+        dense = train_dense(train, seed)
+        print(f"seed {seed}, dense: {evaluate(dense, validation).metric:.2f} %", flush=True)
+        groups = find_removable(dense, find_inputs(dense, train)).groups
+        there = {(row["way"], row["pruner"], row["ratio"]) for row in rows if int(row["seed"]) == seed}
+        for ratio, pruner, way in itertools.product(RATIOS, PRUNERS, WAYS):
+            if (way, pruner, str(ratio)) not in there:
+                measure(path, dense, groups, train, validation, (seed, way, pruner, ratio))
+
+
+def measure(
+    path: Path,
+    dense: nn.Module,
+    groups: list[Group],
+    train: Split,
+    validation: AnySplit,
+    what: tuple[int, str, str, float],
+) -> None:
+    """Prunes a copy in a way, once for each number of steps, and adds the rows."""
+    seed, way, pruner, ratio = what
+    made = []
+    for steps in STEPS:
+        ratios = {group.name: ratio for group in groups}
+        plan = Plan(ratios, dict.fromkeys(ratios, pruner), final_steps=steps, lr=0.05, granularity="channel")
+        with mock.patch.object(removal, "score_channels", WAYS[way]):
+            (point,) = iterative.prune(initial_state(copy.deepcopy(dense)), plan, train, validation, seed=seed)
+        made.append([*what, steps, f"{point.factor:.2f}", f"{point.metric:.2f}"])
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([COLUMNS, *made] if not file.tell() else made)
+    print(made, flush=True)
 
 
 def print_table(rows: list[dict[str, str]]) -> None:
-    """Prints the errors of each way, before and after retraining."""
+    """Prints the mean errors of each way over the seeds, before and after retraining, and over all of a row."""
     columns = list(itertools.product(PRUNERS, RATIOS))
-    print("| way | " + " | ".join(f"{pruner}, {ratio:g}" for pruner, ratio in columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    errors = {(row["way"], row["pruner"], float(row["ratio"]), int(row["steps"])): row["error"] for row in rows}
+    print("| way | " + " | ".join(f"{pruner}, {ratio:g}" for pruner, ratio in columns) + " | all, retrained |")
+    print("|---|" + "---|" * (len(columns) + 1))
+    errors: dict[tuple[str, str, float, int], list[float]] = {}
+    for row in rows:
+        key = row["way"], row["pruner"], float(row["ratio"]), int(row["steps"])
+        errors.setdefault(key, []).append(float(row["error"]))
     for way in WAYS:
-        cells = [" / ".join(errors.get((way, *column, steps), "-") for steps in STEPS) for column in columns]
-        print(f"| {way} | " + " | ".join(cells) + " |")
+        means = [[statistics.mean(errors[way, *column, steps]) for steps in STEPS] for column in columns]
+        cells = [f"{before:.1f} / {after:.2f}" for before, after in means]
+        print(f"| {way} | " + " | ".join(cells) + f" | {statistics.mean(after for _, after in means):.2f} |")
 
 
 if __name__ == "__main__":
