@@ -27,6 +27,7 @@ from torch_pruning_survey import build, new_pruner, update_sizes
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
+from tune_prune.tasks.batches import Batch
 
 RESULTS = Path(__file__).parent / "results"
 EXACT = ["model", "cut", "difference", "groups", "params_before", "params_after", "macs_before", "macs_after"]
@@ -37,7 +38,7 @@ TOO_LARGE = {"vit_h_14", "regnet_y_128gf"}  # several copies take more memory th
 Row = dict[str, Any]
 
 
-def cut(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, nn.Module, int]:
+def cut(model: nn.Module, inputs: Batch) -> tuple[nn.Module, nn.Module, int]:
     """The model with masks on half of each group, the smaller network, and the number of groups."""
     whole, groups = copy.deepcopy(model), find_removable(model, inputs).groups
     found = masks.dense_masks(whole)

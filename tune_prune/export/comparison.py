@@ -1,6 +1,5 @@
 """Compares a model with the file that it was written to: both get the inputs of the same batches, one at a time."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, describe_error
-from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls, split_batch
+from tune_prune.pruning.channels.tracer import as_batch
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls, split_batch
 from tune_prune.tasks.outputs import find_logits, find_scores
 from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
@@ -47,14 +47,7 @@ def _record_inputs(model: nn.Module, split: AnySplit, batch: Batch, reason: str)
     model.eval()
     if not calls:
         raise UserError(f"the loss does not call the model itself, and it does not take inputs alone ({reason})")
-    return _as_inputs(model, calls[0])
-
-
-def _as_inputs(model: nn.Module, call: Call) -> Batch:
-    """The arguments of a call as one batch of inputs: a tuple, or a mapping by name where some were given by name."""
-    if not call.kwargs:
-        return call.args
-    return dict(inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments)
+    return as_batch(model, calls[0])
 
 
 def find_varying_axes(batches: Iterable[Batch]) -> list[set[int]]:

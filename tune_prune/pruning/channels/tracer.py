@@ -16,7 +16,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning.channels import channelwise, products, rules
 from tune_prune.pruning.channels.labels import Constraints, number_axis
 from tune_prune.pruning.channels.norms import plain_norms
-from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
+from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls
 from tune_prune.tasks.splits import AnySplit
 
 RULES = (rules, products, channelwise)
@@ -117,7 +117,11 @@ def find_inputs(model: nn.Module, split: AnySplit) -> Batch:
         sample.run(model, SAMPLES, SAMPLES)
     if not calls:
         raise UserError("the loss does not call the model itself, so that its channels cannot be traced")
-    call = calls[0]
+    return as_batch(model, calls[0])
+
+
+def as_batch(model: nn.Module, call: Call) -> Batch:
+    """The arguments of a call as one batch of inputs: a tuple, or a mapping by name where some were given by name."""
     if not call.kwargs:
         return call.args
     return dict(inspect.signature(model.forward).bind(*call.args, **call.kwargs).arguments)
