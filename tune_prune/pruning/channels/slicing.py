@@ -17,6 +17,9 @@ from tune_prune.pruning.channels.removal import find_kept, name_weights
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.layers import TRANSPOSED
 
+CONV1D = "transformers.pytorch_utils.Conv1D"
+"""A linear layer of Hugging Face's, whose weight is [inputs, outputs]."""
+
 Axis = tuple[str, int]
 """The name of a parameter or buffer, and the number of one of its axes."""
 
@@ -80,6 +83,8 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
         keep_all_in_norm(module)
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
+    elif name == "weight" and f"{type(module).__module__}.{type(module).__name__}" == CONV1D:
+        vars(module).update(nx=value.shape[0], nf=value.shape[1])
     elif name == "weight" and hasattr(module, "out_channels"):
         groups = int(module.groups)  # type: ignore[arg-type]
         groups = groups * len(value) // len(before) if by_group else groups
