@@ -1,11 +1,15 @@
 """Networks with random graphs: sums, concatenations, depthwise and grouped layers, norms, gates, attention."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tune_prune.pruning import masks
+from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.groups import Group
 
 WIDTHS = (4, 6, 8)
 
@@ -140,3 +144,12 @@ def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.3)
     return model, inputs()
+
+
+def remove_at_random(model: nn.Module, groups: Sequence[Group], ratio: float, seed: int = 0) -> dict[str, Tensor]:
+    """Removes a share of the channels of each of these groups, at random places; returns the masks."""
+    found, generator = masks.dense_masks(model), torch.Generator().manual_seed(seed)
+    scores = {label: torch.rand(mask.shape, generator=generator) for label, mask in found.items()}
+    made = removal.remove(model, groups, found, scores, {group.name: ratio for group in groups})
+    masks.apply(model, made)
+    return made

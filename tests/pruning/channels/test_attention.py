@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
+from random_networks import remove_at_random
 from torch import Tensor, nn
 
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.resizing import load_resized, own_state
-from tune_prune.pruning import masks
-from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.attention import NarrowAttention, narrow_attention
 from tune_prune.pruning.channels.groups import find_groups
 
@@ -31,8 +30,7 @@ def without_two_heads(model: nn.Module, x: Tensor) -> None:
     groups = [group for group in find_groups(model, x) if group.name.startswith("attention.in") or ".q_" in group.name]
     (heads,) = groups
     assert heads.count == 4
-    scores = {label: torch.rand_like(weight) for label, weight in masks.prunable(model).items()}
-    masks.apply(model, removal.remove(model, groups, masks.dense_masks(model), scores, {heads.name: 0.5}))
+    remove_at_random(model, groups, 0.5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -93,8 +91,6 @@ def test_a_layer_of_a_transformer_loses_heads_and_its_inner_layer() -> None:
     model, x = nn.Sequential(layer, nn.Linear(12, 3)).eval(), torch.randn(2, 6, 12)
     groups = find_removable(model, x).groups
     assert [(group.name, group.count) for group in groups] == [("1/self_attn.in_proj", 4), ("1/linear1", 20)]
-    scores = {label: torch.rand_like(weight) for label, weight in masks.prunable(model).items()}
-    ratios = {group.name: 0.5 for group in groups}
-    masks.apply(model, removal.remove(model, groups, masks.dense_masks(model), scores, ratios))
+    remove_at_random(model, groups, 0.5)
     with torch.no_grad():
         torch.testing.assert_close(compact(model, x)(x), model(x), rtol=1e-4, atol=1e-5)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_networks import remove_at_random
 
 from tune_prune.export.compaction import ROUNDING, compact, find_removable
 from tune_prune.export.comparison import Difference
 from tune_prune.pruning import masks
-from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.tracer import as_batch
 from tune_prune.tasks.batches import call_model, iterate_tensors, record_calls
 
@@ -42,9 +42,7 @@ def test_channels_leave(key: str, names: list[str], monkeypatch: pytest.MonkeyPa
     groups = find_removable(model, inputs).groups
     assert groups
     assert {group.name for group in groups} >= set(names)
-    scores = {label: torch.rand_like(mask) for label, mask in masks.dense_masks(model).items()}
-    ratios = {group.name: 0.5 for group in groups}
-    masks.apply(model, removal.remove(model, groups, masks.dense_masks(model), scores, ratios))
+    remove_at_random(model, groups, 0.5)
     small, difference = compact(model, inputs), Difference()
     with torch.no_grad():
         difference.add(*(list(iterate_tensors(call_model(one, inputs))) for one in (model, small)))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_networks import remove_at_random
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 from toys import fault
@@ -13,8 +14,7 @@ from tune_prune.export import sparse_format
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.exporter import export
 from tune_prune.export.formats import formats
-from tune_prune.pruning import checkpoint, masks
-from tune_prune.pruning.channels import removal
+from tune_prune.pruning import checkpoint
 from tune_prune.pruning.channels.norms import keep_all_in_norm, keep_in_norm, kept_by_norm, set_kept_by_norm
 from tune_prune.tasks.splits import Data, Split
 
@@ -35,11 +35,7 @@ def pruned() -> tuple[Normed, dict[str, Tensor], Tensor]:
     model, x = Normed().eval(), torch.randn(5, 1, 8, 8)
     nn.init.normal_(model.norm.weight)
     nn.init.normal_(model.norm.bias)
-    groups = find_removable(model, x).groups
-    scores = {label: torch.rand_like(weight) for label, weight in masks.prunable(model).items()}
-    found = removal.remove(model, groups, masks.dense_masks(model), scores, {"first": 0.5})
-    masks.apply(model, found)
-    return model, found, x
+    return model, remove_at_random(model, find_removable(model, x).groups, 0.5), x
 
 
 @pytest.mark.parametrize("kind", [nn.LayerNorm, LayerNorm2d])

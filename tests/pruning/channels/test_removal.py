@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import NETWORKS, Attention, make
+from random_networks import NETWORKS, Attention, make, remove_at_random
 from torch import nn
 from toys import Conv, mlp, seeded
 
@@ -21,10 +21,7 @@ def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def remove(model: nn.Module, inputs: torch.Tensor, ratio: float, seed: int = 0) -> dict[str, torch.Tensor]:
     """Removes a share of every group that can be removed, by random scores."""
-    groups, found = find_removable(model, inputs).groups, masks.dense_masks(model)
-    made = removal.remove(model, groups, found, random_scores(model, seed), {group.name: ratio for group in groups})
-    masks.apply(model, made)
-    return made
+    return remove_at_random(model, find_removable(model, inputs).groups, ratio, seed)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

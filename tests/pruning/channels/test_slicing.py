@@ -6,11 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import NETWORKS, make
+from random_networks import NETWORKS, make, remove_at_random
 from toys import seeded
 
 from tune_prune.pruning import iterative, masks
-from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import find_groups
 from tune_prune.pruning.channels.slicing import narrowed
 from tune_prune.pruning.iterative import State
@@ -20,11 +19,8 @@ from tune_prune.tasks.splits import Split
 
 def pruned(kind: str, seed: int, ratio: float) -> tuple[State, torch.Tensor]:
     model, inputs = make(kind, seed)
-    groups, before = find_groups(model, inputs), masks.dense_masks(model)
-    scores = {label: torch.rand(w.shape, generator=seeded(seed)) for label, w in masks.prunable(model).items()}
-    found = removal.remove(model, groups, before, scores, {group.name: ratio for group in groups})
-    masks.apply(model, found)
-    return State(model, found, groups=groups), inputs
+    groups = find_groups(model, inputs)
+    return State(model, remove_at_random(model, groups, ratio, seed), groups=groups), inputs
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
