@@ -146,4 +146,5 @@ def _used_channels(tensor: Tensor, member: Member, count: int) -> Tensor:
     """Which channels have a value that is not zero in a tensor, bool [count]."""
     used = tensor.movedim(member.axis, 0).flatten(1).any(1) if tensor.dim() > 1 else tensor != 0
     inside = member.channels >= 0
-    return torch.zeros(count, dtype=torch.bool).index_put((member.channels[inside],), used[inside], accumulate=True)
+    used = used.cpu()[inside]
+    return torch.zeros(count, dtype=torch.bool).index_put((member.channels[inside],), used, accumulate=True)

@@ -53,7 +53,7 @@ class Reader:
     def fold(self, index: int) -> None:
         """Adds what a channel adds to the layer's bias, and reads it no more; without a bias, the layer gets one."""
         read, weight = self._read(index), self.module.get_parameter("weight")
-        positions = (self.member.channels == index).nonzero().flatten()
+        positions = (self.member.channels == index).nonzero().flatten().to(weight.device)
         if read.any():
             of_channel = weight.index_select(self.member.axis, positions)
             added = of_channel.reshape(len(weight), len(positions), -1).sum(2) @ read[0]

@@ -13,6 +13,9 @@ from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.counting import count_channels
 from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.statistics import Context
+from tune_prune.tasks.splits import Split
 
 
 def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -112,6 +115,26 @@ def test_a_heads_queries_keys_and_values_leave_together() -> None:
         model = Model(is_fused=is_fused, shared=shared).eval()
         found = {group.name: group.count for group in find_groups(model, torch.randn(2, 5, 8))}
         assert found == {f"attention.{expected[0]}": expected[1], "attention.out": 8}
+
+
+def test_padding_of_an_embedding_does_not_decide() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.scores = nn.Embedding(20, 8, padding_idx=0), nn.Linear(8, 3)
+
+        def forward(self, words: torch.Tensor) -> torch.Tensor:
+            return self.scores(self.table(words).mean(1))
+
+    model, words = Words().eval(), torch.randint(1, 20, (2, 5))
+    with torch.no_grad():
+        model.table.weight[:, [1, 4, 6]] *= 0.01
+        model.scores.weight[:, [1, 4, 6]] *= 0.01
+    groups, train = find_groups(model, words), Split(torch.randint(1, 20, (8, 5)), torch.zeros(8, dtype=torch.int64))
+    plan = Plan({groups[0].name: 3 / 8}, {groups[0].name: "mag"}, granularity="channel")
+    context = Context(model, train, seeded(0))
+    made = removal.prune(context, groups, masks.dense_masks(model), plan, plan.ratios)
+    assert (made["scores"][0] == 0).nonzero().flatten().tolist() == [1, 4, 6]
 
 
 def test_the_score_of_a_channel_by_hand() -> None:

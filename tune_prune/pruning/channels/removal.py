@@ -50,6 +50,7 @@ def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[st
     for member in group.members:
         if member.tensor in scores:
             kept = scores[member.tensor].masked_fill(masks[member.tensor] == 0, 0)
+            kept = kept.masked_fill(kept.isposinf(), 0)  # of a row of padding, which says nothing of its channels
             found = _by_channel(member, kept, group.count)
             shares.append(found / found.sum() if float(found.sum()) else found)
     return torch.stack(shares).mean(0)
