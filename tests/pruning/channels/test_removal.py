@@ -117,6 +117,20 @@ def test_a_heads_queries_keys_and_values_leave_together() -> None:
         assert found == {f"attention.{expected[0]}": expected[1], "attention.out": 8}
 
 
+def test_each_layer_keeps_a_channel() -> None:
+    model, inputs = make(
+        "images", 777_202
+    )  # two layers whose channels hang together, and not each with one of the other
+    made = remove(model, inputs, 0.75, 202)
+    assert all(kept for kept, _ in masks.kept_counts(made).values())
+    expected = model(inputs)
+    smaller = compact(model, inputs)
+    torch.testing.assert_close(smaller(inputs), expected)
+    assert all(len(weight) for weight in masks.prunable(smaller).values())
+    left = sum(weight.numel() for weight in masks.prunable(smaller).values())
+    assert left == sum(kept for kept, _ in masks.kept_counts(made).values())
+
+
 def test_padding_of_an_embedding_does_not_decide() -> None:
     class Words(nn.Module):
         def __init__(self) -> None:

@@ -74,7 +74,7 @@ def remove(
     """Makes new masks of all layers whose channels are pruned to these ratios, and zeros in biases and norms.
 
     `ratios` are by the name of a group, masks and scores by the label of a layer. Channels that are gone stay so; of
-    those that are left the lowest scores go, of equal ones the first in position.
+    those that are left the lowest scores go, of equal ones the first in position. Each layer keeps one channel.
     """
     labels = name_weights(model)
     by_name = {name: masks[label] for name, label in labels.items()}
@@ -89,6 +89,7 @@ def remove(
         left = min(count_left(group.count, ratios[group.name], multiple_of), int(kept.sum()))
         gone = torch.ones(group.count, dtype=torch.bool, device=order.device)
         gone[order[group.count - left :]] = False
+        _leave_one(group, order, gone)
         for member in group.members:
             channels = member.channels.to(gone.device)
             positions = (gone[channels] & (channels >= 0)).nonzero().flatten()
@@ -99,6 +100,15 @@ def remove(
         if gone.any():
             _leave_out_of_norms(model, group, gone)
     return {labels[name]: mask for name, mask in made.items()}
+
+
+def _leave_one(group: Group, order: Tensor, gone: Tensor) -> None:
+    """Leaves each layer its best channel where all that it has in a group would go; `order` is ascending in score."""
+    for member in group.members:
+        own = torch.zeros_like(gone)
+        own[member.channels[member.channels >= 0].to(gone.device)] = True
+        if bool(gone[own].all()):
+            gone[order[own[order]][-1]] = False
 
 
 def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
