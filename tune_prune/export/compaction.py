@@ -15,8 +15,9 @@ from tune_prune.export.comparison import Difference
 from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
-from tune_prune.pruning.channels.groups import Group, Member, ModelChannels, find_channels, find_groups
+from tune_prune.pruning.channels.groups import Group, ModelChannels, find_channels, find_groups
 from tune_prune.pruning.channels.norms import kept_in_norm
+from tune_prune.pruning.channels.removal import sum_by_channel
 from tune_prune.pruning.channels.slicing import remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
@@ -111,9 +112,9 @@ def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
     computed, read = (torch.zeros(group.count, dtype=torch.bool) for _ in range(2))
     for member in group.members:
         if member.role == "output":
-            computed |= _used_channels(tensors[member.tensor], member, group.count)
+            computed |= sum_by_channel(member, tensors[member.tensor] != 0, group.count).cpu() > 0
         elif member.role == "input":
-            read |= _used_channels(tensors[member.tensor], member, group.count)
+            read |= sum_by_channel(member, tensors[member.tensor] != 0, group.count).cpu() > 0
     keep = read
     constant = (keep & ~computed).nonzero().flatten().tolist()
     if constant:
@@ -134,17 +135,8 @@ def _find_kept_in_norms(model: nn.Module, group: Group) -> Tensor:
     """Which channels of a group stay that layer norms read: those that one of them computes over."""
     kept = torch.zeros(group.count, dtype=torch.bool)
     for name in group.norms:
-        member = next(one for one in group.members if one.tensor == f"{name}.weight")
-        in_norm = kept_in_norm(model.get_submodule(name))
+        channels, in_norm = group.in_norm(name), kept_in_norm(model.get_submodule(name))
         if in_norm is None:
             return torch.ones_like(kept)
-        kept[member.channels[in_norm.cpu() & (member.channels >= 0)]] = True
+        kept[channels[in_norm.cpu() & (channels >= 0)]] = True
     return kept
-
-
-def _used_channels(tensor: Tensor, member: Member, count: int) -> Tensor:
-    """Which channels have a value that is not zero in a tensor, bool [count]."""
-    used = tensor.movedim(member.axis, 0).flatten(1).any(1) if tensor.dim() > 1 else tensor != 0
-    inside = member.channels >= 0
-    used = used.cpu()[inside]
-    return torch.zeros(count, dtype=torch.bool).index_put((member.channels[inside],), used, accumulate=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tune_prune.export.resizing import is_resizable
 from tune_prune.pruning.channels.groups import Group, Member
 from tune_prune.pruning.channels.slicing import set_tensor
+from tune_prune.pruning.channels.tracer import find_owner
 from tune_prune.pruning.layers import TRANSPOSED
 from tune_prune.tasks.batches import Batch, call_model
 
@@ -71,7 +72,7 @@ def find_readers(model: nn.Module, group: Group, inputs: Batch) -> list[Reader |
     uses = Counter(id(parameter) for _, parameter in named)
     ids = {name: id(parameter) for name, parameter in named}
     members = [member for member in group.members if member.role == "input"]
-    modules = {member.tensor: model.get_submodule(member.tensor.rpartition(".")[0]) for member in members}
+    modules = {member.tensor: find_owner(model, member.tensor) for member in members}
     read: dict[nn.Module, list[Tensor]] = {module: [] for module in modules.values()}
     hooks = [module.register_forward_pre_hook(lambda module, args: read[module].append(args[0])) for module in read]
     call_model(model, inputs)

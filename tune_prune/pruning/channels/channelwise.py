@@ -5,7 +5,7 @@ from typing import Any
 
 from tune_prune.pruning.channels.labels import NONE, Constraints, find_varying
 from tune_prune.pruning.channels.products import add_vector, axis_labels
-from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine, list_outputs
+from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine, list_tensors
 
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "_softmax",
@@ -41,7 +41,7 @@ def pad(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[An
 @add_rule(*REDUCTIONS)
 def reduce(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
     """A reduction over an axis of channels needs all of them; others stay."""
-    source, outputs = args[0], list_outputs(output)
+    source, outputs = args[0], list_tensors(output)
     at = 2 if operation.overloadpacket.__name__ == "linalg_vector_norm" else 1
     given = args[at] if len(args) > at and isinstance(args[at], int | list | tuple) else []
     numbers = [given] if isinstance(given, int) else [*given] or [*range(source.dim())]
@@ -64,7 +64,7 @@ def reduce(made: Constraints, labelled: Labelled, operation: Any, args: Sequence
 @add_rule(*SPATIAL)
 def pool(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
     """Works on the positions of each channel by itself; the channels lie along the second axis."""
-    outputs = list_outputs(output)
+    outputs = list_tensors(output)
     kept = []
     for labels in labelled(args[0]):
         labels = made.restrict(labels, [1])

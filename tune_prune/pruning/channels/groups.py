@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_prune.pruning.channels.tracer import named_tensors, trace
+from tune_prune.pruning.channels.tracer import find_owner, named_tensors, trace
 from tune_prune.pruning.weights import find_weights
 from tune_prune.tasks.batches import Batch
 
@@ -41,10 +41,9 @@ class Group:
     members: tuple[Member, ...]
     norms: tuple[str, ...] = ()
 
-    @property
-    def layers(self) -> list[str]:
-        """The names of the weights that compute the channels."""
-        return [member.tensor for member in self.members if member.role in ("output", "depthwise")]
+    def in_norm(self, name: str) -> Tensor:
+        """The channel of each position of the layer norm of this name, as a member has them."""
+        return next(member.channels for member in self.members if member.tensor == f"{name}.weight")
 
     def keep(self, kept: Tensor) -> "Group":
         """The group after channels have left: `kept` is bool [count]."""
@@ -115,7 +114,7 @@ def _why_whole(model: nn.Module, group: Group) -> str:
 def _find_role(model: nn.Module, name: str, is_output: bool, is_layer: bool) -> str:
     if not is_output:
         return "input" if is_layer else "other"
-    owner = model.get_submodule(name.rpartition(".")[0])
+    owner = find_owner(model, name)
     is_depthwise = getattr(owner, "groups", 1) > 1 and named_tensors(model)[name].shape[1] == 1
     return "depthwise" if is_depthwise else "output"
 
@@ -130,7 +129,7 @@ def _find_outputs(model: nn.Module) -> dict[tuple[str, int], str]:
     for label, weight in find_weights(model).items():
         name, axis = names.get(id(weight.stored.parameter)), weight.weight.outputs_axis
         if name is not None and axis is not None:
-            owner = model.get_submodule(name.rpartition(".")[0])
+            owner = find_owner(model, name)
             found.setdefault((name, 1 if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else axis), label)
     return found
 
@@ -139,15 +138,15 @@ def _join(
     outputs: Mapping[tuple[str, int], str], axes: Mapping[tuple[str, int], NDArray[np.int64]]
 ) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Joins the axes of outputs that share channels; yields the label of the first of each with its channels."""
-    joined: list[tuple[str, set[int]]] = []
+    joined: dict[str, set[int]] = {}
     for axis, label in outputs.items():
         roots = set(axes[axis].tolist())
-        touching = [one for one in joined if one[1] & roots]
-        rest = [one for one in joined if not one[1] & roots]
-        name = touching[0][0] if touching else label
-        merged = (name, roots.union(*(one[1] for one in touching)))
-        joined = sorted([*rest, merged], key=lambda one: list(outputs.values()).index(one[0]))
-    for name, roots in joined:
+        touching = [name for name, others in joined.items() if others & roots]
+        first = touching[0] if touching else label
+        joined[first] = roots.union(*(joined[name] for name in touching))
+        for name in touching[1:]:
+            del joined[name]
+    for name, roots in joined.items():
         yield name, np.array(sorted(roots))
 
 

@@ -25,7 +25,12 @@ def name_weights(model: nn.Module) -> dict[str, str]:
     return {names[id(weight.stored.parameter)]: label for label, weight in found if not weight.weight.gates}
 
 
-def _by_channel(member: Member, values: Tensor, count: int) -> Tensor:
+def masks_by_name(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks by the name of a weight's parameter, from those by the label of a layer."""
+    return {name: masks[label] for name, label in name_weights(model).items()}
+
+
+def sum_by_channel(member: Member, values: Tensor, count: int) -> Tensor:
     """Sums a tensor over each channel, double [count]."""
     along = values.double().movedim(member.axis, 0).flatten(1).sum(1)
     inside = member.channels >= 0
@@ -36,7 +41,7 @@ def _by_channel(member: Member, values: Tensor, count: int) -> Tensor:
 def find_kept(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
     """Which channels of a group are left, bool [count]; `masks` are by the name of a weight's parameter."""
     members = [member for member in group.members if member.tensor in masks]
-    return torch.stack([_by_channel(one, masks[one.tensor], group.count) for one in members]).sum(0) > 0
+    return torch.stack([sum_by_channel(one, masks[one.tensor], group.count) for one in members]).sum(0) > 0
 
 
 def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
@@ -51,7 +56,7 @@ def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[st
         if member.tensor in scores:
             kept = scores[member.tensor].masked_fill(masks[member.tensor] == 0, 0)
             kept = kept.masked_fill(kept.isposinf(), 0)  # of a row of padding, which says nothing of its channels
-            found = _by_channel(member, kept, group.count)
+            found = sum_by_channel(member, kept, group.count)
             shares.append(found / found.sum() if float(found.sum()) else found)
     return torch.stack(shares).mean(0)
 
@@ -76,8 +81,7 @@ def remove(
     `ratios` are by the name of a group, masks and scores by the label of a layer. Channels that are gone stay so; of
     those that are left the lowest scores go, of equal ones the first in position. Each layer keeps one channel.
     """
-    labels = name_weights(model)
-    by_name = {name: masks[label] for name, label in labels.items()}
+    labels, by_name = name_weights(model), masks_by_name(model, masks)
     scored = {name: scores[label] for name, label in labels.items() if label in scores}
     made = {name: mask.clone() for name, mask in by_name.items()}
     tensors = named_tensors(model)
@@ -116,8 +120,7 @@ def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
     for name in group.norms:
         norm = model.get_submodule(name)
         assert isinstance(norm, nn.LayerNorm)
-        member = next(one for one in group.members if one.tensor == f"{name}.weight")
-        channels = member.channels.to(gone.device)
+        channels = group.in_norm(name).to(gone.device)
         before = kept_in_norm(norm)
         kept = ~(gone[channels] & (channels >= 0))
         keep_in_norm(norm, kept if before is None else kept & before.to(kept.device))
@@ -148,8 +151,7 @@ def actual_ratios(
     multiple_of: int,
 ) -> dict[str, float]:
     """The requested ratio of each group where so many channels have gone, else the share that has."""
-    by_name = {name: masks[label] for name, label in name_weights(model).items()}
-    found = {}
+    by_name, found = masks_by_name(model, masks), {}
     for group in groups:
         if group.name in requested:
             left, ratio = int(find_kept(group, by_name).sum()), requested[group.name]

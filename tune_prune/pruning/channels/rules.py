@@ -56,17 +56,17 @@ def clean(labels: list[Tensor]) -> Families:
     return [kept for one in labels if (kept := simplify(one)) is not None]
 
 
-def list_outputs(output: Any) -> list[Tensor]:
-    """The tensors that an operation returns."""
-    return [value for value in tree_flatten(output)[0] if isinstance(value, Tensor)]
+def list_tensors(values: Any) -> list[Tensor]:
+    """The tensors among the arguments of an operation, or in what it returns."""
+    return [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
 
 
 @add_rule(*MOVES)
 def move(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
     """Does to the labels what is done to the tensor."""
     rest = tree_map(lambda value: value.cpu() if isinstance(value, Tensor) else value, list(args[1:]))
-    moved = [list_outputs(operation(labels, *rest)) for labels in labelled(args[0])]
-    return [clean([of_one[i] for of_one in moved]) for i in range(len(list_outputs(output)))]
+    moved = [list_tensors(operation(labels, *rest)) for labels in labelled(args[0])]
+    return [clean([of_one[i] for of_one in moved]) for i in range(len(list_tensors(output)))]
 
 
 @add_rule(*SAME)
@@ -160,12 +160,12 @@ def elementwise(
     made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any
 ) -> list[Families]:
     """Ties the channels of the operands of an operation on each element."""
-    tensors = [value for value in tree_flatten(args)[0] if isinstance(value, Tensor)]
-    outputs = list_outputs(output)
-    return [combine(made, [(labelled(one), one.shape) for one in tensors], outputs[0].shape)] * len(outputs)
+    operands, outputs = [(labelled(one), one.shape) for one in list_tensors(args)], list_tensors(output)
+    return [combine(made, operands, outputs[0].shape)] * len(outputs)
 
 
 def unknown(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
     """What has no rule needs all channels as they are."""
-    tree_map(lambda value: made.fix_all(labelled(value)) if isinstance(value, Tensor) else None, list(args))
-    return [[] for _ in list_outputs(output)]
+    for value in list_tensors(args):
+        made.fix_all(labelled(value))
+    return [[] for _ in list_tensors(output)]

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tune_prune.pruning.channels.attention import narrow_attention
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import keep_all_in_norm
-from tune_prune.pruning.channels.removal import find_kept, name_weights
-from tune_prune.pruning.channels.tracer import named_tensors
+from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights
+from tune_prune.pruning.channels.tracer import find_owner, named_tensors
 from tune_prune.pruning.layers import TRANSPOSED
 
 CONV1D = "transformers.pytorch_utils.Conv1D"
@@ -50,8 +50,7 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
 
 def _keep_positions(model: nn.Module, name: str, axis: int, keep: Tensor, *, by_group: bool) -> None:
     """Keeps these positions, bool [size], along an axis of a parameter or buffer, in all modules that share it."""
-    owner, _, key = name.rpartition(".")
-    before = getattr(model.get_submodule(owner), key)
+    before = getattr(find_owner(model, name), name.rpartition(".")[2])
     value = before.detach().index_select(axis, keep.nonzero().flatten().to(before.device))
     if before.dim() == 4 and before.is_contiguous(memory_format=torch.channels_last):
         value = value.contiguous(memory_format=torch.channels_last)
@@ -102,8 +101,7 @@ def narrowed(
 
     It computes and learns the same in less time, up to rounding. Where no channel is gone, the model itself is yielded.
     """
-    labels = name_weights(model)
-    by_name = {name: masks[label] for name, label in labels.items()}
+    by_name = masks_by_name(model, masks)
     kept = [find_kept(group, by_name).cpu() for group in groups]
     if all(bool(of_group.all()) for of_group in kept):
         yield model, dict(masks)
@@ -111,7 +109,7 @@ def narrowed(
     small, staying = copy.deepcopy(model), find_staying(groups, kept)
     remove_channels(small, groups, kept)
     small_masks = dict(masks)
-    for name, label in labels.items():
+    for name, label in name_weights(model).items():
         for axis in range(masks[label].dim()):
             if (name, axis) in staying:
                 positions = staying[name, axis].nonzero().flatten().to(masks[label].device)

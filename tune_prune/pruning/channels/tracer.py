@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 from tune_prune.common.errors import UserError
@@ -21,7 +20,6 @@ from tune_prune.tasks.splits import AnySplit
 
 RULES = (rules, products, channelwise)
 """The modules that register rules."""
-
 
 SAMPLES = 2
 """Samples that a model is run on; which they are makes no difference."""
@@ -61,8 +59,8 @@ class Tracer(TorchDispatchMode):
         """Runs an operation and passes the labels on."""
         output = operation(*args, **(kwargs or {}))
         name = operation.overloadpacket.__name__
-        tensors = [value for value in tree_flatten((args, kwargs or {}))[0] if isinstance(value, Tensor)]
-        outputs = [value for value in tree_flatten(output)[0] if isinstance(value, Tensor)]
+        tensors = rules.list_tensors((args, kwargs or {}))
+        outputs = rules.list_tensors(output)
         depends = name == "embedding" or any(tensor in self._from_inputs for tensor in tensors)
         if depends and name in ("_local_scalar_dense", "equal", "nonzero"):
             where = f"in {self.path[-1]}" if self.path and self.path[-1] else "in its forward method"
@@ -88,6 +86,11 @@ class Tracer(TorchDispatchMode):
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers of a model by qualified name, each once, with those that no state dict holds."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def find_owner(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds a parameter or buffer of this qualified name."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 @torch.no_grad()
