@@ -20,7 +20,7 @@ from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.results import records
-from tune_prune.results.constraints import COSTS, Constraints
+from tune_prune.results.constraints import COSTS, LATENCY, Constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
@@ -318,7 +318,7 @@ def test_costs_are_counted_of_every_round(worker_data: WorkerData) -> None:
     layers = {"features.0": (36, 64), "features.4": (288, 16), "head": (128, 1)}  # weights, and uses of each
     record = run(worker(worker_data, config(4)))
     for point in record.points:
-        assert set(point.costs) == set(COSTS) - {"latency"}
+        assert set(point.costs) == set(COSTS) - set(LATENCY)
         left = {label: n - round(point.ratios.get(label, 0.0) * n) for label, (n, _) in layers.items()}
         macs = sum(left[label] * times for label, (_, times) in layers.items())
         assert point.costs["macs"] == macs / sum(n * times for n, times in layers.values())

@@ -8,7 +8,8 @@ from torch import nn
 from toys import fault, images, mlp, seeded
 
 import tune_prune
-from tune_prune.export import costs, exporter, formats
+from tune_prune.export import exporter, formats
+from tune_prune.export.latency.readings import Readings
 from tune_prune.export.report import LatencyResult
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.metrics import evaluate
@@ -70,12 +71,12 @@ def test_latency_is_compared_with_the_unpruned_network_in_the_same_runtime(
         loaded.append(chosen.load(path))
         return loaded[-1]
 
-    def read(dense: formats.Scores, pruned: formats.Scores, inputs: torch.Tensor) -> costs.Readings:
+    def read(dense: formats.Scores, pruned: formats.Scores, inputs: torch.Tensor) -> Readings:
         compared.append((dense, pruned, len(inputs)))
-        return costs.Readings([(0.004, 0.001), (0.006, 0.003), (0.008, 0.004)])
+        return Readings([(0.004, 0.001), (0.006, 0.003), (0.008, 0.004)])
 
     monkeypatch.setitem(formats.formats._entries, to, replace(chosen, load=load))
-    monkeypatch.setattr(costs, "compare_latency", read)
+    monkeypatch.setattr(exporter, "compare_latency", read)
     made(Path("a.safetensors"))
     report = exporter.export(Path("a.safetensors"), to, images(), None, print)
     assert compared == [(loaded[1], loaded[0], 1)]  # both are files of this format, which its own reader has loaded

@@ -178,12 +178,12 @@ FAULTS = [
     (
         "budget = 7",
         'objectives = ["flops"]',
-        "goal.objectives must be a list of costs, macs, bytes, latency, each once",
+        "goal.objectives must be a list of costs, macs, bytes, latency, latency_ms, each once",
     ),
     (
         "budget = 7",
         "objectives = [[]]",
-        "goal.objectives must be a list of costs, macs, bytes, latency, each once",
+        "goal.objectives must be a list of costs, macs, bytes, latency, latency_ms, each once",
     ),
     ("budget = 7", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
     ("share = 0.25", "share = 0.95", "refine.share must be a number in [0, 0.9], got 0.95"),

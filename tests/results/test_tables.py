@@ -184,7 +184,7 @@ def test_points_table_names_every_layer() -> None:
     assert list(table.columns) == [
         *("trial", "round", "compression", "factor", "val_error", "feasible"),
         *("ratio/1", "ratio/4", "ratio/8", "pruner/1", "pruner/4", "pruner/8", "seconds", "val_loss"),
-        *("val_error_estimate", "macs", "bytes", "latency"),
+        *("val_error_estimate", "macs", "bytes", "latency", "latency_ms"),
     ]
     assert len(table) == 5
     first = table.iloc[0]
@@ -291,6 +291,7 @@ def test_summary_of_a_search() -> None:
         "macs": None,
         "bytes": None,
         "latency": None,
+        "latency_ms": None,
     }
 
 

@@ -629,21 +629,6 @@ def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:
     assert resumed(run_dir, budget=9) == 0
 
 
-def test_latency_is_measured_where_it_is_asked_for(trials: Trials, toml: Path) -> None:
-    toml.write_text(SPACE.replace("acc_tradeoff = 5", 'acc_tradeoff = 5\nobjectives = ["latency"]'))
-    assert searched(toml, budget=3)[0] == 0
-    assert (points(toml.parent / "run")["latency"] > 0).all()
-    assert all(member["latency"] > 0 for member in summary_of(toml.parent / "run")["front"])
-
-
-def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) -> None:
-    text = SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {latency = 0.5}")
-    toml.write_text(text.replace("toys:mlp", "toys:Deciding").replace(RATIOS, '"*" = {low = 0.1, high = 0.9}'))
-    said = fault(lambda: searched(toml, budget=3))
-    assert said.startswith(f"{toml}: latency cannot be measured of toys:Deciding: the model branches on data, in ")
-    assert not (toml.parent / "run").exists()
-
-
 def test_a_limit_that_nothing_keeps(trials: Trials, toml: Path) -> None:
     toml.write_text(SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 5\nat_most = {macs = 0.0001}"))
     settings, space, text = run_files.start_run(str(toml), {"budget": 2, "force": True})

@@ -231,14 +231,14 @@ def test_repetitions_have_to_keep_these_limits_too(tmp_path: Path, monkeypatch: 
     [
         (
             "at_most = {val_f1 = 1}",
-            "goal.at_most.val_f1 names no cost and no further metric; known: macs, bytes, latency, val_spread; ",
+            "goal.at_most.val_f1 names no cost and no further metric; known: macs, bytes, latency, latency_ms, val_spread; ",
         ),
         ("at_least = {val_f1 = 1}", "goal.at_least.val_f1 names no further metric; known: val_spread; "),
         ("at_least = {val_rmse = 1}", "goal.at_least.val_rmse names no further metric; known: val_spread; "),
         ("at_least = {macs = 1}", "unknown key 'goal.at_least.macs'; known: val_<further metric>"),
         (
             "at_most = {spread = 1}",
-            "unknown key 'goal.at_most.spread'; known: macs, bytes, latency, val_<further metric>",
+            "unknown key 'goal.at_most.spread'; known: macs, bytes, latency, latency_ms, val_<further metric>",
         ),
         ("at_least = {val_spread = nan}", "goal.at_least.val_spread must be a number"),
         ("at_least = {val_spread = 'a'}", "goal.at_least.val_spread must be a number"),

@@ -7,7 +7,7 @@ from typing import TextIO, cast
 
 import typer
 
-from tune_prune.cli import model, prune, search, sensitivity
+from tune_prune.cli import latency, model, prune, search, sensitivity
 from tune_prune.common.errors import HeldError, UserError
 from tune_prune.common.import_path import add_working_directory
 from tune_prune.common.printable import make_printable
@@ -23,6 +23,7 @@ for command, examples in (
     (model.train, None),
     (prune.prune, prune.PRUNE_EXAMPLES),
     (sensitivity.sensitivity, None),
+    (latency.latency, None),
     (model.test, None),
     (model.export, None),
     (search.report, None),

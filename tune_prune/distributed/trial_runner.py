@@ -14,9 +14,10 @@ from tune_prune.common.source_lines import find_failure
 from tune_prune.distributed.watchdog import Watchdog
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import costs, sparse_format
-from tune_prune.export.costs import LatencyMeter, find_inputs
+from tune_prune.export.latency.prediction import LatencyPredictor
 from tune_prune.hpo.trials import TrialConfig
 from tune_prune.pruning import checkpoint
+from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.pruning.iterative import Point, Retrain, State, initial_state, prune, retrain
 from tune_prune.results import records
@@ -135,10 +136,12 @@ class TrialRunner:
             return
         data = self._worker_data
         self._task, self._statistics = data.make_task(), data.make_statistics()
-        self._latency: LatencyMeter | None = None
-        if data.limits.latency:
+        self._latency = None
+        if data.latency is not None:
             dense = self._task.dense_model(torch.device(data.device))
-            self._latency = LatencyMeter(dense, find_inputs(dense, self._task.validation.head(8)))
+            self._latency = LatencyPredictor(
+                data.latency, find_inputs(dense, self._task.validation, data.latency.batch)
+            )
         self._loaded = True
 
     def _start_rounds(self) -> Iterator[Point]:
@@ -206,7 +209,7 @@ class TrialRunner:
         measured = {
             "macs": costs.multiply_adds_share(state.masks, self._worker_data.uses),
             "bytes": len(sparse_format.dumps(self._task.model, state.model, state.masks)),
-            **({"latency": self._latency.share(state.model)} if self._latency else {}),
+            **(self._latency.predict(state.model, state.masks, state.groups) if self._latency else {}),
             **measure_further(state.model, self._task.validation, "val"),
         }
         feasible = limits.feasible(point.metric, measured)

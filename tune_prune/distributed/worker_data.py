@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tune_prune.distributed.shared_splits import SharedSplit, as_view
 from tune_prune.export import costs
+from tune_prune.export.latency.table import LatencyTable
 from tune_prune.pruning import layers
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.constraints import Constraints
@@ -30,7 +31,8 @@ class WorkerData:
     seconds, None: never. `cached` are the expensive statistics of the dense model, by name and layer; `objects` are
     models, data and functions that were passed as objects, and `registered_layers` the classes of layers that users
     registered. `data` is the name of the data, and `splits` are its training and validation split; where they are not
-    both in memory, there are none, and each worker opens the data for itself.
+    both in memory, there are none, and each worker opens the data for itself. `latency` is the table by which latency
+    is predicted, where it is limited or an objective.
     """
 
     model: str
@@ -49,6 +51,7 @@ class WorkerData:
     registered_layers: Mapping[type[nn.Module], tuple[layers.Weight, ...]]
     data: str = ""
     settings: TaskSettings = DEFAULT
+    latency: LatencyTable | None = None
 
     @classmethod
     def create(
@@ -60,6 +63,7 @@ class WorkerData:
         threads: int,
         cached: CachedStatistics | None = None,
         timeout: float | None = None,
+        latency: LatencyTable | None = None,
     ) -> "WorkerData":
         """Shares a task: moves its tensors to arrays, and counts the uses of its weights."""
         weights = {key: _to_array(value) for key, value in task.weights.items()}
@@ -90,6 +94,7 @@ class WorkerData:
             dict(layers.registered),
             task.data,
             task.settings,
+            latency,
         )
 
     @property

@@ -6,7 +6,7 @@ network computes the same outputs, up to rounding.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group, ModelChannels, find_channels, find_groups
 from tune_prune.pruning.channels.norms import kept_in_norm
 from tune_prune.pruning.channels.removal import sum_by_channel
-from tune_prune.pruning.channels.slicing import remove_channels
+from tune_prune.pruning.channels.slicing import narrowed, remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
 
@@ -84,6 +84,17 @@ def compact(model: nn.Module, inputs: Batch) -> nn.Module:
 
     chosen = _choose_working(find_groups(model, inputs), works)
     return made[0] if chosen and made else model
+
+
+def shrink(model: nn.Module, masks: Mapping[str, Tensor], inputs: Batch, groups: Sequence[Group] = ()) -> nn.Module:
+    """The network for inference that is left of a model with these masks.
+
+    Without the channels of `groups` that are gone, where channels were pruned; else as `compact` makes it.
+    """
+    if not groups:
+        return compact(model, inputs)
+    with narrowed(model, groups, masks) as (small, _):
+        return small
 
 
 def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn.Module | None:

@@ -18,6 +18,7 @@ from tune_prune.export import costs
 from tune_prune.export.compaction import ROUNDING, compact
 from tune_prune.export.comparison import FileError, compare, find_inputs, find_varying_axes
 from tune_prune.export.formats import ANY_MODEL, ExportInput, Format, Scores, formats
+from tune_prune.export.latency.readings import compare_latency
 from tune_prune.export.report import ExportReport, LatencyResult
 from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
@@ -82,7 +83,7 @@ def _compare_latencies(dense: Scores, pruned: Scores, inputs: Batch) -> list[Lat
     for size in BATCHES:
         part = take_first(inputs, size)
         if count_samples(part) == size:
-            readings = costs.compare_latency(dense, pruned, part)
+            readings = compare_latency(dense, pruned, part)
             low, middle, high = readings.speedups
             found.append(LatencyResult(size, *readings.medians, middle, low, high))
     return found

@@ -145,6 +145,14 @@ class Config:
             fixed_on_resume=True,
         ),
     )
+    latency_on: str | None = field(
+        default=None,
+        metadata=flag(
+            "Latency table of another device, by `tune-prune latency`.  [default: measured here]",
+            SEARCHED,
+            fixed_on_resume=True,
+        ),
+    )
     task: TaskSettings = field(default_factory=TaskSettings)
     seed: int = field(
         default=0,

@@ -67,11 +67,17 @@ def midpoint(domain: Domain) -> Scalar:
 
     The middle of a logarithmic range is the geometric mean of its ends.
     """
+    return domain.options[0] if isinstance(domain, Choice) else value_at(domain, 0.5)
+
+
+def value_at(domain: Domain, position: float) -> Scalar:
+    """The value at a position in [0, 1) of a domain, so that random positions make random values."""
     if isinstance(domain, Choice):
-        return domain.options[0]
+        return domain.options[int(position * len(domain.options))]
     if not isinstance(domain, Range):
         return domain
-    value = math.sqrt(domain.low * domain.high) if domain.log else (domain.low + domain.high) / 2
+    low, high = domain.low, domain.high
+    value = low * (high / low) ** position if domain.log else low + position * (high - low)
     if domain.step is not None:
         value = domain.low + round((value - domain.low) / domain.step) * domain.step
     return round(value) if domain.whole else value

@@ -1,6 +1,7 @@
 """A search space: which parameters of a trial are fixed, chosen or drawn, per layer and for the whole trial."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,14 +13,16 @@ from tune_prune.hpo.parameters import (
     Domain,
     Parameter,
     Range,
+    Scalar,
     check_pruner,
     find_largest,
     midpoint,
     parse_domain,
+    value_at,
 )  # fmt: skip
 from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.pruning.plan import Plan
-from tune_prune.results.constraints import COSTS
+from tune_prune.results.constraints import COSTS, LATENCY
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metric_functions import name_metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
@@ -161,6 +164,11 @@ class Space:
         return self.parameters.get("granularity") == CHANNEL
 
     @property
+    def uses_latency(self) -> bool:
+        """Whether latency is limited or an objective."""
+        return any(name in {*self.at_most, *self.objectives} for name in LATENCY)
+
+    @property
     def pruners(self) -> tuple[str, ...]:
         """Every pruner that a trial may take."""
         domain = self.parameters["pruner"]
@@ -198,9 +206,16 @@ class Space:
 
     def midpoint(self, shapes: Mapping[str, Shape]) -> TrialParams:
         """Every parameter in the middle of its range, or its first option; layers in a group all have its ratio."""
+        return self._choose(shapes, midpoint)
+
+    def draw(self, shapes: Mapping[str, Shape], generator: random.Random) -> TrialParams:
+        """Every parameter anywhere in its domain; layers in a group all have its ratio."""
+        return self._choose(shapes, lambda domain: value_at(domain, generator.random()))
+
+    def _choose(self, shapes: Mapping[str, Shape], choose: Callable[[Domain], Scalar]) -> TrialParams:
         found: dict[str, object] = {}
         for name, domain in self.parameters_for(shapes).items():
-            found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else midpoint(domain)
+            found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else choose(domain)
         return TrialParams.from_columns(found)
 
     def _point_params(self, point: Mapping[str, object], params: Mapping[str, Parameter]) -> dict[str, object]:

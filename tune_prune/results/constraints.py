@@ -6,6 +6,7 @@ Those are limits on costs and on further metrics, by the names of their columns:
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tune_prune.results import pareto
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -13,9 +14,22 @@ from tune_prune.tasks.metrics import ERROR, Metric
 COSTS = {
     "macs": "share of the dense model's multiply-adds that is left",
     "bytes": "size of the model as a sparse file, in bytes",
-    "latency": "time for one sample as a share of the dense model's, measured on the compacted model",
+    "latency": "time of a batch as a share of the dense model's, predicted from a table of measured times",
+    "latency_ms": "the same time in milliseconds",
 }
-"""The costs of a point besides its metric; less is better. Latency is measured only if a search uses it."""
+"""The costs of a point besides its metric; less is better. Latency is predicted only if a search uses it."""
+
+LATENCY = ("latency", "latency_ms")
+"""The costs for which a latency table is needed."""
+
+MEASURED_LATENCY = "latency_measured"
+"""The column of the front's latency as it was measured once the search had ended, a share of the dense model's."""
+
+
+def find_speed(costs: Mapping[str, Any]) -> float:
+    """How many times as fast as the dense model a point is: measured, where it was, else predicted; 0 if unknown."""
+    share = next((costs[name] for name in (MEASURED_LATENCY, "latency") if costs.get(name)), math.nan)
+    return 1 / share if math.isfinite(share) else 0.0
 
 
 WORST = 1e12
@@ -51,8 +65,8 @@ class Constraints:
 
     @property
     def latency(self) -> bool:
-        """Whether latency is limited or an objective, so that it has to be measured."""
-        return "latency" in self.at_most or "latency" in self.objectives
+        """Whether latency is limited or an objective, so that it has to be predicted."""
+        return any(name in self.at_most or name in self.objectives for name in LATENCY)
 
     @property
     def max_cost(self) -> float:

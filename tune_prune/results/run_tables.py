@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 from pandas import DataFrame
 
+from tune_prune.results.constraints import LATENCY, MEASURED_LATENCY
 from tune_prune.tasks.metrics import ERROR, Metric
 
 TABLES = ("points.csv", "trials.csv", "pareto.csv", "sensitivity.csv")
 
 TEXTS = ("id", "state", "kind", "layer", "pruner", "conf", "checkpoint")
-NUMBERS = ("trial", "round", "compression", "factor", "ratio")
+NUMBERS = ("trial", "round", "compression", "factor", "ratio", *LATENCY, MEASURED_LATENCY)
 
 
 def list_columns(name: str, metric: Metric = ERROR) -> Sequence[str]:

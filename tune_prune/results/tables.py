@@ -7,7 +7,7 @@ from pandas import DataFrame, Series
 
 from tune_prune.results.certificate import Certificate
 from tune_prune.results.confidence import Confirmation
-from tune_prune.results.constraints import COSTS
+from tune_prune.results.constraints import COSTS, MEASURED_LATENCY
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.run_info import RunInfo
@@ -99,6 +99,7 @@ def pareto_table(
     test = [metric.test, f"{metric.test}_low", f"{metric.test}_high"]
     further = [name for val in info.dense_further for name in (val, _on_test(val))]
     tail = [*test, "conf", "checkpoint", "refit", *confirm_columns(metric), *estimate_columns(metric), *COSTS, *further]
+    tail += [MEASURED_LATENCY] if any(MEASURED_LATENCY in member.point.costs for member in members) else []
     tail += CERTIFY_COLUMNS if certificates else ()
     return _table(rows, [*head, *tail, *_layer_columns(info.labels)])
 
@@ -140,7 +141,7 @@ def _certificate_cells(made: Certificate) -> tuple[object, ...]:
 
 def list_further(points: Iterable[PointRecord]) -> list[str]:
     """The columns of the further metrics that points have, `val_<name>`."""
-    return [*dict.fromkeys(name for point in points for name in point.costs if name not in COSTS)]
+    return [*dict.fromkeys(name for point in points for name in point.costs if name not in {*COSTS, MEASURED_LATENCY})]
 
 
 def _on_test(column: str) -> str:

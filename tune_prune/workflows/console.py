@@ -15,6 +15,7 @@ from rich.text import Text
 from tune_prune.common.printable import make_printable
 from tune_prune.results.certificate import Certificate
 from tune_prune.results.confidence import Confirmation
+from tune_prune.results.constraints import find_speed
 from tune_prune.results.front import TestResult
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -158,6 +159,9 @@ class SearchConsole:
         if confirmed:
             count = max(len(confirmation.metrics) for confirmation in confirmed.values())
             table.add_column(f"{count} other seeds", justify="right")
+        is_timed = outcome.info.limits.latency
+        if is_timed:
+            table.add_column("times as fast", justify="right")
         further = [*outcome.info.dense_further]
         for name in further:
             table.add_column(f"{name.removeprefix('val_')}, validation and test", justify="right")
@@ -166,13 +170,19 @@ class SearchConsole:
         for column in table.columns[1:5]:
             column.justify = "right"
         dense_val = metric.format(outcome.info.dense_metric)
-        beside = ["", *([""] if confirmed else []), *_format_further(outcome.info.dense_further, dense)]
+        beside = [
+            "",
+            *([""] if confirmed else []),
+            *(["1.00"] if is_timed else []),
+            *_format_further(outcome.info.dense_further, dense),
+        ]
         table.add_row("dense", "1.0x", "0", dense_val, _format_test(dense, metric), *beside)
         for m in outcome.members:
             row = f"{m.point.factor:.1f}x", f"{m.point.compression:.5f}", metric.format(m.point.val_metric)
             repeated = [_format_confirmation(confirmed.get(m.id), metric)] if confirmed else []
             certified = [_format_certificate(outcome.certificates.get(m.id))] if outcome.claim else []
             cells = [m.id, *row, _format_test(tested[m.id], metric), str(m.record.trial), *repeated]
+            cells += [f"{find_speed(m.point.costs):.2f}"] if is_timed else []
             measured = {name: m.point.costs.get(name, math.nan) for name in further}
             cells += [*_format_further(measured, tested[m.id]), *certified]
             table.add_row(*map(_make_text, cells))

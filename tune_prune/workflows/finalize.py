@@ -26,6 +26,7 @@ from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.confirm import confirm_front, read_confirmations
 from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.latency import measure_front, with_measured_latency
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 from tune_prune.workflows.refit import read_refits, refit_front
 from tune_prune.workflows.report import write_report
@@ -93,7 +94,7 @@ def write_results(
 
 def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront, ending: Ending) -> SearchOutcome:
     """What a search came to, as far as the run directory holds it: test results are those of an earlier test."""
-    members = [_with_refit(member, ending.refitted) for member in front.members]
+    members = with_measured_latency(run_dir, [_with_refit(member, ending.refitted) for member in front.members])
     claim = None if ending.certify is None else Claim(info.acc_tradeoff, ending.certify)
     known = read_front_test(run_dir, members, task, ending.refitted, claim)
     return SearchOutcome(
@@ -114,13 +115,16 @@ def _complete(
     run_dir: Path, outcome: SearchOutcome, task: Task, load_test: Callable[[], AnySplit], ending: Ending
 ) -> SearchOutcome:
     """Measures what is missing of an outcome: test results, and the hardest layer where no point is feasible."""
-    device = torch.device(outcome.info.device)
+    info, device = outcome.info, torch.device(outcome.info.device)
     if not outcome.is_tested:
         evaluate_front(run_dir, outcome.members, task, load_test, device, with_outcomes=outcome.claim is not None)
         known = read_front_test(run_dir, outcome.members, task, ending.refitted, outcome.claim)
         outcome = replace(outcome, tested=known.members, dense_test=known.dense, certificates=known.certificates)
+    if info.limits.latency:
+        measure_front(run_dir, outcome.members, task, device)
+        outcome = replace(outcome, members=with_measured_latency(run_dir, outcome.members))
     if outcome.closest:
-        hardest = find_hardest_layer(task, outcome.closest, device, outcome.info.cached_sample)
+        hardest = find_hardest_layer(task, outcome.closest, device, info.cached_sample)
         outcome = replace(outcome, hardest=hardest)
     return outcome
 

@@ -12,6 +12,9 @@ import torch
 from tune_prune import __version__
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
+from tune_prune.distributed import authentication, loggers
+from tune_prune.distributed.session import check_cluster
+from tune_prune.hpo import storage
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.storage import without_password
@@ -27,6 +30,7 @@ from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
+from tune_prune.workflows import dashboard
 from tune_prune.workflows.space_checks import check_before_data, check_with_data
 
 
@@ -43,6 +47,19 @@ class Prepared:
     contents: Mapping[str, str]
 
 
+def check_surroundings(config: Config, run_dir: Path) -> None:
+    """Raises a `UserError` where Ray, the storage, a logger or the dashboard cannot be used."""
+    if config.resources.address:
+        check_cluster(config.resources, run_dir)
+    else:
+        authentication.check_environment()
+    if config.storage:
+        storage.check_url(config.storage)
+    loggers.check_loggers(config.logger)
+    if config.dashboard:
+        dashboard.check_dashboard()
+
+
 def describe_search(config: Config, space: Space) -> list[str]:
     """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
@@ -51,7 +68,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     dense, metric = evaluate(model, data.validation), data.validation.objective.metric
     check_trained(space.model, dense, data.validation, config.force)
-    channels = check_with_data(space, model, data.train)
+    channels = check_with_data(config, space, model, data.train)
     check_shared_out(data.train, config.resources.workers_per_trial)
     measure_further(model, data.validation, "val")
     shapes = masks.shapes(model)
@@ -80,7 +97,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         space.model, dense, space.data, device, say, settings=space.settings, check_test=True
     )
     check_trained(space.model, task.dense, task.validation, config.force)
-    channels = check_with_data(space, dense, task.train)
+    channels = check_with_data(config, space, dense, task.train)
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}
     contents = fingerprint_task(space.model, dense, task.weights, splits, space.settings)

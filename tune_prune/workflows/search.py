@@ -11,9 +11,8 @@ from filelock import FileLock
 
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import HeldError
-from tune_prune.distributed import authentication, loggers
 from tune_prune.distributed.searcher import StudySearcher
-from tune_prune.distributed.session import check_cluster, has_exclusive_device, ray_session, reduce_concurrency
+from tune_prune.distributed.session import has_exclusive_device, ray_session, reduce_concurrency
 from tune_prune.distributed.tuner import SearchStopper, SignalHandler, run_trials
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import storage
@@ -28,7 +27,15 @@ from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
 from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search, format_budget, prepare
+from tune_prune.workflows.latency import find_table
+from tune_prune.workflows.preparation import (
+    Prepared,
+    cached_statistics,
+    check_surroundings,
+    fingerprint_search,
+    format_budget,
+    prepare,
+)
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
 from tune_prune.workflows.selection import select_front
@@ -56,7 +63,7 @@ def search(
         what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
         console.say(f"{what}, {format_budget(config)}, into {run_dir}")
         # before the directory is made: a task that is wrong leaves none behind
-        _check_surroundings(config, run_dir)
+        check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)
         info = prepared.info
         for line in info.describe():
@@ -82,19 +89,6 @@ def search(
     if code == 3 and (reason := finalize.describe_failure(run_dir)):
         raise RuntimeError(f"{reason}; what was measured is in {run_dir}")
     return code
-
-
-def _check_surroundings(config: Config, run_dir: Path) -> None:
-    """Raises a `UserError` where Ray, the storage, a logger or the dashboard cannot be used."""
-    if config.resources.address:
-        check_cluster(config.resources, run_dir)
-    else:
-        authentication.check_environment()
-    if config.storage:
-        storage.check_url(config.storage)
-    loggers.check_loggers(config.logger)
-    if config.dashboard:
-        dashboard.check_dashboard()
 
 
 class _Run:
@@ -141,14 +135,18 @@ class _Run:
         if not trials.remaining or self._stopper.stop_all():
             return
         threads = config.resources.threads
-        cached = cached_statistics(self._space, task, config, self._console.say)
+        say = self._console.say
+        cached = cached_statistics(self._space, task, config, say)
+        with self._lock.exclusive():
+            latency = find_table(self._run_dir, config, self._space, task, self._info.ratio_shapes, say)
+        device, limits = config.resources.torch_device, self._info.limits
         worker_data = WorkerData.create(
-            task, self._run_dir, self._info.limits, config.resources.torch_device, threads, cached, config.trial_timeout
+            task, self._run_dir, limits, device, threads, cached, config.trial_timeout, latency
         )
-        with ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log") as concurrency, self._console:
-            say = self._console.say
-            with dashboard.serve_dashboard(self._open_storage(), say) if config.dashboard else nullcontext():
-                concurrency = self._run_until_done(worker_data, concurrency)
+        session = ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log")
+        served = dashboard.serve_dashboard(self._open_storage(), say) if config.dashboard else nullcontext()
+        with session as concurrency, self._console, served:
+            concurrency = self._run_until_done(worker_data, concurrency)
         trials.cut_off_running()
         self._info = replace(self._info, concurrency=concurrency)
         # Ray's scratch, nothing is read from it

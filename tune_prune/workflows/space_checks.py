@@ -1,12 +1,14 @@
 """Checks a space against the model and the task that it names, before a search begins."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from torch import nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import find_removable
-from tune_prune.export.costs import find_inputs as find_tensor
+from tune_prune.export.latency.programs import record_program
+from tune_prune.export.latency.table import fingerprint, read_table
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import Shape
 from tune_prune.hpo.parameters import Choice, Range, find_largest
@@ -37,15 +39,11 @@ def check_before_data(config: Config, space: Space, model: nn.Module) -> None:
         _check_granularity(space, model, shapes)
 
 
-def check_with_data(space: Space, model: nn.Module, train: AnySplit) -> ChannelCounts | None:
+def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySplit) -> ChannelCounts | None:
     """Raises a `UserError` where trials could not train or be measured; returns the channels where they are pruned."""
     distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))
     check_training(model, train, distill, smoothing)
-    if "latency" in {*space.at_most, *space.objectives}:
-        try:
-            trace(model, find_tensor(model, train.head(2)))
-        except UserError as error:
-            raise UserError(f"{space.source}: latency cannot be measured of {space.model}: {error}") from error
+    _check_latency(config, space, model, train)
     if not space.prunes_channels:
         return None
     channels = find_channels(model, train, space.source)
@@ -102,3 +100,28 @@ def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shap
     domain = params.get("granularity", "weight")
     for name in domain.options if isinstance(domain, Choice) else [domain]:
         check_layers(model, labels, str(name), space.source)
+
+
+def _check_latency(config: Config, space: Space, model: nn.Module, train: AnySplit) -> None:
+    """Raises a `UserError` where latency cannot be predicted of a model, or not by the table that is given for it."""
+    if not space.uses_latency:
+        if config.latency_on:
+            advice = 'write objectives = ["latency"] or at_most = {latency = 0.5} in its [goal]'
+            raise UserError(f"--latency-on: {space.source} neither minimises latency nor limits it; {advice}")
+        return
+    try:
+        trace(model, find_inputs(model, train))
+    except UserError as error:
+        raise UserError(f"{space.source}: latency cannot be predicted of {space.model}: {error}") from error
+    if config.latency_on:
+        _check_table(Path(config.latency_on), space, model, train)
+
+
+def _check_table(path: Path, space: Space, model: nn.Module, train: AnySplit) -> None:
+    try:
+        table = read_table(path)
+    except UserError as error:
+        raise UserError(f"--latency-on {error}") from error
+    if table.model != fingerprint(record_program(model, find_inputs(model, train, table.batch)).costs):
+        advice = f"`tune-prune latency --space {space.name}` makes one of it"
+        raise UserError(f"--latency-on {path}: is of another model than {space.model}; {advice}")

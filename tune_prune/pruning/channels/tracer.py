@@ -110,14 +110,14 @@ def trace(model: nn.Module, inputs: Batch) -> Tracer:
 
 
 @torch.no_grad()
-def find_inputs(model: nn.Module, split: AnySplit) -> Batch:
-    """What the loss calls a model with for a few samples of a split, as `call_model` takes it.
+def find_inputs(model: nn.Module, split: AnySplit, count: int = SAMPLES) -> Batch:
+    """What the loss calls a model with for the first samples of a split, as `call_model` takes it.
 
     Raises a `UserError` where it does not call the model.
     """
-    sample = split.head(SAMPLES)
+    sample = split.head(count)
     with record_calls(model.eval()) as calls:
-        sample.run(model, SAMPLES, SAMPLES)
+        sample.run(model, count, count)
     if not calls:
         raise UserError("the loss does not call the model itself, so that its channels cannot be traced")
     return as_batch(model, calls[0])

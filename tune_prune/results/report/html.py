@@ -11,6 +11,7 @@ from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
 from tune_prune.results.certificate import Claim
+from tune_prune.results.constraints import find_speed
 from tune_prune.results.report import interactive
 from tune_prune.results.report.charts import list_layers
 from tune_prune.results.report.facts import format_value, make_facts
@@ -30,6 +31,7 @@ from tune_prune.tasks.metrics import ERROR, Metric
 
 HEADINGS = {
     "comparison": "Did the search help?",
+    "speed": "How fast the networks are",
     "kept": "What each layer keeps along the front",
     "hypervolume": "Hypervolume, trial by trial",
     "importance": "What decides how far above the front a trial ends",
@@ -145,6 +147,8 @@ def _front_html(run: RunResults) -> str:
     again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
     if again:
         head.insert(-2, "from other seeds, 95 % bound")
+    if any(find_speed(row) for row in front):
+        head.insert(-2, "times as fast")
     certify = to_float(run.summary.get("certify"))
     if math.isfinite(certify):
         head.insert(-2, f"certified, {100 * certify:g} % bound of how much worse")
@@ -196,6 +200,8 @@ def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) 
         names = confirm_columns(metric)
         mean, bound = (format_value(row, metric, name) for name in (names[0], names[2]))
         cells.insert(-2, f"{mean}, {bound} {verdict}")
+    if find_speed(row):
+        cells.insert(-2, f"{find_speed(row):.2f}")
     if "certified" in row:
         verdict = {"True": "yes", "False": "no"}.get(str(row["certified"]), "n/a")
         cells.insert(-2, f"{verdict}, {format_value(row, metric, 'certify_bound')}")

@@ -60,6 +60,8 @@ def _draw_figures(run: RunResults, others: Mapping[str, RunResults]) -> "dict[st
         published = find_published(*named) if metric == ERROR else []
         fronts = {name: other.members for name, other in others.items()}
         figures["front"] = draw_front(picture, list_layers(run.points), published, fronts)
+    if "latency" in run.points and run.points.latency.notna().any():
+        figures["speed"] = charts.draw_speed(run.points, run.members, limits)
     if len(run.members) and list_layers(run.members):
         figures["kept"] = charts.draw_kept(run.members)
     if len(run.points) and limits.has_area:

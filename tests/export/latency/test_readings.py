@@ -1,12 +1,12 @@
-"""Which models and inputs a latency is measured on; no duration is asserted."""
+"""Latencies of two models, read in turn; no duration is asserted."""
 
 import pytest
 import torch
 from torch import nn
 from toys import mlp, seeded
 
-from tune_prune.export import costs
-from tune_prune.export.costs import LatencyMeter, Readings, compare_latency
+from tune_prune.export.latency import readings as module
+from tune_prune.export.latency.readings import READINGS, Readings, compare_latency
 
 SAMPLES = torch.randn(8, 1, 8, 8, generator=seeded(0))
 
@@ -30,11 +30,11 @@ class Clock:
 
 def test_the_share_is_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(costs, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
     first = clock.watch(nn.Sequential(nn.Linear(3, 8)))
     second = clock.watch(nn.Sequential(nn.Linear(3, 2)))
     readings = compare_latency(first, second, torch.zeros(5, 3))
-    assert readings.pairs == [(40.0, 10.0)] * costs.READINGS
+    assert readings.pairs == [(40.0, 10.0)] * READINGS
     assert readings.medians == (40.0, 10.0)
     assert readings.share == 0.25
 
@@ -44,23 +44,6 @@ def test_all_figures_are_of_the_same_pairs() -> None:
     assert readings.medians == (3.0, 1.0)
     assert readings.speedups == (1.5, 2.0, 4.0)  # of 1, 2, 2, 4 and 4 times
     assert readings.share == 0.5
-
-
-def test_a_pruned_model_is_measured_without_what_nothing_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense, pruned = mlp(), mlp()
-    with torch.no_grad():
-        pruned[1].weight[:12] = 0
-    measured: list[list[tuple[int, ...]]] = []
-
-    def record_shapes(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> Readings:
-        measured.extend([[tuple(p.shape) for p in model.parameters()] for model in (first, second)])
-        assert inputs.shape == (1, 1, 8, 8)
-        return Readings([(2.0, 1.0)])
-
-    monkeypatch.setattr(costs, "compare_latency", record_shapes)
-    assert LatencyMeter(dense, SAMPLES).share(pruned) == 0.5
-    assert measured == [[(16, 64), (16,), (4, 16), (4,)], [(4, 64), (4,), (4, 4), (4,)]]
-    assert pruned[1].weight.shape == (16, 64)  # the model itself stays as it is
 
 
 def test_a_real_clock_moves() -> None:

@@ -1,0 +1,1 @@
+"""Latency: measured of whole networks in turn, and predicted from a table of the times of operations."""
