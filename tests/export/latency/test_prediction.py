@@ -17,7 +17,9 @@ from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 
 NAMES = ("aten.convolution.default", "aten.relu.default", "aten.addmm.default")
-TRUTH = np.array([[3e-6, 2e-9, 1e-11, 0.0, 0.0], [1e-6, 4e-9, 0.0, 0.0, 0.0], [2e-6, 0.0, 0.0, 3e-11, 5e-9]])
+TRUTH = np.array(
+    [[3e-6, 2e-9, 8e-9, 1e-11, 0.0, 0.0], [1e-6, 4e-9, 0.0, 0.0, 0.0, 0.0], [2e-6, 0.0, 0.0, 0.0, 3e-11, 5e-9]]
+)
 
 
 def network(numbers: Sequence[Sequence[float]], truth: np.ndarray = TRUTH) -> TimedNetwork:
@@ -27,7 +29,7 @@ def network(numbers: Sequence[Sequence[float]], truth: np.ndarray = TRUTH) -> Ti
 
 
 def drawn(count: int, seed: int = 0) -> list[TimedNetwork]:
-    numbers = torch.rand(count, 3, 4, generator=seeded(seed)) * torch.tensor([1e4, 1e7, 2e7, 1e3])
+    numbers = torch.rand(count, 3, 5, generator=seeded(seed)) * torch.tensor([1e4, 1e4, 1e7, 2e7, 1e3])
     return [network(one.tolist()) for one in numbers]
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from toys import Conv, Recurrent, mlp, seeded
 
 from tune_prune.export.latency.device_script import compile_program, list_outputs, make_constant, time_program
-from tune_prune.export.latency.programs import VECTOR, Program, record_program
+from tune_prune.export.latency.programs import LARGE, VECTOR, Program, record_program
 from tune_prune.tasks.batches import Batch, iterate_tensors
 
 CPU = torch.device("cpu")
@@ -42,6 +42,13 @@ class Several(nn.Module):
         hidden = torch.where(inputs > 0, self.words(words), torch.full_like(inputs, -float("inf"), dtype=inputs.dtype))
         whole = torch.cat([hidden, first.to(torch.float64).float(), second.mean(1, keepdim=True)], dim=1)
         return whole.masked_fill(torch.zeros(len(inputs), 1, dtype=torch.bool), 0.0)
+
+
+class Large(nn.Module):
+    """Operations that take new memory, much and little, and some that take none."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return -inputs.relu().relu_().view(-1, 2)[8:]
 
 
 def rebuilt(program: Program, model: nn.Module, inputs: Batch) -> Tensor:
@@ -109,8 +116,20 @@ def test_costs_by_hand() -> None:
     assert (convolution.flops, convolution.weights) == (flops, weights)
     assert convolution.elements == 2 * 3 * 64 + weights + 2 * 20 * 16
     assert convolution.padded_flops == pytest.approx(flops * (2 * VECTOR / 20) * (VECTOR / 3))
-    assert costs["aten.relu.default"] == ("aten.relu.default", 2 * 2 * 20 * 16, 0.0, 0.0, 0.0)
+    assert costs["aten.relu.default"] == ("aten.relu.default", 2 * 2 * 20 * 16, 0.0, 0.0, 0.0, 0.0)
     assert costs["aten.addmm.default"].flops == 2 * 2 * 20 * 16 * 7
+
+
+def test_memory_that_comes_from_the_system() -> None:
+    inputs = torch.zeros(LARGE // 4 + 4)  # a little more than LARGE bytes
+    costs = {cost.name: cost.large for cost in record_program(Large(), inputs).costs}
+    assert costs == {
+        "aten.relu.default": inputs.numel(),
+        "aten.relu_.default": 0,  # in the memory that is there
+        "aten.view.default": 0,
+        "aten.slice.Tensor": 0,
+        "aten.neg.default": 0,  # a little less
+    }
 
 
 @given(

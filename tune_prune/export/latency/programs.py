@@ -19,12 +19,19 @@ VECTOR = 16
 """Numbers that a processor's vector registers hold: a width that is no multiple takes as long as the next one."""
 
 
+LARGE = 2**25
+"""Bytes from which on glibc gets the memory of a tensor from the system anew every time (M_MMAP_THRESHOLD_MAX): writing
+to it takes several times as long."""
+
+
 class Cost(NamedTuple):
-    """What the time of an operation depends on: the numbers that it reads and writes, its floating-point operations,
-    how many these were if the widths of its weight were multiples of VECTOR, and the numbers of this weight."""
+    """What the time of an operation depends on: the numbers that it reads and writes, those of LARGE tensors that it
+    writes, its floating-point operations, how many these were if the widths of its weight were multiples of VECTOR, and
+    the numbers of this weight."""
 
     name: str
     elements: float
+    large: float = 0.0
     flops: float = 0.0
     padded_flops: float = 0.0
     weights: float = 0.0
@@ -121,12 +128,16 @@ def _find_cost(operation: Any, args: Any, kwargs: Any, output: Any) -> Cost:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     written = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
     elements = float(sum(tensor.numel() for tensor in [*tensors, *written]))
+    given = {tensor.untyped_storage().data_ptr() for tensor in tensors}  # what is written in place has its memory
+    made = [one.numel() for one in written if one.nbytes >= LARGE and one.untyped_storage().data_ptr() not in given]
+    large = float(sum(made))
     count = flop_registry.get(operation.overloadpacket)
     if count is None:
-        return Cost(str(operation), elements)
+        return Cost(str(operation), elements, large)
     flops = float(count(*args, **kwargs, out_val=output))
     weight = tensors[1] if operation.overloadpacket is torch.ops.aten.convolution else tensors[-1]
-    return Cost(str(operation), elements, flops, flops * _padding(weight.shape[:2]), float(weight.numel()))
+    padded = flops * _padding(weight.shape[:2])
+    return Cost(str(operation), elements, large, flops, padded, float(weight.numel()))
 
 
 def _padding(widths: Iterable[int]) -> float:
