@@ -163,6 +163,19 @@ class Words(nn.Module):
         return self.head(self.steps(self.table(words))[0][:, -1])
 
 
+class Attending(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; each row is a token, and the attention has four heads of two queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attention = nn.Linear(8, 8), nn.MultiheadAttention(8, 4, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        tokens = self.first(inputs.flatten(0, 1)).relu()
+        return self.head((tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]).mean(1))
+
+
 class Deciding(nn.Module):
     """[n, 1, 8, 8] -> [n, 4]; what it does depends on its input, so that it has no graph."""
 

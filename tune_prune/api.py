@@ -17,7 +17,7 @@ from tune_prune.hpo import run_files, space_reader, space_writer
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space_writer import Ratios
 from tune_prune.pruning import checkpoint, criteria, iterative, masks
-from tune_prune.pruning.granularity import CHANNEL
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.run_results import read_run, summary_front
@@ -211,7 +211,7 @@ def prune(
     kept = ("granularity", "multiple_of", "sample")
     how: dict[str, Any] = {key: settings.notes[key] for key in kept if key in settings.notes}
     check_values(how, where)
-    if how.get("granularity") == CHANNEL and train is None:
+    if how.get("granularity") in GROUPED and train is None:
         raise UserError(f"{where}: channels are found by running the model; give train=(inputs, labels)")
     plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
     iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))

@@ -13,16 +13,20 @@ import tune_prune
 from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import compact
 from tune_prune.hpo import space_reader
+from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.sensitivity import SensitivityJob, measure_retrained, measure_without_retraining
-from tune_prune.workflows.space_checks import check_with_data, find_channels
+from tune_prune.workflows.space_checks import check_with_data, count_removable
 
 CHANNELS = (
     SPACE.replace("toys:mlp", "toys:Conv")
     .replace("[space]", '[space]\ngranularity = "channel"\nmultiple_of = 2')
     .replace('"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}', '"*" = {low = 0.1, high = 0.8}')
 )
+
+
+HEADS = CHANNELS.replace('"channel"\nmultiple_of = 2', '"head"').replace("toys:Conv", "toys:Attending")
 
 
 def space(text: str) -> Space:
@@ -46,6 +50,24 @@ def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -
     assert len({round(point.compression, 3) for point in levels}) > 2
 
 
+def test_a_search_removes_heads_alone(trials: Trials, tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(HEADS)
+    code, run_dir = searched(path, acc_tradeoff=60.0, budget=3)
+    assert code == 0
+    table = points(run_dir)
+    others = [name for name in table if name.startswith("ratio/") and name != "ratio/attention.in_proj"]
+    assert len(others) == 3
+    assert (table[others] == 0).all(axis=None)
+    front = json.loads((run_dir / "summary.json").read_text())["front"]
+    model, _ = checkpoint.restore(checkpoint.read(run_dir / front[-1]["checkpoint"]), "it")
+    small = compact(model.eval(), torch.rand(2, 1, 8, 8))
+    heads = small.attention.in_proj_weight.shape[0] // 3 // 2  # of two queries each
+    assert 1 <= heads < 4
+    assert front[-1]["compression"] == (4 - heads) * 4 * 2 * 8 / (2 * 8 * 8 + 4 * 8 * 8 + 8 * 4 - 8 * 8)
+    assert small.first.weight.shape == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -67,6 +89,7 @@ def test_a_space_that_cannot_be(text: str, says: str) -> None:
             Conv(),
             "5 is more than the 4 channels of group features.0",
         ),
+        (HEADS, Conv(), "granularity 'head': no heads of this model can be removed; prune it by"),
         (CHANNELS, Deciding(), "the model branches on data, in inner"),
         (
             CHANNELS,
@@ -76,7 +99,7 @@ def test_a_space_that_cannot_be(text: str, says: str) -> None:
     ],
 )
 def test_a_space_that_does_not_fit_its_model(text: str, model: torch.nn.Module, says: str) -> None:
-    assert says in fault(lambda: check_with_data(space(text), model, images().train))
+    assert says in fault(lambda: check_with_data(Config(budget=1), space(text), model, images().train))
 
 
 def test_exclude_leaves_a_group_whole(trials: Trials, tmp_path: Path) -> None:
@@ -121,7 +144,7 @@ def test_a_group_alone_is_measured_as_a_trial_measures_it() -> None:
     task = task_of(Conv(), "toys:Conv")
     jobs = [SensitivityJob("features.4", "mag", ratio, granularity="channel") for ratio in (0.5, 0.25)]
     alone = list(measure_without_retraining(task, jobs, torch.device("cpu")))
-    counts = find_channels(task.dense_model(torch.device("cpu")), task.train, "it")
+    counts = count_removable(task.dense_model(torch.device("cpu")), task.train, "it", "channel")
     for found, job in zip(alone, jobs, strict=True):
         assert found.total == counts.touched("features.4") == 288 + 128
         assert found.kept == (1 - job.ratio) * found.total

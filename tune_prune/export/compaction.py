@@ -20,6 +20,7 @@ from tune_prune.pruning.channels.norms import kept_in_norm
 from tune_prune.pruning.channels.removal import sum_by_channel
 from tune_prune.pruning.channels.slicing import narrowed, remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
+from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
 
 ROUNDING = 1e-4
@@ -30,14 +31,14 @@ BROKEN = "the code of the model does not work with fewer of them"
 
 
 @torch.no_grad()
-def find_removable(model: nn.Module, inputs: Batch) -> ModelChannels:
+def find_removable(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> ModelChannels:
     """Finds the groups of which channels can be removed: the model's code works with fewer, and its outputs stay.
 
     `inputs` are a few samples, as `call_model` takes them. Half of the channels, at random places, are removed for it.
     Raises a `UserError` where the model branches on data.
     """
     model = copy.deepcopy(model).eval()
-    found = find_channels(model, inputs)
+    found = find_channels(model, inputs, granularity)
     groups = _choose_working(found.groups, lambda groups: _can_lose(model, inputs, groups))
     names = {group.name for group in groups}
     broken = {group.name: BROKEN for group in found.groups if group.name not in names}

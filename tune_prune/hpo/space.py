@@ -20,7 +20,7 @@ from tune_prune.hpo.parameters import (
     parse_domain,
     value_at,
 )  # fmt: skip
-from tune_prune.pruning.granularity import CHANNEL
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.constraints import COSTS, LATENCY
 from tune_prune.results.trial_params import TrialParams
@@ -160,8 +160,8 @@ class Space:
 
     @property
     def prunes_channels(self) -> bool:
-        """Whether channels are pruned, in groups of layers that have one ratio each."""
-        return self.parameters.get("granularity") == CHANNEL
+        """Whether channels or heads are pruned, in groups of layers that have one ratio each."""
+        return self.parameters.get("granularity") in GROUPED
 
     @property
     def uses_latency(self) -> bool:

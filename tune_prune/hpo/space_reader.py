@@ -21,7 +21,7 @@ from tune_prune.hpo.space_keys import (
     check_patterns,
     check_text,
 )  # fmt: skip
-from tune_prune.pruning.granularity import CHANNEL
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import MODES
 from tune_prune.results.constraints import COSTS
 from tune_prune.tasks.settings import read_settings
@@ -134,12 +134,14 @@ class _Reader:
     def _check_channels(self, space: Table) -> None:
         """Channels have ratios of their own, by group: no other granularity can be chosen beside them."""
         given = space.get("granularity")
-        if isinstance(given, list) and CHANNEL in given and len(given) > 1:
-            raise UserError(f"{self._source}: space.granularity: {CHANNEL!r} cannot be one of several; search it alone")
-        if given in (CHANNEL, [CHANNEL]) and space.get("mode", "layer") != "layer":
-            raise UserError(f"{self._source}: granularity {CHANNEL!r} has a ratio for each group; leave out mode")
-        if space.get("multiple_of", 1) != 1 and given not in (CHANNEL, [CHANNEL]):
-            raise UserError(f"{self._source}: space.multiple_of is of channels; set granularity = {CHANNEL!r}")
+        names = given if isinstance(given, list) else [given]
+        grouped = next((name for name in names if name in GROUPED), None)
+        if grouped and len(names) > 1:
+            raise UserError(f"{self._source}: space.granularity: {grouped!r} cannot be one of several; search it alone")
+        if grouped and space.get("mode", "layer") != "layer":
+            raise UserError(f"{self._source}: granularity {grouped!r} has a ratio for each group; leave out mode")
+        if space.get("multiple_of", 1) != 1 and not grouped:
+            raise UserError(f"{self._source}: space.multiple_of is of channels; set granularity = 'channel'")
 
     def _groups(self, space: Table, ratios: Table, mode: object) -> dict[str, str]:
         """The scale of each pattern whose layers share one ratio; in mode "global" all layers do."""

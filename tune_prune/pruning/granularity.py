@@ -37,6 +37,12 @@ granularities: Registry[Granularity] = Registry("granularity")
 CHANNEL = "channel"
 """Channels with all that hangs together with them (`channels`): units not of a layer, but of a group of layers."""
 
+HEAD = "head"
+"""Heads of attentions alone, each with its queries, keys, values and the weights that read it."""
+
+GROUPED = (CHANNEL, HEAD)
+"""The granularities whose units are of groups of layers, each of which has a ratio."""
+
 _LAST = 2**62
 
 
@@ -78,8 +84,8 @@ granularities.add("2:4", two_of_four)
 
 def check_name(name: str) -> None:
     """Raises a `UserError` where there is no granularity of this name."""
-    if name != CHANNEL and name not in granularities:
-        raise UserError(f"unknown granularity {name!r}; known: {format_names([*granularities.names(), CHANNEL])}")
+    if name not in GROUPED and name not in granularities:
+        raise UserError(f"unknown granularity {name!r}; known: {format_names([*granularities.names(), *GROUPED])}")
 
 
 def shrink(
@@ -93,7 +99,7 @@ def shrink(
 
 def check_layers(model: nn.Module, labels: Collection[str], granularity: str, source: str) -> None:
     """Raises a `UserError` that names `source` for the first of these layers that has no such units."""
-    if granularity == CHANNEL:
+    if granularity in GROUPED:
         return  # whose groups decide
     axes = masks.outputs_axes(model)
     for label, shape in masks.shapes(model).items():

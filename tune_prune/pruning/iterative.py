@@ -99,8 +99,8 @@ def prune_once(
     sample = train.draw(plan.sample, generator)
     context = Context(state.model, sample, generator, cached=cached or {})
     before = masks.compression(state.masks)
-    if plan.granularity == granularity.CHANNEL:
-        state.groups = state.groups or find_groups(state.model, find_inputs(state.model, train))
+    if plan.granularity in granularity.GROUPED:
+        state.groups = state.groups or find_groups(state.model, find_inputs(state.model, train), plan.granularity)
         state.masks |= removal.prune(context, state.groups, state.masks, plan, plan.ratios_at(round_))
     else:
         scores = criteria.score_layers(plan.pruners, context)
@@ -188,7 +188,7 @@ def prune(
 
 
 def _actual_ratios(state: State, plan: Plan, requested: Mapping[str, float]) -> dict[str, float]:
-    if plan.granularity == granularity.CHANNEL:
+    if plan.granularity in granularity.GROUPED:
         return removal.actual_ratios(state.model, state.groups, state.masks, requested, plan.multiple_of)
     return masks.actual_ratios(state.masks, requested)
 

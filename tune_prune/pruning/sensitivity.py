@@ -117,7 +117,7 @@ def measure_without_retraining(
         generator = round_generator(seed, 1)
         sample = task.train.draw(Plan.sample, generator)
         context = Context(model, sample, generator, cached=cached or {})
-        channels = [job for of_layer in layers.values() for job in of_layer if job.granularity == granularity.CHANNEL]
+        channels = [job for of_layer in layers.values() for job in of_layer if job.granularity in granularity.GROUPED]
         if channels:
             yield from _measure_groups(context, channels, task.validation)
             continue

@@ -12,7 +12,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.coverage import measure_coverage
-from tune_prune.pruning.granularity import CHANNEL
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.layerwise import PruneStep, prune_layerwise
 from tune_prune.pruning.plan import Plan
@@ -51,7 +51,7 @@ def prune(
     check_target(target, options, model, source)
     model = to_device(model, device)
     check_compatible(name, model, data, device, check_test=True)
-    if options.granularity == CHANNEL:
+    if options.granularity in GROUPED:
         check_channels(target, options, model, data.train.to(device), source)
     state = State(model, {label: kept.to(device) for label, kept in mask.items()})
     plan = make_plan(target, options, data.train.steps(options.batch_size))

@@ -10,13 +10,13 @@ from torch import nn
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning import criteria, masks
-from tune_prune.pruning.granularity import CHANNEL, check_layers, check_name
+from tune_prune.pruning.granularity import GROUPED, check_layers, check_name
 from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.workflows.space_checks import check_multiple, find_channels
+from tune_prune.workflows.space_checks import check_multiple, count_removable
 
 CONFS = Path(__file__).parent / "confs"
 """The confs of the built-in models, one `<model>.conf` each."""
@@ -91,10 +91,12 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
     """Raises a `UserError` that names `source` for unknown names, bad combinations, and layers left without weights."""
     schedules[options.schedule]
     check_name(options.granularity)
-    if options.granularity == CHANNEL and options.mode == "global":
-        raise UserError(f"--mode global and --granularity {CHANNEL} exclude each other: each group has its own ratio")
-    if options.granularity != CHANNEL and options.multiple_of != 1:
-        raise UserError(f"--multiple-of is of channels; add --granularity {CHANNEL}")
+    grouped = options.granularity in GROUPED
+    if grouped and options.mode == "global":
+        which = f"--mode global and --granularity {options.granularity}"
+        raise UserError(f"{which} exclude each other: each group has its own ratio")
+    if not grouped and options.multiple_of != 1:
+        raise UserError("--multiple-of is of channels; add --granularity channel")
     if options.mode not in MODES:
         raise UserError(f"--mode must be one of {format_names(MODES)}, got {options.mode!r}")
     if options.mode == "global" and len(set(target.ratios.values())) > 1:
@@ -109,7 +111,7 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
         except UserError as error:
             raise UserError(f"{source if target.pruners else '--pruner'}: {error}") from error
     check_layers(model, target.ratios, options.granularity, source)
-    if not options.allow_empty and options.granularity != CHANNEL:
+    if not options.allow_empty and not grouped:
         _check_not_emptied(target, model, options.mode, source)
 
 
@@ -132,7 +134,7 @@ def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -
 
 def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train: AnySplit, source: str) -> None:
     """Raises a `UserError` that names `source` for a layer that names no group of channels, or a group left without."""
-    channels = find_channels(model, train, source)
+    channels = count_removable(model, train, source, options.granularity)
     for label, ratio in target.ratios.items():
         if label not in channels.groups:
             known = format_names(channels.groups)

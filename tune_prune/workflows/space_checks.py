@@ -16,7 +16,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.pruning import criteria, masks
 from tune_prune.pruning.channels.counting import ChannelCounts, count_channels
 from tune_prune.pruning.channels.tracer import find_inputs, trace
-from tune_prune.pruning.granularity import CHANNEL, check_layers
+from tune_prune.pruning.granularity import HEAD, check_layers
 from tune_prune.results import conf
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.loop import check_training
@@ -46,7 +46,7 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     _check_latency(config, space, model, train)
     if not space.prunes_channels:
         return None
-    channels = find_channels(model, train, space.source)
+    channels = count_removable(model, train, space.source, str(space.parameters["granularity"]))
     shapes = {name: shape for name, shape in masks.shapes(model).items() if name in channels.groups}
     _check_searchable(space, shapes)
     pruned = [name.removeprefix("ratio/") for name in space.parameters_for(shapes) if name.startswith("ratio/")]
@@ -55,16 +55,18 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     return channels
 
 
-def find_channels(model: nn.Module, train: AnySplit, source: str) -> ChannelCounts:
+def count_removable(model: nn.Module, train: AnySplit, source: str, granularity: str) -> ChannelCounts:
     """Finds the groups of channels that can be removed; a `UserError` that names `source` where there is none."""
     try:
-        found = find_removable(model, find_inputs(model, train))
+        found = find_removable(model, find_inputs(model, train), granularity)
     except UserError as error:
-        raise UserError(f"{source}: granularity {CHANNEL!r}: {error}") from error
+        raise UserError(f"{source}: granularity {granularity!r}: {error}") from error
     if not found.groups:
         label, reason = next(iter(found.staying.items()), ("", "no layer has channels"))
         why = f"no channels of this model can be removed; those of layer {label} stay since {reason}"
-        raise UserError(f"{source}: granularity {CHANNEL!r}: {why}; prune it by granularity 'weight' or 'filter'")
+        if granularity == HEAD:
+            why = "no heads of this model can be removed" + (f"; those of {label} stay since {reason}" if label else "")
+        raise UserError(f"{source}: granularity {granularity!r}: {why}; prune it by granularity 'weight' or 'filter'")
     return count_channels(model, found.groups, found.staying)
 
 

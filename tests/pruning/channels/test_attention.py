@@ -91,6 +91,7 @@ def test_a_layer_of_a_transformer_loses_heads_and_its_inner_layer() -> None:
     model, x = nn.Sequential(layer, nn.Linear(12, 3)).eval(), torch.randn(2, 6, 12)
     groups = find_removable(model, x).groups
     assert [(group.name, group.count) for group in groups] == [("1/self_attn.in_proj", 4), ("1/linear1", 20)]
+    assert [group.name for group in find_removable(model, x, "head").groups] == ["1/self_attn.in_proj"]
     remove_at_random(model, groups, 0.5)
     with torch.no_grad():
         torch.testing.assert_close(compact(model, x)(x), model(x), rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tune_prune.pruning.channels.tracer import find_owner, named_tensors, trace
+from tune_prune.pruning.granularity import CHANNEL, HEAD
 from tune_prune.pruning.weights import find_weights
 from tune_prune.tasks.batches import Batch
 
@@ -33,13 +34,15 @@ class Group:
     """So many channels that have one ratio, and all axes of parameters and buffers that list them.
 
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
-    label of the first layer that computes them. `norms` are the names of the layer norms that read them.
+    label of the first layer that computes them. `norms` are the names of the layer norms that read them. In a group of
+    heads each channel is a head of an attention.
     """
 
     name: str
     count: int
     members: tuple[Member, ...]
     norms: tuple[str, ...] = ()
+    are_heads: bool = False
 
     def in_norm(self, name: str) -> Tensor:
         """The channel of each position of the layer norm of this name, as a member has them."""
@@ -65,15 +68,16 @@ class ModelChannels:
     staying: dict[str, str]
 
 
-def find_groups(model: nn.Module, inputs: Batch) -> list[Group]:
+def find_groups(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> list[Group]:
     """Finds the groups of `find_channels`."""
-    return find_channels(model, inputs).groups
+    return find_channels(model, inputs, granularity).groups
 
 
-def find_channels(model: nn.Module, inputs: Batch) -> ModelChannels:
+def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> ModelChannels:
     """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
 
-    `inputs` are a few samples, as `call_model` takes them. Channels stay where the outputs of the model list them,
+    `inputs` are a few samples, as `call_model` takes them. With granularity "head", the groups are those of heads, and
+    nothing is said of others. Channels stay where the outputs of the model list them,
     where an operation mixes them that no rule is known for, where a norm over them is no `nn.LayerNorm`, and where a
     group has fewer than two. Raises a `UserError` where the model branches on data.
     """
@@ -93,11 +97,13 @@ def find_channels(model: nn.Module, inputs: Batch) -> ModelChannels:
             if bool((channels >= 0).any()):
                 role = _find_role(model, name, (name, axis) in outputs, name in layers)
                 members.append(Member(name, axis, channels, role))
-        group = Group(label, len(roots), tuple(members), tuple(norms))
+        group = Group(label, len(roots), tuple(members), tuple(norms), bool(np.isin(roots, resolved.heads).any()))
         if reason := resolved.why_fixed(roots) or _why_whole(model, group):
             staying[label] = reason
         else:
             groups.append(group)
+    if granularity == HEAD:
+        return ModelChannels([group for group in groups if group.are_heads], {})
     return ModelChannels(groups, staying)
 
 

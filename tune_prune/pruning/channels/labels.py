@@ -59,6 +59,7 @@ class Constraints:
         self._pairs: list[NDArray[np.int64]] = []
         self._fixed: list[tuple[str, NDArray[np.int64]]] = []
         self._normalised: list[tuple[str, NDArray[np.int64]]] = []
+        self._heads: list[NDArray[np.int64]] = []
 
     def fix(self, labels: Tensor) -> None:
         """The positions with these labels have to stay."""
@@ -71,6 +72,10 @@ class Constraints:
     def normalise(self, labels: Tensor) -> None:
         """A layer norm computes its mean and variance over the positions with these labels."""
         self._normalised.append((self._path[-1], np.unique(_reduce(labels).numpy())))
+
+    def mark_heads(self, labels: Tensor) -> None:
+        """The positions with these labels lie in a batch of products, as the heads of an attention do."""
+        self._heads.append(np.unique(_reduce(labels).numpy()))
 
     def fix_all(self, families: Iterable[Tensor]) -> None:
         """The positions with the labels of a tensor have to stay."""
@@ -116,7 +121,7 @@ class Constraints:
             root = new
         norms = [(name, _find_roots(labels, root)) for name, labels in self._normalised]
         fixed = [(reason, _find_roots(labels, root)) for reason, labels in self._fixed if len(labels)]
-        return Resolved(root, fixed, norms)
+        return Resolved(root, fixed, norms, _find_roots(np.concatenate([[NONE], *self._heads]), root))
 
 
 def _find_roots(labels: NDArray[np.int64], root: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,12 +133,14 @@ def _find_roots(labels: NDArray[np.int64], root: NDArray[np.int64]) -> NDArray[n
 class Resolved:
     """For each label the lowest that it hangs together with, its root.
 
-    `fixed` are roots that have to stay, by a reason, `norms` those that a layer norm sees, by its name.
+    `fixed` are roots that have to stay, by a reason, `norms` those that a layer norm sees, by its name, and `heads`
+    those of heads.
     """
 
     root: NDArray[np.int64]
     fixed: Sequence[tuple[str, NDArray[np.int64]]]
     norms: Sequence[tuple[str, NDArray[np.int64]]]
+    heads: NDArray[np.int64]
 
     def why_fixed(self, roots: NDArray[np.int64]) -> str:
         """Why one of these has to stay; "" where none has."""

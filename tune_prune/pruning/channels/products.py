@@ -35,6 +35,7 @@ def multiply(
             varying = set(find_varying(labels))
             if varying & set(batch):  # heads: whatever varies inside of one goes with it
                 kept[side].append(made.restrict(labels, batch))
+                made.mark_heads(kept[side][-1])
             elif inner[side] in varying:
                 summed[side].append(made.restrict(labels, [inner[side]]))
             else:
