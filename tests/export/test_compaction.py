@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from toys import COMPUTED, Conv, Deciding, Mixer, Recurrent, Tied, computed, fault, mlp, seeded
 
-from tune_prune.export.compaction import compact
+from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.resizing import load_resized, own_state
 from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
@@ -52,6 +52,26 @@ def test_a_neuron_that_nothing_reads_is_gone_and_what_only_it_read() -> None:
     zero(model[4].weight, slice(None), 2)  # nothing reads output 2 of the second layer
     zero(model[2].weight, [0, 1, 3], 4)  # and only that output reads output 4 of the first
     assert sizes(compacted(model, inputs(6))) == [(4, 6), (3, 4), (3, 3)]
+
+
+class HoldsNumber(nn.Module):
+    """[n, 6] -> [n, 3]; its code knows that there are eight inner channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(5, 3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(inputs).view(-1, 8)))
+
+
+def test_why_channels_stay_that_the_code_counts() -> None:
+    found = find_removable(HoldsNumber(), inputs(6))
+    assert [group.name for group in found.groups] == ["second"]
+    assert found.staying["first"].startswith(
+        "the code of the model does not work with fewer of them: it fails at test_compaction.py:"
+    )
+    assert "`return self.last(self.second(self.first(inputs).view(-1, 8)))`" in found.staying["first"]
 
 
 def test_filters_go_through_batch_norm_pooling_and_flattening() -> None:

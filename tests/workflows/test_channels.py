@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from searches import SPACE, Trials, points, searched
@@ -128,6 +129,21 @@ def test_the_flags_of_prune(command: Callable[..., int], tmp_path: Path, monkeyp
     assert int((biases == 0).sum()) == 4
 
 
+def test_the_flags_of_sensitivity(command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "toys:Conv", "--data", "toys:images", "--granularity", "channel", "--force", "-p", "0.5")
+    assert command("sensitivity", *flags, "--pruner", "taylor1", "-l", "head") == 2
+    assert command("sensitivity", *flags, "--pruner", "taylor1") == 0
+    assert command("sensitivity", *flags, "-l", "features.4") == 0
+    table = pd.read_csv(Path("sensitivity", "sensitivity.csv"))
+    found = table[["layer", "pruner", "granularity", "kept", "total"]].to_dict("split")["data"]
+    assert found == [
+        ["features.0", "taylor1", "channel", (36 + 288) // 2, 36 + 288],
+        ["features.4", "taylor1", "channel", (288 + 128) // 2, 288 + 128],
+        ["features.4", "mag", "channel", (288 + 128) // 2, 288 + 128],
+    ]
+
+
 def test_a_conf_is_applied_from_python(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.write_text('2\n0.5\nmag\n# granularity = "channel"\n')
@@ -149,4 +165,5 @@ def test_a_group_alone_is_measured_as_a_trial_measures_it() -> None:
         assert found.total == counts.touched("features.4") == 288 + 128
         assert found.kept == (1 - job.ratio) * found.total
         whole = measure_retrained(task, job, torch.device("cpu"))
+        assert (whole.kept, whole.total) == (found.kept, found.total)
         assert found.val_loss == pytest.approx(whole.val_loss, rel=1e-4)

@@ -21,6 +21,9 @@ def sensitivity(
     model: Model = "lenet5",
     data: Data = "mnist",
     pruner: Annotated[str, typer.Option(help="Pruners, separated by commas.")] = "mag",
+    granularity: Annotated[
+        str, typer.Option(help="What goes as one: weight, filter, neuron, 2:4, channel or head.")
+    ] = "weight",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,
@@ -48,7 +51,7 @@ def sensitivity(
             raise UserError(f"--ratio must be in [0, 1), got {value:g}")
     request = SensitivityRequest(
         model, data, layer or (), pruner.split(","), ratio or (), epochs if retrain else 0.0, lr, seed, force,
-        batch_size, TaskSettings(**settings),
+        batch_size, TaskSettings(**settings), granularity,
     )  # fmt: skip
     files = measure_sensitivity(request, resources, out.absolute(), say)
     echo(dumps(files) if json else f"files: {out} (sensitivity.csv, sensitivity.png)")

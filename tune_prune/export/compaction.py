@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tune_prune.common.errors import describe_error
+from tune_prune.common.source_lines import find_failure
 from tune_prune.export.comparison import Difference
 from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
@@ -27,7 +29,8 @@ ROUNDING = 1e-4
 """The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
 BROKEN = "the code of the model does not work with fewer of them"
-"""Why channels stay that could leave by what the model computes."""
+CHANGED = "the model computes something else without them"
+"""Why channels stay that could leave by what was seen of the model."""
 
 
 @torch.no_grad()
@@ -39,32 +42,36 @@ def find_removable(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) 
     """
     model = copy.deepcopy(model).eval()
     found = find_channels(model, inputs, granularity)
-    groups = _choose_working(found.groups, lambda groups: _can_lose(model, inputs, groups))
-    names = {group.name for group in groups}
-    broken = {group.name: BROKEN for group in found.groups if group.name not in names}
-    return ModelChannels(groups, found.staying | broken)
+    working = _choose_working(found.groups, lambda groups: _why_not_half(model, inputs, groups))
+    return ModelChannels(working.groups, found.staying | working.staying)
 
 
-def _choose_working(groups: Sequence[Group], works: Callable[[Sequence[Group]], bool]) -> list[Group]:
-    """Leaves out the groups that keep the others from working; halves are tried before single ones."""
-    if not groups or works(groups):
-        return list(groups)
+def _choose_working(groups: Sequence[Group], why_not: Callable[[Sequence[Group]], str]) -> ModelChannels:
+    """Leaves out the groups that keep the others from working; halves are tried before single ones.
+
+    `why_not` says why groups cannot be removed together, "" where they can.
+    """
+    reason = why_not(groups) if groups else ""
+    if not reason:
+        return ModelChannels(list(groups), {})
     if len(groups) == 1:
-        return []
+        return ModelChannels([], {groups[0].name: reason})
     middle = len(groups) // 2
-    chosen = _choose_working(groups[:middle], works) + _choose_working(groups[middle:], works)
-    while chosen and not works(chosen):  # each half works by itself, and both together do not
-        chosen.pop()
-    return chosen
+    first, second = _choose_working(groups[:middle], why_not), _choose_working(groups[middle:], why_not)
+    chosen, staying = first.groups + second.groups, first.staying | second.staying
+    while chosen and (reason := why_not(chosen)):  # each half works by itself, and both together do not
+        staying[chosen.pop().name] = reason
+    return ModelChannels(chosen, staying)
 
 
-def _can_lose(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> bool:
-    """Whether half of the channels of these groups can be removed."""
+def _why_not_half(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> str:
+    """Why half of the channels of these groups cannot be removed; "" where they can."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     found = masks.dense_masks(model)
     scores = {label: torch.rand(mask.shape, generator=generator).to(mask.device) for label, mask in found.items()}
     masks.apply(model, removal.remove(model, groups, found, scores, {group.name: 0.5 for group in groups}))
-    return _try_without(model, inputs, groups) is not None
+    made = _try_without(model, inputs, groups)
+    return made if isinstance(made, str) else ""
 
 
 @torch.no_grad()
@@ -78,12 +85,12 @@ def compact(model: nn.Module, inputs: Batch) -> nn.Module:
     model = copy.deepcopy(model).eval().requires_grad_(False)
     made: list[nn.Module] = []
 
-    def works(groups: Sequence[Group]) -> bool:
+    def why_not(groups: Sequence[Group]) -> str:
         smaller = _try_without(model, inputs, groups)
-        made[:] = [] if smaller is None else [smaller]
-        return smaller is not None
+        made[:] = [] if isinstance(smaller, str) else [smaller]
+        return smaller if isinstance(smaller, str) else ""
 
-    chosen = _choose_working(find_groups(model, inputs), works)
+    chosen = _choose_working(find_groups(model, inputs), why_not).groups
     return made[0] if chosen and made else model
 
 
@@ -98,8 +105,8 @@ def shrink(model: nn.Module, masks: Mapping[str, Tensor], inputs: Batch, groups:
         return small
 
 
-def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn.Module | None:
-    """Removes what can go of these groups from a copy; None where the copy fails or its outputs are not the model's."""
+def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn.Module | str:
+    """Removes what can go of these groups from a copy; where it fails, or its outputs are not the model's, says why."""
     made = copy.deepcopy(model)
     try:
         while True:  # what was removed may leave further channels that nothing reads
@@ -108,12 +115,12 @@ def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn
                 break
             groups = remove_channels(made, groups, kept)
         output = call_model(made, inputs)
-    except Exception:  # code that holds the number of channels may raise anything
-        return None
+    except Exception as error:  # code that holds the number of channels may raise anything
+        return f"{BROKEN}: it fails{find_failure(error)} ({describe_error(error)})"
     difference = Difference()
     before = call_model(copy.deepcopy(model), inputs)
     difference.add(*map(list, map(iterate_tensors, (before, output))))
-    return made if difference.share <= ROUNDING else None
+    return made if difference.share <= ROUNDING else CHANGED
 
 
 def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.counting import count_channels
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.groups import Group, find_groups
 from tune_prune.pruning.channels.norms import set_kept_by_norm
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import round_generator
@@ -76,13 +76,14 @@ def make_jobs(
     lr: float,
     seed: int,
     batch_size: int = Plan.batch_size,
+    granularity: str = "weight",
 ) -> list[SensitivityJob]:
     """Makes a job of every combination, pruner by pruner and layer by layer; no layers means all of the model."""
     chosen, pruners = list(layers) or list(masks.prunable(model)), list(pruners)
     codes = {name: code[:HASH_DIGITS] for name, code in criteria.hash_pruners(pruners).items()}
     combinations = itertools.product(pruners, chosen, ratios)
     return [
-        SensitivityJob(layer, pruner, ratio, steps, lr, seed, batch_size=batch_size, pruner_code=codes.get(pruner, ""))
+        SensitivityJob(layer, pruner, ratio, steps, lr, seed, granularity, batch_size, codes.get(pruner, ""))
         for pruner, layer, ratio in combinations
     ]
 
@@ -98,7 +99,10 @@ def measure_retrained(
     )
     state = iterative.initial_state(task.dense_model(device))
     point = next(iterative.prune(state, plan, task.train, task.validation, job.seed, cached=cached))
-    kept, total = masks.kept_counts(state.masks)[job.layer]
+    if job.granularity in granularity.GROUPED:
+        kept, total = _count_group(state.model, state.groups, job)
+    else:
+        kept, total = masks.kept_counts(state.masks)[job.layer]
     return SensitivityResult(job, kept, total, point.metric, point.loss, time.perf_counter() - began)
 
 
@@ -160,7 +164,6 @@ def _measure_groups(
     """
     model, sample = context.model, context.sample
     groups = {group.name: group for group in find_groups(model, find_inputs(model, sample))}
-    counts = count_channels(model, list(groups.values()))
     dense = {name: value.clone() for name, value in model.state_dict().items()}
     for job in jobs:
         began = time.perf_counter()
@@ -171,9 +174,15 @@ def _measure_groups(
         measured = evaluate(model, validation)
         model.load_state_dict(dense)
         set_kept_by_norm(model, {})
-        total, group = counts.touched(job.layer), groups[job.layer]
-        kept = round(total * removal.count_left(group.count, job.ratio) / group.count)
+        kept, total = _count_group(model, list(groups.values()), job)
         yield SensitivityResult(job, kept, total, measured.metric, measured.loss, time.perf_counter() - began)
+
+
+def _count_group(model: nn.Module, groups: Sequence[Group], job: SensitivityJob) -> tuple[int, int]:
+    """Counts the weights that are left, and all, of the layers that compute or read channels of the job's group."""
+    counts = count_channels(model, groups)
+    total, count = counts.touched(job.layer), counts.groups[job.layer]
+    return round(total * removal.count_left(count, job.ratio) / count), total
 
 
 def _split_at_layer(

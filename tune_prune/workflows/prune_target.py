@@ -16,7 +16,7 @@ from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.workflows.space_checks import check_multiple, count_removable
+from tune_prune.workflows.space_checks import check_group, check_multiple, count_removable
 
 CONFS = Path(__file__).parent / "confs"
 """The confs of the built-in models, one `<model>.conf` each."""
@@ -136,9 +136,7 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
     """Raises a `UserError` that names `source` for a layer that names no group of channels, or a group left without."""
     channels = count_removable(model, train, source, options.granularity)
     for label, ratio in target.ratios.items():
-        if label not in channels.groups:
-            known = format_names(channels.groups)
-            raise UserError(f"{source}: layer {label} names no group of channels that can be removed; known: {known}")
+        check_group(label, channels.groups, source)
         count = channels.groups[label]
         if round(ratio * count) == count:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")

@@ -11,6 +11,7 @@ from tune_prune.distributed.parallel import collect_results, worker_pool
 from tune_prune.pruning import masks, statistics_cache
 from tune_prune.pruning.checkpoint import load_dense_model
 from tune_prune.pruning.criteria import required_statistics
+from tune_prune.pruning.granularity import GROUPED, check_layers, check_name
 from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.sensitivity import (
@@ -29,6 +30,7 @@ from tune_prune.tasks.settings import DEFAULT, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.loop import check_training, steps_for
 from tune_prune.training.resources import Resources
+from tune_prune.workflows.space_checks import check_group, count_removable
 
 CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
 
@@ -37,8 +39,9 @@ CSV, PICTURE = "sensitivity.csv", "sensitivity.png"
 class SensitivityRequest:
     """What to measure: each pruner on each layer at each ratio. No layers means all; no ratios, a grid of 20.
 
-    Every pruned model is retrained for `epochs` at rate `lr`; 0: not at all. `model` and `data` are names or addresses,
-    and `settings` say what else the task is.
+    `granularity` names what goes as one; of channels and heads, layers are groups, by their names. Every pruned model
+    is retrained for `epochs` at rate `lr`; 0: not at all. `model` and `data` are names or addresses, and `settings` say
+    what else the task is.
     """
 
     model: str
@@ -52,6 +55,7 @@ class SensitivityRequest:
     force: bool = False
     batch_size: int = Plan.batch_size
     settings: TaskSettings = DEFAULT
+    granularity: str = Plan.granularity
 
 
 def measure_sensitivity(
@@ -63,6 +67,7 @@ def measure_sensitivity(
     """
     device = torch.device(resources.own_device)
     statistics = sorted(required_statistics(request.pruners))
+    check_name(request.granularity)
     model = load_dense_model(request.model, None, "--model")
     task, _ = prepare_task(request.model, model, request.data, device, say, settings=request.settings)
     check_trained(request.model, task.dense, task.validation, request.force)
@@ -96,12 +101,20 @@ def measure_sensitivity(
 
 def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) -> list[SensitivityJob]:
     """Lists every combination that is asked for."""
-    dense = task.dense_model(device)
-    masks.require_layers(dense, request.layers, "--layer")
+    dense, layers = task.dense_model(device), request.layers
+    if request.granularity in GROUPED:
+        groups = count_removable(dense, task.train.to(device), "--granularity", request.granularity).groups
+        for label in layers:
+            check_group(label, groups, "--layer")
+        layers = layers or list(groups)
+    else:
+        masks.require_layers(dense, layers, "--layer")
+        check_layers(dense, layers or masks.shapes(dense), request.granularity, "--granularity")
     steps = steps_for(request.epochs, task.train.steps(request.batch_size))
     lr, batch_size = (request.lr, request.batch_size) if request.epochs else (0.0, Plan.batch_size)
     ratios = request.ratios or GRID
-    return make_jobs(dense, request.layers, request.pruners, ratios, steps, lr, request.seed, batch_size)
+    how = steps, lr, request.seed, batch_size, request.granularity
+    return make_jobs(dense, layers, request.pruners, ratios, *how)
 
 
 def _measure_statistics(
@@ -110,7 +123,8 @@ def _measure_statistics(
     """Measures the statistics of the dense model that the pruners ask for, on the layers that are asked for."""
     sample = task.train.to(device).draw(Plan.sample, round_generator(request.seed, 1))
     generator = round_generator(request.seed, 1)
-    context = Context(task.dense_model(device), sample, generator, say, layers=request.layers or None)
+    layers = None if request.granularity in GROUPED else request.layers or None  # a group's layers are others, too
+    context = Context(task.dense_model(device), sample, generator, say, layers=layers)
     return statistics_cache.load_or_measure(names, context)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.export.compaction import find_removable
 from tune_prune.export.latency.programs import record_program
 from tune_prune.export.latency.table import fingerprint, read_table
@@ -68,6 +68,13 @@ def count_removable(model: nn.Module, train: AnySplit, source: str, granularity:
             why = "no heads of this model can be removed" + (f"; those of {label} stay since {reason}" if label else "")
         raise UserError(f"{source}: granularity {granularity!r}: {why}; prune it by granularity 'weight' or 'filter'")
     return count_channels(model, found.groups, found.staying)
+
+
+def check_group(label: str, groups: Iterable[str], where: str) -> None:
+    """Raises a `UserError` that begins with `where` for a label that names none of these groups of channels."""
+    if label not in groups:
+        known = format_names(groups)
+        raise UserError(f"{where}: layer {label} names no group of channels that can be removed; known: {known}")
 
 
 def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: int, where: str) -> None:
