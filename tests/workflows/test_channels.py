@@ -1,6 +1,7 @@
 """Channels from the space or the command line to the files: what is searched, what is refused, what is measured."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from toys import Conv, Deciding, fault, images, mlp
 import tune_prune
 from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import compact
+from tune_prune.export.exporter import export
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
@@ -49,6 +51,32 @@ def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -
     assert all(len(weight) % 2 == 0 for weight in list(masks.prunable(small).values())[:2])
     levels = [point for point in table.itertuples() if point.round == 2]
     assert len({round(point.compression, 3) for point in levels}) > 2
+
+
+def test_a_smaller_network_is_searched_for_single_weights(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("toy.toml").absolute()
+    path.write_text(CHANNELS)
+    _, run_dir = searched(path, acc_tradeoff=60.0, budget=3)
+    front = json.loads((run_dir / "summary.json").read_text())["front"]
+    export(run_dir / front[-1]["checkpoint"], "dense", images(), Path("small.dense.safetensors"), print)
+    small = tune_prune.load("small.dense.safetensors")
+    total = sum(weight.numel() for weight in masks.prunable(small).values())
+    assert total == round((1 - front[-1]["compression"]) * (36 + 288 + 128))
+    assert all(parameter.requires_grad for parameter in small.parameters())
+    text = SPACE.replace("toys:mlp", "tune_prune:load(path='small.dense.safetensors')")
+    path.write_text(re.sub(r'"2" = .*\n"4" = .*', '"*" = {low = 0.2, high = 0.8}', text))
+    code, again = searched(path, "again", acc_tradeoff=60.0, budget=3)
+    assert code == 0
+    assert sum(json.loads((again / "summary.json").read_text())["layers"].values()) == total
+
+
+def test_a_frozen_model_is_refused() -> None:
+    model, train = mlp().requires_grad_(False), images().train
+    said = fault(lambda: check_with_data(Config(budget=1), space(SPACE), model, train))
+    assert said.startswith("toy.toml: every parameter of toys:mlp is frozen, and nothing can be trained; set ")
 
 
 def test_a_search_removes_heads_alone(trials: Trials, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def _is_by_group(module: nn.Module, name: str) -> bool:
 def load_resized(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Gives a model other weights, and its modules the sizes of these weights; `weights` are as in `own_state`.
 
-    Raises a `UserError` that names `source` where weights are missing or have another number of axes, or the model has
-    no tensor of their name.
+    Parameters that can be trained stay so. Raises a `UserError` that names `source` where weights are missing or have
+    another number of axes, or the model has no tensor of their name.
     """
     first_names = _first_names(model)
     given = {name: nn.Parameter(value, requires_grad=False) for name, value in weights.items()}
@@ -41,6 +41,8 @@ def load_resized(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
             if first in given:
                 if before is not None and before.dim() != given[first].dim():
                     raise UserError(f"{source}: {first} has {given[first].dim()} axes, the model's {before.dim()}")
+                if isinstance(before, nn.Parameter):
+                    given[first].requires_grad_(before.requires_grad)
                 set_tensor(module, key, given[first], by_group=_is_by_group(module, key))
                 placed.add(first)
             elif before is not None and full in first_names:

@@ -43,6 +43,7 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     """Raises a `UserError` where trials could not train or be measured; returns the channels where they are pruned."""
     distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))
     check_training(model, train, distill, smoothing)
+    _check_trainable(space, model)
     _check_latency(config, space, model, train)
     if not space.prunes_channels:
         return None
@@ -83,6 +84,16 @@ def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: 
         if multiple_of > channels.groups[name]:
             count = channels.groups[name]
             raise UserError(f"{where}: {multiple_of} is more than the {count} channels of group {name}; lower it")
+
+
+def _check_trainable(space: Space, model: nn.Module) -> None:
+    """Raises a `UserError` where trials train and every parameter is frozen."""
+    trains = any(find_largest(space.parameters.get(name, 0)) for name in ("steps", "final_steps"))
+    if (trains or space.refine.share) and not any(parameter.requires_grad for parameter in model.parameters()):
+        advice = "set requires_grad = True where its factory makes it"
+        raise UserError(
+            f"{space.source}: every parameter of {space.model} is frozen, and nothing can be trained; {advice}"
+        )
 
 
 def _check_pruners(config: Config, space: Space) -> None:
