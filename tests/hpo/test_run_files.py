@@ -179,7 +179,7 @@ FIXED = [setting for setting in declared_settings(Config).values() if setting.fl
 
 def test_what_defines_a_search() -> None:
     task = [setting.option for setting in declared_settings(TaskSettings).values()]
-    searched = ["--acc-tradeoff", "--refine", "--pruners", "--sampler", "--batch-size", "--seed"]
+    searched = ["--acc-tradeoff", "--refine", "--pruners", "--sampler", "--batch-size", "--seed", "--latency-on"]
     assert {setting.option for setting in FIXED} == {*searched, *task}
 
 

@@ -7,7 +7,7 @@ from typing import TextIO, cast
 
 import typer
 
-from tune_prune.cli import latency, model, prune, search, sensitivity
+from tune_prune.cli import init, latency, model, prune, search, sensitivity
 from tune_prune.common.errors import HeldError, UserError
 from tune_prune.common.import_path import add_working_directory
 from tune_prune.common.printable import make_printable
@@ -20,6 +20,7 @@ OUTPUT_CLOSED = "standard output was closed before the end; files written before
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
 for command, examples in (
     (search.search, search.EXAMPLES),
+    (init.init, None),
     (model.train, None),
     (prune.prune, prune.PRUNE_EXAMPLES),
     (sensitivity.sensitivity, None),

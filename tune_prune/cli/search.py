@@ -8,13 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import NoCode, echo, grouped, takes_settings
+from tune_prune.cli.init import SearchedData, SearchedModel, Weights, propose_search
+from tune_prune.cli.options import NoCode, echo, grouped, silent, takes_settings
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
 
 EXAMPLES = """Examples:
 
 `tune-prune search --budget 100`
+
+`tune-prune search --model mine:model --data mine:data --weights trained.safetensors --time-budget 15m`
 
 `tune-prune search --space mine.toml --time-budget 30m --acc-tradeoff 0.2`
 
@@ -25,10 +28,13 @@ EXAMPLES = """Examples:
 
 
 @takes_settings(Config, PANELS)
-@grouped({SEARCHED: "space", FILES: "run_dir resume dry_run quiet json", MACHINE: "no_code"})
+@grouped({SEARCHED: "space model data weights", FILES: "run_dir resume dry_run quiet json", MACHINE: "no_code"})
 def search(
     *,
     space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
+    model: SearchedModel = None,
+    data: SearchedData = None,
+    weights: Weights = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to write.  [default: runs/SPACE-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on in this run directory.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and stop.")] = False,
@@ -48,10 +54,14 @@ def search(
     from tune_prune.workflows.preparation import describe_search
     from tune_prune.workflows.search import search as run_search
 
-    text = None
+    text, named = None, {"--model": model, "--data": data, "--weights": weights}
     if resume is not None:
         directory = resume.absolute()
-        config, chosen = run_files.resume_run(directory, settings, {"--space": space, "--run-dir": run_dir})
+        barred = {"--space": space, "--run-dir": run_dir, **named}
+        config, chosen = run_files.resume_run(directory, settings, barred)
+    elif any(named.values()):
+        config, chosen, text = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
+        directory = run_files.new_run_dir(run_dir, chosen.name)
     else:
         config, chosen, text = run_files.start_run(space or "lenet5", settings)
         directory = run_files.new_run_dir(run_dir, chosen.name)

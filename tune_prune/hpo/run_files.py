@@ -36,14 +36,18 @@ def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     many trials that makes.
     """
     path = locate(name)
-    space = read_space(path)
+    return begin_search(read_space(path), path.read_text(encoding="utf-8"), given)
+
+
+def begin_search(space: Space, text: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
+    """The same for a space that has been read from this text."""
     if "storage" in given:
         given = dict(given) | {"study": f"tune_prune-{space.name}-{uuid4().hex[:8]}"}
     budget = None if "time_budget" in given else space.budget
     tradeoff = space.acc_tradeoff if given.get("metric") in (None, space.settings.metric) else None
     values = {"budget": budget, "acc_tradeoff": tradeoff, "workers_per_trial": space.workers_per_trial}
     config = build(Config, values | dict(given))
-    return config, _adapt_space(space, config), path.read_text(encoding="utf-8")
+    return config, _adapt_space(space, config), text
 
 
 def new_run_dir(path: Path | None, space: str) -> Path:

@@ -1,0 +1,75 @@
+"""Spaces that are proposed for a model, and searches without a file."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from searches import Trials
+from toys import mlp, task_of
+
+from tune_prune.hpo import space_reader
+from tune_prune.pruning.plan import Plan
+from tune_prune.workflows.init import LEARNING_RATES, find_learning_rate
+
+TOY = ("--model", "toys:mlp", "--data", "toys:images", "--force")
+
+
+def test_a_space_is_written_for_a_model(command: Callable[..., int], tmp_path: Path) -> None:
+    out = tmp_path / "made.toml"
+    assert command("init", *TOY, "--optimizer", "torch.optim:AdamW", "--time", "5m", "--out", out) == 0
+    text = out.read_text()
+    assert text.startswith("# toys:mlp on toys:images, for about 5 minutes, ")
+    raw = tomllib.loads(text)
+    assert raw["task"] == {"model": "toys:mlp", "data": "toys:images", "optimizer": "torch.optim:AdamW"}
+    assert list(raw["space"]["ratio"]) == ["2", "4"]
+    assert space_reader.read(out).budget == 100
+    assert command("init", *TOY, "--out", out) == 2  # it is there
+    assert command("search", "--space", out, "--force", "--dry-run") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--model", "toys:mlp"), "--model and --data go together: name both, or a --space"),
+        ((*TOY, "--space", "lenet5"), "--space names model and data already; leave out --model, --data and --weights"),
+        (("--model", "toys:mlp", "--data", "toys:images"), "model 'toys:mlp' is near chance"),
+        (
+            ("--resume", "x", *TOY),
+            "--resume goes on with the search as it was begun; leave out --run-dir, --model, --data",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit(
+    flags: tuple[str, ...], says: str, command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command("search", *flags, "--run-dir", tmp_path / "run") == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_without_a_file(trials: Trials, command: Callable[..., int], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert command("search", *TOY, "--acc-tradeoff", "60", "--budget", "2", "--run-dir", run_dir, "--quiet") == 0
+    written = space_reader.read(run_dir / "space.toml")
+    assert (written.model, written.data) == ("toys:mlp", "toys:images")
+    assert command("search", "--resume", run_dir, "--budget", "3", "--quiet") == 0
+
+
+def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
+    torch.manual_seed(0)
+    task = task_of(mlp(), "toys:mlp")
+    tried = []
+
+    def train_at(task: object, plan: Plan, lr: float, device: torch.device) -> object:
+        tried.append(lr)
+        return None if lr > 0.1 else task_dense if lr < 0.05 else worse
+
+    task_dense, worse = task.dense, task.dense._replace(metric=task.dense.metric + 30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tune_prune.workflows.init._train_at", train_at)
+        assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == 0.03
+        assert tried == [0.3, 0.1, 0.03]
+        patch.setattr("tune_prune.workflows.init._train_at", lambda *_: None)
+        assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == LEARNING_RATES[-1]

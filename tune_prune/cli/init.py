@@ -1,0 +1,75 @@
+"""The command `tune-prune init`, and a search without a file. Heavy modules are imported when a command runs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tune_prune.cli.options import Data, Device, Force, Model, NoCode, echo, takes_task
+from tune_prune.common.errors import UserError
+from tune_prune.hpo.config import parse_duration
+from tune_prune.tasks.settings import TaskSettings
+
+if TYPE_CHECKING:
+    from tune_prune.hpo.config import Config
+    from tune_prune.hpo.space import Space
+
+SearchedModel = Annotated[
+    str | None, typer.Option(help="Model to search without a space: built-in name or package.module:factory.")
+]
+SearchedData = Annotated[str | None, typer.Option(help="Its data: built-in name or package.module:factory.")]
+Weights = Annotated[str | None, typer.Option(help="File of the dense weights.  [default: they come with the model]")]
+
+
+@takes_task()
+def init(
+    *,
+    model: Model,
+    data: Data,
+    weights: Weights = None,
+    time: Annotated[str, typer.Option(help="How long a search is to take: 15m, 1h30m.")] = "30m",
+    settings: Mapping[str, Any],
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="File to write; it must not exist.")] = Path("space.toml"),
+    force: Force = False,
+    no_code: NoCode = False,
+) -> None:
+    """Write a space that fits a model, with comments, ready to search."""
+    from tune_prune.common import files
+    from tune_prune.training.resources import Resources, pick_device
+    from tune_prune.workflows.init import ProposalRequest, propose_space
+
+    if out.exists():
+        raise UserError(f"--out {out} exists already; name another file")
+    seconds = parse_duration(time, "--time")
+    request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force)
+    files.write_text(out, propose_space(request, Resources(device=pick_device(device).type), echo))
+    echo(f"file: {out}; tune-prune search --space {out}")
+
+
+def propose_search(
+    model: str | None,
+    data: str | None,
+    weights: str | None,
+    space: str | None,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> "tuple[Config, Space, str]":
+    """The settings, the space and its text of a search without a file; `given` are the settings that the user named."""
+    from tune_prune.common.entrypoints import describe_address
+    from tune_prune.common.flags import build
+    from tune_prune.hpo import run_files, space_reader
+    from tune_prune.hpo.config import Config
+    from tune_prune.workflows.init import DEFAULT_SECONDS, ProposalRequest, propose_space
+
+    if space is not None:
+        raise UserError("--space names model and data already; leave out --model, --data and --weights")
+    if model is None or data is None:
+        raise UserError("--model and --data go together: name both, or a --space")
+    config = build(Config, {"budget": 1} | dict(given))
+    seconds = config.time_budget or DEFAULT_SECONDS
+    request = ProposalRequest(model, data, weights, config.task, seconds, config.force)
+    text = propose_space(request, config.resources, say)
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in describe_address(model).split("(")[0].split(":")[-1])
+    return run_files.begin_search(space_reader.parse(text, name, "the proposed space"), text, given)

@@ -1,0 +1,171 @@
+"""Proposes the space of a model: which ratios for which layers, and how trials train in the time that there is."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from tune_prune.hpo.groups import Shape
+
+MOST_PATTERNS = 12
+"""The most lines of ratios: layers of a larger model share one by the beginning of their names."""
+
+LEAST_WEIGHTS = 30
+"""A layer may lose all weights but about so many."""
+
+LARGE = 100_000
+"""Weights from which on a layer is expected to lose most of them."""
+
+TRIALS, LEAST_TRIALS = 100, 12
+"""Trials of a search where time allows for them, and the fewest: below, longer trials gain more than further ones."""
+
+LEAST_STEPS, MOST_STEPS = 20, 300
+"""The fewest steps after a round, and the most of a search that has time for few trials."""
+
+STEPS_OF_SHARE = 90
+"""Steps of a refinement, as a multiple of a trial's steps after a round; so LeNet-5's were found to be best."""
+
+
+@dataclass(frozen=True)
+class RatioLine:
+    """A line of [space.ratio]: a pattern, its bounds, the layers that it stands for, and all their weights."""
+
+    pattern: str
+    low: float
+    high: float
+    layers: int
+    weights: int
+
+    def __str__(self) -> str:
+        domain = f"low = {self.low:g}, high = {self.high:g}" + (', group = "erk"' if self.layers > 1 else "")
+        what = f"{self.layers} layers, " if self.layers > 1 else ""
+        return f"{json.dumps(self.pattern, ensure_ascii=False)} = {{{domain}}}  # {what}{self.weights:,} weights"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many trials a search has, the steps after a round of each, and the share and the steps of refinements."""
+
+    trials: int
+    steps: int
+    share: float
+    refine_steps: int
+
+
+def propose_ratios(shapes: Mapping[str, Shape]) -> list[RatioLine]:
+    """A line for each layer, or for layers whose names begin alike where there are many; the last layer is alone.
+
+    Single layers come first, since the first pattern that matches counts, and what matches all comes last.
+    """
+    totals = {label: math.prod(shape) for label, shape in shapes.items()}
+    labels = list(totals)
+    groups = [*_split_names(labels[:-1], MOST_PATTERNS - 1), labels[-1:]]
+    lines = []
+    for group in filter(None, groups):
+        weights, smallest = sum(totals[label] for label in group), min(totals[label] for label in group)
+        pattern = group[0] if len(group) == 1 else ".".join([*_common_parts(group), "*"])
+        is_last = group == labels[-1:]
+        lines.append(RatioLine(pattern, *_find_bounds(smallest, weights, is_last), len(group), weights))
+    return sorted(lines, key=lambda line: (line.layers > 1, line.pattern == "*"))
+
+
+def _find_bounds(smallest: int, weights: int, is_last: bool) -> tuple[float, float]:
+    """The lowest and the highest ratio of layers: large ones are expected to lose more, the last one less."""
+    most = 0.998 if weights >= LARGE else 0.99
+    high = min(most, 1 - min(0.5, LEAST_WEIGHTS / smallest))
+    high = min(high, 0.9) if is_last else high
+    low = 0.0 if weights < 2000 or is_last else 0.5 if weights >= LARGE else 0.3
+    return low, round(high, 3)
+
+
+def _split_names(labels: Sequence[str], most: int) -> list[list[str]]:
+    """Groups labels by the first parts of their names, as many parts as `most` groups allow; the order stays."""
+    if len(labels) <= most:
+        return [[label] for label in labels]
+    groups = [list(labels)]
+    while True:
+        finer = [part for group in groups for part in _split_once(group)]
+        if not len(groups) < len(finer) <= most:
+            return groups
+        groups = finer
+
+
+def _split_once(group: Sequence[str]) -> list[list[str]]:
+    """Splits labels at the first part of their names in which they differ; those that share it stay together."""
+    if len(group) == 1:
+        return [list(group)]
+    depth = len(_common_parts(group)) + 1
+    parts: dict[str, list[str]] = {}
+    for label in group:
+        name = label.split(".")
+        parts.setdefault(label if len(name) <= depth else ".".join([*name[:depth], "*"]), []).append(label)
+    return list(parts.values())
+
+
+def _common_parts(group: Sequence[str]) -> Sequence[str]:
+    """The parts of their names with which all of these begin, but for the last part of any."""
+    parts = zip(*(label.split(".")[:-1] for label in group), strict=False)
+    return [one[0] for one in takewhile(lambda of_all: len(set(of_all)) == 1, parts)]
+
+
+def propose_schedule(steps: float, epoch: int) -> Schedule:
+    """How to spend so many training steps in all; an `epoch` has so many.
+
+    A trial has two rounds, the second trained twice as long. Where time allows for TRIALS trials of LEAST_STEPS, most
+    of them train briefly, and a tenth refines for long; otherwise there are fewer trials, of a third of an epoch, and
+    more of them refine: trials of much less than an epoch say little of large networks.
+    """
+    share = 0.1
+    each = min(int(steps / (TRIALS * (3 * (1 - share) + STEPS_OF_SHARE * share))), epoch)
+    if each >= LEAST_STEPS:
+        return Schedule(TRIALS, each, share, STEPS_OF_SHARE * each)
+    share, each = 0.4, max(LEAST_STEPS, min(MOST_STEPS, epoch // 3))
+    trials = int(steps / (3 * each * (1 - share) + 12 * each * share))
+    return Schedule(min(max(trials, LEAST_TRIALS), TRIALS), each, share, 12 * each)
+
+
+def write_proposal(
+    task: Mapping[str, object],
+    comments: Sequence[str],
+    ratios: Sequence[RatioLine],
+    schedule: Schedule,
+    lr: float,
+    epoch: int,
+    distill: float,
+) -> str:
+    """The text of a space's file, with `comments` at the top; `lr` is a learning rate that the dense model bears."""
+    few = schedule.trials < TRIALS
+    rows = [
+        *(f"# {line}" for line in comments),
+        "",
+        "[task]",
+        *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in task.items()),
+        "",
+        "[space]",
+        'pruner = ["mag", "taylor1"]    # by size; by what a weight does to the loss',
+        "rounds = 2                     # 87.5 % of the ratio, then all of it",
+        f"steps = {schedule.steps}     # of training after a round; an epoch has {epoch:,}",
+        f"final_steps = {2 * schedule.steps}",
+        f"lr = {{low = {lr / 2:g}, high = {2 * lr:g}, log = true}}",
+        f"distill = {distill:g}        # the dense model's share of the loss",
+        "temperature = 2",
+        "",
+        "[space.ratio]                  # the share of the weights to remove; the first pattern that matches counts",
+        *map(str, ratios),
+        "",
+        "[goal]",
+        f"budget = {schedule.trials}    # trials",
+        "",
+        "[initial]",
+        f"trials = {6 if few else 16}   # levels of compression that are tried first",
+        "min_factor = 2",
+        f"max_factor = {20 if few else 100}",
+        "",
+        "[refine]",
+        f"share = {schedule.share:g}    # of the trials prune the most promising ones anew, in small steps",
+        f"rounds = {8 if few else 12}",
+        f"steps = {schedule.refine_steps}",
+        f"lr = {lr:g}",
+    ]
+    return "\n".join(rows) + "\n"
