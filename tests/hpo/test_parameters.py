@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toys import fault
 
 from tune_prune.common.errors import UserError
-from tune_prune.hpo.parameters import PARAMETERS, Choice, Number, Parameter, Range, midpoint, parse_domain
+from tune_prune.hpo.parameters import PARAMETERS, Choice, Number, Parameter, Range, midpoint, parse_domain, value_at
 from tune_prune.pruning.criteria import criteria
 from tune_prune.pruning.plan import Plan
 from tune_prune.results.trial_params import TrialParams
@@ -168,3 +168,19 @@ def test_the_defaults_of_the_plan_pass_the_checks(f) -> None:
 @pytest.mark.parametrize("name", criteria)
 def test_every_pruner_may_be_named(name: str) -> None:
     assert PARAMETERS["pruner"](name) is None
+
+
+@given(
+    st.floats(0, 1),
+    st.sampled_from([Range(0.1, 0.9), Range(0.01, 1.0, log=True), Range(2, 9), Range(0.0, 1.0, step=0.25)]),
+)
+def test_a_value_at_a_position(position: float, domain: Range) -> None:
+    assert value_at(domain, position) in domain
+    assert value_at(domain, 0.0) == domain.low
+    assert value_at(domain, 1.0) == pytest.approx(domain.high)
+    assert value_at(domain, 0.5) == midpoint(domain)
+
+
+def test_an_option_at_a_position() -> None:
+    assert [value_at(Choice(("a", "b", "c")), position) for position in (0.0, 0.34, 0.99)] == ["a", "b", "c"]
+    assert value_at("fixed", 0.7) == "fixed"

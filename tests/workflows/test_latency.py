@@ -14,8 +14,8 @@ from toys import fault
 from tune_prune.cli.options import silent
 from tune_prune.export.latency.programs import record_program
 from tune_prune.export.latency.table import LatencyTable, TimedNetwork, fingerprint, read_table, write_table
-from tune_prune.hpo.space_reader import read
-from tune_prune.workflows.latency import measure_latency
+from tune_prune.hpo.space_reader import parse, read
+from tune_prune.workflows.latency import NETWORKS, draw_networks, measure_latency
 
 
 @pytest.fixture
@@ -75,3 +75,14 @@ def test_latency_of_a_model_that_cannot_be_traced(trials: Trials, toml: Path) ->
     said = fault(lambda: searched(toml, budget=3))
     assert said.startswith(f"{toml}: latency cannot be predicted of toys:Deciding: the model branches on data, in ")
     assert not (toml.parent / "run").exists()
+
+
+def test_a_table_reaches_from_the_lowest_ratios_to_the_highest() -> None:
+    space = parse(SPACE.replace("[space]", '[space]\ngranularity = "filter"\nexclude = ["4"]'), "toy", "toy.toml")
+    space = replace(space, ratios=space.ratios[:1])  # layer 2 loses 0.1 to 0.95 of its 16 neurons
+    networks = draw_networks(space, toys.mlp(), toys.images().train, {"2": (16, 64), "4": (4, 16)})
+    left = [network[1].weight.shape[0] for network in networks]
+    assert len(left) == NETWORKS
+    assert max(left[:5]) >= 13
+    assert min(left[-5:]) == 1
+    assert sum(left[:10]) > sum(left[10:20]) > sum(left[20:])

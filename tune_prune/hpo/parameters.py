@@ -71,7 +71,7 @@ def midpoint(domain: Domain) -> Scalar:
 
 
 def value_at(domain: Domain, position: float) -> Scalar:
-    """The value at a position in [0, 1) of a domain, so that random positions make random values."""
+    """The value at a position of a domain: in [0, 1] of a range, in [0, 1) of a choice."""
     if isinstance(domain, Choice):
         return domain.options[int(position * len(domain.options))]
     if not isinstance(domain, Range):

@@ -1,6 +1,5 @@
 """A search space: which parameters of a trial are fixed, chosen or drawn, per layer and for the whole trial."""
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -18,7 +17,6 @@ from tune_prune.hpo.parameters import (
     find_largest,
     midpoint,
     parse_domain,
-    value_at,
 )  # fmt: skip
 from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
@@ -206,13 +204,10 @@ class Space:
 
     def midpoint(self, shapes: Mapping[str, Shape]) -> TrialParams:
         """Every parameter in the middle of its range, or its first option; layers in a group all have its ratio."""
-        return self._choose(shapes, midpoint)
+        return self.choose(shapes, midpoint)
 
-    def draw(self, shapes: Mapping[str, Shape], generator: random.Random) -> TrialParams:
-        """Every parameter anywhere in its domain; layers in a group all have its ratio."""
-        return self._choose(shapes, lambda domain: value_at(domain, generator.random()))
-
-    def _choose(self, shapes: Mapping[str, Shape], choose: Callable[[Domain], Scalar]) -> TrialParams:
+    def choose(self, shapes: Mapping[str, Shape], choose: Callable[[Domain], Scalar]) -> TrialParams:
+        """Every parameter as a function chooses it of its domain; layers in a group all have its ratio."""
         found: dict[str, object] = {}
         for name, domain in self.parameters_for(shapes).items():
             found[name] = found[domain.group.name] if isinstance(domain, GroupedRatio) else choose(domain)

@@ -21,6 +21,7 @@ from tune_prune.export.latency.readings import compare_latency
 from tune_prune.export.latency.table import LatencyTable, read_table, write_table
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import Shape
+from tune_prune.hpo.parameters import Choice, Domain, Scalar, value_at
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.channels.groups import find_groups
@@ -44,6 +45,9 @@ FRONT = "latency_front.json"
 
 NETWORKS = 30
 """Pruned forms of the dense model that a table has."""
+
+SPREAD = 0.3
+"""How far the ratios of one of these networks are apart at most, as a share of their ranges, on either side."""
 
 SAMPLE = 8
 """Samples on which batch norms of these are measured; what they compute does not matter."""
@@ -82,16 +86,28 @@ def measure_space(
 
 
 def draw_networks(space: Space, dense: nn.Module, train: AnySplit, shapes: Mapping[str, Shape]) -> Iterator[nn.Module]:
-    """Prunes the dense model as trials do, at random in the space, by magnitude and at once; yields what is left."""
+    """Prunes the dense model as trials do, by magnitude and at once; yields what is left.
+
+    Ratios are drawn at random around levels from the lowest to the highest of the space: a search ends where all are
+    high, where no network would be if each ratio was drawn for itself.
+    """
     generator, inputs = random.Random(0), find_inputs(dense, train)
     groups = find_groups(dense, inputs) if space.prunes_channels else ()
     for number in range(NETWORKS):
-        plan = space.draw(shapes, generator).to_plan()
+        level = number / (NETWORKS - 1)
+        plan = space.choose(shapes, lambda domain: _draw_near(level, domain, generator)).to_plan()  # noqa: B023
         pruners = dict.fromkeys(plan.ratios, "mag")
         plan = replace(plan, pruners=pruners, rounds=1, mode="layer", sample=SAMPLE)
         state = State(copy.deepcopy(dense), masks.dense_masks(dense), groups=groups)
         prune_once(state, plan, 1, train, round_generator(0, number))
         yield shrink(state.model, state.masks, inputs, state.groups)
+
+
+def _draw_near(level: float, domain: Domain, generator: random.Random) -> Scalar:
+    """Draws from about this place of a range, in [0, 1], and any option of a choice."""
+    if isinstance(domain, Choice):
+        return value_at(domain, generator.random())
+    return value_at(domain, min(max(level + generator.uniform(-SPREAD, SPREAD), 0.0), 1.0))
 
 
 def measure_latency(
