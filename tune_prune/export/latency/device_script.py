@@ -123,7 +123,8 @@ def describe_device(device: torch.device) -> str:
         name = names[0] if names else name
     except OSError:  # it is another system's
         pass
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def main() -> None:
