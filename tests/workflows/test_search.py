@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import toys
+from deadlines import scaled
 from filelock import FileLock
 from rich.console import Console
 from searches import SPACE, Trials, points, quiet, results, resumed, searched, summary_of, trials_of, without_ray
@@ -270,7 +271,7 @@ def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_start")
 def test_time_alone_ends_it(toml: Path, trials: Trials) -> None:
-    assert searched(toml, time_budget=2.0)[0] == 0
+    assert searched(toml, time_budget=scaled(4.0))[0] == 0
     run_dir = toml.parent / "run"
     summary = summary_of(run_dir)
     assert summary["budget"] is None
