@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -10,14 +10,13 @@ from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
 from tune_prune.hpo import space_proposal
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.pruning.iterative import round_generator
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
-from tune_prune.training.loop import DivergedError, check_training, fit
+from tune_prune.training.loop import DivergedError, check_training
 from tune_prune.training.resources import Resources
-from tune_prune.workflows.profiling import measure_timings
+from tune_prune.workflows.profiling import measure_timings, train_dense
 
 DEFAULT_SECONDS = 1800.0
 """The time that a search is made for where none is given."""
@@ -99,10 +98,8 @@ def find_learning_rate(task: Task, plan: Plan, device: torch.device) -> float:
 def _train_at(task: Task, plan: Plan, lr: float, device: torch.device) -> Evaluation | None:
     """The evaluation of the dense model after RATE_STEPS at a learning rate; None where it diverges."""
     model = task.dense_model(device)
-    pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
-    recipe = replace(plan.recipe_at(1), steps=RATE_STEPS, lr=lr)
     try:
-        fit(model, task.train, recipe, round_generator(0, 1), masks=pairs, teacher=task.make_teacher(plan.distill))
+        train_dense(model, task, plan, RATE_STEPS, lr)
     except DivergedError:
         return None
     return evaluate(model, task.validation)

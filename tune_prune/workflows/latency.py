@@ -29,13 +29,12 @@ from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import State, prune_once, round_generator
 from tune_prune.results.constraints import MEASURED_LATENCY
 from tune_prune.results.front import Member
-from tune_prune.tasks import batches
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 from tune_prune.training.resources import one_thread
-from tune_prune.workflows.space_checks import check_with_data
+from tune_prune.workflows.space_checks import check_with_data, shapes_with_ratios
 
 TABLE = "latency.json"
 """The table of a run, in its directory."""
@@ -116,9 +115,7 @@ def measure_latency(
     """Writes the table of a space, measured here, to `out`, or to `script` what measures one elsewhere."""
     model = checkpoint.load_dense_model(space.model, space.weights, space.source)
     train = load_data(space.data, settings=space.settings, model=space.model).train
-    channels = check_with_data(Config(budget=1), space, model, train)
-    shapes = masks.shapes(model)
-    shapes = {name: shapes[name] for name in channels.groups} if channels else shapes
+    shapes = shapes_with_ratios(model, check_with_data(Config(budget=1), space, model, train))
     if script is not None:
         inputs = find_inputs(model, train, batch)
         networks = [model, *draw_networks(space, model, train, shapes)]
@@ -146,9 +143,8 @@ def measure_front(run_dir: Path, members: Sequence[Member], task: Task, device: 
         table = read_table(run_dir / TABLE)
         if table.device != describe_device(device):
             return
-        dense = task.dense_model(device)
-        samples = batches.to_device(find_inputs(dense, task.train.to(device)), device)
-        inputs = batches.to_device(find_inputs(dense, task.train.to(device), table.batch), device)
+        dense, train = task.dense_model(device), task.train.to(device)
+        samples, inputs = find_inputs(dense, train), find_inputs(dense, train, table.batch)
         known = _read_front(run_dir)
         for member in members:
             name = str(member.point.checkpoint)

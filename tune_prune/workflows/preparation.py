@@ -31,7 +31,7 @@ from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
 from tune_prune.workflows import dashboard
-from tune_prune.workflows.space_checks import check_before_data, check_with_data
+from tune_prune.workflows.space_checks import check_before_data, check_with_data, shapes_with_ratios
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     channels = check_with_data(config, space, model, data.train)
     check_shared_out(data.train, config.resources.workers_per_trial)
     measure_further(model, data.validation, "val")
-    shapes = masks.shapes(model)
-    shapes = {name: shapes[name] for name in channels.groups} if channels else shapes
+    shapes = shapes_with_ratios(model, channels)
     rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
     what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))

@@ -73,7 +73,7 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
         model, on_device = task.dense_model(device), task.to(device)
         for _ in range(2):
             began = time.perf_counter()
-            _train(model, on_device, plan, TIMED_STEPS)
+            train_dense(model, on_device, plan, TIMED_STEPS)
             step = (time.perf_counter() - began) / TIMED_STEPS
         began = time.perf_counter()
         value = evaluate(model, on_device.validation).metric
@@ -86,10 +86,10 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
         torch.set_num_threads(before)
 
 
-def _train(model: nn.Module, task: Task, plan: Plan, steps: int) -> None:
-    """Trains as in a trial, with masks that remove nothing, at a learning rate of 0, so that no plan can diverge."""
+def train_dense(model: nn.Module, task: Task, plan: Plan, steps: int, lr: float = 0.0) -> None:
+    """Trains as in a trial, with masks that remove nothing; at a learning rate of 0 no plan can diverge."""
     pairs = [(weight, torch.ones_like(weight)) for weight in masks.prunable(model).values()]
-    recipe = replace(plan.recipe_at(1), steps=steps, lr=0.0)
+    recipe = replace(plan.recipe_at(1), steps=steps, lr=lr)
     fit(model, task.train, recipe, round_generator(0, 1), masks=pairs, teacher=task.make_teacher(plan.distill))
 
 
@@ -106,7 +106,7 @@ def measure_memory(task: Task, plan: Plan, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_reserved(device)
     model, on_device = task.dense_model(device), task.to(device)
-    _train(model, on_device, plan, MEMORY_STEPS)
+    train_dense(model, on_device, plan, MEMORY_STEPS)
     evaluate(model, on_device.validation)
     return CONTEXT + torch.cuda.max_memory_reserved(device) - before
 

@@ -48,12 +48,18 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     if not space.prunes_channels:
         return None
     channels = count_removable(model, train, space.source, str(space.parameters["granularity"]))
-    shapes = {name: shape for name, shape in masks.shapes(model).items() if name in channels.groups}
+    shapes = shapes_with_ratios(model, channels)
     _check_searchable(space, shapes)
     pruned = [name.removeprefix("ratio/") for name in space.parameters_for(shapes) if name.startswith("ratio/")]
     multiple_of = int(find_largest(space.parameters.get("multiple_of", 1), whole=True))
     check_multiple(channels, pruned, multiple_of, f"{space.source}: space.multiple_of")
     return channels
+
+
+def shapes_with_ratios(model: nn.Module, channels: ChannelCounts | None) -> dict[str, Shape]:
+    """The shapes of the layers that have a ratio: all, or the first of each group where channels are pruned."""
+    shapes = masks.shapes(model)
+    return {name: shapes[name] for name in channels.groups} if channels else shapes
 
 
 def count_removable(model: nn.Module, train: AnySplit, source: str, granularity: str) -> ChannelCounts:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import Conv, Recurrent, mlp, seeded
 
-from tune_prune.export.latency.device_script import compile_program, list_outputs, make_constant, time_program
+from tune_prune.export.latency.device_script import (
+    compile_program,
+    find_operation,
+    list_outputs,
+    make_constant,
+    time_program,
+)
 from tune_prune.export.latency.programs import LARGE, VECTOR, Program, record_program
 from tune_prune.tasks.batches import Batch, iterate_tensors
 
@@ -53,10 +59,7 @@ class Large(nn.Module):
 
 def rebuilt(program: Program, model: nn.Module, inputs: Batch) -> Tensor:
     """What a program computes from the model's weights and inputs, which it finds by their shapes."""
-    functions = []
-    for name, _, _ in program.operations:
-        space, packet, overload = name.split(".")
-        functions.append(getattr(getattr(getattr(torch.ops, space), packet), overload))
+    functions = [find_operation(name) for name, _, _ in program.operations]
     given = [*model.parameters(), *model.buffers(), *iterate_tensors(inputs)]
     constants = []
     for shape, dtype, strides in program.constants:

@@ -40,6 +40,13 @@ def make_constant(shape: list[int], dtype: str, strides: list[int], device: torc
     return made.normal_() if kind.is_floating_point else made.zero_()
 
 
+def find_operation(name: str) -> Callable[..., Any]:
+    """The operation of PyTorch of a name such as `aten.add.Tensor`."""
+    space, packet, overload = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(getattr(torch.ops, space), packet), overload)
+    return found
+
+
 def as_source(value: Any) -> str:
     """The Python expression of an argument: a number, a list, a tensor by where it comes from, or a type."""
     if isinstance(value, list):
@@ -94,10 +101,7 @@ def compile_program(program: dict[str, Any], timed: bool) -> Callable[..., None]
 def time_program(program: dict[str, Any], device: torch.device) -> tuple[float, list[float]]:
     """Measures the seconds of a whole network, and the seconds of each of its operations; medians of READINGS."""
     constants = [make_constant(shape, dtype, strides, device) for shape, dtype, strides in program["constants"]]
-    functions = []
-    for name, _, _ in program["operations"]:
-        space, packet, overload = name.split(".")
-        functions.append(getattr(getattr(getattr(torch.ops, space), packet), overload))
+    functions = [find_operation(name) for name, _, _ in program["operations"]]
     whole, apart = compile_program(program, timed=False), compile_program(program, timed=True)
     seconds: list[list[float]] = [[] for _ in functions]
     totals: list[float] = []
