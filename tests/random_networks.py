@@ -80,6 +80,44 @@ class Images(nn.Module):
         return self.scores(self.head(values[-1]))
 
 
+class Branch(nn.Module):
+    """A residual block: two convolutions beside its input, or beside a projection of it, with relu before or after."""
+
+    def __init__(self, draw: random.Random, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.is_before, inner = draw.random() < 0.3, draw.choice(WIDTHS)
+        norm = nn.BatchNorm2d if draw.random() < 0.7 else lambda channels: nn.Identity()
+        self.first, self.norm = nn.Conv2d(inputs, inner, 3, padding=1), norm(inner)
+        self.second, self.last = nn.Conv2d(inner, outputs, 3, padding=1, bias=draw.random() < 0.5), norm(outputs)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(x) if self.is_before else x
+        y = self.shortcut(x) + self.last(self.second(functional.relu(self.norm(self.first(y)))))
+        return y if self.is_before else functional.relu(y)
+
+
+class Residual(nn.Module):
+    """[n, 3, 8, 8] -> [n, 4]: stages of residual blocks, of which the first of a stage may have a projection."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        width = draw.choice(WIDTHS)
+        self.stem, blocks = nn.Conv2d(3, width, 3, padding=1), []
+        for outputs in draw.choices(WIDTHS, k=draw.randint(1, 3)):
+            for _ in range(draw.randint(1, 3)):
+                blocks.append(Branch(draw, width, outputs))
+                width = outputs
+        self.blocks, self.scores = nn.ModuleList(blocks), nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.scores(x.mean((2, 3)))
+
+
 class Attention(nn.Module):
     """Heads of which groups share keys and values, with one projection for all three or one each."""
 
@@ -123,6 +161,7 @@ class Tokens(nn.Module):
 
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor]]] = {
     "images": (Images, lambda: torch.randn(3, 3, 8, 8)),
+    "residual": (Residual, lambda: torch.randn(3, 3, 8, 8)),
     "tokens": (Tokens, lambda: torch.randint(20, (3, 5))),
 }
 """By kind: makes a network from a seed, and inputs for it."""

@@ -42,6 +42,29 @@ class Conv(nn.Module):
         return self.head(self.features(inputs).flatten(1))
 
 
+class Blocks(nn.Module):
+    """[n, 1, 8, 8] -> [n, 4]; 512 weights in `stem`, 3 * 128 in two blocks alike and a third one, and 32 in `head`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, 8), nn.Linear(8, 4)
+        self.blocks = nn.ModuleList(Residual(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(2))
+        self.last = Residual(nn.Linear(8, 16, bias=False), nn.Linear(16, 8, bias=False))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        x = self.stem(inputs.flatten(1))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.last(x))
+
+
+class Residual(nn.Sequential):
+    """x + f(x)."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + super().forward(inputs)
+
+
 class Tied(nn.Module):
     """[n, 1, 8, 8] -> [n, 4]; `again` uses the weight of `first`."""
 

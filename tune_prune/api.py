@@ -195,7 +195,8 @@ def prune(
     where the loss cannot be computed.
     """
     settings, where = conf.read(Path(path)), str(path)
-    masks.require_layers(model, settings.ratios, where)
+    if settings.notes.get("granularity") not in GROUPED:
+        masks.require_layers(model, settings.ratios, where)
     pruners = dict(settings.pruners or dict.fromkeys(settings.ratios, "mag"))
     needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
     if needed and train is None:

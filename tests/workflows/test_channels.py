@@ -31,6 +31,8 @@ CHANNELS = (
 
 HEADS = CHANNELS.replace('"channel"\nmultiple_of = 2', '"head"').replace("toys:Conv", "toys:Attending")
 
+BLOCKS = CHANNELS.replace('"channel"\nmultiple_of = 2', '"block+channel"').replace("toys:Conv", "toys:Blocks")
+
 
 def space(text: str) -> Space:
     return space_reader.parse(text, "toy", "toy.toml")
@@ -97,12 +99,35 @@ def test_a_search_removes_heads_alone(trials: Trials, tmp_path: Path) -> None:
     assert small.first.weight.shape == (8, 8)
 
 
+@pytest.mark.parametrize("granularity", ["block", "block+channel"])
+def test_a_search_removes_blocks_and_repeats_itself(
+    trials: Trials, tmp_path: Path, granularity: str, command: Callable[..., int]
+) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(BLOCKS.replace("block+channel", granularity))
+    code, run_dir = searched(path, acc_tradeoff=60.0, budget=5)
+    assert code == 0
+    table, columns = points(run_dir), {"ratio/blocks.0", "ratio/last"}
+    assert columns <= set(table)
+    assert (table[sorted(columns)] > 0).any(axis=None)
+    assert bool(table["ratio/stem"].any()) == (granularity == "block+channel")
+    _, again = searched(path, "again", acc_tradeoff=60.0, budget=5)
+    assert points(again).equals(table)
+    front = json.loads((run_dir / "summary.json").read_text())["front"]
+    model, found = checkpoint.restore(checkpoint.read(run_dir / front[-1]["checkpoint"]), "it")
+    small = compact(model.eval(), torch.rand(2, 1, 8, 8))
+    left = sum(weight.numel() for weight in masks.prunable(small).values())
+    assert left == sum(kept for kept, _ in masks.kept_counts(found).values())
+    assert command("prune", "--conf", run_dir / "best.conf", "--replay", "--out", tmp_path / "replay", "--json") == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (CHANNELS.replace('"channel"', '["channel", "weight"]'), "'channel' cannot be one of several; search it alone"),
         (CHANNELS.replace("multiple_of = 2", 'mode = "global"'), "has a ratio for each group; leave out mode"),
         (CHANNELS.replace('"channel"', '"weight"'), "space.multiple_of is of channels; set granularity = 'channel'"),
+        (CHANNELS.replace('"channel"', '"block"'), "space.multiple_of is of channels; set granularity = 'channel'"),
     ],
 )
 def test_a_space_that_cannot_be(text: str, says: str) -> None:
@@ -117,6 +142,11 @@ def test_a_space_that_cannot_be(text: str, says: str) -> None:
             CHANNELS.replace("multiple_of = 2", "multiple_of = 5"),
             Conv(),
             "5 is more than the 4 channels of group features.0",
+        ),
+        (
+            BLOCKS.replace("block+channel", "block"),
+            Conv(),
+            "granularity 'block': no module of this model returns its input where its weights are zero",
         ),
         (HEADS, Conv(), "granularity 'head': no heads of this model can be removed; prune it by"),
         (CHANNELS, Deciding(), "the model branches on data, in inner"),

@@ -17,12 +17,14 @@ from tune_prune.export.comparison import Difference
 from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
-from tune_prune.pruning.channels.groups import Group, ModelChannels, find_channels, find_groups
+from tune_prune.pruning.channels.blocks import find_blocks, find_kept_blocks
+from tune_prune.pruning.channels.finding import find_channels, find_groups
+from tune_prune.pruning.channels.groups import Group, ModelChannels
 from tune_prune.pruning.channels.norms import kept_in_norm
 from tune_prune.pruning.channels.removal import sum_by_channel
 from tune_prune.pruning.channels.slicing import narrowed, remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
-from tune_prune.pruning.granularity import CHANNEL
+from tune_prune.pruning.granularity import BLOCK, BLOCK_CHANNEL, CHANNEL
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
 
 ROUNDING = 1e-4
@@ -35,13 +37,16 @@ CHANGED = "the model computes something else without them"
 
 @torch.no_grad()
 def find_removable(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> ModelChannels:
-    """Finds the groups of which channels can be removed: the model's code works with fewer, and its outputs stay.
+    """Finds the groups of which channels or blocks can be removed: the model's code works with fewer, its outputs stay.
 
-    `inputs` are a few samples, as `call_model` takes them. Half of the channels, at random places, are removed for it.
-    Raises a `UserError` where the model branches on data.
+    `inputs` are a few samples, as `call_model` takes them. Half of the channels, at random places, are removed for it,
+    and nine of ten blocks. Raises a `UserError` where the model branches on data and channels are to go.
     """
+    if granularity == BLOCK_CHANNEL:
+        blocks, channels = (find_removable(model, inputs, one) for one in (BLOCK, CHANNEL))
+        return ModelChannels(blocks.groups + channels.groups, blocks.staying | channels.staying)
     model = copy.deepcopy(model).eval()
-    found = find_channels(model, inputs, granularity)
+    found = find_blocks(model, inputs) if granularity == BLOCK else find_channels(model, inputs, granularity)
     working = _choose_working(found.groups, lambda groups: _why_not_half(model, inputs, groups))
     return ModelChannels(working.groups, found.staying | working.staying)
 
@@ -65,24 +70,25 @@ def _choose_working(groups: Sequence[Group], why_not: Callable[[Sequence[Group]]
 
 
 def _why_not_half(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> str:
-    """Why half of the channels of these groups cannot be removed; "" where they can."""
+    """Why half of the channels, or nine of ten blocks, of these groups cannot be removed; "" where they can."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     found = masks.dense_masks(model)
     scores = {label: torch.rand(mask.shape, generator=generator).to(mask.device) for label, mask in found.items()}
-    masks.apply(model, removal.remove(model, groups, found, scores, {group.name: 0.5 for group in groups}))
+    ratios = {group.name: 0.9 if group.blocks else 0.5 for group in groups}
+    masks.apply(model, removal.remove(model, groups, found, scores, ratios))
     made = _try_without(model, inputs, groups)
     return made if isinstance(made, str) else ""
 
 
 @torch.no_grad()
 def compact(model: nn.Module, inputs: Batch) -> nn.Module:
-    """Copies a model for inference alone, without the channels that can go.
+    """Copies a model for inference alone, without the channels that can go, and without blocks that are zero.
 
     `inputs` are a few samples, as `call_model` takes them. A group stays whole where the model's code does not work
     with fewer channels of it, as where it holds a number of channels. The outputs of copy and model for `inputs` differ
     by no more than `ROUNDING`. Raises a `UserError` where the model branches on data.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = _without_empty_blocks(copy.deepcopy(model).eval().requires_grad_(False), inputs)
     made: list[nn.Module] = []
 
     def why_not(groups: Sequence[Group]) -> str:
@@ -92,6 +98,14 @@ def compact(model: nn.Module, inputs: Batch) -> nn.Module:
 
     chosen = _choose_working(find_groups(model, inputs), why_not).groups
     return made[0] if chosen and made else model
+
+
+def _without_empty_blocks(model: nn.Module, inputs: Batch) -> nn.Module:
+    """The model without blocks whose parameters are all zero; the model itself where its code needs them."""
+    if all(any(bool(one.any()) for one in part.parameters()) for part in model.modules() if [*part.parameters()]):
+        return model
+    made = _try_without(model, inputs, find_blocks(model, inputs).groups)
+    return model if isinstance(made, str) else made
 
 
 def shrink(model: nn.Module, masks: Mapping[str, Tensor], inputs: Batch, groups: Sequence[Group] = ()) -> nn.Module:
@@ -125,6 +139,8 @@ def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn
 
 def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
     """Which channels of a group stay, bool [channels]; constants of those that nothing computes are folded away."""
+    if group.blocks:
+        return find_kept_blocks(model, group)
     if group.norms:
         return _find_kept_in_norms(model, group)
     tensors = named_tensors(model)

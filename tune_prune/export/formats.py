@@ -24,6 +24,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.export import resizing, sparse_format
 from tune_prune.pruning import checkpoint
+from tune_prune.pruning.channels.blocks import skipped_blocks
 from tune_prune.pruning.channels.norms import kept_by_norm
 from tune_prune.tasks.batches import Batch, iterate_tensors, map_leaves
 from tune_prune.tasks.models import build, build_on_meta, load_state
@@ -83,6 +84,7 @@ def load(path: str | Path) -> nn.Module:
     if isinstance(header, dict) and "compact" in header:
         name = str(header.get("model"))
         model = build_on_meta(name) or build(name)
+        resizing.skip_blocks(model, header.get("skipped", []), str(path))
         resizing.load_resized(model, tensors, str(path))
     elif isinstance(header, dict) and "shapes" in header:
         model = checkpoint.restore(sparse_format.read(path), str(path))[0]
@@ -117,7 +119,9 @@ def _write_dense(export_input: ExportInput) -> bytes:
     tensors = {
         key: value.detach().contiguous().clone() for key, value in resizing.own_state(export_input.compacted).items()
     }
-    return save(tensors, {"tune_prune": json.dumps({"model": export_input.name, "compact": True})})
+    skipped = skipped_blocks(export_input.compacted)
+    header = {"model": export_input.name, "compact": True} | ({"skipped": skipped} if skipped else {})
+    return save(tensors, {"tune_prune": json.dumps(header)})
 
 
 def _write_pt2(export_input: ExportInput) -> bytes:

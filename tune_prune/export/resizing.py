@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.pruning.channels import blocks
 from tune_prune.pruning.channels.slicing import set_tensor
 from tune_prune.pruning.layers import TRANSPOSED
 
@@ -22,6 +23,15 @@ def _is_by_group(module: nn.Module, name: str) -> bool:
     """Whether a tensor is the weight of a convolution whose groups have an input each."""
     is_grouped = name == "weight" and getattr(module, "groups", 1) != 1 and not isinstance(module, TRANSPOSED)
     return is_grouped and module.get_parameter("weight").shape[1] == 1
+
+
+def skip_blocks(model: nn.Module, names: object, source: str) -> None:
+    """Makes the modules of these names return their input; a `UserError` names `source` where one is not there."""
+    known = {name for name, _ in model.named_modules() if name}
+    if not (isinstance(names, list) and known.issuperset(map(str, names))):
+        raise UserError(f"{source}: the model has no blocks {names!r}; the file is damaged, or another model's")
+    for name in names:
+        blocks.skip_block(model.get_submodule(name))
 
 
 @torch.no_grad()

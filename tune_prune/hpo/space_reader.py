@@ -21,7 +21,7 @@ from tune_prune.hpo.space_keys import (
     check_patterns,
     check_text,
 )  # fmt: skip
-from tune_prune.pruning.granularity import GROUPED
+from tune_prune.pruning.granularity import BLOCK, GROUPED
 from tune_prune.pruning.plan import MODES
 from tune_prune.results.constraints import COSTS
 from tune_prune.tasks.settings import read_settings
@@ -140,7 +140,7 @@ class _Reader:
             raise UserError(f"{self._source}: space.granularity: {grouped!r} cannot be one of several; search it alone")
         if grouped and space.get("mode", "layer") != "layer":
             raise UserError(f"{self._source}: granularity {grouped!r} has a ratio for each group; leave out mode")
-        if space.get("multiple_of", 1) != 1 and not grouped:
+        if space.get("multiple_of", 1) != 1 and grouped in (None, BLOCK):
             raise UserError(f"{self._source}: space.multiple_of is of channels; set granularity = 'channel'")
 
     def _groups(self, space: Table, ratios: Table, mode: object) -> dict[str, str]:

@@ -40,7 +40,13 @@ CHANNEL = "channel"
 HEAD = "head"
 """Heads of attentions alone, each with its queries, keys, values and the weights that read it."""
 
-GROUPED = (CHANNEL, HEAD)
+BLOCK = "block"
+"""Whole residual blocks, which are left out."""
+
+BLOCK_CHANNEL = "block+channel"
+"""Whole residual blocks, and channels of those that stay: each kind of group has ratios of its own."""
+
+GROUPED = (CHANNEL, HEAD, BLOCK, BLOCK_CHANNEL)
 """The granularities whose units are of groups of layers, each of which has a ratio."""
 
 _LAST = 2**62

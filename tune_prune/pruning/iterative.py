@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tune_prune.pruning import criteria, granularity, masks, recalibration
 from tune_prune.pruning.channels import removal
-from tune_prune.pruning.channels.groups import Group, find_groups
+from tune_prune.pruning.channels.finding import find_groups
+from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
 from tune_prune.pruning.channels.slicing import narrowed
 from tune_prune.pruning.channels.tracer import find_inputs
@@ -84,6 +85,13 @@ def restore_state(state: State, earlier: State) -> None:
     state.masks = {label: mask.clone() for label, mask in earlier.masks.items()}
 
 
+def find_state_groups(state: State, plan: Plan, train: AnySplit) -> Sequence[Group]:
+    """The groups of a state: those that it has, else those of the plan's granularity, where it is one of groups."""
+    if state.groups or plan.granularity not in granularity.GROUPED:
+        return state.groups
+    return find_groups(state.model, find_inputs(state.model, train), plan.granularity)
+
+
 def prune_once(
     state: State,
     plan: Plan,
@@ -99,8 +107,8 @@ def prune_once(
     sample = train.draw(plan.sample, generator)
     context = Context(state.model, sample, generator, cached=cached or {})
     before = masks.compression(state.masks)
+    state.groups = find_state_groups(state, plan, train)
     if plan.granularity in granularity.GROUPED:
-        state.groups = state.groups or find_groups(state.model, find_inputs(state.model, train), plan.granularity)
         state.masks |= removal.prune(context, state.groups, state.masks, plan, plan.ratios_at(round_))
     else:
         scores = criteria.score_layers(plan.pruners, context)
@@ -133,6 +141,7 @@ def retrain(
     recipe = plan.recipe_at(round_)
     if not recipe.steps:
         return
+    state.groups = find_state_groups(state, plan, train)
     with narrowed(state.model, state.groups, state.masks) as (model, own_masks):
         pairs = masks.pairs(model, own_masks)
         with scaled_dropout(model, state.masks) if plan.scale_dropout else nullcontext():

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.counting import count_channels
-from tune_prune.pruning.channels.groups import Group, find_groups
+from tune_prune.pruning.channels.finding import find_groups
+from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import set_kept_by_norm
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import round_generator
@@ -156,14 +157,16 @@ def _measure_layer(
 
 
 def _measure_groups(
-    context: Context, jobs: Iterable[SensitivityJob], validation: AnySplit
+    context: Context, jobs: Sequence[SensitivityJob], validation: AnySplit
 ) -> Iterator[SensitivityResult]:
-    """Measures jobs that prune the channels of one group; everything is put back after each.
+    """Measures jobs that prune the channels or blocks of one group; everything is put back after each.
 
     The weights that a result counts are those of all layers that compute or read the channels.
     """
     model, sample = context.model, context.sample
-    groups = {group.name: group for group in find_groups(model, find_inputs(model, sample))}
+    inputs = find_inputs(model, sample)
+    by_kind = {kind: find_groups(model, inputs, kind) for kind in dict.fromkeys(job.granularity for job in jobs)}
+    groups = {group.name: group for found in by_kind.values() for group in found}
     dense = {name: value.clone() for name, value in model.state_dict().items()}
     for job in jobs:
         began = time.perf_counter()
@@ -180,9 +183,9 @@ def _measure_groups(
 
 def _count_group(model: nn.Module, groups: Sequence[Group], job: SensitivityJob) -> tuple[int, int]:
     """Counts the weights that are left, and all, of the layers that compute or read channels of the job's group."""
-    counts = count_channels(model, groups)
-    total, count = counts.touched(job.layer), counts.groups[job.layer]
-    return round(total * removal.count_left(count, job.ratio) / count), total
+    total = count_channels(model, groups).touched(job.layer)
+    group = next(group for group in groups if group.name == job.layer)
+    return round(total * removal.count_left_of(group, job.ratio) / group.count), total
 
 
 def _split_at_layer(

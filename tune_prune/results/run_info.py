@@ -60,13 +60,15 @@ class RunInfo:
 
     @property
     def ratio_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of the layers that have a ratio: all, or the first of each group of channels."""
-        return {name: self.shapes[name] for name in self.channels.groups} if self.channels else self.shapes
+        """The shapes of the layers that have a ratio: all, or the first of each group of channels or blocks."""
+        if self.channels is None:
+            return self.shapes
+        return {name: self.shapes[self.channels.first_layer(name)] for name in self.channels.groups}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The layers' labels, in the model's order."""
-        return tuple(self.shapes)
+        """What may have a ratio: the groups of blocks, where blocks are pruned, and the layers in the model's order."""
+        return (*(self.channels.blocks if self.channels else ()), *self.shapes)
 
     @property
     def totals(self) -> dict[str, int]:

@@ -70,7 +70,7 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
     """
     record, point = member.record, member.point
     pruned = {label: point.ratios[label] for label in info.labels if point.ratios.get(label, 0.0) > 0}
-    ratios = pruned or dict.fromkeys(info.labels, 0.0)
+    ratios = pruned or dict.fromkeys(info.ratio_shapes, 0.0)
     pruners = {label: record.pruners[label] for label in ratios} if ratios.keys() <= record.pruners.keys() else None
     facts: dict[str, object] = {
         "model": info.model,

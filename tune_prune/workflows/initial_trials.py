@@ -76,7 +76,16 @@ def measure_curves(
     for result in sensitivity.measure_without_retraining(sampled, jobs, device, cached):
         weights[result.job.layer] = result.total
         rises[result.job.layer].append((result.kept / result.total, result.val_loss - dense))
-    return {layer: LossCurve(weights[layer], *_fit(rises[layer]), *_bounds(domain)) for layer, domain in ratios.items()}
+    return {
+        layer: LossCurve(weights[layer], *_fit(_keep_some(rises[layer])), *_bounds(domain))
+        for layer, domain in ratios.items()
+    }
+
+
+def _keep_some(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Puts half of the lowest share in place of none, which a curve over shares does not reach: of blocks, all go."""
+    lowest = min((keep for keep, _ in points if keep > 0), default=1.0)
+    return [(keep or lowest / 2, rise) for keep, rise in points]
 
 
 def _fit(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from tune_prune.hpo.groups import Shape
 from tune_prune.hpo.parameters import Choice, Domain, Scalar, value_at
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import State, prune_once, round_generator
 from tune_prune.results.constraints import MEASURED_LATENCY
@@ -91,7 +91,7 @@ def draw_networks(space: Space, dense: nn.Module, train: AnySplit, shapes: Mappi
     high, where no network would be if each ratio was drawn for itself.
     """
     generator, inputs = random.Random(0), find_inputs(dense, train)
-    groups = find_groups(dense, inputs) if space.prunes_channels else ()
+    groups = find_groups(dense, inputs, str(space.parameters["granularity"])) if space.prunes_channels else ()
     for number in range(NETWORKS):
         level = number / (NETWORKS - 1)
         plan = space.choose(shapes, lambda domain: _draw_near(level, domain, generator)).to_plan()  # noqa: B023

@@ -76,7 +76,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
     head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}{_explain_tradeoff(config, metric)}"
-    rows += [f"  {label}: its channels stay; {why}" for label, why in channels.staying.items()] if channels else []
+    rows += [f"  {line}" for line in channels.describe()] if channels else []
     return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
 
 

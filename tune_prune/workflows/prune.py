@@ -45,7 +45,8 @@ def prune(
     off, `load_progress` takes a copy of the model and returns the state that was reached and the steps that led there.
     """
     model, mask = open_model(name, start)
-    masks.require_layers(model, target.ratios, source)
+    if options.granularity not in GROUPED:
+        masks.require_layers(model, target.ratios, source)
     for label in target.ratios:
         check_label(label, f"model {name!r}")
     check_target(target, options, model, source)

@@ -10,7 +10,7 @@ from torch import nn
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning import criteria, masks
-from tune_prune.pruning.granularity import GROUPED, check_layers, check_name
+from tune_prune.pruning.granularity import BLOCK, GROUPED, check_layers, check_name
 from tune_prune.pruning.plan import MODES, Plan, schedules
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
@@ -95,7 +95,7 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
     if grouped and options.mode == "global":
         which = f"--mode global and --granularity {options.granularity}"
         raise UserError(f"{which} exclude each other: each group has its own ratio")
-    if not grouped and options.multiple_of != 1:
+    if (not grouped or options.granularity == BLOCK) and options.multiple_of != 1:
         raise UserError("--multiple-of is of channels; add --granularity channel")
     if options.mode not in MODES:
         raise UserError(f"--mode must be one of {format_names(MODES)}, got {options.mode!r}")
@@ -138,6 +138,6 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
     for label, ratio in target.ratios.items():
         check_group(label, channels.groups, source)
         count = channels.groups[label]
-        if round(ratio * count) == count:
+        if round(ratio * count) == count and label not in channels.blocks:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")
     check_multiple(channels, target.ratios, options.multiple_of, "--multiple-of")

@@ -14,6 +14,7 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Number
 from tune_prune.hpo.warm_start import Stage, retrace
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import trial_params
@@ -234,12 +235,13 @@ def _read_stage(notes: Mapping[str, Any], model: nn.Module, source: str) -> Stag
     params = TrialParams.from_columns(
         {key: value for key, value in notes.items() if key in PARAMETERS or key.startswith(by_layer)}
     )
-    masks.require_layers(model, params.ratios, source)
     try:
-        pruners = params.to_plan().pruners
+        plan = params.to_plan()
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    for label, pruner in pruners.items():
+    if plan.granularity not in GROUPED:
+        masks.require_layers(model, params.ratios, source)
+    for label, pruner in plan.pruners.items():
         if pruner is None:
             raise UserError(f"{source}: names no pruner for layer {label}; line 3 holds one for each layer")
     return Stage(notes["trial"], notes["round"], params)

@@ -16,7 +16,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.pruning import criteria, masks
 from tune_prune.pruning.channels.counting import ChannelCounts, count_channels
 from tune_prune.pruning.channels.tracer import find_inputs, trace
-from tune_prune.pruning.granularity import HEAD, check_layers
+from tune_prune.pruning.granularity import BLOCK, HEAD, check_layers
 from tune_prune.results import conf
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.loop import check_training
@@ -57,13 +57,13 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
 
 
 def shapes_with_ratios(model: nn.Module, channels: ChannelCounts | None) -> dict[str, Shape]:
-    """The shapes of the layers that have a ratio: all, or the first of each group where channels are pruned."""
+    """The shapes of the layers that have a ratio: all, or the first of each group where groups are pruned."""
     shapes = masks.shapes(model)
-    return {name: shapes[name] for name in channels.groups} if channels else shapes
+    return {name: shapes[channels.first_layer(name)] for name in channels.groups} if channels else shapes
 
 
 def count_removable(model: nn.Module, train: AnySplit, source: str, granularity: str) -> ChannelCounts:
-    """Finds the groups of channels that can be removed; a `UserError` that names `source` where there is none."""
+    """Finds the groups of channels or blocks that can be removed; a `UserError` where there is none names `source`."""
     try:
         found = find_removable(model, find_inputs(model, train), granularity)
     except UserError as error:
@@ -73,6 +73,9 @@ def count_removable(model: nn.Module, train: AnySplit, source: str, granularity:
         why = f"no channels of this model can be removed; those of layer {label} stay since {reason}"
         if granularity == HEAD:
             why = "no heads of this model can be removed" + (f"; those of {label} stay since {reason}" if label else "")
+        if granularity == BLOCK:
+            why = "no module of this model returns its input where its weights are zero, as residual blocks do"
+            why += f"; {label} stays since {reason}" if label else ""
         raise UserError(f"{source}: granularity {granularity!r}: {why}; prune it by granularity 'weight' or 'filter'")
     return count_channels(model, found.groups, found.staying)
 
@@ -81,13 +84,13 @@ def check_group(label: str, groups: Iterable[str], where: str) -> None:
     """Raises a `UserError` that begins with `where` for a label that names none of these groups of channels."""
     if label not in groups:
         known = format_names(groups)
-        raise UserError(f"{where}: layer {label} names no group of channels that can be removed; known: {known}")
+        raise UserError(f"{where}: layer {label} names no group that can be removed; known: {known}")
 
 
 def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: int, where: str) -> None:
     """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at a time."""
     for name in groups:
-        if multiple_of > channels.groups[name]:
+        if name not in channels.blocks and multiple_of > channels.groups[name]:
             count = channels.groups[name]
             raise UserError(f"{where}: {multiple_of} is more than the {count} channels of group {name}; lower it")
 

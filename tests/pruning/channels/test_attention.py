@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.resizing import load_resized, own_state
 from tune_prune.pruning.channels.attention import NarrowAttention, narrow_attention
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.finding import find_groups
 
 
 class Model(nn.Module):

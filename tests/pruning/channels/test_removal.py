@@ -12,7 +12,7 @@ from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.counting import count_channels
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import Context
 from tune_prune.tasks.splits import Split

@@ -10,7 +10,7 @@ from random_networks import NETWORKS, make, remove_at_random
 from toys import seeded
 
 from tune_prune.pruning import iterative, masks
-from tune_prune.pruning.channels.groups import find_groups
+from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.channels.slicing import narrowed
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.plan import Plan

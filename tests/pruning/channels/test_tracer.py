@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import Deciding, fault
 
-from tune_prune.pruning.channels.groups import find_channels, find_groups
+from tune_prune.pruning.channels.finding import find_channels, find_groups
 
 
 class Between(nn.Module):

@@ -10,6 +10,9 @@ from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.removal import name_weights
 from tune_prune.pruning.masks import shapes
 
+BLOCK = -1
+"""Stands for an axis along which a layer is as a whole in one block."""
+
 
 @dataclass(frozen=True)
 class LayerCount:
@@ -30,12 +33,14 @@ class LayerCount:
 class ChannelCounts:
     """The weights of each layer by label, and the groups that decide how many are left, in the model's order.
 
-    `groups` are the numbers of channels by the name of a group; `staying` says why others stay, by a layer's label.
+    `groups` are the numbers of channels by the name of a group, or of blocks, for groups that are named in `blocks`;
+    `staying` says why others stay, by the label of a layer or a block.
     """
 
     groups: Mapping[str, int]
     layers: Mapping[str, LayerCount]
     staying: Mapping[str, str] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -49,6 +54,17 @@ class ChannelCounts:
     def compression(self, ratios: Mapping[str, float]) -> float:
         """The compression of the whole model that these ratios of groups make."""
         return 1 - self.left({group: 1 - ratio for group, ratio in ratios.items()}) / self.total
+
+    def describe(self) -> list[str]:
+        """The groups of blocks with their numbers of blocks, and what stays, in lines."""
+        lines = [f"{name}: {self.groups[name]} blocks of this kind" for name in self.blocks if self.groups[name] > 1]
+        for label, why in self.staying.items():
+            lines.append(f"{label}: {'its channels stay' if label in self.layers else 'stays'}; {why}")
+        return lines
+
+    def first_layer(self, group: str) -> str:
+        """The label of the first layer that computes or reads channels of a group, or lies in one of its blocks."""
+        return next(label for label, layer in self.layers.items() if any(group in axis for axis in layer.axes))
 
     def touched(self, group: str) -> int:
         """The weights that compute or read channels of a group."""
@@ -64,10 +80,13 @@ def count_channels(
     for group in groups:
         for member in group.members:
             if member.tensor in labels:
-                of_axis = axes.setdefault(labels[member.tensor], {}).setdefault(member.axis, {})
+                # a block leaves with all of its weights, whichever channels have left before
+                axis = BLOCK if group.blocks else member.axis
+                of_axis = axes.setdefault(labels[member.tensor], {}).setdefault(axis, {})
                 of_axis[group.name] = float((member.channels >= 0).double().mean())
     layers = {
         label: LayerCount(math.prod(shape), tuple(axes.get(label, {}).values()))
         for label, shape in shapes(model).items()
     }
-    return ChannelCounts({group.name: group.count for group in groups}, layers, staying or {})
+    blocks = tuple(group.name for group in groups if group.blocks)
+    return ChannelCounts({group.name: group.count for group in groups}, layers, staying or {}, blocks)

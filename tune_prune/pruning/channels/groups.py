@@ -1,17 +1,9 @@
 """Groups of channels: what has to leave together with a channel of a layer, in all layers that compute or read it."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-
-from tune_prune.pruning.channels.tracer import find_owner, named_tensors, trace
-from tune_prune.pruning.granularity import CHANNEL, HEAD
-from tune_prune.pruning.weights import find_weights
-from tune_prune.tasks.batches import Batch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +12,8 @@ class Member:
 
     `channels` int64 [size of the axis] gives the channel of each position, -1 for one of another group or none.
     `role`: "output" where a layer that can be pruned computes them, "depthwise" where it computes each of them from the
-    same one before, "input" where it reads them, else "other", as for biases and norms.
+    same one before, "input" where it reads them, "block" where the tensor belongs to a block, else "other", as for
+    biases and norms.
     """
 
     tensor: str
@@ -35,7 +28,8 @@ class Group:
 
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
     label of the first layer that computes them. `norms` are the names of the layer norms that read them. In a group of
-    heads each channel is a head of an attention.
+    heads each channel is a head of an attention. In a group of blocks each is a block, to which all of its parameters
+    belong; `blocks` are the names of their modules, and `name` is the first one's label.
     """
 
     name: str
@@ -43,6 +37,7 @@ class Group:
     members: tuple[Member, ...]
     norms: tuple[str, ...] = ()
     are_heads: bool = False
+    blocks: tuple[str, ...] = ()
 
     def in_norm(self, name: str) -> Tensor:
         """The channel of each position of the layer norm of this name, as a member has them."""
@@ -51,13 +46,11 @@ class Group:
     def keep(self, kept: Tensor) -> "Group":
         """The group after channels have left: `kept` is bool [count]."""
         numbers = (kept.cumsum(0) - 1).masked_fill(~kept, -1)
-        return replace(
-            self,
-            count=int(kept.sum()),
-            members=tuple(
-                replace(m, channels=torch.where(m.channels < 0, -1, numbers[m.channels])) for m in self.members
-            ),
-        )
+        members = tuple(replace(m, channels=torch.where(m.channels < 0, -1, numbers[m.channels])) for m in self.members)
+        if self.blocks:  # whose tensors have left as a whole
+            members = tuple(member for member in members if int(member.channels[0]) >= 0)
+        blocks = tuple(name for name, keep in zip(self.blocks, kept.tolist(), strict=False) if keep)
+        return replace(self, count=int(kept.sum()), members=members, blocks=blocks)
 
 
 @dataclass(frozen=True)
@@ -66,97 +59,3 @@ class ModelChannels:
 
     groups: list[Group]
     staying: dict[str, str]
-
-
-def find_groups(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> list[Group]:
-    """Finds the groups of `find_channels`."""
-    return find_channels(model, inputs, granularity).groups
-
-
-def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> ModelChannels:
-    """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
-
-    `inputs` are a few samples, as `call_model` takes them. With granularity "head", the groups are those of heads, and
-    nothing is said of others. Channels stay where the outputs of the model list them,
-    where an operation mixes them that no rule is known for, where a norm over them is no `nn.LayerNorm`, and where a
-    group has fewer than two. Raises a `UserError` where the model branches on data.
-    """
-    tracer = trace(model, inputs)
-    resolved = tracer.constraints.resolve(tracer.count)
-    tensors, outputs = named_tensors(model), _find_outputs(model)
-    layers = {name for name, _ in outputs}
-    labels = {
-        (name, axis): resolved.root[first : first + tensors[name].shape[axis]]
-        for (name, axis), first in tracer.first_label.items()
-    }
-    groups, staying = [], {}
-    for label, roots in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
-        norms, members = resolved.norms_of(roots), []
-        for (name, axis), of_axis in labels.items():
-            channels = _find_positions(of_axis, roots)
-            if bool((channels >= 0).any()):
-                role = _find_role(model, name, (name, axis) in outputs, name in layers)
-                members.append(Member(name, axis, channels, role))
-        group = Group(label, len(roots), tuple(members), tuple(norms), bool(np.isin(roots, resolved.heads).any()))
-        if reason := resolved.why_fixed(roots) or _why_whole(model, group):
-            staying[label] = reason
-        else:
-            groups.append(group)
-    if granularity == HEAD:
-        return ModelChannels([group for group in groups if group.are_heads], {})
-    return ModelChannels(groups, staying)
-
-
-def _why_whole(model: nn.Module, group: Group) -> str:
-    """Why no channel of a group can be removed, although no operation needs all of them; "" where some can."""
-    others = [name for name in group.norms if not isinstance(model.get_submodule(name), nn.LayerNorm)]
-    if others:
-        return f"{others[0]} normalises over them, and is no nn.LayerNorm"
-    if group.count < 2:
-        return "they hang together, all of them"
-    return "" if any(member.role == "input" for member in group.members) else "no layer reads them"
-
-
-def _find_role(model: nn.Module, name: str, is_output: bool, is_layer: bool) -> str:
-    if not is_output:
-        return "input" if is_layer else "other"
-    owner = find_owner(model, name)
-    is_depthwise = getattr(owner, "groups", 1) > 1 and named_tensors(model)[name].shape[1] == 1
-    return "depthwise" if is_depthwise else "output"
-
-
-def _find_outputs(model: nn.Module) -> dict[tuple[str, int], str]:
-    """The axes of weights that count what a layer computes, with the labels of the layers, in the order of the model.
-
-    What an embedding computes are its columns.
-    """
-    names = {id(tensor): name for name, tensor in named_tensors(model).items()}
-    found: dict[tuple[str, int], str] = {}
-    for label, weight in find_weights(model).items():
-        name, axis = names.get(id(weight.stored.parameter)), weight.weight.outputs_axis
-        if name is not None and axis is not None:
-            owner = find_owner(model, name)
-            found.setdefault((name, 1 if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else axis), label)
-    return found
-
-
-def _join(
-    outputs: Mapping[tuple[str, int], str], axes: Mapping[tuple[str, int], NDArray[np.int64]]
-) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Joins the axes of outputs that share channels; yields the label of the first of each with its channels."""
-    joined: dict[str, set[int]] = {}
-    for axis, label in outputs.items():
-        roots = set(axes[axis].tolist())
-        touching = [name for name, others in joined.items() if others & roots]
-        first = touching[0] if touching else label
-        joined[first] = roots.union(*(joined[name] for name in touching))
-        for name in touching[1:]:
-            del joined[name]
-    for name, roots in joined.items():
-        yield name, np.array(sorted(roots))
-
-
-def _find_positions(labels: NDArray[np.int64], roots: NDArray[np.int64]) -> Tensor:
-    """The position of each label among sorted roots, -1 where it is none of them."""
-    at = np.searchsorted(roots, labels).clip(max=len(roots) - 1)
-    return torch.from_numpy(np.where(roots[at] == labels, at, -1))

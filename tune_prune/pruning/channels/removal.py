@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning.channels.groups import Group, Member
 from tune_prune.pruning.channels.norms import keep_in_norm, kept_in_norm
 from tune_prune.pruning.channels.tracer import named_tensors
@@ -38,6 +39,11 @@ def sum_by_channel(member: Member, values: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=torch.float64, device=values.device).index_add_(0, channels, along[inside])
 
 
+def _layer_of(member: Member, group: Group) -> str:
+    """The tensor of a member, without the name of the block where it is of one: blocks of a group have the same."""
+    return member.tensor.removeprefix(f"{group.blocks[int(member.channels[0])]}.") if group.blocks else member.tensor
+
+
 def find_kept(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
     """Which channels of a group are left, bool [count]; `masks` are by the name of a weight's parameter."""
     members = [member for member in group.members if member.tensor in masks]
@@ -49,22 +55,27 @@ def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[st
 
     Both are by the name of a weight's parameter. The score is the sum over a layer's weights that are left, as a share
     of the sum over all channels, so that a layer with large weights does not decide alone; and the mean of these
-    shares over the layers.
+    shares over the layers. A layer of a block is compared with the same one of the other blocks of the group.
     """
-    shares = []
+    sums: dict[tuple[str, int], Tensor] = {}
     for member in group.members:
         if member.tensor in scores:
             kept = scores[member.tensor].masked_fill(masks[member.tensor] == 0, 0)
             kept = kept.masked_fill(kept.isposinf(), 0)  # of a row of padding, which says nothing of its channels
-            found = sum_by_channel(member, kept, group.count)
-            shares.append(found / found.sum() if float(found.sum()) else found)
-    return torch.stack(shares).mean(0)
+            layer, found = (_layer_of(member, group), member.axis), sum_by_channel(member, kept, group.count)
+            sums[layer] = found + sums[layer] if layer in sums else found
+    return torch.stack([found / found.sum() if float(found.sum()) else found for found in sums.values()]).mean(0)
 
 
-def count_left(count: int, ratio: float, multiple_of: int = 1) -> int:
-    """Counts the channels that a ratio leaves of `count`: at least one, and a multiple, the next higher one."""
-    left = max(count - round(ratio * count), 1)
+def count_left(count: int, ratio: float, multiple_of: int = 1, least: int = 1) -> int:
+    """Counts the channels that a ratio leaves of `count`: at least `least`, and a multiple, the next higher one."""
+    left = max(count - round(ratio * count), least)
     return min(-(-left // multiple_of) * multiple_of, count)
+
+
+def count_left_of(group: Group, ratio: float, multiple_of: int = 1) -> int:
+    """Counts the channels that a ratio leaves of a group: at least one, and a multiple. Of blocks, all may leave."""
+    return count_left(group.count, ratio, *((1, 0) if group.blocks else (multiple_of, 1)))
 
 
 @torch.no_grad()
@@ -79,7 +90,8 @@ def remove(
     """Makes new masks of all layers whose channels are pruned to these ratios, and zeros in biases and norms.
 
     `ratios` are by the name of a group, masks and scores by the label of a layer. Channels that are gone stay so; of
-    those that are left the lowest scores go, of equal ones the first in position. Each layer keeps one channel.
+    those that are left the lowest scores go, of equal ones the first in position. Each layer keeps one channel, but for
+    layers of blocks that leave.
     """
     labels, by_name = name_weights(model), masks_by_name(model, masks)
     scored = {name: scores[label] for name, label in labels.items() if label in scores}
@@ -90,10 +102,11 @@ def remove(
             continue
         kept = find_kept(group, by_name)
         order = score_channels(group, scored, by_name).masked_fill(~kept, -torch.inf).argsort(stable=True)
-        left = min(count_left(group.count, ratios[group.name], multiple_of), int(kept.sum()))
+        left = min(count_left_of(group, ratios[group.name], multiple_of), int(kept.sum()))
         gone = torch.ones(group.count, dtype=torch.bool, device=order.device)
         gone[order[group.count - left :]] = False
-        _leave_one(group, order, gone)
+        if not group.blocks:
+            _leave_one(group, order, gone)
         for member in group.members:
             channels = member.channels.to(gone.device)
             positions = (gone[channels] & (channels >= 0)).nonzero().flatten()
@@ -129,7 +142,14 @@ def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
 def prune(
     context: Context, groups: Sequence[Group], masks: Mapping[str, Tensor], plan: Plan, ratios: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """Makes new masks by the plan's pruners: each group's channels are scored by the pruner under the group's name."""
+    """Makes new masks by the plan's pruners: each group's channels are scored by the pruner under the group's name.
+
+    Raises a `UserError` for a ratio of no group.
+    """
+    names = [group.name for group in groups]
+    for label in ratios:
+        if label not in names:
+            raise UserError(f"layer {label} names no group that can be removed; known: {format_names(names)}")
     labels = [label for name, label in name_weights(context.model).items() if _is_touched(name, groups)]
     made = dict(masks)
     for pruner in dict.fromkeys(plan.pruners[name] for name in ratios):
@@ -155,5 +175,7 @@ def actual_ratios(
     for group in groups:
         if group.name in requested:
             left, ratio = int(find_kept(group, by_name).sum()), requested[group.name]
-            found[group.name] = ratio if left == count_left(group.count, ratio, multiple_of) else 1 - left / group.count
+            # a group inside blocks that have left keeps its ratio; a ratio is below 1, also where all blocks have left
+            reached = left == count_left_of(group, ratio, multiple_of) or not (left or group.blocks)
+            found[group.name] = ratio if reached else min(group.count - left, group.count - 0.25) / group.count
     return found

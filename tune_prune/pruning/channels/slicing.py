@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tune_prune.pruning.channels.attention import narrow_attention
+from tune_prune.pruning.channels.blocks import skip_block
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import keep_all_in_norm
 from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights
 from tune_prune.pruning.channels.tracer import find_owner, named_tensors
 from tune_prune.pruning.layers import TRANSPOSED
+from tune_prune.pruning.weights import find_weights
 
 CONV1D = "transformers.pytorch_utils.Conv1D"
 """A linear layer of Hugging Face's, whose weight is [inputs, outputs]."""
@@ -25,10 +27,13 @@ Axis = tuple[str, int]
 
 
 def find_staying(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[Axis, Tensor]:
-    """The positions that stay along each axis that lists channels, bool [size]; `kept` is bool [channels] by group."""
+    """The positions that stay along each axis that lists channels, bool [size]; `kept` is bool [channels] by group.
+
+    Blocks, which leave as a whole, are not listed.
+    """
     staying: dict[Axis, Tensor] = {}
     for group, keep in zip(groups, kept, strict=True):
-        for member in group.members:
+        for member in group.members if not group.blocks else ():
             axis, of_axis = (member.tensor, member.axis), (member.channels < 0) | keep[member.channels]
             staying[axis] = of_axis & staying.get(axis, torch.ones_like(of_axis))
     return staying
@@ -36,16 +41,24 @@ def find_staying(groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[Axis, 
 
 def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor]) -> list[Group]:
     """Removes channels from a model: `kept` is bool [channels] of each group. Returns what is left of the groups."""
-    staying = find_staying(groups, kept)
+    for group, keep in zip(groups, kept, strict=True):
+        for block in [name for name, stays in zip(group.blocks, keep.tolist(), strict=False) if not stays]:
+            skip_block(model.get_submodule(block))
+    tensors = named_tensors(model)
+    staying = {axis: of_axis for axis, of_axis in find_staying(groups, kept).items() if axis[0] in tensors}
     depthwise = {member.tensor for group in groups for member in group.members if member.role == "depthwise"}
     for (name, axis), of_axis in staying.items():
         if not bool(of_axis.all()):
             _keep_positions(model, name, axis, of_axis, by_group=name in depthwise and axis == 0)
-    left = [group.keep(keep) for group, keep in zip(groups, kept, strict=True)]
-    return [
-        replace(group, members=tuple(replace(m, channels=m.channels[staying[m.tensor, m.axis]]) for m in group.members))
-        for group in left
-    ]
+    left = []
+    for group, keep in zip(groups, kept, strict=True):
+        group = group.keep(keep)
+        members = [member for member in group.members if member.tensor in tensors]
+        if not group.blocks:
+            members = [replace(m, channels=m.channels[staying[m.tensor, m.axis]]) for m in members]
+        if members:  # none of a group inside a block that has left
+            left.append(replace(group, members=tuple(members)))
+    return left
 
 
 def _keep_positions(model: nn.Module, name: str, axis: int, keep: Tensor, *, by_group: bool) -> None:
@@ -97,7 +110,7 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
 def narrowed(
     model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor]
 ) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
-    """Yields a copy of a model without the channels that masks have removed, and its masks; at the end, puts it back.
+    """Yields a copy of a model without what masks have removed of groups, and its masks; at the end, puts it back.
 
     It computes and learns the same in less time, up to rounding. Where no channel is gone, the model itself is yielded.
     """
@@ -108,8 +121,9 @@ def narrowed(
         return
     small, staying = copy.deepcopy(model), find_staying(groups, kept)
     remove_channels(small, groups, kept)
-    small_masks = dict(masks)
-    for name, label in name_weights(model).items():
+    labels = name_weights(small)
+    small_masks = {label: mask for label, mask in masks.items() if label in find_weights(small)}
+    for name, label in labels.items():
         for axis in range(masks[label].dim()):
             if (name, axis) in staying:
                 positions = staying[name, axis].nonzero().flatten().to(masks[label].device)

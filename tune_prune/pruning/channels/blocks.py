@@ -1,0 +1,172 @@
+"""Residual blocks: which modules a network computes without, and how they leave it.
+
+A block is a module that returns its input where all of its parameters are zero, as x + f(x) does, and relu(x + f(x))
+after another relu. So a block is found by trying, whatever its code looks like. Blocks of the same kind and the same
+shapes, as those of a stage, are one group: its ratio is the share of them that leaves.
+"""
+
+import inspect
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune.pruning.channels.groups import Group, Member, ModelChannels
+from tune_prune.pruning.channels.tracer import named_tensors
+from tune_prune.pruning.weights import find_weights, labelled_modules
+from tune_prune.tasks.batches import Batch, call_model
+
+CHANGES = "it does not return its input where its weights are zero, as where its shortcut has weights of its own"
+
+
+class _Skipped:
+    """Mixed into the class of a block that has left: it returns its first argument."""
+
+    first_argument: str
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns what the block was called with."""
+        return args[0] if args else kwargs[self.first_argument]
+
+
+_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def skip_block(module: nn.Module) -> None:
+    """Makes a module return its first argument; its parameters and its parts are dropped, its attributes stay."""
+    kind = type(module)
+    if kind not in _classes:
+        _classes[kind] = type(f"Skipped{kind.__name__}", (_Skipped, kind), {})
+    first_argument = _name_first_argument(module)
+    for parts in (module._modules, module._parameters, module._buffers):
+        parts.clear()
+    module.__class__ = _classes[kind]
+    vars(module)["first_argument"] = first_argument
+
+
+def _name_first_argument(module: nn.Module) -> str:
+    return next(iter(inspect.signature(module.forward).parameters), "")
+
+
+def skipped_blocks(model: nn.Module) -> list[str]:
+    """The names of the modules that `skip_block` has made return their input."""
+    return [name for name, module in model.named_modules() if isinstance(module, _Skipped)]
+
+
+@torch.no_grad()
+def find_blocks(model: nn.Module, inputs: Batch) -> ModelChannels:
+    """Finds the groups of blocks of a model that can leave, and why others of their classes stay, by label.
+
+    `inputs` are a few samples, as `call_model` takes them. Of modules inside one another the innermost are blocks. A
+    group is named after its first block; the channels of its members are the numbers of its blocks.
+    """
+    found = _find_identities(model, inputs)
+    labels = {id(module): label for label, module in labelled_modules(model)}
+    alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name in found:
+        module = model.get_submodule(name)
+        alike[type(module), *((key, value.shape) for key, value in module.state_dict().items())].append(name)
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    groups = []
+    for blocks in map(tuple, alike.values()):
+        label = labels[id(model.get_submodule(blocks[0]))]
+        groups.append(Group(label, len(blocks), _list_members(model, blocks, names), blocks=blocks))
+    kinds = {type(model.get_submodule(name)) for name in found} - {nn.Sequential}
+    others = [module for name, module in model.named_modules() if type(module) in kinds and name not in found]
+    return ModelChannels(groups, {labels[id(module)]: CHANGES for module in others})
+
+
+def _list_members(model: nn.Module, blocks: Sequence[str], names: dict[int, str]) -> tuple[Member, ...]:
+    """All parameters of blocks, each of which belongs to the block of its number."""
+    return tuple(
+        Member(names[id(parameter)], 0, torch.full((len(parameter),), number), "block")
+        for number, block in enumerate(blocks)
+        for parameter in model.get_submodule(block).parameters()
+        if parameter.dim()
+    )
+
+
+def _find_identities(model: nn.Module, inputs: Batch) -> list[str]:
+    """The names of the innermost modules with weights that return their input in each call where these are zero."""
+    tried = dict[str, bool]()
+    is_trying = False
+
+    def try_module(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal is_trying
+        if not is_trying:
+            is_trying = True  # its parts are called within
+            tried[name] = tried.get(name, True) and _returns_input(module, args, kwargs)
+            is_trying = False
+
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, args, kwargs, name=name: try_module(name, module, args, kwargs), with_kwargs=True
+        )
+        for name, module in _list_candidates(model)
+    ]
+    try:
+        call_model(model.eval(), inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = [name for name, is_identity in tried.items() if is_identity]
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    innermost = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
+    return sorted(innermost, key=order.__getitem__)
+
+
+def _list_candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a model that hold layers, each of which is whole, and share no parameter with what is outside."""
+    weights = [weight for weight in find_weights(model).values() if not weight.weight.gates]
+    stored = {id(weight.stored.parameter) for weight in weights}
+    gated = {id(weight.stored.parameter) for weight in find_weights(model).values() if weight.weight.gates}
+    everywhere = _count_uses(model)
+    for name, module in model.named_modules():
+        uses = _count_uses(module)
+        is_layer = any(id(parameter) in stored for parameter in module._parameters.values())
+        is_closed = all(everywhere[parameter] == count for parameter, count in uses.items())
+        if name and not is_layer and is_closed and stored & uses.keys() and not gated & uses.keys():
+            yield name, module
+
+
+def _count_uses(model: nn.Module) -> Counter[int]:
+    """The number of modules that have each parameter, by its id."""
+    modules = [module for _, module in model.named_modules(remove_duplicate=False)]
+    return Counter(id(one) for module in modules for one in module._parameters.values() if one is not None)
+
+
+def _returns_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of a module returns its first argument, and nothing else, where its parameters are zero."""
+    value = args[0] if args else kwargs.get(_name_first_argument(module))
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.any()):
+        return False
+    before = value.clone()
+    with _zeroed(module):
+        output = module(*args, **kwargs)
+    is_changed = not torch.equal(value, before)  # by an operation in place
+    value.copy_(before)
+    return not is_changed and isinstance(output, Tensor) and torch.equal(output, before)
+
+
+@contextmanager
+def _zeroed(module: nn.Module) -> Iterator[None]:
+    """Sets all parameters of a module that have an axis to zero in the block, and puts them back."""
+    saved = [(parameter, parameter.detach().clone()) for parameter in module.parameters() if parameter.dim()]
+    try:
+        for parameter, _ in saved:
+            parameter.zero_()
+        yield
+    finally:
+        for parameter, value in saved:
+            parameter.copy_(value)
+
+
+def find_kept_blocks(model: nn.Module, group: Group) -> Tensor:
+    """Which blocks of a group are left, bool [count]: those of which a parameter is not zero."""
+    tensors, kept = named_tensors(model), torch.zeros(group.count, dtype=torch.bool)
+    for member in group.members:
+        kept[member.channels[0]] |= bool(tensors[member.tensor].any())
+    return kept
