@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from random_networks import remove_at_random
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import Deciding, fault
 
+from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning.channels.finding import find_channels, find_groups
 
 
@@ -126,3 +128,28 @@ def test_a_layer_that_is_used_twice_reads_what_both_calls_give_it() -> None:
 def test_a_model_that_branches_on_data_says_where() -> None:
     said = fault(lambda: find_groups(Deciding(), torch.randn(2, 1, 8, 8)))
     assert said == "the model branches on data, in inner: which channels hang together may differ from call to call"
+
+
+class Padding(nn.Module):
+    """Its shortcut fills new channels with zeros (He et al. 2016, option A)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.scores = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = self.second(x).relu() + functional.pad(x, (0, 0, 0, 0, 0, 2))
+        return self.scores(x.mean((2, 3)))
+
+
+def test_channels_beside_zeros_stay_and_the_others_leave() -> None:
+    (group,) = find_groups(Padding(), torch.randn(2, 3, 4, 4))
+    assert (group.name, group.count) == ("first", 4)
+    listed = {member.tensor: member.channels.tolist() for member in group.members if member.role == "output"}
+    assert listed == {"first.weight": [0, 1, 2, 3], "second.weight": [0, 1, 2, 3, -1, -1]}
+    model, x = Padding().eval(), torch.randn(2, 3, 4, 4)
+    remove_at_random(model, find_removable(model, x).groups, 0.5)
+    small = compact(model, x)
+    assert (small.first.out_channels, small.second.out_channels, small.scores.in_features) == (2, 4, 4)
+    torch.testing.assert_close(small(x), model(x))

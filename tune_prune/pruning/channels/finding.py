@@ -31,9 +31,10 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
     """Finds the groups of channels of a model that can be removed, in the order of the layers that compute them.
 
     `inputs` are a few samples, as `call_model` takes them. With granularity "head", the groups are those of heads, and
-    nothing is said of others. Channels stay where the outputs of the model list them,
-    where an operation mixes them that no rule is known for, where a norm over them is no `nn.LayerNorm`, and where a
-    group has fewer than two. Raises a `UserError` where the model branches on data.
+    nothing is said of others. Channels stay where the outputs of the model list them, where an operation mixes them
+    that no rule is known for, where they meet a fixed number of zeros, where a norm over them is no `nn.LayerNorm`, and
+    where a group has fewer than two. The rest of a layer's channels can leave. Raises a `UserError` where the model
+    branches on data.
     """
     tracer = trace(model, inputs)
     resolved = tracer.constraints.resolve(tracer.count)
@@ -44,7 +45,10 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
         for (name, axis), first in tracer.first_label.items()
     }
     groups, staying = [], {}
-    for label, roots in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
+    for label, joined in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
+        if not len(roots := resolved.find_free(joined)):
+            staying[label] = resolved.why_fixed(joined)
+            continue
         norms, members = resolved.norms_of(roots), []
         for (name, axis), of_axis in labels.items():
             channels = _find_positions(of_axis, roots)
@@ -52,7 +56,7 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
                 role = _find_role(model, name, (name, axis) in outputs, name in layers)
                 members.append(Member(name, axis, channels, role))
         group = Group(label, len(roots), tuple(members), tuple(norms), bool(np.isin(roots, resolved.heads).any()))
-        if reason := resolved.why_fixed(roots) or _why_whole(model, group):
+        if reason := _why_whole(model, group):
             staying[label] = reason
         else:
             groups.append(group)

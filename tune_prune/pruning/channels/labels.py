@@ -142,6 +142,10 @@ class Resolved:
     norms: Sequence[tuple[str, NDArray[np.int64]]]
     heads: NDArray[np.int64]
 
+    def find_free(self, roots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of these that can leave."""
+        return roots[~np.isin(roots, np.concatenate([roots[:0], *(fixed for _, fixed in self.fixed)]))]
+
     def why_fixed(self, roots: NDArray[np.int64]) -> str:
         """Why one of these has to stay; "" where none has."""
         return next((reason for reason, fixed in self.fixed if np.isin(fixed, roots).any()), "")
