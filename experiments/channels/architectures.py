@@ -1,11 +1,11 @@
 """Cuts half of the channels of every group of the architectures of experiments/architectures, and compares outputs.
 
-    OMP_NUM_THREADS=1 python experiments/channels/architectures.py [PREFIX]      # such as transformers/ or timm/
-    python experiments/channels/architectures.py table
+    OMP_NUM_THREADS=1 python experiments/channels/architectures.py [PREFIX [GRANULARITY]]  # such as transformers/ block
+    python experiments/channels/architectures.py table [GRANULARITY]
 
 Weights are random. A row says how many groups there are, what share of the weights is left where half of each leaves,
-the largest difference of the outputs from those of the whole model with masks, as a share of the largest output, and
-what went wrong. Rows that are there are not made again.
+or with the granularity block all of their blocks, the largest difference of the outputs from those of the whole model
+with masks, as a share of the largest output, and what went wrong. Rows that are there are not made again.
 """
 
 import sys
@@ -28,11 +28,12 @@ from tune_prune.pruning.channels.tracer import as_batch
 from tune_prune.tasks.batches import call_model, iterate_tensors, record_calls
 from tune_prune.tasks.random_states import seeded_generators
 
-RESULTS = Path(__file__).parent / "results" / "architectures.csv"
+FOLDER = Path(__file__).parent / "results"
+RESULTS = {"channel": FOLDER / "architectures.csv", "block": FOLDER / "blocks.csv"}
 COLUMNS = ["model", "groups", "left", "difference", "seconds", "error"]
 
 
-def measure(key: str) -> dict[str, object]:
+def measure(key: str, granularity: str) -> dict[str, object]:
     """A row of COLUMNS."""
     torch.manual_seed(0)
     case, began = catalogue.cases()[key], time.perf_counter()
@@ -43,7 +44,7 @@ def measure(key: str) -> dict[str, object]:
     inputs = as_batch(model, calls[-1])
     row: dict[str, object] = {"model": key}
     try:
-        whole, small, groups = cut(model, inputs)
+        whole, small, groups = cut(model, inputs, granularity)
         difference = Difference()
         with torch.no_grad():
             outputs: list[list[Tensor]] = []
@@ -58,9 +59,9 @@ def measure(key: str) -> dict[str, object]:
     return row | {"seconds": f"{time.perf_counter() - began:.1f}"}
 
 
-def print_table() -> None:
-    """Prints by library how many models lose channels and compute the same, and the reasons of the others."""
-    rows = read_rows(RESULTS)
+def print_table(granularity: str) -> None:
+    """Prints by library how many models lose channels or blocks and compute the same, and the reasons of the others."""
+    rows = read_rows(RESULTS[granularity])
     found: Counter[tuple[str, str]] = Counter()
     for row in rows:
         exact = row["difference"] and float(row["difference"]) <= 1e-4
@@ -74,18 +75,18 @@ def print_table() -> None:
 def main() -> None:
     """See the top of the file."""
     warnings.simplefilter("ignore")
-    prefix = sys.argv[1] if len(sys.argv) > 1 else ""
+    prefix, granularity = (*sys.argv[1:], *["", "channel"][len(sys.argv) - 1 :])
     if prefix == "table":
-        print_table()
+        print_table(granularity)
         return
-    there = {row["model"] for row in read_rows(RESULTS)}
+    there = {row["model"] for row in read_rows(RESULTS[granularity])}
     for key in catalogue.cases():
         if key.startswith(prefix) and key not in there:
             try:
-                row = measure(key)
+                row = measure(key, granularity)
             except Exception as error:  # any library's
                 row = {"model": key, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-            add_rows(RESULTS, COLUMNS, [row])
+            add_rows(RESULTS[granularity], COLUMNS, [row])
             print(row, flush=True)
 
 

@@ -27,6 +27,7 @@ from torch_pruning_survey import build, new_pruner, update_sizes
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
+from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.tasks.batches import Batch
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,12 +39,13 @@ TOO_LARGE = {"vit_h_14", "regnet_y_128gf"}  # several copies take more memory th
 Row = dict[str, Any]
 
 
-def cut(model: nn.Module, inputs: Batch) -> tuple[nn.Module, nn.Module, int]:
-    """The model with masks on half of each group, the smaller network, and the number of groups."""
-    whole, groups = copy.deepcopy(model), find_removable(model, inputs).groups
+def cut(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> tuple[nn.Module, nn.Module, int]:
+    """The model with masks on half of each group, or on all blocks; the smaller network, and the number of groups."""
+    whole, groups = copy.deepcopy(model), find_removable(model, inputs, granularity).groups
     found = masks.dense_masks(whole)
     scores = {label: torch.rand_like(mask) for label, mask in found.items()}
-    masks.apply(whole, removal.remove(whole, groups, found, scores, {group.name: RATIO for group in groups}))
+    ratios = {group.name: 0.999 if group.blocks else RATIO for group in groups}
+    masks.apply(whole, removal.remove(whole, groups, found, scores, ratios))
     return whole, compact(whole, inputs), len(groups)
 
 

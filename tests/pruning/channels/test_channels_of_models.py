@@ -6,14 +6,60 @@ from pathlib import Path
 import pytest
 import torch
 from random_networks import remove_at_random
+from torch import nn
 
 from tune_prune.export.compaction import ROUNDING, compact, find_removable
 from tune_prune.export.comparison import Difference
 from tune_prune.pruning import masks
+from tune_prune.pruning.channels.blocks import skipped_blocks
 from tune_prune.pruning.channels.tracer import as_batch
-from tune_prune.tasks.batches import call_model, iterate_tensors, record_calls
+from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+
+
+def load(key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
+    """A model of the catalogue, in evaluation mode, and inputs for it."""
+    pytest.importorskip(key.partition("/")[0])
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "experiments" / "architectures")
+    monkeypatch.delitem(sys.modules, "catalogue", raising=False)
+    import catalogue
+
+    torch.manual_seed(0)
+    case = catalogue.cases()[key]
+    model = case.make()
+    with record_calls(model.train()) as calls:
+        case.loss(model)
+    monkeypatch.delitem(sys.modules, "catalogue")
+    return model.eval(), as_batch(model, calls[-1])
+
+
+def differ(model: nn.Module, other: nn.Module, inputs: Batch) -> float:
+    """The largest difference of outputs, as a share of the largest output."""
+    difference = Difference()
+    with torch.no_grad():
+        difference.add(*(list(iterate_tensors(call_model(one, inputs))) for one in (model, other)))
+    return difference.share
+
+
+@pytest.mark.parametrize(
+    ("key", "blocks"),
+    [
+        ("torchvision/mobilenet_v3_small", [f"features.{i}" for i in (3, 5, 6, 8, 10, 11)]),
+        ("transformers/GPT2LMHeadModel", ["transformer.h.0", "transformer.h.1"]),
+        ("transformers/Gemma2ForCausalLM", ["model.layers.0", "model.layers.1"]),  # appends to a cache
+        ("transformers/SegformerForSemanticSegmentation", [f"segformer.stages.{i}.blocks.0" for i in range(4)]),
+        ("transformers/BertForSequenceClassification", []),  # whose norms come after the sums
+    ],
+)
+def test_blocks_leave(key: str, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = load(key, monkeypatch)
+    groups = find_removable(model, inputs, "block").groups
+    assert sorted(name for group in groups for name in group.blocks) == sorted(blocks)
+    remove_at_random(model, groups, 0.9)
+    small = compact(model, inputs)
+    assert sorted(skipped_blocks(small)) == sorted(blocks)
+    assert differ(model, small, inputs) <= ROUNDING
 
 
 @pytest.mark.parametrize(
@@ -28,25 +74,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
     ],
 )
 def test_channels_leave(key: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(key.partition("/")[0])
-    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "experiments" / "architectures")
-    monkeypatch.delitem(sys.modules, "catalogue", raising=False)
-    import catalogue
-
-    torch.manual_seed(0)
-    case = catalogue.cases()[key]
-    model = case.make()
-    with record_calls(model.train()) as calls:
-        case.loss(model)
-    inputs = as_batch(model.eval(), calls[-1])
+    model, inputs = load(key, monkeypatch)
     groups = find_removable(model, inputs).groups
     assert groups
     assert {group.name for group in groups} >= set(names)
     remove_at_random(model, groups, 0.5)
-    small, difference = compact(model, inputs), Difference()
-    with torch.no_grad():
-        difference.add(*(list(iterate_tensors(call_model(one, inputs))) for one in (model, small)))
-    assert difference.share <= ROUNDING
+    small = compact(model, inputs)
+    assert differ(model, small, inputs) <= ROUNDING
     before, after = (sum(weight.numel() for weight in masks.prunable(one).values()) for one in (model, small))
     assert after < 0.9 * before
-    monkeypatch.delitem(sys.modules, "catalogue")

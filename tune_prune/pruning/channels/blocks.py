@@ -1,10 +1,11 @@
 """Residual blocks: which modules a network computes without, and how they leave it.
 
 A block is a module that returns its input where all of its parameters are zero, as x + f(x) does, and relu(x + f(x))
-after another relu. So a block is found by trying, whatever its code looks like. Blocks of the same kind and the same
-shapes, as those of a stage, are one group: its ratio is the share of them that leaves.
+after another relu. So a block is found by trying, whatever its code looks like. Blocks in the same module that have the
+same class and shapes, as those of a stage, are one group: its ratio is the share of them that leaves.
 """
 
+import copy
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,8 @@ def find_blocks(model: nn.Module, inputs: Batch) -> ModelChannels:
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for name in found:
         module = model.get_submodule(name)
-        alike[type(module), *((key, value.shape) for key, value in module.state_dict().items())].append(name)
+        parent = name.rpartition(".")[0]
+        alike[parent, type(module), *((key, value.shape) for key, value in module.state_dict().items())].append(name)
     names = {id(tensor): name for name, tensor in model.named_parameters()}
     groups = []
     for blocks in map(tuple, alike.values()):
@@ -91,35 +93,29 @@ def _list_members(model: nn.Module, blocks: Sequence[str], names: dict[int, str]
 
 def _find_identities(model: nn.Module, inputs: Batch) -> list[str]:
     """The names of the innermost modules with weights that return their input in each call where these are zero."""
-    tried = dict[str, bool]()
-    is_trying = False
+    calls: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _list_candidates(model)}
+    hooks = []
+    for name, of_module in calls.items():
 
-    def try_module(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal is_trying
-        if not is_trying:
-            is_trying = True  # its parts are called within
-            tried[name] = tried.get(name, True) and _returns_input(module, args, kwargs)
-            is_trying = False
+        def record(_: nn.Module, *call: Any, of_module: list[tuple[Any, ...]] = of_module) -> None:
+            of_module.append(copy.deepcopy(call))  # operations in place may change inputs, and calls append to a cache
 
-    hooks = [
-        module.register_forward_pre_hook(
-            lambda module, args, kwargs, name=name: try_module(name, module, args, kwargs), with_kwargs=True
-        )
-        for name, module in _list_candidates(model)
-    ]
+        hooks.append(model.get_submodule(name).register_forward_pre_hook(record, with_kwargs=True))
     try:
         call_model(model.eval(), inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    found = [name for name, is_identity in tried.items() if is_identity]
-    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
-    innermost = [name for name in found if not any(other.startswith(f"{name}.") for other in found)]
-    return sorted(innermost, key=order.__getitem__)
+    found: list[str] = []
+    for name, of_module in reversed(calls.items()):  # the innermost first
+        module, is_outer = model.get_submodule(name), any(other.startswith(f"{name}.") for other in found)
+        if of_module and not is_outer and all(_returns_input(module, *call) for call in of_module):
+            found.append(name)
+    return found[::-1]
 
 
-def _list_candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a model that hold layers, each of which is whole, and share no parameter with what is outside."""
+def _list_candidates(model: nn.Module) -> Iterator[str]:
+    """The names of the parts of a model that hold whole layers, and share no parameter with what is outside."""
     weights = [weight for weight in find_weights(model).values() if not weight.weight.gates]
     stored = {id(weight.stored.parameter) for weight in weights}
     gated = {id(weight.stored.parameter) for weight in find_weights(model).values() if weight.weight.gates}
@@ -129,7 +125,7 @@ def _list_candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         is_layer = any(id(parameter) in stored for parameter in module._parameters.values())
         is_closed = all(everywhere[parameter] == count for parameter, count in uses.items())
         if name and not is_layer and is_closed and stored & uses.keys() and not gated & uses.keys():
-            yield name, module
+            yield name
 
 
 def _count_uses(model: nn.Module) -> Counter[int]:
@@ -146,9 +142,8 @@ def _returns_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     before = value.clone()
     with _zeroed(module):
         output = module(*args, **kwargs)
-    is_changed = not torch.equal(value, before)  # by an operation in place
-    value.copy_(before)
-    return not is_changed and isinstance(output, Tensor) and torch.equal(output, before)
+    # what an operation in place has done to the input would be missing without the block
+    return torch.equal(value, before) and isinstance(output, Tensor) and torch.equal(output, before)
 
 
 @contextmanager
