@@ -1,5 +1,6 @@
 """Functions of a task as users write them, right and wrong; tests name them by address: `tasks_of_users:rmse`."""
 
+import math
 from collections.abc import Iterable
 from itertools import cycle, islice
 from typing import Any
@@ -57,6 +58,11 @@ def smooth_absolute(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def rmse(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     squares = torch.cat([(model(inputs) - wanted).square() for inputs, wanted in batches])
     return float(squares.mean().sqrt())
+
+
+def decibels(model: nn.Module, batches: Iterable[Any]) -> float:
+    """The logarithm of a mean."""
+    return 20 * math.log10(rmse(model, batches))
 
 
 def largest(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_prune.results.certificate import FEWEST, Claim, Outcome, Paired, certify, pair
-from tune_prune.results.paired_tests import PairedErrors, PairedMeans
+from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import ARITHMETIC, QUADRATIC, SampleValues
 
 pytest.importorskip("scipy", reason="scipy comes with the dev extra")
@@ -78,8 +79,17 @@ def test_other_metrics_are_paired() -> None:
         pair(values(), (1, 2), 10, RMSE)
 
 
+def test_resamples_are_paired_with_the_same_resamples() -> None:
+    found = Resamples(1.0, (0.9, 1.1), (1.0,) * 40, 40, 40)
+    assert pair(found, found, 40, RMSE) == PairedResamples(found, found, RMSE)
+    fewer = Resamples(1.0, (0.9, 1.1), (1.0,) * 30, 30, 40)
+    assert pair(found, fewer, 40, RMSE) == "rmse was measured of other resamples of one model than of the other"
+    values = SampleValues(tuple(map(float, range(40))), ARITHMETIC, 40)
+    assert pair(found, values, 40, RMSE) == "rmse is a mean over one model's samples, and none over the other's"
+
+
 def test_every_kind_of_outcome_is_paired() -> None:
-    assert {str(kind) for kind in get_args(Outcome)} == {"tuple[int, ...]", str(SampleValues), str(str)}
+    assert {str(kind) for kind in get_args(Outcome)} == {"tuple[int, ...]", str(SampleValues), str(Resamples), str(str)}
 
 
 def test_the_claim_in_words() -> None:

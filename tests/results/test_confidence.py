@@ -7,8 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_prune.results.confidence import Confirmation, bootstrap_interval, find_interval, t95, wilson_interval
+from tune_prune.results.confidence import (
+    BootstrapDistribution,
+    Confirmation,
+    bootstrap_interval,
+    find_interval,
+    find_resampled_interval,
+    t95,
+    wilson_interval,
+)
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
 
 
@@ -84,6 +93,24 @@ def test_the_bootstrap_interval_is_scipy_s(kind: str) -> None:
     expected = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
     error = values.std() / math.sqrt(len(values))
     assert bootstrap_interval(values) == pytest.approx([*expected], abs=(0.3 if kind == "share" else 0.15) * error)
+
+
+def test_the_interval_of_resamples_is_scipy_s() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
+    values = np.random.default_rng(0).gamma(1.5, 2.0, 80)
+    drawn = np.random.default_rng(1).integers(80, size=(9999, 80))
+    without = tuple(float(np.delete(values, at).std()) for at in range(80))
+    found = Resamples(float(values.std()), tuple(float(values[one].std()) for one in drawn), without, 80, 80)
+    interval = find_resampled_interval(found, found.whole)
+    expected = stats.bootstrap((values,), np.std, n_resamples=9999, rng=2, method="BCa").confidence_interval
+    assert interval.low == pytest.approx(expected.low, rel=0.02)
+    assert interval.high == pytest.approx(expected.high, rel=0.02)
+    shifted = find_resampled_interval(replace(found, count=100), found.whole + 1)
+    assert (shifted.low, shifted.high) == pytest.approx((interval.low + 1, interval.high + 1))
+    assert shifted.method == "bootstrap (BCa) of resamples, of 80 of 100 samples"
+    distribution = BootstrapDistribution(np.array(found.values), np.array(found.without), found.whole)
+    for share in (0.05, 0.5, 0.95):
+        assert distribution.probability_below(distribution.quantile(share)) == pytest.approx(share, abs=1e-3)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30))

@@ -1,11 +1,15 @@
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.results import paired_tests
-from tune_prune.results.paired_tests import PairedErrors, PairedMeans, score
+from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples, score
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
 
 stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
@@ -167,6 +171,44 @@ def test_standard_errors_are_those_of_the_bootstrap(mean: Mean) -> None:
     paired = pair_of(dense * source.uniform(0.9, 1.2, 300), dense, mean)
     drawn = source.multinomial(300, np.full(300, 1 / 300), 4000)
     assert float(paired._estimate()[1][0]) == pytest.approx(float(paired._estimate(drawn)[0].std()), rel=0.05)
+
+
+def resampled(pruned: np.ndarray, dense: np.ndarray, of: Callable[[np.ndarray], float] = np.mean) -> PairedResamples:
+    """Resamples of values of samples, by a statistic."""
+    count = len(dense)
+    drawn = np.random.default_rng(0).integers(count, size=(1999, count))
+
+    def measure(values: np.ndarray) -> Resamples:
+        without = tuple(float(of(np.delete(values, at))) for at in range(count))
+        return Resamples(float(of(values)), tuple(float(of(values[one])) for one in drawn), without, count, count)
+
+    return PairedResamples(measure(pruned), measure(dense), LOWER)
+
+
+def test_of_resamples_it_is_nearly_student_s() -> None:
+    source = np.random.default_rng(0)
+    dense, change = source.normal(5, 1, 200), source.normal(0.1, 0.5, 200)
+    found = resampled(dense + change, dense).test(0.15, 0.95)
+    expected = stats.ttest_1samp(change, 0.15, alternative="less")
+    assert found.p_value == pytest.approx(expected.pvalue, abs=0.02)
+    assert found.bound == pytest.approx(expected.confidence_interval(0.95).high, abs=0.01)
+    assert found.samples_needed == pytest.approx(
+        pair_of(dense + change, dense).test(0.15, 0.95).samples_needed, rel=0.1
+    )
+    higher = replace(resampled(-dense - change, -dense), metric=HIGHER).test(0.15, 0.95)
+    assert higher.p_value == pytest.approx(found.p_value, abs=0.02)
+
+
+def test_of_resamples_the_bound_is_where_the_p_value_is_the_level() -> None:
+    source = np.random.default_rng(1)
+    paired = resampled(
+        source.gamma(2.0, 1.1, 100), source.gamma(2.0, 1.0, 100), lambda values: float(np.median(values))
+    )
+    found = paired.test(0.2, 0.95)
+    assert paired.test(found.bound, 0.95).p_value == pytest.approx(0.05, abs=0.005)
+    values = np.arange(40.0)
+    same = resampled(values, values).test(0.0, 0.95)
+    assert (same.p_value, same.bound) == (0.0, 0.0)
 
 
 def test_of_equal_models_nothing_is_drawn() -> None:

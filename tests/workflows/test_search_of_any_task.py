@@ -25,6 +25,7 @@ from tune_prune.pruning import gates, loss_change
 from tune_prune.results import conf, test_record
 from tune_prune.results.report.select import select_member
 from tune_prune.results.run_results import read_run
+from tune_prune.tasks import resampling
 from tune_prune.tasks.metrics import Metric
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
@@ -133,7 +134,7 @@ def test_a_front_of_another_metric_is_certified(trials: Trials, space: Path, sma
 def test_a_metric_that_is_no_mean_is_not_certified(trials: Trials, tmp_path: Path) -> None:
     run, said = search_by("largest", tmp_path / "own", acc_tradeoff=3.0, budget=2, certify=0.95)
     assert json.loads((run / "summary.json").read_text())["certified"] is None
-    assert "certificates: none, largest is no mean over samples" in said
+    assert "certificates: none, largest is no mean over samples, and most resamples have the same largest" in said
 
 
 LOSS = """
@@ -312,11 +313,27 @@ def test_the_interval_of_a_root_mean_square_is_shown_everywhere(both: dict[str, 
 def test_a_metric_that_is_no_mean_has_no_interval_and_it_is_said_why(trials: Trials, tmp_path: Path) -> None:
     run, said = search_by("largest", tmp_path / "own", acc_tradeoff=3.0, budget=2)
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["test_interval"] == "none, largest is no mean over samples"
+    why = "largest is no mean over samples, and most resamples have the same largest"
+    assert summary["test_interval"] == f"none, {why}"
     assert summary["front"]
     assert all(row["test_largest_low"] is row["test_largest_high"] is None for row in summary["front"])
-    assert "95 % interval of test largest: none, largest is no mean over samples" in said
-    assert "<p>95 % interval: none, largest is no mean over samples.</p>" in (run / "report.html").read_text("utf-8")
+    assert f"95 % interval of test largest: none, {why}" in said
+    assert f"<p>95 % interval: none, {why}.</p>" in (run / "report.html").read_text("utf-8")
+
+
+def test_a_metric_that_is_no_mean_is_certified_by_resamples(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resampling, "RESAMPLES", 199)
+    run, said = search_by("decibels", tmp_path / "own", acc_tradeoff=30.0, budget=2, certify=0.95)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["test_interval"] == "bootstrap (BCa) of resamples"
+    for row in summary["front"]:
+        assert row["test_decibels_low"] < row["test_decibels"] < row["test_decibels_high"]
+    assert "paired bootstrap of resamples (BCa, approximate), decibels is no mean over samples" in said
+    assert summary["certified"] is not None
+    record = test_record.read(run, Metric("decibels"))
+    assert all(isinstance(found, resampling.Resamples) for found in record.outcomes.values())
 
 
 @pytest.mark.parametrize("intervals", [None, {}, [1], {"ab": {"low": "x", "high": 1.0, "method": ""}}])

@@ -7,8 +7,9 @@ at the level of each (fixed sequence; Maurer, Hothorn and Lehmacher 1995).
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tune_prune.results.paired_tests import PairedErrors, PairedMeans
+from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import SampleValues
 
 FEWEST = 30
@@ -47,10 +48,11 @@ class Certificate:
     method: str
 
 
-Outcome = tuple[int, ...] | SampleValues | str
-"""What a model is of samples alone: the numbers of those that it gets wrong, or another metric; or why none is."""
+Outcome = tuple[int, ...] | SampleValues | Resamples | str
+"""What a model is of samples alone: the numbers of those that it gets wrong, or another metric; the metric of resamples
+where it is no mean over samples; or why there is none."""
 
-Paired = PairedErrors | PairedMeans
+Paired = PairedErrors | PairedMeans | PairedResamples
 
 
 def pair(pruned: Outcome, dense: Outcome, count: int, metric: Metric) -> Paired | str:
@@ -67,6 +69,12 @@ def pair(pruned: Outcome, dense: Outcome, count: int, metric: Metric) -> Paired 
             if len(pruned.values) < FEWEST:
                 return f"{len(pruned.values)} samples are too few for a bootstrap test, which takes {FEWEST}"
             return PairedMeans(pruned, dense, metric)
+        case Resamples(), Resamples():
+            if (pruned.measured, len(pruned.without)) != (dense.measured, len(dense.without)):
+                return f"{metric.name} was measured of other resamples of one model than of the other"
+            return PairedResamples(pruned, dense, metric)
+        case (SampleValues() | Resamples(), SampleValues() | Resamples()):
+            return f"{metric.name} is a mean over one model's samples, and none over the other's"
     raise TypeError(f"outcomes of two kinds: {type(pruned).__name__} and {type(dense).__name__}")
 
 

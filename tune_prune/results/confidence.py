@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import SampleValues
 
 NORMAL = statistics.NormalDist()
@@ -66,6 +67,54 @@ def bootstrap_interval(values: Sequence[float], count: int | None = None) -> tup
     shares = [NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
     low, high = found.mean() + scale * np.quantile(means, shares)
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class BootstrapDistribution:
+    """Bootstrap values of a statistic, corrected for bias and skewness (BCa; Efron and Tibshirani 1993, ch. 14).
+
+    `values` are of resamples, `without` of all but each unit of the data, `whole` is of all of it.
+    """
+
+    values: np.ndarray
+    without: np.ndarray
+    whole: float
+
+    @property
+    def bias(self) -> float:
+        """The normal quantile of the share of resamples below the whole; ties count half."""
+        below = np.count_nonzero(self.values < self.whole) + np.count_nonzero(self.values <= self.whole)
+        count = len(self.values)
+        return NORMAL.inv_cdf(min(max(below / (2 * count), 1 / count), 1 - 1 / count))
+
+    @property
+    def acceleration(self) -> float:
+        """A sixth of the skewness of the jackknife's values."""
+        around = self.without.mean() - self.without
+        spread = float((around**2).sum())
+        return float((around**3).sum()) / (6 * spread**1.5) if spread else 0.0
+
+    def quantile(self, share: float) -> float:
+        """The end of the interval below which the statistic's true value lies with the probability `share`."""
+        shifted = self.bias + NORMAL.inv_cdf(share)
+        return float(np.quantile(self.values, NORMAL.cdf(self.bias + shifted / (1 - self.acceleration * shifted))))
+
+    def probability_below(self, value: float) -> float:
+        """The share whose `quantile` is this value."""
+        count = len(self.values)
+        below = (np.count_nonzero(self.values < value) + np.count_nonzero(self.values <= value)) / (2 * count)
+        shifted = NORMAL.inv_cdf(min(max(below, 1 / (count + 1)), 1 - 1 / (count + 1))) - self.bias
+        return NORMAL.cdf(shifted / (1 + self.acceleration * shifted) - self.bias)
+
+
+def find_resampled_interval(found: Resamples, value: float) -> Interval:
+    """The 95 % interval of the `value` of a metric on a whole split, from the metric of resamples."""
+    distribution = BootstrapDistribution(np.array(found.values), np.array(found.without), found.whole)
+    ends = [distribution.quantile(share) + value - found.whole for share in (0.025, 0.975)]
+    method = "bootstrap (BCa) of resamples"
+    if found.measured < found.count:
+        method += f", of {found.measured:,} of {found.count:,} samples"
+    return Interval(min(value, *ends), max(value, *ends), method)
 
 
 def find_interval(samples: SampleValues, value: float, name: str) -> Interval:

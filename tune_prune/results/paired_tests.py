@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tune_prune.results.confidence import BootstrapDistribution
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import SampleValues
 
 NUISANCE = 0.0005
@@ -178,6 +180,31 @@ class PairedMeans:
         variance -= 2 * pruned_slope * dense_slope * (means[4] - means[0] * means[1])
         sign = -1 if self.metric.better == "higher" else 1
         return sign * (pruned - dense), np.sqrt(np.maximum(variance, 0.0) / len(one))
+
+
+@dataclass(frozen=True)
+class PairedResamples:
+    """A metric that is no mean over samples, of the pruned and the dense model, measured of the same resamples."""
+
+    pruned: Resamples
+    dense: Resamples
+    metric: Metric
+
+    def test(self, tradeoff: float, level: float) -> PairedTest:
+        """Tests whether the pruned model is worse by at most `tradeoff`, by the bootstrap of pairs (BCa)."""
+        method = f"paired bootstrap of resamples (BCa, approximate), {self.metric.name} is no mean over samples"
+        if self.pruned.measured < self.pruned.count:
+            method += f"; of {self.pruned.measured:,} of {self.pruned.count:,} samples"
+        sign = -1 if self.metric.better == "higher" else 1
+        parts = ("values", "without", "whole")
+        values, without, whole = (
+            sign * (np.array(getattr(self.pruned, part)) - np.array(getattr(self.dense, part))) for part in parts
+        )
+        if values.min() == values.max():  # as where nothing was pruned
+            return PairedTest(float(whole > tradeoff), float(whole), None, method)
+        found = BootstrapDistribution(values, without, float(whole))
+        needed = _count_needed(tradeoff - float(whole), self.pruned.measured * float(values.var(ddof=1)), level)
+        return PairedTest(1 - found.probability_below(tradeoff), found.quantile(level), needed, method)
 
 
 def _evaluate(of: SampleValues, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from tune_prune.results.certificate import Outcome
 from tune_prune.results.confidence import Interval, wilson_interval
 from tune_prune.results.front import TestResult
 from tune_prune.tasks.metrics import ERROR, Metric
+from tune_prune.tasks.resampling import Resamples, read_resamples
 from tune_prune.tasks.sample_values import SampleValues, read_sample_values
 
 FILE = "test_results.json"
@@ -113,7 +114,7 @@ def _read_interval(raw: Mapping[str, object]) -> Interval:
 
 
 def _write_outcome(outcome: Outcome) -> dict[str, object]:
-    if isinstance(outcome, SampleValues):
+    if isinstance(outcome, SampleValues | Resamples):
         return outcome.to_dict()
     return {"none": outcome} if isinstance(outcome, str) else {"wrong": list(outcome)}
 
@@ -124,6 +125,8 @@ def _read_outcome(raw: Mapping[str, object], images: int) -> Outcome:
         return str(raw["none"])
     if "mean" in raw:
         return read_sample_values(raw)
+    if "without" in raw:
+        return read_resamples(raw)
     wrong = raw["wrong"]
     if not isinstance(wrong, list) or not all(isinstance(number, int) and 0 <= number < images for number in wrong):
         raise ValueError("the numbers of wrong samples are no list of numbers of samples")

@@ -15,6 +15,7 @@ from torch import nn
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.batches import Batch, count_samples
+from tune_prune.tasks.objective import Objective
 from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.sample_values import MEANS, SampleValues
 from tune_prune.tasks.samples import InseparableError, take_samples
@@ -56,11 +57,11 @@ def measure_samples(model: nn.Module, split: BatchSplit, value: float, most: int
 
 def _measure(model: nn.Module, split: BatchSplit, value: float, most: int) -> SampleValues | str:
     objective, name = split.objective, split.objective.metric.name
-    tolerance = TOLERANCE_BF16 if objective.settings.precision == "bf16" else TOLERANCE
-    chosen = _draw(split.count, most)
+    tolerance = tolerance_of(objective)
+    chosen = draw_samples(split.count, most)
     means, values = list(MEANS), list[float]()
     group, begin, checked = list[Batch](), 0, 0
-    for piece in _read_pieces(split, chosen):
+    for piece in read_pieces(split, chosen):
         for row in range(count_samples(piece)):
             values.append(_measure_alone(model, split, take_samples(piece, [row])))
             if not math.isfinite(values[-1]):
@@ -74,13 +75,18 @@ def _measure(model: nn.Module, split: BatchSplit, value: float, most: int) -> Sa
             group, begin, checked = [], len(values), checked + 1
         if not means:
             return f"{name} is no mean over samples"
-    whole = value if len(values) == split.count else objective.measure(model, _read_pieces(split, chosen))
+    whole = value if len(values) == split.count else objective.measure(model, read_pieces(split, chosen))
     means = [mean for mean in means if mean.fits(values, whole, tolerance)]
     if not means:
         return f"{name} is no mean over samples"
     if min(values) == max(values):
         return f"{name} is the same of every sample"
     return SampleValues(tuple(values), means[0], split.count)
+
+
+def tolerance_of(objective: Objective) -> float:
+    """The share by which a metric may differ where the same samples come in other batches."""
+    return TOLERANCE_BF16 if objective.settings.precision == "bf16" else TOLERANCE
 
 
 def _measure_alone(model: nn.Module, split: BatchSplit, batch: Batch) -> float:
@@ -90,13 +96,13 @@ def _measure_alone(model: nn.Module, split: BatchSplit, batch: Batch) -> float:
         return math.nan
 
 
-def _draw(count: int, most: int) -> list[int]:
+def draw_samples(count: int, most: int) -> list[int]:
     """The numbers of the samples that are measured one by one, ascending; always the same."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return sorted(order[:most].tolist())
 
 
-def _read_pieces(split: BatchSplit, chosen: Sequence[int]) -> Iterator[Batch]:
+def read_pieces(split: BatchSplit, chosen: Sequence[int]) -> Iterator[Batch]:
     """Yields the chosen samples in order, in batches of at most `GROUP`."""
     first = 0
     for batch in split.batches():

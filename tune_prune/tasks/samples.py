@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tune_prune.common.errors import UserError
@@ -27,6 +28,34 @@ def take_first(batch: Batch, count: int) -> Batch:
     if rows <= count or not tensors or any(tensor.dim() == 0 or len(tensor) != rows for tensor in tensors):
         return batch
     return map_tensors(batch, lambda tensor: tensor[:count])
+
+
+def join_batches(batches: Sequence[Batch]) -> list[Batch]:
+    """Joins batches to one where they are tensors of equal rows, or tuples, lists or dictionaries of such.
+
+    Any other batches are returned as they are, as those with a list of samples inside.
+    """
+    try:
+        return [_join(batches, (dict, tuple, list))]
+    except _UnlikeError:
+        return list(batches)
+
+
+class _UnlikeError(Exception):
+    """Parts of batches that cannot be joined."""
+
+
+def _join(parts: Sequence[Any], kinds: tuple[type, ...] = (dict, tuple)) -> Any:
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if not first.dim() or any(part.shape[1:] != first.shape[1:] for part in parts):
+            raise _UnlikeError
+        return torch.cat(list(parts))
+    if type(first) not in kinds or any(len(part) != len(first) for part in parts):
+        raise _UnlikeError
+    if isinstance(first, dict):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    return type(first)(_join(along) for along in zip(*parts, strict=True))
 
 
 def take_samples(batch: Batch, rows: slice | Sequence[int]) -> Batch:

@@ -22,6 +22,7 @@ from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES, measure_samples
+from tune_prune.tasks.resampling import time_resamples
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.resources import Resources
@@ -79,9 +80,11 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
         value = evaluate(model, on_device.validation).metric
         measure_further(model, on_device.validation, "val")
         evaluation = time.perf_counter() - began
+        later = 0.0
         if isinstance(on_device.validation, BatchSplit) and task.metric != ERROR:
-            measure_samples(model, on_device.validation, value)
-        return Timings(step, evaluation, time.perf_counter() - began - evaluation)
+            found = measure_samples(model, on_device.validation, value)
+            later = time_resamples(model, on_device.validation) if isinstance(found, str) else 0.0
+        return Timings(step, evaluation, time.perf_counter() - began - evaluation + later)
     finally:
         torch.set_num_threads(before)
 

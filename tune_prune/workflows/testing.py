@@ -12,7 +12,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.checkpoint import Checkpoint
 from tune_prune.results import test_record
 from tune_prune.results.certificate import Certificate, Claim, Outcome, certify, pair
-from tune_prune.results.confidence import Interval, find_interval
+from tune_prune.results.confidence import Interval, find_interval, find_resampled_interval
 from tune_prune.results.front import Member, TestResult
 from tune_prune.results.test_record import TestRecord
 from tune_prune.tasks.batch_split import BatchSplit
@@ -20,7 +20,8 @@ from tune_prune.tasks.fingerprints import hash_tensors, hash_texts
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.models import to_device
-from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES, measure_samples
+from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES
+from tune_prune.tasks.resampling import SECONDS, Resamples, measure_by_samples
 from tune_prune.tasks.sample_values import SampleValues
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
@@ -97,8 +98,7 @@ def evaluate_front(
                 found = replace(found, further={**found.further, weights: further})
         if task.metric == ERROR and not with_outcomes:
             return found
-        most = CERTIFIED_SAMPLES if with_outcomes else SAMPLES
-        outcome = _measure_outcome(network, split, found.metrics[weights], most)
+        outcome = _measure_outcome(network, split, found.metrics[weights], with_outcomes)
         if task.metric != ERROR and not known:
             interval = _make_interval(outcome, found.metrics[weights], task.metric.name)
             found = replace(found, intervals={**found.intervals, weights: interval})
@@ -116,16 +116,19 @@ def evaluate_front(
         test_record.write(run_dir, record)
 
 
-def _measure_outcome(model: torch.nn.Module, split: AnySplit, value: float, most: int) -> Outcome:
-    """Measures samples alone, at the `most` so many; `value` is the metric of the whole split."""
+def _measure_outcome(model: torch.nn.Module, split: AnySplit, value: float, certifying: bool) -> Outcome:
+    """Measures samples alone or resamples, more where it is for certificates; `value` is the whole split's metric."""
     if isinstance(split, BatchSplit) and split.objective.metric != ERROR:
-        return measure_samples(model, split, value, most)
+        how = (CERTIFIED_SAMPLES, math.inf) if certifying else (SAMPLES, SECONDS)
+        return measure_by_samples(model, split, value, *how)
     wrong = split.find_wrong(model)
     return "the error is of labels, of which a sample has several or none" if wrong is None else tuple(wrong)
 
 
 def _make_interval(outcome: Outcome, value: float, name: str) -> Interval:
     """The 95 % interval of the `value` of a metric of the user's on a split, by what samples alone measure."""
+    if isinstance(outcome, Resamples):
+        return find_resampled_interval(outcome, value)
     if not isinstance(outcome, SampleValues):
         return Interval(None, None, f"none, {outcome}")
     interval = find_interval(outcome, value, name)
