@@ -9,6 +9,7 @@ import deadlines  # before PyTorch, whose import it times
 import optuna
 import pytest
 import torch
+from fenced_blocks import Block, of_test
 from hypothesis import settings
 from torch import nn
 from toys import Conv, Tied, images, mlp, task_of
@@ -76,6 +77,12 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         return ended.value.code or 0
 
     return run
+
+
+@pytest.fixture
+def blocks(request: pytest.FixtureRequest) -> list[Block]:
+    """The fenced blocks of the documents that name this test."""
+    return of_test(f"{request.node.path.stem}::{request.node.originalname}")
 
 
 @pytest.fixture
