@@ -39,7 +39,7 @@ ratio = 0.97
 [[initial.point]]
 ratio = 0.2
 """
-LESS = {"--budget 150": "--budget 4", "--confirm 5": "--confirm 2", "--epochs 3": "--epochs 1"}
+LESS = {"--watch": "", "--budget 150": "--budget 4", "--confirm 5": "--confirm 2", "--epochs 3": "--epochs 1"}
 """What is changed in a command that takes long."""
 
 RUN = "runs/lenet5-20260101-120000"
@@ -92,3 +92,10 @@ def test_they_run(
             assert program == "tune-prune"
             line = reduce(lambda line, much: line.replace(much, LESS[much]), LESS, " ".join(words))
             assert command(*line.split()) == 0, f"{block}: {line}"
+
+
+def test_they_would_start(few_images: None, command: Callable[..., object], blocks: list[Block]) -> None:
+    for block in blocks:
+        for program, script, *words in block.commands:
+            assert (program, script) == ("python", "launch.py")
+            assert command("search", *words, *([] if "--dry-run" in words else ["--dry-run"])) == 0
