@@ -16,7 +16,8 @@ from toys import Conv, Tied, images, mlp, task_of
 
 from tune_prune.cli import main
 from tune_prune.pruning import gates, loss_change
-from tune_prune.tasks.splits import Data
+from tune_prune.tasks.datasets import datasets
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ def _same_initial_weights() -> None:
 @pytest.fixture(scope="session")
 def toy_data() -> Data:
     return images()
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST with some hundred images."""
+    whole = datasets["mnist"]()
+
+    def few() -> Data:
+        train, validation, test = whole.train, whole.validation, whole.load_test()
+        cut = [Split(split.inputs[:400], split.labels[:400]) for split in (train, validation, test)]
+        return Data(cut[0], cut[1], load_test=lambda: cut[2])
+
+    monkeypatch.setitem(datasets._entries, "mnist", few)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(params=[mlp, Conv, Tied])

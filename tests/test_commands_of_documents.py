@@ -13,8 +13,6 @@ import searches
 import torch
 from fenced_blocks import Block
 
-from tune_prune.tasks.datasets import datasets
-from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task
 from tune_prune.workflows import finalize
 
@@ -43,19 +41,6 @@ LESS = {"--watch": "", "--budget 150": "--budget 4", "--confirm 5": "--confirm 2
 """What is changed in a command that takes long."""
 
 RUN = "runs/lenet5-20260101-120000"
-
-
-@pytest.fixture
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MNIST with some hundred images."""
-    whole = datasets["mnist"]()
-
-    def few() -> Data:
-        train, validation, test = whole.train, whole.validation, whole.load_test()
-        cut = [Split(split.inputs[:400], split.labels[:400]) for split in (train, validation, test)]
-        return Data(cut[0], cut[1], load_test=lambda: cut[2])
-
-    monkeypatch.setitem(datasets._entries, "mnist", few)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_the_documented_files_of_a_model_run_as_printed(
     assert sum(block.text.count("\n") for block in blocks) <= 30
     (_, *train), (_, *search) = shell.commands
     monkeypatch.chdir(tmp_path)
+    sys.modules.pop("mine", None)  # that of another test
     assert command(*train) == 0
     del sys.modules["mine"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -165,7 +166,11 @@ def test_the_documented_space_is_right(blocks: list[Block]) -> None:
 
 
 def test_the_documented_conf_prunes(
-    command: Callable[..., object], blocks: list[Block], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few_images: None,
+    command: Callable[..., object],
+    blocks: list[Block],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (block,) = blocks
     (tmp_path / "documented.conf").write_text(block.text)
