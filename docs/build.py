@@ -18,10 +18,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 def find_linked(path: Path) -> set[Path]:
-    """Finds the files of the repository that a document links to."""
+    """Finds the files of the repository that a document links to, of a folder all."""
     text = path.read_text(encoding="utf-8")
     targets = {(path.parent / link).resolve() for link in LINK.findall(text) if "://" not in link}
-    return {target for target in targets if target.is_file() and target.is_relative_to(ROOT)}
+    files = {file for target in targets for file in (target.rglob("*") if target.is_dir() else [target])}
+    return {file for file in files if file.is_file() and file.is_relative_to(ROOT)}
 
 
 def find_pages() -> set[Path]:

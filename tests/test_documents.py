@@ -144,18 +144,20 @@ def test_the_documented_files_of_a_model_run_as_printed(
 def test_objects_are_searched_as_documented(
     trials: searches.Trials, blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for the budget; the toys are not trained."""
-    (block,) = blocks
+    """But for the budget; the toys are not trained. A later block goes on where an earlier one has ended."""
     monkeypatch.chdir(tmp_path)
-    assert "budget=50" in block.text
-    code = block.text.replace("budget=50", "budget=2, steps=2, refine=0, force=True").replace("=0.5", "=50")
-    model, parts = mlp(), images()
-    splits = {"train": parts.train, "validation": parts.validation, "test": parts.load_test()}
-    (tmp_path / "printed.py").write_text(code)
-    found = runpy.run_path(
-        "printed.py", {"model": model} | {name: (split.inputs, split.labels) for name, split in splits.items()}
-    )
-    weights = [module.state_dict()["1.weight"] for module in (found["smaller"], found["zeroed"])]
+    parts = images()
+    known: dict[str, object] = {"model": mlp(), "Net": mlp}
+    for name, split in {"train": parts.train, "validation": parts.validation, "test": parts.load_test()}.items():
+        known[name] = split.inputs, split.labels
+    assert "budget=50" in blocks[0].text
+    for block in blocks:
+        code = block.text.replace("budget=50", "budget=2, steps=2, refine=0, force=True").replace("=0.5", "=50")
+        for run_dir in Path("runs").glob("*"):
+            code = re.sub(r'"runs/[\w-]+"', f'"{run_dir}"', code)
+        Path("printed.py").write_text(code)
+        known |= runpy.run_path("printed.py", known)
+    weights = [module.state_dict()["1.weight"] for module in (known["smaller"], known["zeroed"])]
     assert torch.equal(*(weight == 0 for weight in weights))
 
 
