@@ -17,7 +17,6 @@ import pytest
 import searches
 import test_extending
 import test_tasks_document
-import torch
 from fenced_blocks import Block
 from toys import images, mlp
 from typer.main import get_command
@@ -157,8 +156,8 @@ def test_objects_are_searched_as_documented(
             code = re.sub(r'"runs/[\w-]+"', f'"{run_dir}"', code)
         Path("printed.py").write_text(code)
         known |= runpy.run_path("printed.py", known)
-    weights = [module.state_dict()["1.weight"] for module in (known["smaller"], known["zeroed"])]
-    assert torch.equal(*(weight == 0 for weight in weights))
+    zeros = [(known[name].state_dict()["1.weight"] == 0).sum() for name in ("smaller", "zeroed")]  # type: ignore[attr-defined]
+    assert zeros[0] == zeros[1] > 0
 
 
 def test_the_documented_space_is_right(blocks: list[Block]) -> None:
