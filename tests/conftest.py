@@ -9,13 +9,15 @@ import deadlines  # before PyTorch, whose import it times
 import optuna
 import pytest
 import torch
+from fenced_blocks import Block, of_test
 from hypothesis import settings
 from torch import nn
 from toys import Conv, Tied, images, mlp, task_of
 
 from tune_prune.cli import main
 from tune_prune.pruning import gates, loss_change
-from tune_prune.tasks.splits import Data
+from tune_prune.tasks.datasets import datasets
+from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -51,6 +53,19 @@ def toy_data() -> Data:
     return images()
 
 
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST with some hundred images."""
+    whole = datasets["mnist"]()
+
+    def few() -> Data:
+        train, validation, test = whole.train, whole.validation, whole.load_test()
+        cut = [Split(split.inputs[:400], split.labels[:400]) for split in (train, validation, test)]
+        return Data(cut[0], cut[1], load_test=lambda: cut[2])
+
+    monkeypatch.setitem(datasets._entries, "mnist", few)  # type: ignore[attr-defined]
+
+
 @pytest.fixture(params=[mlp, Conv, Tied])
 def toy_model(request: pytest.FixtureRequest) -> nn.Module:
     """A fresh toy, each in turn."""
@@ -76,6 +91,12 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
         return ended.value.code or 0
 
     return run
+
+
+@pytest.fixture
+def blocks(request: pytest.FixtureRequest) -> list[Block]:
+    """The fenced blocks of the documents that name this test."""
+    return of_test(f"{request.node.path.stem}::{request.node.originalname}")
 
 
 @pytest.fixture

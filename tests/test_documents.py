@@ -1,5 +1,6 @@
 """What the documents say holds: links lead somewhere, and spaces, commands, names, files and columns exist."""
 
+import ast
 import importlib
 import json
 import os
@@ -11,8 +12,13 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import fenced_blocks
 import pytest
 import searches
+import test_extending
+import test_tasks_document
+from fenced_blocks import Block
+from toys import images, mlp
 from typer.main import get_command
 
 from tune_prune.cli import main
@@ -22,9 +28,8 @@ from tune_prune.results import sensitivity_table
 from tune_prune.workflows.prune_outputs import points_csv
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted(
-    path for path in ROOT.rglob("*.md") if not {".venv", "runs", "node_modules"} & set(path.relative_to(ROOT).parts)
-)
+LEFT_OUT = {".venv", "build", "runs", "node_modules"}
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not LEFT_OUT & set(path.relative_to(ROOT).parts))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -32,6 +37,39 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     dead = [link for link in links if "://" not in link and not (path.parent / link).exists()]
     assert dead == []
+
+
+TASK = '[task]\nmodel = "lenet5"\ndata = "mnist"\n'
+RATIO = '[space]\n[space.ratio]\n"*" = 0.5\n'
+
+
+@pytest.mark.parametrize("block", fenced_blocks.BLOCKS, ids=str)
+def test_a_block_runs_in_a_test_or_says_why_not(block: Block) -> None:
+    kind, _, rest = block.note.partition(": ")
+    if kind == "test":
+        module, _, function = rest.partition("::")
+        tree = ast.parse((ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8"))
+        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        assert "blocks" in [argument.arg for node in found for argument in node.args.args]
+    elif kind == "not run":
+        assert len(rest.split()) > 2
+    elif kind.startswith("part of "):
+        whole = (ROOT / kind.removeprefix("part of ")).read_text(encoding="utf-8").splitlines()
+        assert set(block.text.splitlines()) <= {*whole}
+    elif kind == "recipe":
+        names = [name for name, text in {**test_tasks_document.RECIPES, **test_extending.RECIPES}.items()
+                 if text == block.text]  # fmt: skip
+        tests = Path(test_tasks_document.__file__).read_text() + Path(test_extending.__file__).read_text()
+        assert len(names) == 1
+        assert f'"{names[0]}"' in tests.partition("RECIPES")[2]
+    elif kind == "test line":
+        assert block.document == "README.md"  # CI runs it
+    else:
+        assert (block.language, kind) == ("toml", ""), "it needs a comment: see tests/fenced_blocks.py"
+        needed = "" if "[space.ratio]" in block.text else RATIO if "[space]" not in block.text else RATIO[8:]
+        text = block.text if "[task]" in block.text else TASK + block.text
+        named = text if "model =" in text else text.replace("[task]\n", TASK)
+        space_reader.parse(named + needed, "part", str(block))
 
 
 def test_the_list_of_documents_is_complete() -> None:
@@ -55,32 +93,43 @@ def test_commands_and_flags_are_there(path: Path) -> None:
 
 
 def test_the_readmes_own_model_runs_as_printed(
-    trials: searches.Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trials: searches.Trials,
+    command: Callable[..., object],
+    blocks: list[Block],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """But for its budget."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = text.partition("## Your own model")[2].partition("```python\n")[2].partition("```")[0]
-    assert len([line for line in code.splitlines() if line]) == 10
-    assert "budget=20" in code
-    (tmp_path / "mine.py").write_text(code.replace("budget=20", "budget=2, steps=5, refine=0"))
+    mine, python, shell = blocks
+    (tmp_path / "my.py").write_text(mine.text)
+    assert len([line for line in (mine.text + python.text).splitlines() if line]) == 10
     monkeypatch.chdir(tmp_path)
-    front = runpy.run_path("mine.py")["front"]
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("my", None)  # that of another test
+    assert "budget=20" in python.text
+    (tmp_path / "printed.py").write_text(python.text.replace("budget=20", "budget=2, steps=5, refine=0"))
+    front = runpy.run_path("printed.py")["front"]
     assert front.summary["trials"]["completed"] + front.summary["trials"]["stopped"] == 2
     assert front.summary["metric"] == {"name": "rmse", "better": "lower"}
+    del sys.modules["my"]
+    (_, *words) = shell.commands[0]
+    assert words[-2:] == ["--budget", "20"]
+    assert command(*words[:-1], 2, "--run-dir", "again") in (0, 3)
+    del sys.modules["my"]
+    assert searches.summary_of(tmp_path / "again")["metric"] == {"name": "rmse", "better": "lower"}
 
 
 def test_the_documented_files_of_a_model_run_as_printed(
-    command: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., object], blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search in a process of its own, with Ray."""
-    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```(?:python|toml)?\n(.*?)```", text, re.DOTALL)
-    code, space, commands = blocks[:3]
-    (tmp_path / "mine.py").write_text(code)
-    (tmp_path / "mine.toml").write_text(space)
-    assert sum(block.count("\n") for block in blocks[:3]) <= 30
-    (_, *train), (_, *search) = (line.split() for line in commands.strip().splitlines())
+    code, space, shell = blocks
+    (tmp_path / "mine.py").write_text(code.text)
+    (tmp_path / "mine.toml").write_text(space.text)
+    assert sum(block.text.count("\n") for block in blocks) <= 30
+    (_, *train), (_, *search) = shell.commands
     monkeypatch.chdir(tmp_path)
+    sys.modules.pop("mine", None)  # that of another test
     assert command(*train) == 0
     del sys.modules["mine"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -91,36 +140,75 @@ def test_the_documented_files_of_a_model_run_as_printed(
     assert [summary["trials"]["completed"] + summary["trials"]["stopped"] for summary in summaries] == [8]
 
 
-def test_the_documented_space_is_right() -> None:
-    text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
-    whole, *parts = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    found = space_reader.parse(whole, "documented", "docs/spaces.md")
+def test_objects_are_searched_as_documented(
+    trials: searches.Trials, blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the budget; the toys are not trained. A later block goes on where an earlier one has ended."""
+    monkeypatch.chdir(tmp_path)
+    parts = images()
+    known: dict[str, object] = {"model": mlp(), "Net": mlp}
+    for name, split in {"train": parts.train, "validation": parts.validation, "test": parts.load_test()}.items():
+        known[name] = split.inputs, split.labels
+    assert "budget=50" in blocks[0].text
+    for block in blocks:
+        code = block.text.replace("budget=50", "budget=2, steps=2, refine=0, force=True").replace("=0.5", "=50")
+        for run_dir in Path("runs").glob("*"):
+            code = re.sub(r'"runs/[\w-]+"', f'"{run_dir}"', code)
+        Path("printed.py").write_text(code)
+        known |= runpy.run_path("printed.py", known)
+    zeros = [(known[name].state_dict()["1.weight"] == 0).sum() for name in ("smaller", "zeroed")]  # type: ignore[attr-defined]
+    assert zeros[0] == zeros[1] > 0
+
+
+def test_the_documented_space_is_right(blocks: list[Block]) -> None:
+    (whole,) = blocks
+    found = space_reader.parse(whole.text, "documented", str(whole))
     assert (found.model, found.acc_tradeoff, found.features.warm_start) == ("lenet5", 0.5, True)
-    for part in parts:
-        space_reader.parse(f'[task]\nmodel = "lenet5"\ndata = "mnist"\n{part}', "part", "docs/spaces.md")
+
+
+def test_the_documented_conf_prunes(
+    few_images: None,
+    command: Callable[..., object],
+    blocks: list[Block],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (block,) = blocks
+    (tmp_path / "documented.conf").write_text(block.text)
+    assert command("prune", "--conf", tmp_path / "documented.conf", "--out", tmp_path / "pruned", "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert f"# compression = {summary['compression']}\n" in block.text
 
 
 def test_every_key_of_a_space_is_documented() -> None:
-    text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
+    text, table = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("spaces.md", "space-keys.md"))
     named = set(re.findall(r"`(\w+)`|^(?:# )?(\w+) = |\.(\w+)\]", text, re.MULTILINE))
     words = {word for groups in named for word in groups}
-    for table, keys in space_reader.KEYS.items():
-        assert f"## [{table}]" in text
-        assert set(keys) - words == set()
+    for name, keys in space_reader.KEYS.items():
+        assert f"## [{name}]" in text
+        assert all(f"| `{name}.{key}` |" in table for key in keys)
+        assert name == "space" or set(keys) <= words
 
 
 def test_the_documented_pruner_prunes(
-    command: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., object],
+    blocks: list[Block],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = (ROOT / "docs" / "pruners.md").read_text(encoding="utf-8")
-    code, line = re.findall(r"```(?:python)?\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "my_lab.py").write_text(code)
-    assert code.count("\n") <= 10
+    code, shell = blocks
+    (tmp_path / "my_lab.py").write_text(code.text)
+    assert code.text.count("\n") <= 10
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("my_lab", None)  # that of another test
-    assert command(*line.split()[1:], "--json") == 0
+    assert command(*shell.commands[0][1:], "--json") == 0
     del sys.modules["my_lab"]
     assert json.loads(capsys.readouterr().out)["layers"]["2"] == {"total": 235_200, "kept": 23_520}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
 
 def test_ci_runs_the_readmes_test_line() -> None:

@@ -1,4 +1,4 @@
-"""Find out how far a neural network can be pruned, and how."""
+"""Searches for the smallest version of a neural network within an accuracy budget."""
 
 # nothing is imported here: with `python -m tune_prune`, files of the working directory would still be found first
 TYPE_CHECKING = False

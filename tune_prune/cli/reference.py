@@ -11,6 +11,7 @@ from tune_prune.cli import main
 HEAD = """# Command line
 
 <!-- Made by `python -m tune_prune.cli.reference > docs/cli.md`. A test fails when it is not current. -->
+<!-- all blocks: not run: usage and examples of every command; a test looks up each flag -->
 
 `python -m tune_prune` is the same as `tune-prune`, and `python launch.py` the same as `tune-prune search`.
 `tune-prune COMMAND --help` shows what stands here.
@@ -54,6 +55,7 @@ def _describe_parameter(parameter: Any, context: Any) -> str:
     names, text = parameter.get_help_record(context)
     option, _, kind = names.removesuffix(">").removesuffix(" range").partition(" <")
     kind = re.sub(r"list\[(\w+)\]", r"\1, repeatable", kind).lower()
+    text = re.sub(r"\]\s+\[", ", ", text)  # "[a] [b]" would be a link
     cells = f"`{option}` {kind}".strip(), text
     return "| " + " | ".join(cell.replace("|", "\\|").replace("  [", " [") for cell in cells) + " |"
 
