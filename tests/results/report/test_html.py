@@ -11,8 +11,9 @@ from toys import ended
 
 from tune_prune.common.errors import UserError
 from tune_prune.results import records
-from tune_prune.results.report import interactive
-from tune_prune.results.report.html import make_headline, write_report
+from tune_prune.results.report.charts import figures
+from tune_prune.results.report.headline import make_headline
+from tune_prune.results.report.html import write_report
 from tune_prune.results.report.page import format_duration, format_number
 from tune_prune.results.run_results import SearchDescription, to_float
 
@@ -134,7 +135,7 @@ def test_a_whole_report(tmp_path: Path) -> None:
 
 
 def test_without_plotly_there_is_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interactive, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     page = report(run_dir(tmp_path))
     assert page.scripts == 0
     assert [source[:22] for source in page.loads] == ["data:image/png;base64,"]
@@ -143,7 +144,7 @@ def test_without_plotly_there_is_the_picture(tmp_path: Path, monkeypatch: pytest
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     text = write_report(run_dir(tmp_path)).read_text().replace(get_plotlyjs(), "")  # it has addresses in it, of maps
-    script = interactive.SCRIPT.read_text()
+    script = figures.SCRIPT.read_text()
     assert not re.search(r"https?:|import|fetch|XMLHttp", script)
     assert not re.search(r"https?:|url\(|@import|//", text.replace(script, ""))
 

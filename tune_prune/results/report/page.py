@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from tune_prune.results import palette
 
@@ -17,33 +18,7 @@ COLOURS = {
 }
 """The page's colours by name; the shades of grey are for text, the pale ones for what lies behind it."""
 
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--black); max-width: 62rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.05rem; font-weight: 600; color: var(--grey); margin: 1rem 0 .25rem }
-h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem }
-.headline { font-size: 1.45rem; line-height: 1.35; margin: 0 0 1.5rem }
-.missing { background: var(--pale-orange); border-left: 4px solid var(--orange); padding: .5rem .8rem;
-  overflow-wrap: anywhere }
-img { max-width: 100%; height: auto }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; color: var(--grey) }
-.wide { overflow-x: auto }
-.wide td { white-space: nowrap }
-.best td { background: var(--pale-blue); font-weight: 600 }
-td { overflow-wrap: anywhere }
-b { font-weight: 600; color: var(--grey); white-space: nowrap }
-a { color: var(--blue) }
-pre { background: var(--pale-grey); padding: .8rem; overflow-x: auto; font-size: .85rem }
-.chart { margin: .5rem 0 }
-#clicked { min-height: 2.5rem }
-#clicked p { margin: .25rem 0; color: var(--grey); font-size: .9rem }
-#clicked pre { max-height: 16rem; margin: .25rem 0 }
-button { font: inherit; font-size: .9rem; padding: .25rem .9rem; border: 1px solid var(--blue); border-radius: .25rem;
-  background: white; color: var(--blue); cursor: pointer }
-@media (max-width: 40rem) { body { padding: .75rem } .headline { font-size: 1.2rem } }
-@media print { #clicked, .modebar { display: none } h2, .chart, table { break-inside: avoid } a { color: inherit } }
-"""
+STYLE = Path(__file__).with_suffix(".css")
 
 
 def make_page(title: str, sections: Sequence[str]) -> str:
@@ -57,7 +32,8 @@ def make_page(title: str, sections: Sequence[str]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light; {colours} }}{STYLE}</style>
+:root {{ color-scheme: light; {colours} }}
+{STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 {body}

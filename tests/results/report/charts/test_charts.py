@@ -9,9 +9,9 @@ from pandas import DataFrame
 from tune_prune.results import pareto
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front_picture import describe_front
-from tune_prune.results.report import charts
-from tune_prune.results.report.charts import list_layers
-from tune_prune.results.report.front_chart import Published, draw_front, find_published
+from tune_prune.results.report.charts import layers, search
+from tune_prune.results.report.charts.front import Published, draw_front, find_published
+from tune_prune.results.report.charts.style import list_layers
 from tune_prune.tasks.models import models
 
 LIMIT, DENSE = 2.0, 1.0
@@ -91,32 +91,32 @@ def test_the_front_is_in_sight(members: DataFrame, limit: float, dense: float) -
 
 
 def test_what_layers_keep() -> None:
-    found = drawn(charts.draw_kept(MEMBERS))
+    found = drawn(layers.draw_kept(MEMBERS))
     assert list(found["layer &lt;b&gt;a"].y) == pytest.approx([50, 20, 10])
     many = pd.concat([MEMBERS, DataFrame({f"ratio/x{i}": [0.5] * 3 for i in range(20)}, index=MEMBERS.index)], axis=1)
-    (heat,) = charts.draw_kept(many).data
+    (heat,) = layers.draw_kept(many).data
     assert heat.z.shape == (22, 3)
     assert heat.z[0].tolist() == pytest.approx([math.log10(50), math.log10(20), 1])
 
 
 def test_hypervolume_trial_by_trial() -> None:
-    (line,) = charts.draw_hypervolume(POINTS, Constraints(2.0), {}).data
+    (line,) = search.draw_hypervolume(POINTS, Constraints(2.0), {}).data
     first = [(0.5, 1.1), (0.9, 1.4)]
     expected = [0, pareto.hypervolume(first, 2.0), pareto.hypervolume([*first, (0.8, 1.2)], 2.0)]
     assert list(line.x) == [0, 1, 2, 3]
     assert list(line.y) == pytest.approx([*expected, expected[-1]])
-    assert charts.hypervolume_within(MEMBERS, Constraints(2.0)) == pytest.approx(expected[-1])
-    assert charts.hypervolume_within(MEMBERS, Constraints(math.nan)) == 0
+    assert search.hypervolume_within(MEMBERS, Constraints(2.0)) == pytest.approx(expected[-1])
+    assert search.hypervolume_within(MEMBERS, Constraints(math.nan)) == 0
 
 
 def test_shares_and_sensitivity() -> None:
-    (bar,) = charts.draw_shares({"lr": 0.2, "<x>": 0.8}).data
+    (bar,) = search.draw_shares({"lr": 0.2, "<x>": 0.8}).data
     assert ([name.strip() for name in bar.y], list(bar.x)) == (["lr", "&lt;x&gt;"], [20, 80])
     measured = DataFrame({"layer": ["8", "8", "10"], "pruner": "mag", "ratio": [0.9, 0.5, 0.5], "val_error": [3, 1, 2]})
-    found = drawn(charts.draw_sensitivity(measured, 0.6))
+    found = drawn(layers.draw_sensitivity(measured, 0.6))
     assert list(found["layer 8, mag"].x) == [0.5, 0.9]
     assert list(found["layer 8, mag"].y) == [1, 3]
-    (label,) = charts.draw_sensitivity(measured, 0.1).layout.annotations
+    (label,) = layers.draw_sensitivity(measured, 0.1).layout.annotations
     assert (label.y, label.text) == (-1, "dense 0.10 %")  # a logarithmic axis takes logarithms
     (label,) = front_figure(limit=2.0, dense=math.nan).layout.annotations
     assert (label.y, label.text) == (2, "limit 2.00 %")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from tune_prune.results.front_picture import describe_front
-from tune_prune.results.report import charts
-from tune_prune.results.report.charts import list_layers
-from tune_prune.results.report.front_chart import draw_front, find_published
+from tune_prune.results.report.charts import layers, search
+from tune_prune.results.report.charts.front import draw_front, find_published
+from tune_prune.results.report.charts.speed import draw_speed
+from tune_prune.results.report.charts.style import list_layers
 from tune_prune.results.report.page import make_table
 from tune_prune.results.run_results import RunResults, get_mapping, to_float
 from tune_prune.tasks.metrics import ERROR, Metric
@@ -40,7 +41,7 @@ def make_charts(run: RunResults, others: Mapping[str, RunResults], find_shares: 
     figures = _draw_figures(run, others)
     shares = find_shares(run.trials, run.members, run.metric) if find_shares and len(run.trials) else {}
     if shares:
-        figures["importance"] = charts.draw_shares(shares)
+        figures["importance"] = search.draw_shares(shares)
     html = {name: f'<div class="chart" id="chart-{name}"></div>' for name in figures}
     if "front" in html:
         html["front"] += CLICKED
@@ -61,14 +62,14 @@ def _draw_figures(run: RunResults, others: Mapping[str, RunResults]) -> "dict[st
         fronts = {name: other.members for name, other in others.items()}
         figures["front"] = draw_front(picture, list_layers(run.points), published, fronts)
     if "latency" in run.points and run.points.latency.notna().any():
-        figures["speed"] = charts.draw_speed(run.points, run.members, limits)
+        figures["speed"] = draw_speed(run.points, run.members, limits)
     if len(run.members) and list_layers(run.members):
-        figures["kept"] = charts.draw_kept(run.members)
+        figures["kept"] = layers.draw_kept(run.members)
     if len(run.points) and limits.has_area:
         points = {name: other.points for name, other in others.items()}
-        figures["hypervolume"] = charts.draw_hypervolume(run.points, limits, points)
+        figures["hypervolume"] = search.draw_hypervolume(run.points, limits, points)
     if len(run.sensitivity):
-        figures["sensitivity"] = charts.draw_sensitivity(run.sensitivity, dense, metric)
+        figures["sensitivity"] = layers.draw_sensitivity(run.sensitivity, dense, metric)
     return figures
 
 
@@ -79,7 +80,7 @@ def _compare_runs(run: RunResults, others: Mapping[str, RunResults]) -> str:
     for name, one in {"this run": run, **others}.items():
         best = one.members[cost * one.members[run.metric.val] <= limits.max_cost]
         most = f"{best.factor.max():.1f}x" if len(best) else "nothing"
-        volume = charts.hypervolume_within(one.members, limits)
+        volume = search.hypervolume_within(one.members, limits)
         spent = one.trials.cpu_seconds.sum() if "cpu_seconds" in one.trials else math.nan
         rows.append([escape(name), str(len(one.trials)), f"{spent:.0f} s", f"{volume:.4f}", most])
     head = ["", "trials", "processor time of trials", "hypervolume", "most compressed"]

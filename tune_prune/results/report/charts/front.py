@@ -11,7 +11,7 @@ from pandas import DataFrame
 
 from tune_prune.results.front_picture import FrontPicture
 from tune_prune.results.palette import BLUE, GREEN, LINES, ORANGE
-from tune_prune.results.report.charts import add_levels, hover_value, make_factor_axis, style_figure
+from tune_prune.results.report.charts.style import add_levels, hover_value, make_factor_axis, style_figure
 from tune_prune.tasks.metrics import Metric
 
 if TYPE_CHECKING:
