@@ -1,11 +1,22 @@
 """Says the outcome of a search in a sentence or two, and the values of a front's members in words."""
 
 import math
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import quote
 
-from tune_prune.results.report.page import format_number
+from tune_prune.results.constraints import find_speed
+from tune_prune.results.front_picture import Mark
+from tune_prune.results.report.page import format_bytes, format_number
 from tune_prune.results.report.tables.facts import format_value
-from tune_prune.results.run_results import Row, get_mapping, summary_front, to_float
+from tune_prune.results.run_results import Row, RunResults, get_mapping, summary_front, to_float
 from tune_prune.tasks.metrics import ERROR, Metric
+
+MEANINGS = {
+    "best": "the most compressed within the limit",
+    "knee": "from here on, compression costs more",
+}
+"""The marks of a picture in words."""
 
 
 def make_headline(summary: Row, partial: bool = False, metric: Metric = ERROR) -> str:
@@ -44,6 +55,39 @@ def _compare(best: Row, dense: Row, metric: Metric) -> str:
         return f"{_describe(best, metric)}, against {format_value(dense, metric, metric.val)} dense"
     interval = f" (95 % interval {format_interval(best, metric)})" if has_interval(best, metric) else ""
     return f"{_describe(best, metric, 'test')}{interval}, against {format_value(dense, metric, metric.test)} dense"
+
+
+def make_picks(run: RunResults, marks: Sequence[Mark]) -> str:
+    """The members that are marked in the picture, the best first, each in a box; empty where there is no front."""
+    front = {str(row.get("id")): row for row in run.front}
+    boxes = [_make_pick(run, front[mark.id], mark.name) for mark in reversed(marks) if mark.id in front]
+    return f'<div class="picks">{"".join(boxes)}</div>' if boxes else ""
+
+
+def _make_pick(run: RunResults, row: Row, name: str) -> str:
+    metric = run.metric
+    parts = [f"{format_value(row, metric, metric.val)} validation {metric.name}"]
+    if math.isfinite(to_float(row.get(metric.test))):
+        interval = f" ({format_interval(row, metric)})" if has_interval(row, metric) else ""
+        parts.append(f"{format_value(row, metric, metric.test)} test{interval}")
+    if math.isfinite(to_float(row.get("macs"))):
+        parts.append(f"{100 * to_float(row.get('macs')):.1f} % of the multiply-adds")
+    if math.isfinite(to_float(row.get("bytes"))):
+        parts.append(f"{format_bytes(to_float(row.get('bytes')))} as a sparse file")
+    if find_speed(row):
+        parts.append(f"{find_speed(row):.2f} times as fast")
+    files = " ".join(filter(None, (link(run, row, kind) for kind in ("conf", "checkpoint"))))
+    meaning = escape(f"{name}: {row.get('id')}, {MEANINGS[name]}")
+    return (
+        f'<div class="pick"><p class="name">{meaning}</p>'
+        f'<p class="what">{format_factor(row)} fewer weights</p><p>{escape("; ".join(parts))}</p><p>{files}</p></div>'
+    )
+
+
+def link(run: RunResults, row: Row, kind: str) -> str:
+    """A link to a member's conf or checkpoint; empty where there is none, or it is missing."""
+    target = str(row.get(kind) or "")  # empty for a round whose weights were not kept
+    return f'<a href="{escape(quote(target))}">{kind}</a>' if target and target not in run.missing else ""
 
 
 def format_factor(row: Row) -> str:

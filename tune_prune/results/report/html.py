@@ -1,30 +1,43 @@
-"""Writes the HTML report of a run: one file that loads nothing from elsewhere, made from the run directory."""
+"""Makes the HTML report of a run: one file that loads nothing from elsewhere, made from the run directory."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
+from tune_prune.results.constraints import Constraints
+from tune_prune.results.front_picture import mark_members
+from tune_prune.results.published import find_published
 from tune_prune.results.report.charts import figures
 from tune_prune.results.report.charts.figures import FindShares
-from tune_prune.results.report.headline import make_headline
-from tune_prune.results.report.page import make_page
+from tune_prune.results.report.headline import make_headline, make_picks
+from tune_prune.results.report.next_steps import make_next_steps
+from tune_prune.results.report.page import Column, fold, make_page, make_table
+from tune_prune.results.report.tables.comparison import make_comparison
 from tune_prune.results.report.tables.facts import make_facts
-from tune_prune.results.report.tables.front import make_front_table
+from tune_prune.results.report.tables.front import make_front_section
+from tune_prune.results.report.tables.trials import make_trials_section
 from tune_prune.results.run_results import RunResults, SearchDescription, read_run
+from tune_prune.tasks.metrics import ERROR
 
 HEADINGS = {
-    "comparison": "Did the search help?",
-    "speed": "How fast the networks are",
-    "kept": "What each layer keeps along the front",
-    "hypervolume": "Hypervolume, trial by trial",
-    "importance": "What decides how far above the front a trial ends",
-    "sensitivity": "Each layer pruned alone",
+    "speed": ("How fast the networks are", ""),
+    "kept": ("What each layer keeps along the front", ""),
+    "parallel": (
+        "All trials, with their parameters",
+        "A line is a trial, with its last point; blue ones are within the limit. Drag along an axis to select trials.",
+    ),
+    "importance": (
+        "Which parameters matter most",
+        "The share of each parameter in how far from the front a trial ends (PED-ANOVA, Watanabe et al. 2023).",
+    ),
+    "hypervolume": ("Hypervolume, trial by trial", "{hypervolume}"),
+    "sensitivity": ("Each layer pruned alone", ""),
 }
-"""The charts below the front, in their order."""
+"""The charts below the front, in their order: heading and explanation."""
 
 
 def write_report(
@@ -34,40 +47,109 @@ def write_report(
     search: SearchDescription | None = None,
     find_shares: FindShares | None = None,
 ) -> Path:
-    """Writes report.html from what a run directory holds; returns its path.
+    """Writes report.html from what a run directory holds, as `make_report` makes it; returns its path."""
+    page = make_report(run_dir, compare, search=search, find_shares=find_shares)
+    path = run_dir / "report.html"
+    # JSON may hold what UTF-8 cannot, half a surrogate pair
+    files.write_bytes(path, page.encode("utf-8", "replace"))
+    return path
+
+
+def make_report(
+    run_dir: Path,
+    compare: Sequence[Path] = (),
+    *,
+    search: SearchDescription | None = None,
+    find_shares: FindShares | None = None,
+    watch: str = "",
+) -> str:
+    """Makes the report of a run directory.
 
     `compare` are directories of other runs by the same metric, shown in the same charts. `search` describes a search
     that still runs, of which the page shows what there is. `find_shares` computes from trials and members the share of
     each parameter in how far from the front a trial ends; without it there is no such chart. The charts are interactive
     where plotly is installed; otherwise there is the picture alone. The page leaves out and names what is missing or
-    damaged; without a readable summary.json, in any of the directories, a `UserError` is raised.
+    damaged; without a readable summary.json, in any of the directories, a `UserError` is raised. `watch` is a script
+    that loads the page again.
     """
-    others = {name: read_run(path) for name, path in figures.name_runs(compare).items()}
+    others = {name: read_run(path) for name, path in name_runs(compare).items()}
     run = read_run(run_dir, search)
-    for name, other in others.items():
-        if other.metric != run.metric:
-            judged = f"{other.metric.name}, {other.metric.better} is better"
-            raise UserError(f"--compare {name}: judged by {judged}, not by {run.metric.name} as {run_dir.name}")
+    check_comparable(run_dir.name, run, others, "--compare ")
     charts = figures.make_charts(run, others, find_shares) if figures.has_plotly() else {}
     headline = escape(make_headline(run.summary, run.partial, run.metric)).replace(" %", "&nbsp;%")
     model, data = (describe_address(str(run.summary.get(key, "?"))) for key in ("model", "data"))
     title = escape(f"{model} on {data}")
+    marks = mark_members(run.members, run.metric)
     sections = [
         f"<h1>{title}</h1>",
         f'<p class="headline">{headline}</p>',
         _missing_html(run),
-        charts.get("front") or _picture_html(run),
-        make_front_table(run),
-        _conf_html(run),
-        *(f"<h2>{heading}</h2>\n{charts[name]}" for name, heading in HEADINGS.items() if name in charts),
+        make_picks(run, marks),
+        f"<h2>On validation data</h2>\n{charts['front']}" if "front" in charts else _picture_html(run),
+        _tests_html(run, charts),
+        make_front_section(run, {mark.id: mark.name for mark in marks}),
+        make_next_steps(run, run_dir),
+        _comparison_html(run, others),
+        *(_chart_html(run, charts, name) for name in HEADINGS),
+        make_trials_section(run),
         make_facts(run.summary, run.metric),
         "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
+        _conf_html(run),
         charts.get("scripts", ""),
     ]
-    path = run_dir / "report.html"
-    # JSON may hold what UTF-8 cannot, half a surrogate pair
-    files.write_bytes(path, make_page(title, sections).encode("utf-8", "replace"))
-    return path
+    return make_page(title, sections, watch)
+
+
+def check_comparable(name: str, run: RunResults, others: Mapping[str, RunResults], where: str = "") -> None:
+    """Raises a `UserError` where another run is judged by another metric; `where` begins its message."""
+    for other_name, other in others.items():
+        if other.metric != run.metric:
+            judged = f"{other.metric.name}, {other.metric.better} is better"
+            raise UserError(f"{where}{other_name}: judged by {judged}, not by {run.metric.name} as {name}")
+
+
+def name_runs(paths: Sequence[Path]) -> dict[str, Path]:
+    """The directories of runs by name: the last part of the path, or all of it where that is taken."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        named[path.name if path.name not in named else str(path)] = path
+    return named
+
+
+def explain_hypervolume(limits: Constraints) -> str:
+    """What the hypervolume is the share of, in a sentence."""
+    best = "an error of 0" if limits.metric == ERROR else limits.metric.format(limits.ideal)
+    area = f"from 1x to 1000x fewer weights and from the limit ({limits.metric.format(limits.limit)}) to {best}"
+    return f"The share of the possible area that the front covers: {area}, the factor on a logarithmic scale."
+
+
+def _chart_html(run: RunResults, charts: Mapping[str, str], name: str) -> str:
+    if name not in charts:
+        return ""
+    heading, note = HEADINGS[name]
+    if name == "hypervolume":
+        note = explain_hypervolume(run.limits)
+    chart = f'<div class="scroll">{charts[name]}</div>' if name == "parallel" else charts[name]
+    words = f'<p class="note">{escape(note)}</p>\n' if note else ""
+    return f"<h2>{heading}</h2>\n{words}{chart}"
+
+
+def _tests_html(run: RunResults, charts: Mapping[str, str]) -> str:
+    """The chart of test results, and published ones by name, folded: not all names have room in the chart."""
+    if "tests" not in charts:
+        return ""
+    named = str(run.summary.get("model")), str(run.summary.get("data"))
+    published = find_published(*named) if run.metric == ERROR else []
+    rows = [[escape(one.work), f"{one.factor:.1f}x", f"{one.error:.2f} %"] for one in published]
+    columns = [Column("published work", right=False), Column("fewer weights"), Column("test error")]
+    folded = fold("Published results", make_table(columns, sorted(rows))) if rows else ""
+    return f"<h2>On test data</h2>\n{charts['tests']}\n{folded}"
+
+
+def _comparison_html(run: RunResults, others: Mapping[str, RunResults]) -> str:
+    if not others:
+        return ""
+    return f"<h2>Compared with other runs</h2>\n{make_comparison({'this run': run, **others}, run.limits)}"
 
 
 def _missing_html(run: RunResults) -> str:
@@ -86,4 +168,4 @@ def _conf_html(run: RunResults) -> str:
     if run.conf is None:
         return ""
     name, text = run.conf
-    return f'<h2><a href="{name}">{name}</a></h2>\n<pre>{escape(text)}</pre>'
+    return fold(name, f'<p><a href="{name}">{name}</a></p>\n<pre>{escape(text)}</pre>')

@@ -10,7 +10,7 @@ from pandas import DataFrame
 from tune_prune.results import pareto
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.palette import BLUE, LINES
-from tune_prune.results.report.charts.style import style_figure
+from tune_prune.results.report.charts.style import describe_parameter, style_figure
 from tune_prune.results.tables import read_judged
 from tune_prune.tasks.metrics import Metric
 
@@ -69,7 +69,8 @@ def draw_shares(shares: Mapping[str, float]) -> "Figure":
     names = sorted(shares, key=lambda name: shares[name])
     figure = go.Figure(
         go.Bar(
-            x=[100 * shares[name] for name in names], y=[f"{escape(name)} " for name in names], orientation="h",
+            x=[100 * shares[name] for name in names],
+            y=[f"{escape(describe_parameter(name))} " for name in names], orientation="h",
             marker={"color": BLUE}, hovertemplate="%{y}: %{x:.0f} %<extra></extra>",
         )
     )  # fmt: skip

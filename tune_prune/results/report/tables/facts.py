@@ -1,10 +1,10 @@
-"""The last table of a report: how a search was run, by its summary."""
+"""The table of a report that says how a search was run, from its summary."""
 
 import math
 from html import escape
 
 from tune_prune.results.forecast import Band, Forecast
-from tune_prune.results.report.page import format_duration, format_number, make_table
+from tune_prune.results.report.page import format_duration, format_number, make_facts_table
 from tune_prune.results.run_results import Row, get_mapping, to_float
 from tune_prune.tasks.metrics import ERROR, Metric
 
@@ -31,8 +31,8 @@ def make_facts(summary: Row, metric: Metric) -> str:
         "processor time": format_duration(to_float(summary.get("cpu_seconds"))),
         "versions": versions or "n/a",
     }
-    rows = [[f"<b>{name}</b>", escape(str(value))] for name, value in facts.items()]
-    return f"<h2>How it was run</h2>\n{make_table([], rows)}"
+    shown = {name: escape(str(value)) for name, value in facts.items()}
+    return f"<h2>How it was run</h2>\n{make_facts_table(shown)}"
 
 
 def _budget(summary: Row) -> str:

@@ -1,62 +1,144 @@
-"""The table of a front: what each member measured, and its files."""
+"""The section of a front: what each member measured, its ratios and its files, in one table."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from html import escape
-from urllib.parse import quote
 
 from tune_prune.results.certificate import Claim
 from tune_prune.results.constraints import find_speed
 from tune_prune.results.report.charts.style import list_layers
-from tune_prune.results.report.headline import format_factor, format_interval, has_interval
-from tune_prune.results.report.page import format_number, make_table
+from tune_prune.results.report.headline import format_factor, format_interval, has_interval, link
+from tune_prune.results.report.page import Column, format_bytes, format_number, make_table
 from tune_prune.results.report.tables.facts import format_value
 from tune_prune.results.run_results import Row, RunResults, to_float
-from tune_prune.results.tables import confirm_columns
+from tune_prune.results.tables import confirm_columns, estimate_columns
 from tune_prune.tasks.metrics import ERROR, Metric
 
-MOST_LAYERS = 8  # the ratios of more would make the table wider than any page; the .conf files have them
+Cells = dict[Column, Callable[[Row], str]]
+"""The columns of a table, and what each shows of a row, as HTML."""
+
+MOST_LAYERS = 12
+"""The most layers that have a column of their own; the .conf files have the ratios of all."""
 
 
-def make_front_table(run: RunResults) -> str:
-    """The section of the front: its table, and how its values were measured; empty where there is no front."""
+def make_front_section(run: RunResults, marks: Mapping[str, str]) -> str:
+    """The front's table, and how its values were measured; `marks` are names by id. Empty where there is no front."""
     front = run.front
     if not front:
         return ""
-    layers = list_layers(run.members)
-    layers, metric = layers if len(layers) <= MOST_LAYERS else [], run.metric
-    known = metric == ERROR or any(has_interval(row, metric) for row in front)
-    test = f"test {metric.name}" + (", 95 % interval" if known else "")
-    head = ["", "fewer weights", "kept", f"validation {metric.name}", test, "trial, round", "files"]
-    again = any(math.isfinite(to_float(row.get("confirm_mean"))) for row in front)
-    if again:
-        head.insert(-2, "from other seeds, 95 % bound")
-    if any(find_speed(row) for row in front):
-        head.insert(-2, "times as fast")
+    columns = (
+        _name_columns(run, marks)
+        | _measured_columns(run)
+        | _cost_columns(run)
+        | _checked_columns(run)
+        | _layer_columns(run)
+        | {Column("files", right=False): lambda row: " ".join(link(run, row, kind) for kind in ("conf", "checkpoint"))}
+    )
+    rows = [[show(row) for show in columns.values()] for row in front]
+    marked = [number for number, row in enumerate(front) if str(row.get("id")) in marks]
+    table = make_table([*columns], rows, marked, name="front")
+    return f'<h2>The front</h2>\n{_notes(run)}<div class="wide">{table}</div>'
+
+
+def _name_columns(run: RunResults, marks: Mapping[str, str]) -> Cells:
+    def name(row: Row) -> str:
+        mark = marks.get(str(row.get("id")), "")
+        return escape(str(row.get("id"))) + (f" <b>{mark}</b>" if mark else "")
+
+    return {Column("", right=False): name, Column("fewer weights"): format_factor}
+
+
+def _measured_columns(run: RunResults) -> Cells:
+    metric, front = run.metric, run.front
+    found: Cells = {Column(f"validation {escape(metric.name)}"): _show(metric, metric.val)}
+    if any(math.isfinite(to_float(row.get(metric.test))) for row in front):
+        found[Column(f"test {escape(metric.name)}")] = _show(metric, metric.test)
+    if any(has_interval(row, metric) for row in front):
+        found[Column("95 % interval")] = lambda row: format_interval(row, metric) if has_interval(row, metric) else ""
+    for column in estimate_columns(metric):
+        values = [(to_float(row.get(column)), to_float(row.get(metric.val))) for row in front]
+        if any(math.isfinite(estimate) and estimate != value for estimate, value in values):
+            found[Column("estimated error")] = _show(metric, column)
+    for column in _list_further(run):
+        name = escape(column.removeprefix("val_"))
+        found[Column(f"validation {name}")] = _show(Metric(""), column)
+        found[Column(f"test {name}")] = _show(Metric(""), column.replace("val_", "test_", 1))
+    return found
+
+
+def _show(metric: Metric, column: str) -> Callable[[Row], str]:
+    return lambda row: format_value(row, metric, column)
+
+
+def _cost_columns(run: RunResults) -> Cells:
+    found: Cells = {
+        Column("weights kept"): lambda row: format_number(100 * (1 - to_float(row.get("compression"))), ".2f", " %")
+    }
+    known = {name for name in ("macs", "bytes", "latency_ms") for row in run.front if row.get(name) is not None}
+    if "macs" in known:
+        found[Column("multiply-adds kept")] = lambda row: format_number(100 * to_float(row.get("macs")), ".1f", " %")
+    if "bytes" in known:
+        found[Column("as a sparse file")] = lambda row: format_bytes(to_float(row.get("bytes")))
+    if any(find_speed(row) for row in run.front):
+        found[Column("times as fast")] = lambda row: f"{find_speed(row):.2f}" if find_speed(row) else "n/a"
+    if "latency_ms" in known:
+        found[Column("ms a batch, predicted")] = lambda row: format_number(to_float(row.get("latency_ms")), ".2f")
+    return found
+
+
+def _checked_columns(run: RunResults) -> Cells:
+    """What `--confirm` and `--certify` found, and which trial and round a member is."""
+    metric, found = run.metric, Cells()
+    names = confirm_columns(metric)
+    if any(math.isfinite(to_float(row.get("confirm_mean"))) for row in run.front):
+        verdicts = {"True": "holds", "False": "may not hold"}
+        found |= {
+            Column("mean from other seeds"): lambda row: format_value(row, metric, names[0]),
+            Column("its 95 % bound"): lambda row: (
+                f"{format_value(row, metric, names[2])} {verdicts.get(str(row.get('confirm_holds')), '')}"
+            ),
+        }
     certify = to_float(run.summary.get("certify"))
     if math.isfinite(certify):
-        head.insert(-2, f"certified, {100 * certify:g} % bound of how much worse")
-    further = _list_further(run)
-    head[-2:-2] = [f"{column.removeprefix('val_')}, validation and test" for column in further]
-    if layers:
-        head.append(f"removed, %, in {', '.join(layers)}")
-    rows = [_front_cells(run, row, layers, again) for row in front]
-    ids = [row.get("id") for row in front]
-    best = run.summary.get("best")
-    inside = make_table([escape(name) for name in head], rows, ids.index(best) if best in ids else None)
-    tested = any(math.isfinite(to_float(row.get(metric.test))) for row in front)
-    note = "<p>Chosen on validation images; only these points were measured on test images.</p>\n" if tested else ""
-    if tested and run.summary.get("test_interval"):
-        note += f"<p>95 % interval: {escape(str(run.summary['test_interval']))}.</p>\n"
-    if any(str(row.get("refit")) == "True" for row in front):
+        found |= {
+            Column("certified"): lambda row: {"True": "yes", "False": "no"}.get(str(row.get("certified")), "n/a"),
+            Column(f"{100 * certify:g} % bound of how much worse"): lambda row: format_value(
+                row, metric, "certify_bound"
+            ),
+        }
+    found[Column("trial, round")] = lambda row: escape(f"{row.get('trial')}, {row.get('round')}")
+    return found
+
+
+def _layer_columns(run: RunResults) -> Cells:
+    layers = list_layers(run.members)
+    if len(layers) > MOST_LAYERS:
+        return {}
+
+    def make_cell(layer: str) -> Callable[[Row], str]:
+        return lambda row: format_number(100 * to_float(row.get(f"ratio/{layer}")), ".1f")
+
+    return {Column(escape(layer), group="removed, %, in layer"): make_cell(layer) for layer in layers}
+
+
+def _notes(run: RunResults) -> str:
+    """How the values of the front were measured, in paragraphs."""
+    metric, notes = run.metric, []
+    if any(math.isfinite(to_float(row.get(metric.test))) for row in run.front):
+        notes.append("Chosen on validation data; only these points were measured on test data.")
+        if run.summary.get("test_interval"):
+            notes.append(f"95 % interval: {escape(str(run.summary['test_interval']))}.")
+    if any(str(row.get("refit")) == "True" for row in run.front):
         what = "Test errors are" if metric == ERROR else f"The test {escape(metric.name)} is"
-        note += f"<p>{what} of weights refitted on training and validation images together.</p>\n"
-    note += _certificate_html(run)
-    return f'<h2>The front</h2>\n{note}<div class="wide">{inside}</div>'
+        notes.append(f"{what} of weights refitted on training and validation data together.")
+    notes.append(_describe_certificate(run))
+    if len(list_layers(run.members)) > MOST_LAYERS:
+        notes.append("The .conf files have the ratio of each layer.")
+    return "".join(f'<p class="note">{note}</p>\n' for note in notes if note)
 
 
-def _certificate_html(run: RunResults) -> str:
-    """What is certified, in a paragraph; nothing where no certificates were asked for."""
+def _describe_certificate(run: RunResults) -> str:
+    """What is certified; empty where no certificates were asked for."""
     level, tradeoff = (to_float(run.summary.get(key)) for key in ("certify", "acc_tradeoff"))
     if not math.isfinite(level) or not math.isfinite(tradeoff):
         return ""
@@ -64,38 +146,7 @@ def _certificate_html(run: RunResults) -> str:
     best = next((row for row in run.front if row.get("id") == run.summary.get("certified")), None)
     what = "Nothing is certified to have" if best is None else f"Certified, {best['id']} and all less compressed ones:"
     method = str(run.summary.get("certify_method") or "not tested")
-    return f"<p>{escape(f'{what} {claim} ({method}).')}</p>\n"
-
-
-def _front_cells(run: RunResults, row: Row, layers: Sequence[str], again: bool) -> list[str]:
-    metric = run.metric
-    test = format_value(row, metric, metric.test)
-    cells = [
-        escape(str(row.get("id"))),
-        format_factor(row),
-        format_number(100 * (1 - to_float(row.get("compression"))), ".2f", " %"),
-        format_value(row, metric, metric.val),
-        f"{test}, {format_interval(row, metric)}" if has_interval(row, metric) else test,
-        escape(f"{row.get('trial')}, {row.get('round')}"),
-        " ".join(_link(run, row, kind) for kind in ("conf", "checkpoint")),
-    ]
-    if again:
-        verdict = {"True": "holds", "False": "may not hold"}.get(str(row.get("confirm_holds")), "")
-        names = confirm_columns(metric)
-        mean, bound = (format_value(row, metric, name) for name in (names[0], names[2]))
-        cells.insert(-2, f"{mean}, {bound} {verdict}")
-    if find_speed(row):
-        cells.insert(-2, f"{find_speed(row):.2f}")
-    if "certified" in row:
-        verdict = {"True": "yes", "False": "no"}.get(str(row["certified"]), "n/a")
-        cells.insert(-2, f"{verdict}, {format_value(row, metric, 'certify_bound')}")
-    cells[-2:-2] = [
-        " and ".join(format_value(row, Metric(""), name) for name in (column, column.replace("val_", "test_", 1)))
-        for column in _list_further(run)
-    ]
-    if layers:
-        cells.append(", ".join(format_number(100 * to_float(row.get(f"ratio/{layer}")), ".1f") for layer in layers))
-    return cells
+    return escape(f"{what} {claim} ({method}).")
 
 
 def _list_further(run: RunResults) -> list[str]:
@@ -103,8 +154,3 @@ def _list_further(run: RunResults) -> list[str]:
     names = run.summary.get("further_metrics")
     columns = [f"val_{name}" for name in names] if isinstance(names, list) else []
     return [column for column in columns if column in run.members]
-
-
-def _link(run: RunResults, row: Row, kind: str) -> str:
-    target = str(row.get(kind) or "")  # empty for a round whose weights were not kept
-    return f'<a href="{escape(quote(target))}">{kind}</a>' if target and target not in run.missing else ""
