@@ -29,6 +29,7 @@ DARK = {name: palette.DARK.get(colour, colour) for name, colour in LIGHT.items()
 """The same on a page that is dark because its reader prefers it so."""
 
 STYLE, SCRIPT = Path(__file__).with_suffix(".css"), Path(__file__).with_suffix(".js")
+WATCH = Path(__file__).with_name("watch.js")
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
 """The browser loads nothing that is not in the page; plotly makes functions of text, and images of its charts."""
@@ -57,6 +58,11 @@ def make_page(title: str, sections: Sequence[str], watch: str = "") -> str:
 </body>
 </html>
 """
+
+
+def make_watch_script(version: str) -> str:
+    """The script by which a page that is served notices that there is a newer version of it."""
+    return f'const VERSION = "{version}";\n{WATCH.read_text(encoding="utf-8")}'
 
 
 def _declare(colours: Mapping[str, str]) -> str:
