@@ -142,7 +142,7 @@ def describe_front(
     values = find_value_range(points, [members, *fronts], limit, dense, metric)
     near = points[find_in_sight(points, values, metric)]
     factors = find_factor_range([near, members, *fronts], published)
-    x, y = _steps(members, metric)
+    x, y = find_steps(members, metric)
     return FrontPicture(
         series=_series(points, factors, values, metric),
         members=members,
@@ -158,7 +158,7 @@ def describe_front(
     )
 
 
-def _steps(members: DataFrame, metric: Metric) -> tuple[list[float], list[float]]:
+def find_steps(members: DataFrame, metric: Metric) -> tuple[list[float], list[float]]:
     """Factors and metrics of the members that no other dominates in these two alone."""
     costs = metric.cost(1.0) * read_judged(members, metric)
     steps = members.iloc[pareto.front([*zip(members.compression.astype(float), costs, strict=True)])]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from tune_prune.results.constraints import find_speed
+from tune_prune.results.constraints import Constraints, find_speed
 from tune_prune.results.front_picture import Mark
 from tune_prune.results.report.page import format_bytes, format_number
 from tune_prune.results.report.tables.facts import format_value
@@ -88,6 +88,13 @@ def link(run: RunResults, row: Row, kind: str) -> str:
     """A link to a member's conf or checkpoint; empty where there is none, or it is missing."""
     target = str(row.get(kind) or "")  # empty for a round whose weights were not kept
     return f'<a href="{escape(quote(target))}">{kind}</a>' if target and target not in run.missing else ""
+
+
+def explain_hypervolume(limits: Constraints) -> str:
+    """What the hypervolume is the share of, in a sentence."""
+    best = "an error of 0" if limits.metric == ERROR else limits.metric.format(limits.ideal)
+    area = f"from 1x to 1000x fewer weights and from the limit ({limits.metric.format(limits.limit)}) to {best}"
+    return f"Hypervolume: the share of the possible area that the front covers, {area}; factors on a logarithmic scale."
 
 
 def format_factor(row: Row) -> str:

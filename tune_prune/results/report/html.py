@@ -7,16 +7,15 @@ from pathlib import Path
 
 from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address
-from tune_prune.common.errors import UserError
-from tune_prune.results.constraints import Constraints
+from tune_prune.results.comparison import check_comparable, compare_runs
 from tune_prune.results.front_picture import mark_members
 from tune_prune.results.published import find_published
 from tune_prune.results.report.charts import figures
 from tune_prune.results.report.charts.figures import FindShares
-from tune_prune.results.report.headline import make_headline, make_picks
+from tune_prune.results.report.headline import explain_hypervolume, make_headline, make_picks
 from tune_prune.results.report.next_steps import make_next_steps
 from tune_prune.results.report.page import Column, fold, make_page, make_table
-from tune_prune.results.report.tables.comparison import make_comparison
+from tune_prune.results.report.tables.comparison import make_comparison_table
 from tune_prune.results.report.tables.facts import make_facts
 from tune_prune.results.report.tables.front import make_front_section
 from tune_prune.results.report.tables.trials import make_trials_section
@@ -100,27 +99,12 @@ def make_report(
     return make_page(title, sections, watch)
 
 
-def check_comparable(name: str, run: RunResults, others: Mapping[str, RunResults], where: str = "") -> None:
-    """Raises a `UserError` where another run is judged by another metric; `where` begins its message."""
-    for other_name, other in others.items():
-        if other.metric != run.metric:
-            judged = f"{other.metric.name}, {other.metric.better} is better"
-            raise UserError(f"{where}{other_name}: judged by {judged}, not by {run.metric.name} as {name}")
-
-
 def name_runs(paths: Sequence[Path]) -> dict[str, Path]:
     """The directories of runs by name: the last part of the path, or all of it where that is taken."""
     named: dict[str, Path] = {}
     for path in paths:
         named[path.name if path.name not in named else str(path)] = path
     return named
-
-
-def explain_hypervolume(limits: Constraints) -> str:
-    """What the hypervolume is the share of, in a sentence."""
-    best = "an error of 0" if limits.metric == ERROR else limits.metric.format(limits.ideal)
-    area = f"from 1x to 1000x fewer weights and from the limit ({limits.metric.format(limits.limit)}) to {best}"
-    return f"The share of the possible area that the front covers: {area}, the factor on a logarithmic scale."
 
 
 def _chart_html(run: RunResults, charts: Mapping[str, str], name: str) -> str:
@@ -149,7 +133,8 @@ def _tests_html(run: RunResults, charts: Mapping[str, str]) -> str:
 def _comparison_html(run: RunResults, others: Mapping[str, RunResults]) -> str:
     if not others:
         return ""
-    return f"<h2>Compared with other runs</h2>\n{make_comparison({'this run': run, **others}, run.limits)}"
+    compared = compare_runs({"this run": run, **others}, run.limits)
+    return f"<h2>Compared with other runs</h2>\n{make_comparison_table(compared, run.metric)}"
 
 
 def _missing_html(run: RunResults) -> str:

@@ -7,6 +7,7 @@ import pytest
 from pandas import DataFrame
 
 from tune_prune.results import pareto
+from tune_prune.results.comparison import hypervolume_within
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.front_picture import FrontPicture, describe_front
 from tune_prune.results.published import Published, find_published
@@ -120,8 +121,8 @@ def test_hypervolume_trial_by_trial() -> None:
     expected = [0, pareto.hypervolume(first, 2.0), pareto.hypervolume([*first, (0.8, 1.2)], 2.0)]
     assert list(line.x) == [0, 1, 2, 3]
     assert list(line.y) == pytest.approx([*expected, expected[-1]])
-    assert search.hypervolume_within(MEMBERS, Constraints(2.0)) == pytest.approx(expected[-1])
-    assert search.hypervolume_within(MEMBERS, Constraints(math.nan)) == 0
+    assert hypervolume_within(MEMBERS, Constraints(2.0)) == pytest.approx(expected[-1])
+    assert hypervolume_within(MEMBERS, Constraints(math.nan)) == 0
 
 
 def test_shares_and_sensitivity() -> None:

@@ -1,6 +1,5 @@
 """Charts of the search itself: its hypervolume trial by trial, and what its parameters decide."""
 
-import math
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
@@ -8,27 +7,28 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from tune_prune.results import pareto
+from tune_prune.results.comparison import list_pairs
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.palette import BLUE, LINES
 from tune_prune.results.report.charts.style import describe_parameter, style_figure
-from tune_prune.results.tables import read_judged
-from tune_prune.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def draw_hypervolume(points: DataFrame, limits: Constraints, others: Mapping[str, DataFrame]) -> "Figure":
-    """The hypervolume after each trial, of this run and of others; `points` as points.csv."""
+def draw_hypervolume(
+    points: DataFrame, limits: Constraints, others: Mapping[str, DataFrame], name: str = "this run"
+) -> "Figure":
+    """The hypervolume after each trial, of a run with this `name` and of others; `points` as points.csv."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    runs = {"this run": points, **others}
-    for number, (name, table) in enumerate(runs.items()):
+    runs = {name: points, **others}
+    for number, (run, table) in enumerate(runs.items()):
         trials, volumes = _hypervolumes(table, limits)
         figure.add_scatter(
-            x=trials, y=volumes, mode="lines", name=escape(name),
-            line={"shape": "hv", "width": 1.2 if number else 2, "color": BLUE if not number else LINES[2 + number % 4]},
+            x=trials, y=volumes, mode="lines", name=escape(run),
+            line={"shape": "hv", "width": 1.2 if number else 2, "color": LINES[number % len(LINES)]},
             hovertemplate="after %{x} trials: %{y:.4f}",
         )  # fmt: skip
     figure.update_xaxes(title="trials")
@@ -36,23 +36,12 @@ def draw_hypervolume(points: DataFrame, limits: Constraints, others: Mapping[str
     return style_figure(figure)
 
 
-def hypervolume_within(points: DataFrame, limits: Constraints) -> float:
-    """The hypervolume of points within the limit; 0 where that is unknown, or leaves no area."""
-    return limits.hypervolume(_list_pairs(points, limits.metric)) if math.isfinite(limits.limit) else 0.0
-
-
-def _list_pairs(points: DataFrame, metric: Metric) -> list[pareto.Point]:
-    """(compression, metric as a cost) of each point, by the metric's estimate where there is one."""
-    costs = metric.cost(1.0) * read_judged(points, metric)
-    return [*zip(points.compression.astype(float), costs, strict=True)]
-
-
 def _hypervolumes(points: DataFrame, limits: Constraints) -> tuple[list[int], list[float]]:
     """The numbers of trials after which the hypervolume rose, and its values then; last, after all trials."""
     front: list[pareto.Point] = []
     trials, volumes = [0], [0.0]
     for trial, rounds in points[points.feasible].groupby("trial"):
-        merged = [*front, *_list_pairs(rounds, limits.metric)]
+        merged = [*front, *list_pairs(rounds, limits.metric)]
         front = [merged[i] for i in pareto.front(merged)]
         volume = limits.hypervolume(front)
         if volume > volumes[-1]:
