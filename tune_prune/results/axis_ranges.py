@@ -57,7 +57,7 @@ def find_test_range(
     costs = [metric.cost(value) for end in ends for value in end] + [one.error for one in published]
     costs += [metric.cost(dense_test)] if math.isfinite(dense_test) else []
     low, high = min(costs, default=math.nan), max(costs, default=math.nan)
-    return _pad(low - 0.12 * (high - low), high, metric)  # below the lowest stands its name
+    return _pad(low - 0.15 * (high - low), high, metric)  # below the lowest stands its name
 
 
 def _pad(low: float, high: float, metric: Metric) -> tuple[float, float]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MARKERS = {"within": "o", "stopped": "o", "beyond": "x", "far": "^"}
 
+OFFSETS = {"left": (-16, -26), "center": (-14, -26), "right": (20, -40)}
+"""How far a name stands from its point, by the side of it that is there, in points: on the right a front is steep."""
+
 MAX_TITLE, MAX_LEGEND = 84, 116
 """So many characters of the title, and of the labels of the legend, stand in a line that is as wide as the picture."""
 
@@ -152,17 +155,18 @@ def _name_marks(axes: "Axes", picture: FrontPicture, heights: Mapping[str, float
     down = 1 if picture.metric.better == "lower" else -1
     for mark in picture.marks:
         if mark.id in heights:
+            side = picture.find_side(factors[mark.id])
             axes.annotate(
                 f"{mark.name} {factors[mark.id]:.1f}x",
                 (factors[mark.id], heights[mark.id]),
-                (0 if mark.name == "best" else -20, -26 * down),
+                (OFFSETS[side][0], OFFSETS[side][1] * down),
                 textcoords="offset points",
-                ha=picture.find_side(factors[mark.id]),
+                ha=side,
                 va="center",
                 color=colour,
                 weight="bold",
                 fontsize=9,
-                zorder=7,
+                zorder=3.9,  # points of the front stay in sight
                 arrowprops={"arrowstyle": "-", "color": palette.GREY, "linewidth": 0.8, "shrinkB": 4},
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )

@@ -119,12 +119,13 @@ def _add_marks(figure: "Figure", picture: FrontPicture, table: DataFrame, height
     for mark in picture.marks:
         if mark.id not in heights:
             continue
+        side = picture.find_side(factors[mark.id])
         figure.add_annotation(
             x=float(np.log10(factors[mark.id])), y=heights[mark.id], text=f"<b>{_describe(mark, factors)}</b>",
             showarrow=True, arrowhead=0,
-            arrowwidth=1, arrowcolor=GREY, standoff=5, ax=0 if mark.name == "best" else -24,
+            arrowwidth=1, arrowcolor=GREY, standoff=5, ax={"left": -16, "center": -24, "right": 20}[side],
             ay=34 if picture.metric.better == "lower" else -34, bgcolor=VEIL, font={"size": 12},
-            xanchor=picture.find_side(factors[mark.id]),
+            xanchor=side,
         )  # fmt: skip
 
 
