@@ -91,7 +91,7 @@ def make_report(
         _comparison_html(run, others),
         *(_chart_html(run, charts, name) for name in HEADINGS),
         make_trials_section(run),
-        make_facts(run.summary, run.metric),
+        make_facts(run.summary, run.metric, run.partial),
         "" if charts else "<p>For charts to look into: pip install 'tune-prune[report]', then tune-prune report.</p>",
         _conf_html(run),
         charts.get("scripts", ""),
@@ -127,7 +127,8 @@ def _tests_html(run: RunResults, charts: Mapping[str, str]) -> str:
     rows = [[escape(one.work), f"{one.factor:.1f}x", f"{one.error:.2f} %"] for one in published]
     columns = [Column("published work", right=False), Column("fewer weights"), Column("test error")]
     folded = fold("Published results", make_table(columns, sorted(rows))) if rows else ""
-    return f"<h2>On test data</h2>\n{charts['tests']}\n{folded}"
+    heading = "Published results, on test data" if run.partial else "On test data"
+    return f"<h2>{heading}</h2>\n{charts['tests']}\n{folded}"
 
 
 def _comparison_html(run: RunResults, others: Mapping[str, RunResults]) -> str:

@@ -32,7 +32,7 @@ def make_front_section(run: RunResults, marks: Mapping[str, str]) -> str:
         | _cost_columns(run)
         | _checked_columns(run)
         | _layer_columns(run)
-        | {Column("files", right=False): lambda row: " ".join(link(run, row, kind) for kind in ("conf", "checkpoint"))}
+        | _file_columns(run)
     )
     rows = [[show(row) for show in columns.values()] for row in front]
     marked = [number for number, row in enumerate(front) if str(row.get("id")) in marks]
@@ -119,6 +119,13 @@ def _layer_columns(run: RunResults) -> Cells:
         return lambda row: format_number(100 * to_float(row.get(f"ratio/{layer}")), ".1f")
 
     return {Column(escape(layer), group="removed, %, in layer"): make_cell(layer) for layer in layers}
+
+
+def _file_columns(run: RunResults) -> Cells:
+    """The links to each member's files; nothing while the search runs, when there are none."""
+    if run.partial:
+        return {}
+    return {Column("files", right=False): lambda row: " ".join(link(run, row, kind) for kind in ("conf", "checkpoint"))}
 
 
 def _notes(run: RunResults) -> str:
