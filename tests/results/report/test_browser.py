@@ -9,8 +9,11 @@ import pytest
 from deadlines import WAIT
 from test_html import run_dir
 
+from tune_prune.results.comparison import find_common_limits
 from tune_prune.results.report.charts import figures
+from tune_prune.results.report.comparison import make_comparison_page
 from tune_prune.results.report.html import write_report
+from tune_prune.results.run_results import read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -32,7 +35,9 @@ def path(tmp_path: Path) -> Path:
     return write_report(run_dir(tmp_path))
 
 
-def page(browser: Any, path: Path, width: int, scheme: str = "light") -> tuple[Any, list[str]]:
+def page(
+    browser: Any, path: Path, width: int, scheme: str = "light", chart: str = "#chart-front"
+) -> tuple[Any, list[str]]:
     """The page at this width, and what it complained of or asked for elsewhere."""
     opened, faults = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), list[str]()
     opened.set_default_timeout(1000 * WAIT)
@@ -40,7 +45,7 @@ def page(browser: Any, path: Path, width: int, scheme: str = "light") -> tuple[A
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
     opened.goto(path.as_uri())
-    opened.wait_for_selector("#chart-front .main-svg")
+    opened.wait_for_selector(f"{chart} .main-svg")
     return opened, faults
 
 
@@ -186,4 +191,21 @@ def test_a_click_shows_a_conf(browser: Any, path: Path, name: str, index: int, c
     opened.click("#clicked button")
     opened.wait_for_function("document.querySelector('#clicked button').textContent !== 'Copy'")
     assert faults == []
+    opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_comparison_opens_and_fits(browser: Any, tmp_path: Path, scheme: str) -> None:
+    runs = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        runs[name] = read_run(run_dir(tmp_path / name))
+    path = tmp_path / "comparison.html"
+    path.write_text(make_comparison_page(runs, find_common_limits(runs), b""), encoding="utf-8")
+    opened, faults = page(browser, path, 390, scheme, "#chart-fronts")
+    assert faults == []
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.evaluate(OUTSIDE, "chart-fronts") == []
+    assert opened.evaluate(FAINT) == []
+    assert opened.locator("#runs tbody tr").count() == 2
     opened.close()
