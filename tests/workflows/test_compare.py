@@ -66,6 +66,7 @@ def test_a_search_that_still_runs_is_compared_within_the_limit_of_the_other(tmp_
     (running / "results").mkdir(parents=True)
     records.write(running, replace(ended(0, (0.8, 1.1)), state="running"))
     (running / "space.toml").write_text(SPACE)
+    (running / "run.json").write_text("{}")
     found, _ = compare([running, make_run(tmp_path / "ended", (0.9, 1.2))], tmp_path / "out")
     assert found[0].hypervolume == pytest.approx(pareto.hypervolume([(0.8, 1.1)], 1.5))
     assert math.isnan(found[0].wall_seconds)

@@ -32,6 +32,7 @@ def run_dir(tmp_path: Path) -> Path:
     """A search that still runs, with a round of a trial."""
     records.write(tmp_path, replace(ended(0, (0.5, 0.8)), state="running"))
     (tmp_path / "space.toml").write_text(SPACE)
+    (tmp_path / "run.json").write_text("{}")
     return tmp_path
 
 

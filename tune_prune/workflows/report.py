@@ -25,7 +25,7 @@ def watch_report(run_dir: Path, compare: Sequence[Path], say: Callable[[str], No
 
     Raises `UserError` for a directory that is no run.
     """
-    if not (run_dir / "summary.json").exists() and not (run_dir / "results").is_dir():
+    if not (run_dir / "summary.json").exists() and not is_partial(run_dir):
         raise UserError(f"{run_dir}: no run; name the directory of a search")
 
     def make(script: str) -> str:
