@@ -37,8 +37,10 @@ def find_value_range(
     points: DataFrame, fronts: Sequence[DataFrame], limit: float, dense: float, metric: Metric
 ) -> tuple[float, float]:
     """The validation values in sight, ascending: all that matter to the fronts, and some way beyond the limit."""
-    sign, members = metric.cost(1.0), [cost for front in fronts for cost in metric.cost(1.0) * front[metric.val]]
-    costs = [*sign * points[metric.val], *members, *(sign * read_judged(fronts[0], metric))]
+    sign = metric.cost(1.0)
+    drawn = [values for front in fronts for values in (front[metric.val], read_judged(front, metric))]
+    members = [sign * value for values in drawn for value in values]
+    costs = [*sign * points[metric.val], *members]
     dense = metric.cost(dense) if math.isfinite(dense) else min(costs, default=math.nan)
     feasible = sign * points[points.feasible.astype(bool)][metric.val]
     limit = metric.cost(limit) if math.isfinite(limit) else max(feasible, default=dense)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pandas import DataFrame
 
-from tune_prune.results.front_picture import FrontPicture, Mark
+from tune_prune.results.front_picture import FrontPicture, Mark, find_steps
 from tune_prune.results.palette import BLUE, GREEN, GREY, LINES, ORANGE, VEIL
 from tune_prune.results.published import Published
 from tune_prune.results.report.charts.labels import place_labels
@@ -48,8 +48,9 @@ def draw_front(picture: FrontPicture, layers: Sequence[str], others: Mapping[str
             hovertemplate=_hover_text(layers, metric),
         )  # fmt: skip
     for number, (name, other) in enumerate(others.items()):
+        factors, values = find_steps(other, metric)
         figure.add_scatter(
-            x=other.factor, y=other[metric.val], mode="lines+markers", name=escape(name), marker={"size": 4},
+            x=factors, y=values, mode="lines+markers", name=escape(name), marker={"size": 4},
             line={"shape": "vh", "width": 1.2, "dash": "dot", "color": LINES[3 + number % 3]},
         )  # fmt: skip
     _add_members(figure, picture, layers)
