@@ -1,13 +1,15 @@
 """What Ray and the search around it cost a trial: a search whose trials sleep in place of training.
 
     OMP_NUM_THREADS=1 python experiments/benchmarks/orchestration.py TRIALS WORKERS SECONDS
+    python experiments/benchmarks/orchestration.py picture WORKERS
 
 TRIALS of lenet_300_100's space, WORKERS at a time, each SECONDS long. Prints how much of the workers' time was slept,
 from the moment when each had ended its first trial until the last trials, and where the driver's time went. Writes
-orchestration-WORKERS.json and a picture of it.
+orchestration-WORKERS.json and a picture of it; the second command draws the picture alone.
 """
 
 import cProfile
+import json
 import os
 import pstats
 import sys
@@ -35,6 +37,8 @@ OURS = {
     ("worker.py", "wait"): "waiting for workers",
 }
 """Functions of the driver, by file and name, and what they do."""
+
+TITLE = "Most of the driver's time is spent waiting for workers"
 
 
 class SleepingRunner(TrialRunner):
@@ -84,19 +88,25 @@ def shares(profile: cProfile.Profile) -> dict[str, float]:
 
 
 def draw(path: Path, seconds: dict[str, float], title: str) -> None:
-    """One bar, in parts."""
-    figure = Figure(figsize=(9, 2.2), dpi=150, layout="constrained")
-    axes, left = figure.add_subplot(), 0.0
-    for said, took in seconds.items():
-        axes.barh(0, took, left=left, label=f"{said}: {took:.0f} s")
-        left += took
-    axes.set(yticks=[], xlabel="seconds of the driver", title=title)
-    axes.legend(ncols=3, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    """A bar for each thing that took the driver half a second or more, the longest on top."""
+    shown = {said: took for said, took in sorted(seconds.items(), key=lambda item: item[1]) if took >= 0.5}
+    figure = Figure(figsize=(8, 0.9 + 0.42 * len(shown)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([*shown], [*shown.values()], color="#0072B2")
+    axes.bar_label(bars, [f" {took:.0f} s" for took in shown.values()])
+    axes.set_xlabel("seconds of the driver")
+    axes.margins(x=0.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left")
     figure.savefig(path)
 
 
 def main() -> None:
-    """Search, then say what it cost."""
+    """Search, then say what it cost; `picture WORKERS` draws what was measured before."""
+    if sys.argv[1] == "picture":
+        path = Path(__file__).with_name(f"orchestration-{sys.argv[2]}.json")
+        draw(path.with_suffix(".png"), json.loads(path.read_text(encoding="utf-8"))["driver_s"], TITLE)
+        return
     trials, workers, nap = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     SleepingRunner.sleep_seconds = nap
     tuner.PruneTrainable = SleepingTrainable  # type: ignore[misc]
@@ -117,7 +127,7 @@ def main() -> None:
     for said, took in seconds.items():
         print(f"  {said}: {took:.1f} s")
     name = f"orchestration-{workers}"
-    draw(Path(__file__).with_name(f"{name}.png"), seconds, title)
+    draw(Path(__file__).with_name(f"{name}.png"), seconds, TITLE)
     write(name, {"slept": slept, "overhead_s": overhead, "driver_s": seconds})
 
 

@@ -11,6 +11,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 PRUNERS = ("mag", "taylor1", "taylor2", "taylor12", "l1", "l2", "emp", "random")
+NAMES = {
+    "mag": "magnitude (mag)",
+    "taylor1": "loss change, first order (taylor1)",
+    "taylor2": "loss change, second order (taylor2)",
+    "taylor12": "loss change, both orders (taylor12)",
+    "l1": "factors learned under an L1 penalty (l1)",
+    "l2": "factors learned under an L2 penalty (l2)",
+    "emp": "exact loss change of each weight (emp)",
+    "random": "random",
+}
+"""The pruners in words."""
+
+MODELS = {"lenet_300_100": "LeNet-300-100", "lenet5": "LeNet-5"}
+
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A8A8A")
 
 
@@ -69,25 +83,31 @@ def print_against_random(points: pd.DataFrame) -> None:
         print(f"- {pruner}: {len(worse)} of {len(means)}" + (": " + ", ".join(where) if where else ""))
 
 
-def draw(points: pd.DataFrame, panels: list[tuple[str, str, int]], path: Path) -> None:
-    """Draws a panel for each (model, layer, epochs): error over ratio, a curve for each pruner."""
-    figure = Figure(figsize=(11, 3.6 * ((len(panels) + 1) // 2)), dpi=130, layout="constrained")
+def draw(points: pd.DataFrame, panels: list[tuple[str, str, int]], path: Path, title: str) -> None:
+    """Draws a panel for each (model, layer, epochs): error over ratio, a curve for each pruner; all below one title."""
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(11, 3.4 * rows + 1.4), dpi=130, layout="constrained")
+    figure.suptitle(title, fontsize=13)
     for number, (model, layer, epochs) in enumerate(panels, start=1):
-        axes = figure.add_subplot((len(panels) + 1) // 2, 2, number)
+        axes = figure.add_subplot(rows, 2, number)
         part = points[(points.model == model) & (points.layer == layer) & (points.epochs == epochs)]
         for pruner, colour in zip(PRUNERS, OKABE_ITO, strict=True):
             mean = part[part.pruner == pruner].groupby("ratio").val_error.mean()
-            axes.plot([1 - ratio for ratio in mean.index], mean.to_numpy(), "o-", ms=3, color=colour, label=pruner)
-        layers = "every layer" if layer == "all" else f"layer {layer}"
-        title = f"{model}, {layers}, {'1 epoch' if epochs else 'no retraining'}"
-        axes.set(xscale="log", yscale="log", title=title, xlabel="ratio removed", ylabel="validation error, %")
+            label = NAMES[pruner] if number == 1 else None
+            axes.plot([1 - ratio for ratio in mean.index], mean.to_numpy(), "o-", ms=3, color=colour, label=label)
+        where = "" if layer == "all" else f", layer {layer}"
+        how = "after an epoch of retraining" if epochs else "without retraining"
+        axes.set(xscale="log", yscale="log", title=f"{MODELS[model]}{where}, {how}", ylabel="validation error, %")
         axes.invert_xaxis()
         ticks = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
-        axes.set_xticks(ticks, [f"{1 - keep:g}" for keep in ticks])
+        axes.set_xticks(ticks, [f"{100 * (1 - keep):g}" for keep in ticks])
         axes.minorticks_off()
+        if number > len(panels) - 2:
+            axes.set_xlabel("weights removed, %")
         axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(frameon=False, ncols=2, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9)
     figure.savefig(path)
 
 
@@ -101,10 +121,13 @@ def main() -> None:
             print_best(points, model, epochs)
     print_against_random(points)
     models = list(dict.fromkeys(points.model))
-    draw(points, [(model, "all", epochs) for model in models for epochs in (0, 1)], path.parent / "whole.png")
+    whole = [(model, "all", epochs) for model in models for epochs in (0, 1)]
+    title = "Magnitude is best where a network survives, learned factors where pruning breaks it"
+    draw(points, whole, path.parent / "whole.png", f"{title}\n(all layers pruned at the same ratio)")
     single = points[(points.layer != "all") & (points.epochs == 0)]
     panels = list(dict.fromkeys(zip(single.model, single.layer, strict=True)))
-    draw(points, [(model, layer, 0) for model, layer in panels], path.parent / "single_layers.png")
+    drawn = [(model, layer, 0) for model, layer in panels]
+    draw(points, drawn, path.parent / "single_layers.png", "In single layers, too: learned factors at high ratios")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
     python experiments/search_efficiency/fashion.py OUT_DIR search|longer RUN_DIR
     python experiments/search_efficiency/fashion.py OUT_DIR METHOD FACTOR LR STEPS
     python experiments/search_efficiency/fashion.py OUT_DIR table
+    python experiments/search_efficiency/fashion.py OUT_DIR picture LIMIT
 
+The last draws fronts.png alone, for which neither model nor data is needed.
 The first writes OUT_DIR/search.csv from a run directory of the search, which may still go on; longer.csv from one by
 longer.toml, of fewer and longer trials. The second prunes the
 dense model of experiments/tasks/resnet20_fashion to FACTOR times fewer weights, with STEPS steps in all:
@@ -39,6 +41,15 @@ from tune_prune.tasks.task import Task, prepare_task
 CASE = Path(__file__).parents[1] / "tasks" / "resnet20_fashion"
 COLUMNS = ["trial", "round", "steps", "seconds", "compression", "val_error", "test_error"]
 TRADEOFF = 0.5
+NAMES = {
+    "search": "this search",
+    "longer": "this search, fewer and longer trials",
+    "gradual": "gradual pruning, one ratio",
+    "erk": "ERK",
+    "uniform": "one ratio for all layers",
+}
+"""The methods in words, in the order of the table."""
+
 SEARCHES = ("search", "longer")
 CPU = torch.device("cpu")
 
@@ -111,28 +122,49 @@ def table(out: Path) -> None:
         "| method | runs | steps | minutes of training | hypervolume | furthest point | its validation and test error |"
     )
     print("|---|---|---|---|---|---|---|")
-    figure = Figure(figsize=(7, 4.5), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    for colour, method in zip(COLOURS, ("search", "longer", "gradual", "erk", "uniform"), strict=False):
-        paths = sorted(out.glob(f"{method}.csv" if method in SEARCHES else f"{method}-*.csv"))
-        rows = [row for path in paths for row in read_rows(path)]
-        within = [row for row in rows if float(row["val_error"]) <= limit]
-        points = [(float(row["compression"]), float(row["val_error"])) for row in within]
-        best = [within[i] for i in front(points)]
+    for method in NAMES:
+        paths, rows = read_method(out, method)
+        points, best = find_front(rows, limit)
         steps, minutes = (sum(float(row[key]) for row in rows) for key in ("steps", "seconds"))
         said = f"| {method} | {len(paths)} | {steps:.0f} | {minutes / 60:.0f} | {hypervolume(points, limit):.4f} |"
         last = best[-1] if best else None
         tested = f"{float(last['test_error']):.2f} %" if last and last["test_error"] else "not measured"
         at = f"{masks.factor(float(last['compression'])):.1f}x" if last else "none"
         print(f"{said} {at} | {float(last['val_error']):.2f} %, {tested} |" if last else f"{said} none | |")
-        if best:
-            x = [masks.factor(float(row["compression"])) for row in best]
-            axes.step(x, [float(row["val_error"]) for row in best], "o-", where="post", color=colour, label=method)
-    axes.axhline(limit, color="#8A8A8A", linewidth=1)
+    draw(out, limit)
+
+
+def read_method(out: Path, method: str) -> tuple[list[Path], list[dict[str, str]]]:
+    """The tables of a method, and all of their rows."""
+    paths = sorted(out.glob(f"{method}.csv" if method in SEARCHES else f"{method}-*.csv"))
+    return paths, [row for path in paths for row in read_rows(path)]
+
+
+def find_front(rows: list[dict[str, str]], limit: float) -> tuple[list[tuple[float, float]], list[dict[str, str]]]:
+    """The points within the limit, and the rows that no other dominates."""
+    within = [row for row in rows if float(row["val_error"]) <= limit]
+    points = [(float(row["compression"]), float(row["val_error"])) for row in within]
+    return points, [within[i] for i in front(points)]
+
+
+def draw(out: Path, limit: float) -> None:
+    """Draws the front of each method."""
+    figure = Figure(figsize=(9, 4.5), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, method in zip(COLOURS, NAMES, strict=False):
+        _, best = find_front(read_method(out, method)[1], limit)
+        x, y = [masks.factor(float(row["compression"])) for row in best], [float(row["val_error"]) for row in best]
+        axes.step(x, y, "o-", where="pre", color=colour, label=NAMES[method])
+    axes.axhline(limit, color="#1A1A1A", linewidth=1)
+    axes.text(1.01, limit, f"limit {limit:.2f} %", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set(xscale="log", xlabel="times fewer weights", ylabel="validation error, %")
-    axes.xaxis.set_major_formatter(lambda factor, _: f"{factor:g}x")
-    axes.xaxis.set_minor_formatter(lambda factor, _: "")
-    axes.legend(frameon=False)
+    ticks = (2, 3, 4, 5, 6, 8, 10, 12)
+    axes.set_xticks(ticks, [f"{factor:g}x" for factor in ticks])
+    axes.minorticks_off()
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("Gradual pruning is ahead up to 6x; the search with longer trials goes furthest", loc="left")
+    figure.legend(loc="outside right center", frameon=False, fontsize=9)
     figure.savefig(out / "fronts.png")
 
 
@@ -142,6 +174,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if sys.argv[2] == "table":
         table(out)
+    elif sys.argv[2] == "picture":
+        draw(out, float(sys.argv[3]))
     elif sys.argv[2] in SEARCHES:
         write_rows(out / f"{sys.argv[2]}.csv", COLUMNS, read_search(Path(sys.argv[3])))
     else:

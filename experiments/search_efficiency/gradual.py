@@ -34,7 +34,7 @@ import torch
 from baselines import CPU, RULES
 from matplotlib.figure import Figure
 from plain import dense
-from table import COLOURS, read_rows, write_rows
+from table import read_rows, write_rows
 from torch import Tensor
 
 from tune_prune.common.seeding import derive_seed
@@ -106,6 +106,18 @@ def add(out: Path, run_dir: Path) -> None:
     write_rows(out / "gradual" / f"search-{summary['seed']}.csv", COLUMNS, rows)
 
 
+NAMES = {
+    "search": "this search",
+    "thirty_refinements": "this search, as it was before",
+    "erk": "ERK",
+    "curves": "curves of layers pruned alone",
+    "global": "one global threshold",
+    "lamp": "LAMP",
+    "uniform": "one ratio for all layers",
+}
+"""The methods in words."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A run: its CPU seconds and steps, its front as validation chose it, and that front's three hypervolumes."""
@@ -161,13 +173,24 @@ def table(out: Path, limit: float) -> None:
 
 
 def draw(out: Path, found: dict[str, list[Row]]) -> None:
-    """Draws each run's hypervolume on test images as it was chosen, over its CPU seconds."""
-    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained")
+    """Draws each run's hypervolume on test images as it was chosen, a row a method, the best median on top."""
+    figure = Figure(figsize=(9, 4), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    for colour, (rule, rows) in zip(COLOURS, found.items(), strict=False):
-        axes.plot([row.seconds for row in rows], [row.as_chosen for row in rows], "o", color=colour, label=rule)
-    axes.set(xlabel="CPU seconds", ylabel="hypervolume on test images, as chosen", xlim=(0, None))
-    axes.legend(frameon=False)
+    medians = {rule: statistics.median(row.as_chosen for row in rows) for rule, rows in found.items()}
+    for place, rule in enumerate(sorted(found, key=medians.__getitem__)):
+        rows, colour = found[rule], "#0072B2" if rule == "search" else "#8A8A8A"
+        axes.plot([row.as_chosen for row in rows], [place] * len(rows), "o", color=colour, alpha=0.8, ms=6)
+        axes.plot(medians[rule], place, "|", color=colour, ms=22, mew=2.5)
+        seconds = statistics.median(row.seconds for row in rows)
+        axes.text(1.01, place, f"{seconds:.0f} s", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.set_yticks(range(len(found)), [NAMES[rule] for rule in sorted(found, key=medians.__getitem__)])
+    axes.set(
+        xlabel="hypervolume on test images, as chosen: a dot a seed, a bar the median", ylim=(-0.6, len(found) - 0.2)
+    )
+    axes.text(1.01, len(found) - 0.45, "CPU", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.grid(axis="x", color="#E6E6E6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("This search is a little ahead of the best rule; their seeds overlap", loc="left")
     figure.savefig(out / "gradual" / "gradual.png")
 
 

@@ -26,6 +26,15 @@ SWITCHED_OFF = {
 }
 """The variants of ours.py, and what they go without."""
 
+DESCRIPTIONS = {
+    "erk": "one number for ERK",
+    "global": "one global threshold",
+    "uniform": "one ratio for all layers",
+    "random": "random search",
+    "nsga2": "NSGA-II",
+}
+"""The baselines in words."""
+
 # Okabe and Ito's colours, which can be told apart with every kind of colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#8A8A8A", "#D55E00", "#56B4E9")
 
@@ -77,13 +86,18 @@ def spread(values: list[float], digits: int) -> str:
 
 
 def title_of(method: str) -> str:
-    """The name of a method in table and picture."""
+    """The name of a method in the table."""
     names = {"plain": "plain Ray Tune and Optuna", "whole": "this search"}
     return f"without {SWITCHED_OFF[method]}" if method in SWITCHED_OFF else names.get(method, method)
 
 
+def describe(method: str) -> str:
+    """The name of a method in pictures, in words."""
+    return DESCRIPTIONS.get(method) or title_of(method)
+
+
 def main() -> None:
-    """Print the table; draw curves.png."""
+    """Print the table; draw curves.png, and parts.png where parts were switched off."""
     out, limit = Path(sys.argv[1]), float(sys.argv[2])
     runs: dict[str, dict[str, Curve]] = defaultdict(dict)
     for path in sorted(out.glob("*-*.csv")):
@@ -100,29 +114,38 @@ def main() -> None:
         volumes = [hypervolume_at(found, time) for found in seeds.values()]
         seconds = [seconds_to(found, volume) for found in seeds.values()]
         print(f"| {title_of(method)} | {len(seeds)} | {spread(volumes, 4)} | {spread(seconds, 0)} |")
-    picture(out / "curves.png", runs)
+    others = {method: seeds for method, seeds in runs.items() if method not in SWITCHED_OFF}
+    parts = {method: seeds for method, seeds in runs.items() if method == "whole" or method in SWITCHED_OFF}
+    draw(out / "curves.png", others, "This search reaches more in less time")
+    if len(parts) > 1:
+        draw(out / "parts.png", parts, "Refinement and warm starts gain most of what the parts add")
 
 
-def picture(path: Path, runs: Mapping[str, Mapping[str, Curve]]) -> None:
-    """This search among the other methods, and among itself with one part switched off; a line a seed."""
+def draw(path: Path, runs: Mapping[str, Mapping[str, Curve]], title: str) -> None:
+    """Draws hypervolume over CPU seconds: the median of each method's seeds, and behind it their range."""
     figure = Figure(figsize=(10, 4.8), dpi=150, layout="constrained")
-    parts = [method for method in runs if method in SWITCHED_OFF]
-    others = [method for method in runs if method not in {*parts, "whole"}]
-    left = figure.add_subplot(1, 2, 1)
-    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
-    for axes, methods in ((left, others), (right, parts)):
-        for colour, method in zip(COLOURS, ["whole", *methods], strict=False):
-            for i, found in enumerate(runs[method].values()):
-                x, y = zip(*found, strict=True)
-                width, label = (2.0 if method == "whole" else 1.0), (title_of(method) if i == 0 else None)
-                axes.step(x, y, where="post", color=colour, linewidth=width, label=label)
-        axes.set(xscale="log", xlabel="CPU seconds", ylim=(0, None))
-        axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
-        axes.grid(color="#E6E6E6", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8.5, loc="upper left" if axes is left else "lower right")
-    left.set(ylabel="hypervolume", title="against other methods")
-    right.set_title("with one of its parts switched off")
+    axes = figure.add_subplot()
+    last = {method: statistics.median(found[-1][1] for found in seeds.values()) for method, seeds in runs.items()}
+    for method in sorted(runs, key=lambda method: -last[method]):
+        seeds, first = [*runs[method].values()], method == "whole"
+        colour = "#0072B2" if first else COLOURS[1 + [name for name in runs if name != "whole"].index(method)]
+        # from where all seeds have a trial to where the first of them ends
+        begin, end = max(found[0][0] for found in seeds), min(found[-1][0] for found in seeds)
+        times = sorted({used for found in seeds for used, _ in found if begin <= used <= end})
+        reached = [[hypervolume_at(found, used) for found in seeds] for used in times]
+        middle, low, high = ([choose(values) for values in reached] for choose in (statistics.median, min, max))
+        label = f"{describe(method)} ({len(seeds)} seeds)" if len(seeds) > 1 else describe(method)
+        axes.step(times, middle, where="post", color=colour, linewidth=2.4 if first else 1.4, label=label)
+        axes.fill_between(times, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+    axes.set(xscale="log", ylim=(0, None), xlabel="CPU seconds", ylabel="hypervolume (share of the possible area)")
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    axes.grid(color="#E6E6E6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left")
+    several = any(len(seeds) > 1 for seeds in runs.values())
+    figure.legend(
+        loc="outside right center", frameon=False, fontsize=9, title="median, and range of seeds" if several else None
+    )
     figure.savefig(path)
 
 

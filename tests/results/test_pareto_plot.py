@@ -67,7 +67,7 @@ def test_a_search(tmp_path: Path) -> None:
     data = draw(tmp_path / "pareto.png", records())
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
     assert data.endswith(b"IEND\xaeB`\x82")
-    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (1350, 810)
+    assert (int.from_bytes(data[16:20]), int.from_bytes(data[20:24])) == (1350, 1020)
     assert [path.name for path in tmp_path.iterdir()] == ["pareto.png"]
 
 
@@ -112,7 +112,12 @@ def test_points_that_have_no_place_are_left_out(tmp_path: Path) -> None:
 def test_stopped_trials_are_drawn_in_their_own_way(tmp_path: Path) -> None:
     found = [replace(record, state="stopped") if record.trial % 3 == 0 else record for record in records()]
     assert draw(tmp_path / "stopped.png", found) != draw(tmp_path / "complete.png", records())
-    assert [series.kind for series in describe_outcome(outcome_of(found)).series] == ["within", "stopped", "beyond"]
+    assert [series.kind for series in describe_outcome(outcome_of(found)).series] == [
+        "within",
+        "stopped",
+        "beyond",
+        "far",
+    ]
 
 
 def test_a_collapsed_network_does_not_flatten_the_front() -> None:

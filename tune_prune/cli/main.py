@@ -7,7 +7,7 @@ from typing import TextIO, cast
 
 import typer
 
-from tune_prune.cli import init, latency, model, prune, search, sensitivity
+from tune_prune.cli import compare, init, latency, model, prune, search, sensitivity
 from tune_prune.common.errors import HeldError, UserError
 from tune_prune.common.import_path import add_working_directory
 from tune_prune.common.printable import make_printable
@@ -28,6 +28,7 @@ for command, examples in (
     (model.test, None),
     (model.export, None),
     (search.report, None),
+    (compare.compare, compare.EXAMPLES),
 ):
     app.command(epilog=examples)(command)
 

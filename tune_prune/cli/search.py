@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,9 @@ def report(
     select: Annotated[
         str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Serve it on this machine, up to date while the search runs.")
+    ] = False,
     no_code: NoCode = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was selected as JSON.")] = False,
 ) -> None:
@@ -97,6 +101,10 @@ def report(
         member, metric = select_member(run_dir, select), read_metric(run_dir)
         echo(dumps(member, default=lambda number: number.item()) if json else describe_member(member, metric))
         return
-    from tune_prune.workflows.report import write_report
+    from tune_prune.workflows.report import watch_report, write_report
 
+    if watch:
+        with suppress(KeyboardInterrupt):  # by which it ends
+            watch_report(run_dir.absolute(), [path.absolute() for path in compare or []], echo)
+        return
     echo(str(write_report(run_dir.absolute(), [path.absolute() for path in compare or []])))

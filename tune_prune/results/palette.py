@@ -6,3 +6,21 @@ GRID = "#E6E6E6"
 
 LINES = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK)
 """The colours of lines side by side, in this order; grey is left for what they are compared with."""
+
+PAPER, VEIL = "#FFFFFF", "rgba(255,255,255,.8)"
+"""What lies behind a picture, and behind a label that crosses lines."""
+
+DARK = {
+    BLUE: "#57AEE6",
+    ORANGE: "#F58B4C",
+    GREEN: "#3CC9A0",
+    PINK: "#E3A6C7",
+    YELLOW: "#F2BC45",
+    SKY: "#9AD4F7",
+    BLACK: "#E6E6E6",
+    GREY: "#989898",
+    GRID: "#383D42",
+    PAPER: "#16191C",
+    VEIL: "rgba(22,25,28,.8)",
+}
+"""Each colour on a dark page."""

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from toys import ended
 
 from tune_prune.common.errors import UserError
 from tune_prune.results import records
-from tune_prune.results.report import interactive
-from tune_prune.results.report.html import make_headline, write_report
+from tune_prune.results.report import page as page_of_reports
+from tune_prune.results.report.charts import figures
+from tune_prune.results.report.headline import make_headline
+from tune_prune.results.report.html import write_report
 from tune_prune.results.report.page import format_duration, format_number
 from tune_prune.results.run_results import SearchDescription, to_float
 
@@ -71,7 +74,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
         values = dict(attrs)
         assert not [name for name in values if name.startswith("on")]
@@ -128,24 +131,27 @@ def test_a_whole_report(tmp_path: Path) -> None:
     assert "98 completed, 1 stopped, 1 failed, 3 infeasible" in page.text
     assert "torch 2.9.1" in page.text
     assert "Missing" not in page.text
-    assert page.links == ["confs/001.conf", "checkpoints/001.safetensors", "best.conf"]
+    assert page.links == 2 * ["confs/001.conf", "checkpoints/001.safetensors"] + ["best.conf"]
     assert page.loads == []  # all of it is in the page
-    assert page.scripts == 3
+    assert page.scripts == 4
 
 
 def test_without_plotly_there_is_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interactive, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     page = report(run_dir(tmp_path))
-    assert page.scripts == 0
+    assert page.scripts == 1
     assert [source[:22] for source in page.loads] == ["data:image/png;base64,"]
     assert "pip install 'tune-prune[report]'" in page.text
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     text = write_report(run_dir(tmp_path)).read_text().replace(get_plotlyjs(), "")  # it has addresses in it, of maps
-    script = interactive.SCRIPT.read_text()
-    assert not re.search(r"https?:|import|fetch|XMLHttp", script)
-    assert not re.search(r"https?:|url\(|@import|//", text.replace(script, ""))
+    for script in (figures.SCRIPT.read_text(), page_of_reports.SCRIPT.read_text()):
+        assert not re.search(r"https?:|import|fetch|XMLHttp", script)
+        text = text.replace(script, "")
+    assert not re.search(r"https?:|url\(|@import|//", text)
+    assert "default-src 'none'" in text
+    assert "connect-src" not in text
 
 
 @pytest.mark.parametrize(
@@ -207,7 +213,7 @@ def test_nothing_in_the_files_can_add_to_the_page(tmp_path: Path) -> None:
     (tmp_path / "best.conf").write_text(f"8\n0.5\n# {harmless}\n")
     (tmp_path / "confs" / "001.conf").write_text(f"8\n0.5\n# {harmless}\n")
     page = report(tmp_path)  # Page refuses handlers, and counts scripts
-    assert page.scripts == 3
+    assert page.scripts == 4
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
@@ -218,9 +224,9 @@ def test_nothing_in_a_front_that_can_be_read_can_add_to_the_page(tmp_path: Path)
     with (tmp_path / "pareto.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, names.values()])
     page = report(tmp_path)
-    assert page.scripts == 3
+    assert page.scripts == 4
     assert "pareto.csv" not in page.text
-    assert page.text.count("<script>alert(1)</script>") == 4  # id, layer, and both files, which are missing
+    assert page.text.count("<script>alert(1)</script>") == 5  # id twice, layer, and both files, which are missing
 
 
 def test_a_link_leads_into_the_directory(tmp_path: Path) -> None:
@@ -234,10 +240,60 @@ def test_a_link_leads_into_the_directory(tmp_path: Path) -> None:
 
 def test_ratios_of_many_layers_are_left_to_the_confs(tmp_path: Path) -> None:
     run_dir(tmp_path)
-    columns = ",".join([*MEMBER, *(f"ratio/layer{i}" for i in range(9))])
-    cells = ",".join(map(str, [*MEMBER.values(), *[0.123] * 9]))
+    columns = ",".join([*MEMBER, *(f"ratio/layer{i}" for i in range(13))])
+    cells = ",".join(map(str, [*MEMBER.values(), *[0.123] * 13]))
     (tmp_path / "pareto.csv").write_text(f"{columns}\n{cells}\n")
-    assert "12.3" not in report(tmp_path).text
+    text = report(tmp_path).text
+    assert "12.3" not in text
+    assert "The .conf files have the ratio of each layer." in text
+
+
+def read_table(path: Path, name: str) -> tuple[list[list[str]], list[list[str]]]:
+    """The cells of a table of the report: the rows of its head, and those of its body."""
+    found = re.search(f'<table id="{name}">(.*?)</table>', write_report(path).read_text(), re.DOTALL)
+    assert found is not None
+    head, body = found[1].split("<tbody>")
+    return read_rows(head), read_rows(body)
+
+
+def read_rows(text: str) -> list[list[str]]:
+    rows = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr.*?</tr>", text, re.DOTALL)]
+    return [[unescape(re.sub("<.*?>", "", cell)) for cell in row] for row in rows]
+
+
+def test_a_layer_has_a_column_of_the_front_and_costs_have_theirs(tmp_path: Path) -> None:
+    run_dir(tmp_path)
+    costs = {"macs": 0.125, "bytes": 21_300, "latency_ms": 2.5, "latency": 0.5, "ratio/<b>": 0.5, "ratio/10": 0.95}
+    rows = [[*MEMBER, *costs], [*MEMBER.values(), *costs.values()]]
+    (tmp_path / "pareto.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    (upper, lower), (row,) = read_table(tmp_path, "front")
+    assert upper[-7:] == [
+        "multiply-adds kept", "as a sparse file", "times as fast", "ms a batch, predicted", "trial, round",
+        "removed, %, in layer", "files",
+    ]  # fmt: skip
+    assert row[-8:-3] == ["12.5 %", "21.3 kB", "2.00", "2.50", "4, 2"]
+    assert dict(zip(lower, row[-3:-1], strict=True)) == {"<b>": "50.0", "10": "95.0"}
+
+
+def test_trials_say_why_they_ended_early_and_what_all_have_alike(tmp_path: Path) -> None:
+    (head,), rows = read_table(run_dir(tmp_path), "trials")
+    first, last = (dict(zip(head, row, strict=True)) for row in rows)
+    assert (first["trial"], first["state"], first["why it ended early"]) == ("4", "complete", "")
+    assert (last["state"], last["within the limit"], last["why it ended early"]) == ("stopped", "no", "why")
+    assert (first["lr"], last["lr"]) == ("0.1", "0.2")
+    assert "The same in all: ratio of layer 8 0.95." in report(tmp_path).text
+
+
+def test_the_best_and_the_knee_are_named_first(tmp_path: Path) -> None:
+    text = report(run_dir(tmp_path)).text
+    assert text.index("best: 001, the most compressed within the limit") < text.index("On validation data")
+    assert "0.90 % validation error; 1.00 % test (0.82 to 1.22)" in text
+
+
+def test_the_conf_comes_last_and_is_folded(tmp_path: Path) -> None:
+    text = write_report(run_dir(tmp_path)).read_text()
+    folded = text.index("<details><summary>best.conf</summary>")
+    assert text.index("How it was run") < folded < text.index("8\n0.95\nmag")
 
 
 def test_a_search_without_a_feasible_point(tmp_path: Path) -> None:
@@ -280,7 +336,7 @@ def test_other_runs_in_the_same_charts(tmp_path: Path) -> None:
     other = run_dir(tmp_path / "random")
     (other / "pareto.csv").write_text((other / "pareto.csv").read_text().replace("0.9,10.0", "0.8,5.0"))
     page = Page(write_report(run_dir(tmp_path / "one"), [other]).read_text())
-    assert "Did the search help?" in page.text
+    assert "Compared with other runs" in page.text
     assert "random" in page.text
     assert "5.0x" in page.text
     (other / "points.csv").unlink()
@@ -305,7 +361,7 @@ def partial_run(path: Path, points: bool = True) -> Path:
 def test_a_search_that_has_not_ended(tmp_path: Path) -> None:
     page = Page(write_report(partial_run(tmp_path), search=SEARCH).read_text())
     assert "Unfinished: 2 trials so far, 10.0x at 1.00 % validation error." in page.text
-    assert page.scripts == 3
+    assert page.scripts == 4
     assert page.links == []
     assert "Missing" not in page.text
 

@@ -1,10 +1,13 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from toys import fault
 
+from tune_prune.results.front_picture import mark_members
 from tune_prune.results.report.select import select_member
+from tune_prune.results.run_results import read_run
 
 ROWS = [  # id, compression, factor, val_error, test_error
     ("001", 0.5, 2.0, 0.60, "0.70"),
@@ -31,6 +34,15 @@ def test_what_is_selected(run_dir: Path, how: str, id_: str) -> None:
     found = select_member(run_dir, how)
     assert found["id"] == id_
     assert found["conf"] == str(run_dir / "confs" / f"{id_}.conf")
+
+
+def test_the_knee_is_that_of_the_report(run_dir: Path) -> None:
+    """By the estimates by which the front ascends, not by the counts."""
+    table = pd.read_csv(run_dir / "pareto.csv", dtype={"id": str})
+    table.assign(val_error_estimate=[0.6, 0.63, 0.65, 1.4]).to_csv(run_dir / "pareto.csv", index=False)
+    run = read_run(run_dir, require_summary=False)
+    marked = {mark.name: mark.id for mark in mark_members(run.members, run.metric)}
+    assert select_member(run_dir, "knee")["id"] == marked["knee"] != "002"
 
 
 def test_what_cannot_be_selected(run_dir: Path, tmp_path: Path) -> None:

@@ -1,83 +1,136 @@
 """Puts a report's HTML together: the page around it, tables, and numbers that may be missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from tune_prune.results import palette
 
-COLOURS = {
+LIGHT = {
+    "page": palette.PAPER,
     "blue": palette.BLUE,
     "orange": palette.ORANGE,
     "black": palette.BLACK,
     "line": palette.GRID,
-    "grey": "#5a5a5a",
-    "pale-grey": "#f6f6f6",
-    "pale-blue": "#eaf4fb",
-    "pale-orange": "#fdf3e7",
+    "grey": "#5A5A5A",
+    "pale-grey": "#F6F6F6",
+    "pale-blue": "#EAF4FB",
+    "pale-orange": "#FDF3E7",
 }
 """The page's colours by name; the shades of grey are for text, the pale ones for what lies behind it."""
 
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--black); max-width: 62rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.05rem; font-weight: 600; color: var(--grey); margin: 1rem 0 .25rem }
-h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem }
-.headline { font-size: 1.45rem; line-height: 1.35; margin: 0 0 1.5rem }
-.missing { background: var(--pale-orange); border-left: 4px solid var(--orange); padding: .5rem .8rem;
-  overflow-wrap: anywhere }
-img { max-width: 100%; height: auto }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; color: var(--grey) }
-.wide { overflow-x: auto }
-.wide td { white-space: nowrap }
-.best td { background: var(--pale-blue); font-weight: 600 }
-td { overflow-wrap: anywhere }
-b { font-weight: 600; color: var(--grey); white-space: nowrap }
-a { color: var(--blue) }
-pre { background: var(--pale-grey); padding: .8rem; overflow-x: auto; font-size: .85rem }
-.chart { margin: .5rem 0 }
-#clicked { min-height: 2.5rem }
-#clicked p { margin: .25rem 0; color: var(--grey); font-size: .9rem }
-#clicked pre { max-height: 16rem; margin: .25rem 0 }
-button { font: inherit; font-size: .9rem; padding: .25rem .9rem; border: 1px solid var(--blue); border-radius: .25rem;
-  background: white; color: var(--blue); cursor: pointer }
-@media (max-width: 40rem) { body { padding: .75rem } .headline { font-size: 1.2rem } }
-@media print { #clicked, .modebar { display: none } h2, .chart, table { break-inside: avoid } a { color: inherit } }
-"""
+DARK = {name: palette.DARK.get(colour, colour) for name, colour in LIGHT.items()} | {
+    "grey": "#A8A8A8",
+    "pale-grey": "#1F2327",
+    "pale-blue": "#17293A",
+    "pale-orange": "#33261B",
+}
+"""The same on a page that is dark because its reader prefers it so."""
+
+STYLE, SCRIPT = Path(__file__).with_suffix(".css"), Path(__file__).with_suffix(".js")
+WATCH = Path(__file__).with_name("watch.js")
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
+"""The browser loads nothing that is not in the page; plotly makes functions of text, and images of its charts."""
 
 
-def make_page(title: str, sections: Sequence[str]) -> str:
-    """A whole HTML page; title and sections are HTML already."""
+def make_page(title: str, sections: Sequence[str], watch: str = "") -> str:
+    """A whole HTML page; title and sections are HTML already, `watch` is a script that loads the page again."""
     body = "\n".join(section for section in sections if section)
-    colours = "; ".join(f"--{name}: {colour}" for name, colour in COLOURS.items())
+    policy = f"{POLICY}; connect-src 'self'" if watch else POLICY
+    scripts = [SCRIPT.read_text(encoding="utf-8"), *([watch] if watch else [])]
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-:root {{ color-scheme: light; {colours} }}{STYLE}</style>
+:root {{ color-scheme: light dark; {_declare(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_declare(DARK)} }} }}
+{STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 {body}
+{"".join(f"<script>{script}</script>" for script in scripts)}
 </body>
 </html>
 """
 
 
-def make_table(head: Sequence[str], rows: Sequence[Sequence[str]], best: int | None = None) -> str:
-    """A table whose cells are HTML already, the row of index `best` highlighted; no head row where `head` is empty."""
-    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"] if head else []
+def make_watch_script(version: str) -> str:
+    """The script by which a page that is served notices that there is a newer version of it."""
+    return f'const VERSION = "{version}";\n{WATCH.read_text(encoding="utf-8")}'
+
+
+def _declare(colours: Mapping[str, str]) -> str:
+    return "; ".join(f"--{name}: {colour}" for name, colour in colours.items())
+
+
+class Column(NamedTuple):
+    """The head of a table's column, as HTML; columns side by side of one `group` have its name above their heads."""
+
+    head: str
+    right: bool = True
+    group: str = ""
+
+
+def make_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], marked: Collection[int] = (), name: str = ""
+) -> str:
+    """A table whose cells are HTML already, the rows of the indices `marked` highlighted; `name` is its id."""
+    lines = [f'<table id="{name}">' if name else "<table>", *_make_head(columns), "<tbody>"]
+    sides = [' class="right"' if column.right else "" for column in columns]
     for number, row in enumerate(rows):
-        begin = '<tr class="best">' if number == best else "<tr>"
-        lines.append(f"{begin}{''.join(f'<td>{cell}</td>' for cell in row)}</tr>")
-    return "\n".join(["<table>", *lines, "</table>"])
+        cells = "".join(f"<td{side}>{cell}</td>" for side, cell in zip(sides, row, strict=True))
+        lines.append(f'<tr class="marked">{cells}</tr>' if number in marked else f"<tr>{cells}</tr>")
+    return "\n".join([*lines, "</tbody></table>"])
+
+
+def _make_head(columns: Sequence[Column]) -> list[str]:
+    """One row, or two where columns are grouped."""
+    if not any(column.head for column in columns):
+        return []
+    sides = [' class="right"' if column.right else "" for column in columns]
+    if not any(column.group for column in columns):
+        cells = [f"<th{side}>{column.head}</th>" for side, column in zip(sides, columns, strict=True)]
+        return [f"<thead><tr>{''.join(cells)}</tr></thead>"]
+    upper, lower = [], []
+    for number, (side, column) in enumerate(zip(sides, columns, strict=True)):
+        if not column.group:
+            upper.append(f'<th{side} rowspan="2">{column.head}</th>')
+            continue
+        lower.append(f"<th{side}>{column.head}</th>")
+        if number == 0 or columns[number - 1].group != column.group:
+            width = sum(other.group == column.group for other in columns)
+            upper.append(f'<th class="group" colspan="{width}">{column.group}</th>')
+    return [f"<thead><tr>{''.join(upper)}</tr><tr>{''.join(lower)}</tr></thead>"]
+
+
+def make_facts_table(facts: Mapping[str, str]) -> str:
+    """A table of names and values; both are HTML already."""
+    plain = Column("", right=False)
+    return make_table([plain, plain], [[f"<b>{name}</b>", value] for name, value in facts.items()])
+
+
+def fold(summary: str, content: str) -> str:
+    """Content that is shown once its summary is clicked; both are HTML already."""
+    return f"<details><summary>{summary}</summary>\n{content}\n</details>"
 
 
 def format_number(value: float, spec: str = "g", unit: str = "") -> str:
     """A number as text; `n/a` for one that is missing or infinite."""
     return f"{value:{spec}}{unit}" if math.isfinite(value) else "n/a"
+
+
+def format_bytes(size: float) -> str:
+    """A size as people read it, in powers of 1000: `312 B`, `21.3 kB`, `4.0 MB`."""
+    if not math.isfinite(size):
+        return "n/a"
+    power = max(0, min(3, int(math.log10(max(size, 1.0)) / 3)))
+    return f"{size:.0f} B" if power == 0 else f"{size / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def format_duration(seconds: float) -> str:

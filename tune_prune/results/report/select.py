@@ -9,6 +9,7 @@ import pandas as pd
 from tune_prune.common.errors import UserError
 from tune_prune.results import pareto
 from tune_prune.results.run_results import read_run
+from tune_prune.results.tables import read_judged
 from tune_prune.tasks.metrics import ERROR, Metric
 
 
@@ -33,7 +34,8 @@ def _index(members: pd.DataFrame, how: str, metric: Metric) -> int:
     name, _, value = how.partition("=")
     costs = metric.cost(1.0) * members[metric.val].astype(float)
     if how == "knee":
-        return pareto.knee([*zip(members.compression.astype(float), costs, strict=True)])
+        judged = metric.cost(1.0) * read_judged(members, metric)  # by which the front ascends, as in the report
+        return pareto.knee([*zip(members.compression.astype(float), judged, strict=True)])
     try:
         bound = float(value)
     except ValueError:

@@ -1,16 +1,16 @@
-"""The last table of a report: how a search was run, by its summary."""
+"""The table of a report that says how a search was run, from its summary."""
 
 import math
 from html import escape
 
 from tune_prune.results.forecast import Band, Forecast
-from tune_prune.results.report.page import format_duration, format_number, make_table
+from tune_prune.results.report.page import format_duration, format_number, make_facts_table
 from tune_prune.results.run_results import Row, get_mapping, to_float
 from tune_prune.tasks.metrics import ERROR, Metric
 
 
-def make_facts(summary: Row, metric: Metric) -> str:
-    """The table of how a search was run."""
+def make_facts(summary: Row, metric: Metric, partial: bool = False) -> str:
+    """The table of how a search was run; `partial` where it still runs, and only what is known then is in it."""
     dense = get_mapping(summary, "dense")
     versions = ", ".join(f"{name} {version}" for name, version in get_mapping(summary, "versions").items())
     trials = ", ".join(f"{count} {state}" for state, count in get_mapping(summary, "trials").items())
@@ -20,19 +20,20 @@ def make_facts(summary: Row, metric: Metric) -> str:
         "space": summary.get("space", "n/a"),
         "sampler": f"{summary.get('sampler', 'n/a')}, seed {summary.get('seed', 'n/a')}",
         "device": f"{summary.get('device', 'n/a')}, {summary.get('concurrency', 'n/a')} at a time",
-        "budget": f"{_budget(summary)}: {trials or 'n/a'}; {summary.get('points', 'n/a')} points",
+        "budget": _budget(summary),
+        "trials": f"{trials or 'n/a'}; {summary.get('points', 'n/a')} points",
         "accuracy tradeoff": format_number(to_float(summary.get("acc_tradeoff")), "g", tradeoff_unit),
         f"dense {escape(metric.name)}": f"{format_value(dense, metric, metric.val)} validation, "
         f"{format_value(dense, metric, metric.test)} test",
         **_describe_further(summary),
-        "hypervolume": format_number(to_float(summary.get("hypervolume")), ".4f"),
+        "hypervolume": format_number(to_float(summary.get("hypervolume")), ".4f", " of the possible area"),
         **_describe_forecast(summary),
         "wall-clock": format_duration(to_float(summary.get("wall_seconds"))),
         "processor time": format_duration(to_float(summary.get("cpu_seconds"))),
         "versions": versions or "n/a",
     }
-    rows = [[f"<b>{name}</b>", escape(str(value))] for name, value in facts.items()]
-    return f"<h2>How it was run</h2>\n{make_table([], rows)}"
+    shown = {name: escape(str(value)) for name, value in facts.items() if not (partial and "n/a" in str(value))}
+    return f"<h2>How it was run</h2>\n{make_facts_table(shown)}"
 
 
 def _budget(summary: Row) -> str:
