@@ -3,17 +3,33 @@
 # nothing is imported here: with `python -m tune_prune`, files of the working directory would still be found first
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tune_prune.api import Front, prune, search
+    from tune_prune.api import prune, search
+    from tune_prune.common.errors import HeldError, UserError
     from tune_prune.export.formats import load
     from tune_prune.pruning.layers import register
     from tune_prune.pruning.own_loop import apply_masks, masks, save
+    from tune_prune.results.saved_front import Front
 
 
 __version__ = "0.1.0"
-__all__ = ["Front", "__version__", "apply_masks", "load", "masks", "prune", "register", "save", "search"]
+__all__ = [
+    "Front",
+    "HeldError",
+    "UserError",
+    "__version__",
+    "apply_masks",
+    "load",
+    "masks",
+    "prune",
+    "register",
+    "save",
+    "search",
+]
 
 _FROM = {
-    "Front": "api",
+    "Front": "results.saved_front",
+    "HeldError": "common.errors",
+    "UserError": "common.errors",
     "prune": "api",
     "search": "api",
     "load": "export.formats",

@@ -1,14 +1,19 @@
 """Proposes a space for a model and its data: what `tune-prune init` writes, and a search without a file searches."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
-from tune_prune.hpo import space_proposal
+from tune_prune.common.flags import build
+from tune_prune.hpo import run_files, space_proposal, space_reader
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
@@ -71,6 +76,31 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
         f"{1000 * step:.3g} ms.",
     ]
     return space_proposal.write_proposal(_list_task(request), comments, ratios, schedule, lr, epoch, DISTILL_SHARE)
+
+
+def propose_search(
+    model: str,
+    data: str,
+    weights: str | None,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+    change: Callable[[str], str] = lambda text: text,
+) -> tuple[Config, Space, str]:
+    """The settings, the space and its text of a search of the space that is proposed, for the time that it is given.
+
+    `given` are the settings that the user named; `change` is applied to the space's text before it is read.
+    """
+    config = build(Config, {"budget": 1} | dict(given))
+    seconds = config.time_budget or DEFAULT_SECONDS
+    request = ProposalRequest(model, data, weights, config.task, seconds, config.force)
+    text = change(propose_space(request, config.resources, say))
+    return run_files.begin_search(space_reader.parse(text, name_space(model), "the proposed space"), text, given)
+
+
+def name_space(model: str) -> str:
+    """The name of a model's space: the last part of its name, `resnet18` of `torchvision:resnet18(num_classes=4)`."""
+    last = describe_address(model).split("(")[0].split(":")[-1].strip()
+    return re.sub(r"[^\w-]", "-", last)
 
 
 def _list_task(request: ProposalRequest) -> Mapping[str, object]:
