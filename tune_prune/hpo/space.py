@@ -194,8 +194,9 @@ class Space:
         for number, point in enumerate(self.initial_points, start=1):
             named = point["ratio"] if isinstance(point["ratio"], Mapping) else {}
             for label in set(named) - set(shapes):
-                where = f"{self.source}: initial.point {number}: ratio.{label} names no layer of {describe_address(self.model)}"
-                raise UserError(f"{where}; layers that can be pruned: {format_names(shapes)}")
+                where = f"{self.source}: initial.point {number}: ratio.{label}"
+                what = f"names no layer of {describe_address(self.model)}"
+                raise UserError(f"{where} {what}; layers that can be pruned: {format_names(shapes)}")
         return [self._point_params(point, params) for point in self.initial_points]
 
     def level_params(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:

@@ -83,7 +83,8 @@ def begin(arguments: Arguments, named: str | Path | None, say: Callable[[str], N
     if named is None:
         del changes["task"]
         where = (str(task["model"]), str(task["data"]), task.get("weights"))
-        return propose_search(*where, given, say, lambda text: _change(text, changes))
+        granularity = arguments.space.get("granularity", "weight")
+        return propose_search(*where, given, say, lambda text: _change(text, changes), granularity)
     path = space_reader.locate(str(named))
     before = space_reader.read(path)
     text = _change(path.read_text(encoding="utf-8"), changes)
