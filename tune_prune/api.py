@@ -99,7 +99,10 @@ def prune(
 ) -> nn.Module:
     """Prunes a copy of a model as a .conf file says, with its granularity and its `sample`, without retraining.
 
-    `train` is data for pruners that need more than weights: a split of any kind that `search` takes. `loss` is an
+        smaller = tune_prune.prune(model, "runs/Net-20260101-120000/best.conf", (inputs, labels))
+
+    `train` is data for pruners that need more than weights: a split of any kind that `search` takes, as a pair of
+    tensors [n, ...] and [n]. The copy is on the model's device; removed weights are exactly zero. `loss` is an
     address or a function, `loss(model, batch)`, by default cross-entropy; one that the conf notes has to be named here
     as well. Raises `UserError` where the conf does not fit the model, where a pruner needs data and there is none, and
     where the loss cannot be computed.

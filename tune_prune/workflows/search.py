@@ -21,7 +21,7 @@ from tune_prune.hpo.run_files import save_run
 from tune_prune.hpo.run_lock import RunLock, lock_run
 from tune_prune.hpo.space import Space
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
-from tune_prune.workflows import dashboard, finalize, profiling
+from tune_prune.workflows import dashboard, finalize
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import (
     Prepared,
@@ -32,7 +32,7 @@ from tune_prune.workflows.preparation import (
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
 from tune_prune.workflows.selection import select_front
-from tune_prune.workflows.study_setup import make_trials, make_worker_data, open_storage
+from tune_prune.workflows.study_setup import fit_to_machine, make_trials, make_worker_data, open_storage
 
 POLL = 0.5
 """Seconds between two looks at what other processes have done, while this one has no trial to run."""
@@ -62,10 +62,7 @@ def search(
         info = prepared.info
         for line in info.describe():
             console.say(line)
-        plan = space.midpoint(info.ratio_shapes).to_plan()
-        resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
-        timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
-        config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
+        config, timings = fit_to_machine(config, space, prepared, budget, console.say)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
                 with lock.exclusive():

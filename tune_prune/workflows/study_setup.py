@@ -1,6 +1,7 @@
 """Sets up what a search asks for trials, and what its workers share, once its task is prepared."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tune_prune.distributed.worker_data import WorkerData
@@ -16,6 +17,17 @@ from tune_prune.workflows import initial_trials, profiling
 from tune_prune.workflows.latency import find_table
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search
 from tune_prune.workflows.profiling import Timings
+
+
+def fit_to_machine(
+    config: Config, space: Space, prepared: Prepared, budget: Budget, say: Callable[[str], None]
+) -> tuple[Config, Timings]:
+    """The settings with what this machine and the task decide, and how long a step and an evaluation take here."""
+    info = prepared.info
+    plan = space.midpoint(info.ratio_shapes).to_plan()
+    resources = profiling.with_gpu_share(config.resources, prepared.task, plan, say)
+    timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
+    return replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff), timings
 
 
 def open_storage(config: Config, run_dir: Path, say: Callable[[str], None]) -> storage.Storage:
