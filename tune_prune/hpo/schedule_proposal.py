@@ -40,6 +40,13 @@ class Schedule:
         """Whether time allows for few trials."""
         return self.share != BRIEF_SHARE
 
+    def describe(self) -> str:
+        """The schedule in words, to begin a sentence."""
+        last = self.steps if self.rounds == GRADUAL_ROUNDS else 2 * self.steps
+        steps = f"{self.steps} steps after a round, {last} after the last"
+        refining = f"; {self.share:.0%} of them refine others, for {self.refine_steps} steps" if self.share else ""
+        return f"Trials: about {self.trials} of {self.rounds} rounds, {steps}{refining}"
+
 
 def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Schedule:
     """How to spend so many training steps in all, on so many `trials` where that is said; an `epoch` has so many steps.

@@ -1,5 +1,6 @@
 """Proposes a space for a model and its data: what `tune-prune init` writes, and a search without a file searches."""
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
         f"{request.seconds / 60:.0f} minutes, {concurrent} at a time; proposed by `tune-prune init`.",
         f"Dense model: {task.metric.describe(task.dense.metric, 'validation')}, {total:,} weights. A step takes "
         f"{1000 * step:.3g} ms.",
+        f"{schedule.describe()}, in batches of {batch_size}, at learning rates around {lr:g}.",
     ]
     return space_proposal.write_proposal(_list_task(request), comments, ratios, schedule, training, exclude)
 
@@ -125,7 +127,11 @@ def propose_search(
     request = ProposalRequest(
         model, data, weights, config.task, seconds, config.force, given.get("budget"), granularity
     )
-    text = change(propose_space(request, config.resources, say))
+    say(f"no space is named: measuring {describe_address(model)}, to propose one")
+    proposed = propose_space(request, config.resources, lambda line: None)  # the search says the same of its data
+    for line in itertools.takewhile(lambda line: line.startswith("#"), proposed.splitlines()):
+        say(line.removeprefix("# "))
+    text = change(proposed)
     return run_files.begin_search(space_reader.parse(text, name_space(model), "the proposed space"), text, given)
 
 
