@@ -2,7 +2,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tune_prune.common.flags import declared_settings
 from tune_prune.pruning import iterative, masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks import in_memory
+from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.settings import TaskSettings
 
 SCRIPT = """
@@ -119,8 +120,82 @@ def test_what_was_handed_over_in_another_process_is_not_found(front: tune_prune.
     best = front.best
     assert best is not None
     in_memory.keep_model(mlp())  # one of this process is another
-    said = "was handed over as an object in another process; name it by an address instead"
-    assert fault(best.model).endswith(said)
+    said = "model Local was handed over as an object in another process, and has no address; "
+    assert fault(best.model).endswith(said + "front.best.load_into(model) needs none")
+
+
+def test_a_front_outlives_its_process(front: tune_prune.Front, tmp_path: Path) -> None:
+    opened = tune_prune.Front.open(str(front.run_dir))
+    best = opened.best
+    assert best is not None
+    loaded = best.load_into(mlp())
+    kept = sum(int((weight != 0).sum()) for weight in masks.prunable(loaded).values())
+    assert kept / 1088 == pytest.approx(1 - best.compression, abs=1e-12)
+    assert evaluate(loaded, images().load_test()).metric == best.test_metric
+    assert "does not fit the model; made for 'Local (handed over from Python)'" in fault(lambda: best.load_into(Conv()))
+    assert f"{tmp_path}/summary.json" in fault(lambda: tune_prune.Front.open(tmp_path))
+
+
+def test_files_name_an_object_by_its_class(front: tune_prune.Front, command: Callable[..., int], capsys: Any) -> None:
+    best = front.best
+    assert best is not None
+    assert front.summary["model"] == "Local (handed over from Python)"
+    assert front.summary["data"] == "data (handed over from Python)"
+    assert '# model = "Local (handed over from Python)"' in best.conf.read_text()
+    assert "in_memory" not in best.conf.read_text() + (front.run_dir / "summary.json").read_text()
+    assert command("prune", "--conf", best.conf, "--replay") == 2
+    said = "cannot be replayed, its model, data came from Python as an object; write the address of what makes it into"
+    assert said in capsys.readouterr().err
+    assert command("test", best.checkpoint) == 2
+    said = "its model is Local (handed over from Python) as an object; load it there, front.best.load_into(model), and"
+    assert said in capsys.readouterr().err
+
+
+def test_an_object_is_saved_under_a_name(front: tune_prune.Front, command: Callable[..., int], tmp_path: Path) -> None:
+    """What the message of `tune-prune test` advises."""
+    best = front.best
+    assert best is not None
+    model, path = best.load_into(mlp()), tmp_path / "named.safetensors"
+    tune_prune.save(model, tune_prune.masks(model), path, name="toys:mlp")
+    assert command("test", path, "--model", "toys:mlp", "--data", "toys:images") == 0
+
+
+def test_a_search_goes_on_with_its_objects(trials: Trials, tmp_path: Path) -> None:
+    """Those of another process are handed over again."""
+    model, data = mlp(), images()
+    given = {"acc_tradeoff": 90, "force": True, "quiet": True, "options": {"max_concurrent": 1}}
+
+    def distance(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        return float(torch.cat([model(inputs).argmax(1) != labels for inputs, labels in batches]).float().mean())
+
+    begun = tune_prune.search(
+        model, data, metric=distance, steps=3, lr=0.05, budget=2, run_dir=str(tmp_path / "run"), **given
+    )  # type: ignore[arg-type]
+    kept = dict(in_memory._kept)
+    again = tune_prune.search(resume=str(begun.run_dir), budget=3, quiet=True)
+    assert again.summary["trials"]["completed"] + again.summary["trials"]["stopped"] == 3
+    in_memory._kept.clear()
+    said = fault(lambda: tune_prune.search(resume=begun.run_dir, budget=4, quiet=True))
+    assert said == f"resume={str(begun.run_dir)!r}: its model was handed over as an object; hand it over again"
+    objects = {"data": data, "metric": distance}
+    torch.manual_seed(1)
+    other = fault(lambda: tune_prune.search(mlp(), resume=begun.run_dir, budget=4, quiet=True, **objects))  # type: ignore[arg-type]
+    assert "weights" in other
+    found = tune_prune.search(model, resume=begun.run_dir, budget=4, quiet=True, **objects)  # type: ignore[arg-type]
+    assert found.summary["trials"]["completed"] + found.summary["trials"]["stopped"] == 4
+    in_memory._kept.update(kept)
+    said = fault(lambda: tune_prune.search(resume=begun.run_dir, lr=0.1, seed=3, run_dir="other"))
+    assert said == "resume goes on with the search as it was begun; leave out run_dir, lr, seed"
+
+
+def test_messages_name_arguments() -> None:
+    with pytest.raises(tune_prune.UserError) as raised:
+        tune_prune.search(mlp(), images(), time_budget="x")
+    assert str(raised.value) == "time_budget must be a duration such as 90s, 15m or 1h30m, got 'x'"
+    assert fault(lambda: tune_prune.search(mlp())) == "give model and data, or a space that names them"
+    assert "run_dir /tmp exists already" in fault(
+        lambda: tune_prune.search(mlp(), images(), space="lenet5", run_dir="/tmp")
+    )
 
 
 def test_a_pruner_that_needs_images(tmp_path: Path) -> None:
@@ -176,7 +251,7 @@ def test_what_prune_cannot_take(tmp_path: Path) -> None:
     path.write_text(LAYERS)
     cases: list[tuple[object, object, str]] = [
         (split, "mine", "tune_prune.prune: loss must be an address, package.module:function, got 'mine'"),
-        (split, 3, "tune_prune.prune: loss must be an address, package.module:function, got 3"),
+        (split, 3, "loss must be a name, an address or a function, got int"),
         (split, "tasks_of_users:no_scalar", "returned a tensor [2, 1]; it must return a scalar tensor"),
         (split, "tasks_of_users:no_gradient", "returned a tensor without a gradient"),
         ((split[0], split[1][:5]), squared, "tensors of the training split must have a row for each sample"),
@@ -217,7 +292,7 @@ def test_a_model_that_is_kept_stays_as_it_was() -> None:
 
 
 def test_the_package_imports_nothing_heavy_until_it_is_asked() -> None:
-    code = "import sys, tune_prune; assert 'torch' not in sys.modules and 'ray' not in sys.modules; tune_prune.prune"
+    code = "import sys, tune_prune; assert not {'torch', 'ray', 'optuna'} & sys.modules.keys(); tune_prune.prune"
     subprocess.run([sys.executable, "-c", code + "; assert 'torch' in sys.modules"], check=True)
     with pytest.raises(AttributeError, match="no attribute 'prone'"):
         _ = tune_prune.prone  # type: ignore[attr-defined]
@@ -228,7 +303,7 @@ def test_every_setting_of_a_task_is_an_argument() -> None:
     said = fault(lambda: tune_prune.search(mlp(), images(), loss=torch.zeros(3)))  # type: ignore[arg-type]
     assert said == "loss must be a name, an address or a function, got Tensor"
     said = fault(lambda: tune_prune.search(mlp(), images(), precision="fp8"))
-    assert said == "tune_prune.search: task.precision must be fp32, tf32 or bf16, got 'fp8'"
+    assert said == "precision must be fp32, tf32 or bf16, got fp8"
 
 
 def test_metrics_beside_the_error_and_limits_on_them(tmp_path: Path) -> None:

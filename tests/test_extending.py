@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -76,7 +77,7 @@ def test_there_is_a_recipe_for_each_registry() -> None:
     assert list(RECIPES) == [
         "layer", "pruner", "statistic", "schedule", "granularity", "sampler", "export format", "logger",
         "built-in model", "built-in data set", "optimizer", "training loop",
-        "model that is pruned in a loop of your own",
+        "model that is pruned in a loop of your own", "tuner of your own",
     ]  # fmt: skip
 
 
@@ -222,3 +223,18 @@ def test_a_loop_of_ones_own(install: Install, command: Command, tmp_path: Path) 
     saved = checkpoint.read(out)
     assert int((saved.masks["2"] == 0).sum()) == 768
     assert command("test", out, "--model", saved.model, "--data", "toys:images") == 0
+
+
+def test_a_tuner_of_ones_own(tmp_path: Path) -> None:
+    """As printed, in a process of its own."""
+    (tmp_path / "own.py").write_text(RECIPES["tuner of your own"])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    summary = searches.summary_of(tmp_path / "runs" / "own")
+    assert summary["trials"]["completed"] + summary["trials"]["stopped"] == 3
+    assert summary["trials"]["failed"] == 0
+    assert len(summary["front"]) > 0
+    assert "Pruned(compression=" in ended.stdout

@@ -3,17 +3,42 @@
 # nothing is imported here: with `python -m tune_prune`, files of the working directory would still be found first
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tune_prune.api import Front, prune, search
+    from tune_prune.api import prune, search
+    from tune_prune.common.errors import HeldError, UserError
+    from tune_prune.distributed.searcher import StudySearcher
+    from tune_prune.distributed.trainable import PruneTrainable
     from tune_prune.export.formats import load
     from tune_prune.pruning.layers import register
     from tune_prune.pruning.own_loop import apply_masks, masks, save
+    from tune_prune.results.saved_front import Front
+    from tune_prune.workflows.own_tuner import prepare_search
 
 
 __version__ = "0.1.0"
-__all__ = ["Front", "__version__", "apply_masks", "load", "masks", "prune", "register", "save", "search"]
+__all__ = [
+    "Front",
+    "HeldError",
+    "PruneTrainable",
+    "StudySearcher",
+    "UserError",
+    "__version__",
+    "apply_masks",
+    "load",
+    "masks",
+    "prepare_search",
+    "prune",
+    "register",
+    "save",
+    "search",
+]
 
 _FROM = {
-    "Front": "api",
+    "Front": "results.saved_front",
+    "HeldError": "common.errors",
+    "UserError": "common.errors",
+    "PruneTrainable": "distributed.trainable",
+    "StudySearcher": "distributed.searcher",
+    "prepare_search": "workflows.own_tuner",
     "prune": "api",
     "search": "api",
     "load": "export.formats",

@@ -1,187 +1,97 @@
-"""The program from Python: `tune_prune.search(model, data)`, its `Front`, and `tune_prune.prune(model, conf)`."""
+"""The program from Python: `tune_prune.search(model, data)` and `tune_prune.prune(model, conf)`."""
 
 import copy
+import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from rich.console import Console
 from torch import nn
 
+from tune_prune.common.entrypoints import is_handed_over
 from tune_prune.common.errors import UserError
-from tune_prune.hpo import run_files, space_reader, space_writer
-from tune_prune.hpo.config import Config
-from tune_prune.hpo.space_writer import Ratios
-from tune_prune.pruning import checkpoint, criteria, iterative, masks
+from tune_prune.hpo import run_files
+from tune_prune.pruning import criteria, iterative, masks
 from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
-from tune_prune.results.run_results import read_run, summary_front
+from tune_prune.results.saved_front import Front
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.metric_functions import MetricFunction
 from tune_prune.tasks.models import detach_computed, to_device
 from tune_prune.tasks.objective import DistillFunction, LossFunction, make_objective
-from tune_prune.tasks.settings import DISTILL_SHARE, read_settings
+from tune_prune.tasks.settings import read_settings
 from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
 from tune_prune.tasks.user_splits import make_split
-from tune_prune.training.resources import Resources
+from tune_prune.workflows import from_python
 from tune_prune.workflows.console import SearchConsole
+from tune_prune.workflows.from_python import Domain
 from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
 
-RATIOS: Ratios = {"*": (0.3, 0.98)}
 OptimizerFunction = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 """Makes an optimizer of parameters and a learning rate; a class of `torch.optim` is one."""
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """A member of a front: compression in [0, 1], factor, what it was judged by, and paths of its files.
-
-    `val_metric` and `test_metric` are the metric of the search on validation and on test data: by default the error in
-    percent. `test_metric` is None where the search was interrupted before it was measured.
-    """
-
-    compression: float
-    factor: float
-    val_metric: float
-    test_metric: float | None
-    conf: Path
-    checkpoint: Path
-
-    def model(self) -> nn.Module:
-        """Loads the pruned model."""
-        return checkpoint.restore(checkpoint.read(self.checkpoint), str(self.checkpoint))[0]
-
-
-@dataclass(frozen=True)
-class Front:
-    """The front that a search found, read from its run directory; its members ascend in compression."""
-
-    run_dir: Path
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The content of summary.json."""
-        return read_run(self.run_dir).summary
-
-    def __iter__(self) -> Iterator[Pruned]:
-        run = read_run(self.run_dir)
-        for row in summary_front(run.summary):
-            conf, checkpoint = self.run_dir / row["conf"], self.run_dir / row["checkpoint"]
-            measured = row["compression"], row["factor"], row[run.metric.val], row.get(run.metric.test)
-            yield Pruned(*measured, conf, checkpoint)
-
-    def __len__(self) -> int:
-        return len(summary_front(self.summary))
-
-    @property
-    def best(self) -> Pruned | None:
-        """The most compressed member; None where no point keeps the tradeoff."""
-        return max(self, key=lambda member: member.compression, default=None)
-
-    @property
-    def certified(self) -> Pruned | None:
-        """The most compressed member that is certified; None where none is, or where `certify` was not asked for."""
-        summary = self.summary
-        rows = zip(self, summary_front(summary), strict=True)
-        return next((member for member, row in rows if row["id"] == summary.get("certified")), None)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """The content of pareto.csv: a row a member."""
-        return read_run(self.run_dir).members
+Function = str | Callable[..., Any] | None
+"""An address, or the function or class itself."""
 
 
 def search(
-    model: str | in_memory.Model,
-    data: str | Data | tuple[object, object, object],
-    *,
-    loss: str | LossFunction | None = None,
-    metric: str | MetricFunction | type | None = None,
-    better: str | None = None,
-    distill: str | DistillFunction | float = DISTILL_SHARE,
-    optimizer: str | OptimizerFunction | None = None,
-    fit: str | Callable[..., Any] | None = None,
-    precision: str | None = None,
-    transform: str | Callable[[Any], Any] | None = None,
-    augment: str | Callable[[Any], Any] | None = None,
-    workers_per_trial: int = 1,
-    further_metrics: Sequence[str | MetricFunction | type] = (),
-    at_most: Mapping[str, float] | None = None,
-    at_least: Mapping[str, float] | None = None,
-    weights: str | Path | None = None,
-    budget: int = 100,
-    acc_tradeoff: float | None = None,
-    ratios: Ratios | None = None,
-    exclude: Sequence[str] = (),
-    pruners: Sequence[str] = ("mag",),
-    mode: str = "layer",
-    granularity: str = "weight",
-    multiple_of: int = 1,
-    steps: int = 200,
-    lr: tuple[float, float] = (0.01, 0.1),
-    batch_size: int = Plan.batch_size,
-    refine: float = 0.2,
-    seed: int = 0,
-    certify: float | None = None,
-    force: bool = False,
-    run_dir: Path | None = None,
-    quiet: bool = False,
-) -> Front:
-    """Searches how far a trained model can be pruned, in a new run directory.
+    model: str | in_memory.Model | None = None, data: str | Data | tuple[object, object, object] | None = None, *,
+    space: str | Path | None = None, resume: str | Path | None = None, weights: str | Path | None = None,
+    loss: str | LossFunction | None = None, metric: str | MetricFunction | type | None = None,
+    better: str | None = None, further_metrics: Sequence[str | MetricFunction | type] = (),
+    distill: str | DistillFunction | Domain | None = None, optimizer: str | OptimizerFunction | None = None,
+    fit: Function = None, precision: str | None = None, transform: Function = None, augment: Function = None,
+    budget: int | None = None, time_budget: str | float | None = None, acc_tradeoff: float | None = None,
+    at_most: Mapping[str, float] | None = None, at_least: Mapping[str, float] | None = None,
+    ratios: Mapping[str, Domain] | None = None, exclude: Sequence[str] | None = None,
+    pruners: str | Sequence[str] | None = None, mode: str | None = None, granularity: Domain | None = None,
+    multiple_of: int | None = None, rounds: Domain | None = None, steps: Domain | None = None, lr: Domain | None = None,
+    batch_size: Domain | None = None, training: Mapping[str, Domain] | None = None, refine: float | None = None,
+    seed: int | None = None, certify: float | None = None, force: bool = False, device: str | None = None,
+    workers_per_trial: int | None = None, options: Mapping[str, object] | None = None,
+    run_dir: str | Path | None = None, quiet: bool = False,
+) -> Front:  # fmt: skip
+    """Searches how far a trained model can be pruned, in a new run directory, and returns the front.
+
+        front = tune_prune.search(model, (train, validation, test), time_budget="15m", ratios={"*": (0.5, 0.99)})
 
     `model` is a module with its trained weights, a function that makes one, or an address; `weights` a file of them.
-    `data` is train, validation and test, each a pair of tensors (inputs, labels), a map-style data set, or batches as
-    of a DataLoader; or an address. The arguments from `loss` to `augment` say what else than classification the task
-    is, each by a name, an address or an object (docs/tasks.md); `distill` may also be its share of the loss.
-    `workers_per_trial` processes train a trial. `at_most` and `at_least` limit `further_metrics`, as `val_<name>`, and
-    costs. `budget` is in trials, `acc_tradeoff` in the metric's unit: points of error, by default 0.5, or 1 % of the
-    dense model's value. `ratios` are (low, high) by pattern of layers, of which the first match counts, by default 0.3
-    to 0.98. A trial has three rounds of `steps` steps, twice as many after the last; a share `refine` of trials refines
-    the best. `certify` is the confidence of certificates, as 0.95. Raises `UserError` for wrong arguments.
+    `data` is train, validation and test, each a pair of tensors (inputs [n, ...], labels [n]), a map-style data set, or
+    batches as of a DataLoader; or an address. `loss` to `augment` say what else than classification the task is
+    (docs/tasks.md); `distill` may also be its share of the loss, from 0 to 1.
+    The search ends after `budget` trials or `time_budget`, as "15m" or in seconds; with neither, where the space says.
+    `acc_tradeoff` is in the metric's unit: points of error, by default 0.5, or 1 % of the dense model's value.
+    `at_most` and `at_least` limit costs and `further_metrics`, as `val_<name>`.
+    `space` is a name or a .toml file; without one it is what `tune-prune init` proposes for the model. `ratios`, by
+    layer or pattern, to `batch_size` change keys of it, and `training` all others of [space], as {"momentum": 0.9}. A
+    number is fixed, a pair (low, high) a range, a list a choice. A share `refine` of the trials refines others.
+    `certify` is the confidence of certificates, as 0.95. `device` is "auto", "cpu" or "cuda"; `workers_per_trial`
+    processes train a trial; `options` are further flags of `tune-prune search`, as {"max_concurrent": 2}.
+    `run_dir` is new, or by `resume` that of a search to go on with, whose objects have to be handed over again.
+    Interrupted, it returns what was found. Raises `UserError` for wrong arguments, `HeldError` for a directory that is
+    in use, and RuntimeError where every trial fails.
     """
-    share, function = (DISTILL_SHARE, distill) if isinstance(distill, str) or callable(distill) else (distill, None)
-    task = _list_settings(
-        model=model if isinstance(model, str) else in_memory.keep_model(model), weights=weights and str(weights),
-        data=data if isinstance(data, str) else in_memory.keep_data(data), workers_per_trial=workers_per_trial,
-        loss=loss, metric=metric, better=better, distill=function, optimizer=optimizer, fit=fit,
-        precision=precision, transform=transform, augment=augment, further_metrics=further_metrics,
-    )  # fmt: skip
-    how = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of}
-    how |= {"batch_size": batch_size, "distill": share}
-    text = space_writer.write(task, ratios or RATIOS, exclude, pruners, how, steps, lr, refine, at_most, at_least)
-    config = Config(budget=budget, acc_tradeoff=acc_tradeoff, seed=seed, certify=certify, force=force)
-    return _run(text, config, run_dir, quiet)
-
-
-def _run(text: str, config: Config, run_dir: Path | None, quiet: bool) -> Front:
-    """Searches the space that a text describes."""
-    began, space = time.monotonic(), space_reader.parse(text, "search", "tune_prune.search")
-    config = replace(config, resources=Resources(workers_per_trial=space.workers_per_trial))
-    directory = run_files.new_run_dir(run_dir, space.name)
-    run_search(config, space, directory, SearchConsole(Console(), quiet=quiet), text, began)
+    began, given = time.monotonic(), dict(locals())
+    console = SearchConsole(Console(), quiet=quiet)
+    with from_python.names_of_arguments(inspect.signature(search).parameters):
+        arguments = from_python.sort_arguments(given)
+        if resume is None:
+            config, chosen, text = from_python.begin(arguments, space, console.say)
+            directory = run_files.new_run_dir(Path(run_dir) if run_dir else None, chosen.name)
+        else:
+            directory = Path(resume).absolute()
+            config, chosen, text = from_python.resume(directory, arguments, {"--space": space, "--run-dir": run_dir})
+        run_search(config, chosen, directory, console, text, began)
     return Front(directory)
-
-
-def _list_settings(**given: object) -> dict[str, object]:
-    """The settings of a task that are given, as a file holds them: objects are kept and named by their addresses."""
-    found: dict[str, object] = {}
-    for key, value in given.items():
-        if callable(value):
-            found[key] = in_memory.keep_function(value)
-        elif isinstance(value, str | int):
-            found[key] = value
-        elif isinstance(value, list | tuple):
-            found |= {key: [_list_settings(**{key: one})[key] for one in value]} if value else {}
-        elif value is not None:
-            raise UserError(f"{key} must be a name, an address or a function, got {type(value).__name__}")
-    return found
 
 
 def prune(
@@ -189,7 +99,10 @@ def prune(
 ) -> nn.Module:
     """Prunes a copy of a model as a .conf file says, with its granularity and its `sample`, without retraining.
 
-    `train` is data for pruners that need more than weights: a split of any kind that `search` takes. `loss` is an
+        smaller = tune_prune.prune(model, "runs/Net-20260101-120000/best.conf", (inputs, labels))
+
+    `train` is data for pruners that need more than weights: a split of any kind that `search` takes, as a pair of
+    tensors [n, ...] and [n]. The copy is on the model's device; removed weights are exactly zero. `loss` is an
     address or a function, `loss(model, batch)`, by default cross-entropy; one that the conf notes has to be named here
     as well. Raises `UserError` where the conf does not fit the model, where a pruner needs data and there is none, and
     where the loss cannot be computed.
@@ -225,7 +138,7 @@ def _noted_loss(settings: conf.Conf, source: str) -> str | None:
     noted = task.get("loss") if isinstance(task, Mapping) else None
     if noted is None:
         return None
-    if str(noted).startswith(in_memory.__name__):
+    if is_handed_over(noted):
         return f"{source}: its loss came from Python as an object; give it again as loss=..."
     return f"{source}: its loss is code, {noted!r}; if you trust it, give loss={noted!r}"
 
@@ -234,7 +147,7 @@ def _make_split(train: object, loss: str | LossFunction | None, advice: str | No
     """Makes the training split of what a user gave; `advice` is raised where a loss is missing."""
     if loss is None and advice is not None:
         raise UserError(advice)
-    given = _list_settings(loss=loss)
+    given = from_python.keep_objects({} if loss is None else {"loss": loss})
     objective = make_objective(read_settings(given, "tune_prune.prune: "))
     split = make_split("train", "training", train, objective, lambda line: None)
     if not isinstance(split, Split):

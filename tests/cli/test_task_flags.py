@@ -15,7 +15,7 @@ from typer.main import get_command
 from tune_prune.cli import main
 from tune_prune.cli.prune import parse_distill
 from tune_prune.common.flags import declared_settings
-from tune_prune.pruning import checkpoint
+from tune_prune.pruning import checkpoint, checkpoint_data
 from tune_prune.results import conf
 from tune_prune.tasks.settings import MEASURING, SEARCHING, TaskSettings
 from tune_prune.training.loop import fit
@@ -131,16 +131,16 @@ def test_code_that_a_checkpoint_notes_has_to_be_named(run: Command, capsys: pyte
 def test_notes_that_make_no_sense(tmp_path: Path, noted: object, said: str) -> None:
     path = tmp_path / "a.safetensors"
     checkpoint.write(path, "tasks_of_users:trained_regressor", trained_regressor(), {}, {"task": noted})
-    assert said in fault(lambda: checkpoint.choose_settings(path, TaskSettings()))
+    assert said in fault(lambda: checkpoint_data.choose_settings(path, TaskSettings()))
 
 
 def test_what_trains_is_not_asked_for_where_nothing_is_trained(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     noted = {"optimizer": "mine:optimizer", "precision": "tf32", "better": "higher", "metric": "mine:f1", "future": 3}
     checkpoint.write(path, "tasks_of_users:trained_regressor", trained_regressor(), {}, {"task": noted})
-    chosen = checkpoint.choose_settings(path, TaskSettings(metric="mine:f1"))
+    chosen = checkpoint_data.choose_settings(path, TaskSettings(metric="mine:f1"))
     assert chosen == TaskSettings(precision="tf32", better="higher", metric="mine:f1")
-    other = checkpoint.choose_settings(path, TaskSettings(metric="mine:loss"))
+    other = checkpoint_data.choose_settings(path, TaskSettings(metric="mine:loss"))
     assert other == TaskSettings(precision="tf32", metric="mine:loss")
 
 

@@ -60,8 +60,8 @@ def test_text_that_is_not_an_address_is_a_user_error(text: str) -> None:
 def test_titles_call_objects_from_python_so() -> None:
     assert describe_address("mine:model(width=3)") == "mine:model(width=3)"
     assert describe_address("lenet5") == "lenet5"
-    assert describe_address("tune_prune.tasks.in_memory:model(key='1f')") == "a model from Python"
-    assert describe_address("tune_prune.tasks.in_memory:data(key='1f')") == "data from Python"
+    assert describe_address("tune_prune.tasks.in_memory:model(key='1f')") == "model (handed over from Python)"
+    assert describe_address("tune_prune.tasks.in_memory:data(key='1f')") == "data (handed over from Python)"
 
 
 def test_load_finds_functions_and_classes() -> None:

@@ -1,18 +1,15 @@
-"""Proposed spaces: every layer has a ratio, lines are few, and times are kept."""
+"""Proposed spaces: every layer has a ratio, and lines are few."""
+
+import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.parameters import Range
-from tune_prune.hpo.space_proposal import (
-    LEAST_TRIALS,
-    MOST_PATTERNS,
-    TRIALS,
-    propose_ratios,
-    propose_schedule,
-    write_proposal,
-)
+from tune_prune.hpo.schedule_proposal import Schedule, propose_schedule
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.space_proposal import MOST_PATTERNS, POINTS, Training, propose_ratios, write_proposal
 
 RESNET = {"conv1": (64, 3, 7, 7)} | {
     f"layer{stage}.{block}.conv{number}": (64 * stage, 64 * stage, 3, 3)
@@ -23,6 +20,8 @@ RESNET = {"conv1": (64, 3, 7, 7)} | {
 BERT = {"bert.embeddings.words": (1000, 64)} | {
     f"bert.encoder.layer.{layer}.{part}": (64, 64) for layer in range(12) for part in ("query", "key", "output.dense")
 } | {"classifier": (2, 64)}  # fmt: skip
+
+TRAINING = Training(lr=0.1, distill=0.5, batch_size=128, epoch=100)
 
 names = st.lists(st.sampled_from("abc12"), min_size=1, max_size=4).map(".".join)
 shapes = st.dictionaries(names, st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=40)
@@ -51,7 +50,7 @@ def test_layers_of_larger_models_share_lines_by_their_names() -> None:
 def test_every_layer_has_a_ratio_whatever_the_names(of: dict[str, tuple[int, ...]]) -> None:
     lines = propose_ratios(of)
     assert len(lines) <= MOST_PATTERNS
-    text = write_proposal({"model": "m", "data": "d"}, ["c"], lines, propose_schedule(1e4, 100), 0.1, 100, 0.5)
+    text = write_proposal({"model": "m", "data": "d"}, ["c"], lines, propose_schedule(1e4, 100), TRAINING)
     space = space_reader.parse(text, "proposed", "it")
     params = space.parameters_for(of)
     assert {f"ratio/{label}" for label in of} <= params.keys()
@@ -62,17 +61,31 @@ def test_every_layer_has_a_ratio_whatever_the_names(of: dict[str, tuple[int, ...
     assert len(own) <= len(lines)
 
 
-@given(st.floats(1, 1e7), st.integers(1, 5000))
-@settings(max_examples=200, deadline=None)
-def test_a_schedule_takes_about_the_steps_that_there_are(steps: float, epoch: int) -> None:
-    found = propose_schedule(steps, epoch)
-    assert LEAST_TRIALS <= found.trials <= TRIALS
-    taken = found.trials * ((1 - found.share) * 3 * found.steps + found.share * found.refine_steps)
-    fewest = LEAST_TRIALS * 300 * (3 * 0.6 + 12 * 0.4)
-    assert taken <= max(1.01 * steps, fewest)
+def proposed(schedule: Schedule, training: Training, exclude: tuple[str, ...] = ()) -> Space:
+    """The space of ResNet-18 that is written for them."""
+    text = write_proposal({"model": "m", "data": "d"}, ["c"], propose_ratios(RESNET), schedule, training, exclude)
+    return space_reader.parse(text, "proposed", "it")
 
 
-def test_time_makes_trials_longer_first_and_then_more() -> None:
-    brief, long = propose_schedule(12_000, 430), propose_schedule(50_000, 390)
-    assert (brief.trials, brief.steps, brief.share) == (12, 143, 0.4)
-    assert (long.trials, long.steps, long.refine_steps) == (100, 42, 3780)  # about what LeNet-5's space has
+def test_a_slow_model_begins_at_fixed_ratios() -> None:
+    space = proposed(
+        propose_schedule(2000, 37), dataclasses.replace(TRAINING, batch_size=32, sample=320, measured=False)
+    )
+    assert [point["ratio"] for point in space.initial_points] == list(POINTS)
+    assert space.initial.trials == 0
+    assert (space.parameters["batch_size"], space.parameters["sample"], space.budget) == (32, 320, 15)
+    assert {f"ratio/{label}" for label in RESNET} <= space.parameters_for(RESNET).keys()
+
+
+def test_a_very_slow_model_is_pruned_gradually() -> None:
+    space = proposed(propose_schedule(400, 37), dataclasses.replace(TRAINING, measured=False))
+    plan = space.midpoint(RESNET).to_plan()
+    assert (plan.rounds, plan.schedule, plan.steps, plan.final_steps) == (8, "geometric", 20, 20)
+    assert (space.budget, space.refine.share, space.pruners) == (2, 0.0, ("mag",))
+    assert [point["ratio"] for point in space.initial_points] == [POINTS[-1]]
+
+
+def test_layers_may_be_left_whole() -> None:
+    space = proposed(propose_schedule(1e6, 400), TRAINING, ("fc",))
+    assert "ratio/fc" not in space.parameters_for(RESNET)
+    assert space.initial.trials == 16

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from toys import mlp, task_of
 
 from tune_prune.hpo import space_reader
 from tune_prune.pruning.plan import Plan
-from tune_prune.workflows.init import LEARNING_RATES, find_learning_rate
+from tune_prune.training.resources import Resources
+from tune_prune.workflows import init
+from tune_prune.workflows.init import LEARNING_RATES, ProposalRequest, find_learning_rate, propose_space
+from tune_prune.workflows.profiling import Timings
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images", "--force")
 
@@ -57,19 +61,41 @@ def test_a_search_without_a_file(trials: Trials, command: Callable[..., int], tm
     assert command("search", "--resume", run_dir, "--budget", "3", "--quiet") == 0
 
 
+def test_the_layer_of_the_scores_stays_whole(tmp_path: Path) -> None:
+    say = Resources(device="cpu"), lambda line: None
+    request = ProposalRequest("toys:Conv", "toys:images", seconds=60, force=True, granularity="filter")
+    written = tomllib.loads(propose_space(request, *say))
+    assert written["space"]["exclude"] == ["head"]
+    assert written["space"]["batch_size"] == 32  # of 240 samples
+    written = tomllib.loads(propose_space(replace(request, granularity="channel"), *say))
+    assert written["space"]["ratio"] == {"*": {"low": 0, "high": 0.9}}
+
+
+def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model that takes a minute a step, for a search of five."""
+    tried = []
+    monkeypatch.setattr(init, "measure_timings", lambda *_: Timings(60.0, 5.0))
+    monkeypatch.setattr(init, "find_learning_rate", lambda task, plan, device, steps: tried.append(steps) or 0.1)
+    request = ProposalRequest("toys:mlp", "toys:images", seconds=300, force=True)
+    written = tomllib.loads(propose_space(request, Resources(device="cpu"), lambda line: None))
+    assert tried == [init.LEAST_RATE_STEPS]
+    assert (written["goal"]["budget"], written["space"]["rounds"], written["initial"]["trials"]) == (1, 8, 0)
+
+
 def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
     torch.manual_seed(0)
     task = task_of(mlp(), "toys:mlp")
     tried = []
 
-    def train_at(task: object, plan: Plan, lr: float, device: torch.device) -> object:
+    def train_at(task: object, plan: Plan, lr: float, device: torch.device, steps: int) -> object:
+        assert steps == 7
         tried.append(lr)
         return None if lr > 0.1 else task_dense if lr < 0.05 else worse
 
     task_dense, worse = task.dense, task.dense._replace(metric=task.dense.metric + 30)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tune_prune.workflows.init._train_at", train_at)
-        assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == 0.03
+        assert find_learning_rate(task, Plan({}, {}), torch.device("cpu"), 7) == 0.03
         assert tried == [0.3, 0.1, 0.03]
         patch.setattr("tune_prune.workflows.init._train_at", lambda *_: None)
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == LEARNING_RATES[-1]

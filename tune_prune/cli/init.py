@@ -57,19 +57,10 @@ def propose_search(
     say: Callable[[str], None],
 ) -> "tuple[Config, Space, str]":
     """The settings, the space and its text of a search without a file; `given` are the settings that the user named."""
-    from tune_prune.common.entrypoints import describe_address
-    from tune_prune.common.flags import build
-    from tune_prune.hpo import run_files, space_reader
-    from tune_prune.hpo.config import Config
-    from tune_prune.workflows.init import DEFAULT_SECONDS, ProposalRequest, propose_space
+    from tune_prune.workflows import init
 
     if space is not None:
         raise UserError("--space names model and data already; leave out --model, --data and --weights")
     if model is None or data is None:
         raise UserError("--model and --data go together: name both, or a --space")
-    config = build(Config, {"budget": 1} | dict(given))
-    seconds = config.time_budget or DEFAULT_SECONDS
-    request = ProposalRequest(model, data, weights, config.task, seconds, config.force)
-    text = propose_space(request, config.resources, say)
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in describe_address(model).split("(")[0].split(":")[-1])
-    return run_files.begin_search(space_reader.parse(text, name, "the proposed space"), text, given)
+    return init.propose_search(model, data, weights, given, say)

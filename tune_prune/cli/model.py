@@ -88,7 +88,8 @@ def test(
     """Test error and compression of a saved model."""
     from json import dumps
 
-    from tune_prune.pruning.checkpoint import check_trusted, load_checkpoint_data
+    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.pruning.checkpoint_data import load_checkpoint_data
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import prune
 
@@ -123,7 +124,8 @@ def export(
 
     from tune_prune.export import exporter
     from tune_prune.export.formats import formats
-    from tune_prune.pruning.checkpoint import check_trusted, load_checkpoint_data
+    from tune_prune.pruning.checkpoint import check_trusted
+    from tune_prune.pruning.checkpoint_data import load_checkpoint_data
 
     formats[to]  # before the data is read
     check_trusted(checkpoint, model)

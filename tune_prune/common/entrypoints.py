@@ -14,6 +14,9 @@ from tune_prune.common.source_lines import describe_failure
 TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data", "function"))
 """Addresses that are imported in spite of `--no-code`: they look up what this process was given as objects."""
 
+FROM_PYTHON = " (handed over from Python)"
+"""What follows the name of an object, in files and titles, in place of an address by which it could be found again."""
+
 _FORM = "'package.module:factory', or 'package.module:factory(key=value)'"
 
 
@@ -24,11 +27,19 @@ def is_address(text: str) -> bool:
 
 
 def describe_address(name: str) -> str:
-    """What titles call a model or data: its name or address; of one that came as an object, that it did."""
+    """What files and titles call a model, data or a function: its name or address.
+
+    One that came as an object is called by the name of its class or function: `Net (handed over from Python)`.
+    """
     address = name.partition("(")[0]
     if address not in TRUSTED:
         return name
-    return "a model from Python" if address.endswith(":model") else "data from Python"
+    return f"{parse_arguments(name).get('name', address.rpartition(':')[2])}{FROM_PYTHON}"
+
+
+def is_handed_over(name: object) -> bool:
+    """Whether a name from a file is of what came as an object, which no other process can find."""
+    return isinstance(name, str) and (name.partition("(")[0] in TRUSTED or name.endswith(FROM_PYTHON))
 
 
 def check_address(address: str) -> None:

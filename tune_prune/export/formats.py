@@ -75,7 +75,9 @@ formats = Registry[Format]("format")
 def load(path: str | Path) -> nn.Module:
     """Loads a model from a checkpoint, or from a file of `tune-prune export --to sparse` or `dense`.
 
-    The model is in evaluation mode. Raises a `UserError` for any other file, and for a damaged one.
+        model = tune_prune.load("runs/lenet5-20260101-120000/checkpoints/003.safetensors")
+
+    The model is on the CPU, in evaluation mode. Raises a `UserError` for any other file, and for a damaged one.
     """
     path = Path(path)
     if not path.is_file():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.hpo.groups import Group, GroupedRatio, LossCurve, Shape
 from tune_prune.hpo.parameters import (
@@ -154,7 +155,7 @@ class Space:
         for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
             if not any(fnmatchcase(label, pattern) for label in layers):
                 there = f"layers that can be pruned: {format_names(layers)}"
-                raise UserError(f"{self.source}: {where} matches no layer of {self.model}; {there}")
+                raise UserError(f"{self.source}: {where} matches no layer of {describe_address(self.model)}; {there}")
 
     @property
     def prunes_channels(self) -> bool:
@@ -193,8 +194,9 @@ class Space:
         for number, point in enumerate(self.initial_points, start=1):
             named = point["ratio"] if isinstance(point["ratio"], Mapping) else {}
             for label in set(named) - set(shapes):
-                where = f"{self.source}: initial.point {number}: ratio.{label} names no layer of {self.model}"
-                raise UserError(f"{where}; layers that can be pruned: {format_names(shapes)}")
+                where = f"{self.source}: initial.point {number}: ratio.{label}"
+                what = f"names no layer of {describe_address(self.model)}"
+                raise UserError(f"{where} {what}; layers that can be pruned: {format_names(shapes)}")
         return [self._point_params(point, params) for point in self.initial_points]
 
     def level_params(self, ratios: Mapping[str, float], pruner: str, shapes: Mapping[str, Shape]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Proposes the space of a model: which ratios for which layers, and how trials train in the time that there is."""
+"""Proposes the space of a model: which ratios for which layers, and its text for the trials that time allows."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from tune_prune.hpo.groups import Shape
+from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, Schedule
+from tune_prune.pruning.plan import Plan
 
 MOST_PATTERNS = 12
 """The most lines of ratios: layers of a larger model share one by the beginning of their names."""
@@ -17,14 +19,8 @@ LEAST_WEIGHTS = 30
 LARGE = 100_000
 """Weights from which on a layer is expected to lose most of them."""
 
-TRIALS, LEAST_TRIALS = 100, 12
-"""Trials of a search where time allows for them, and the fewest: below, longer trials gain more than further ones."""
-
-LEAST_STEPS, MOST_STEPS = 20, 300
-"""The fewest steps after a round, and the most of a search that has time for few trials."""
-
-STEPS_OF_SHARE = 90
-"""Steps of a refinement, as a multiple of a trial's steps after a round; so LeNet-5's were found to be best."""
+POINTS = (0.5, 0.75, 0.9, 0.95, 0.98)
+"""Ratios of the initial points where measuring the layers would take too long."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +40,19 @@ class RatioLine:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How many trials a search has, the steps after a round of each, and the share and the steps of refinements."""
+class Training:
+    """How trials train: a learning rate that the dense model bears, the dense model's share of the loss, the batches.
 
-    trials: int
-    steps: int
-    share: float
-    refine_steps: int
+    An `epoch` has so many steps. `sample` images are used for statistics; where the layers are `measured`, initial
+    trials follow from that.
+    """
+
+    lr: float
+    distill: float
+    batch_size: int
+    epoch: int
+    sample: int = Plan.sample
+    measured: bool = True
 
 
 def propose_ratios(shapes: Mapping[str, Shape]) -> list[RatioLine]:
@@ -109,33 +111,17 @@ def _common_parts(group: Sequence[str]) -> Sequence[str]:
     return [one[0] for one in takewhile(lambda of_all: len(set(of_all)) == 1, parts)]
 
 
-def propose_schedule(steps: float, epoch: int) -> Schedule:
-    """How to spend so many training steps in all; an `epoch` has so many.
-
-    A trial has two rounds, the second trained twice as long. Where time allows for TRIALS trials of LEAST_STEPS, most
-    of them train briefly, and a tenth refines for long; otherwise there are fewer trials, of a third of an epoch, and
-    more of them refine: trials of much less than an epoch say little of large networks.
-    """
-    share = 0.1
-    each = min(int(steps / (TRIALS * (3 * (1 - share) + STEPS_OF_SHARE * share))), epoch)
-    if each >= LEAST_STEPS:
-        return Schedule(TRIALS, each, share, STEPS_OF_SHARE * each)
-    share, each = 0.4, max(LEAST_STEPS, min(MOST_STEPS, epoch // 3))
-    trials = int(steps / (3 * each * (1 - share) + 12 * each * share))
-    return Schedule(min(max(trials, LEAST_TRIALS), TRIALS), each, share, 12 * each)
-
-
 def write_proposal(
     task: Mapping[str, object],
     comments: Sequence[str],
     ratios: Sequence[RatioLine],
     schedule: Schedule,
-    lr: float,
-    epoch: int,
-    distill: float,
+    training: Training,
+    exclude: Sequence[str] = (),
 ) -> str:
-    """The text of a space's file, with `comments` at the top; `lr` is a learning rate that the dense model bears."""
-    few = schedule.trials < TRIALS
+    """The text of a space's file, with `comments` at the top; layers of `exclude` are not pruned."""
+    gradual, lr = schedule.rounds == GRADUAL_ROUNDS, training.lr
+    pruners = '["mag", "taylor1"]    # by size; by what a weight does to the loss'
     rows = [
         *(f"# {line}" for line in comments),
         "",
@@ -143,12 +129,13 @@ def write_proposal(
         *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in task.items()),
         "",
         "[space]",
-        'pruner = ["mag", "taylor1"]    # by size; by what a weight does to the loss',
-        "rounds = 2                     # 87.5 % of the ratio, then all of it",
-        f"steps = {schedule.steps}     # of training after a round; an epoch has {epoch:,}",
-        f"final_steps = {2 * schedule.steps}",
+        'pruner = "mag"                 # by size' if gradual else f"pruner = {pruners}",
+        *(["exclude = " + json.dumps(list(exclude), ensure_ascii=False)] if exclude else []),
+        *_write_rounds(schedule, training),
         f"lr = {{low = {lr / 2:g}, high = {2 * lr:g}, log = true}}",
-        f"distill = {distill:g}        # the dense model's share of the loss",
+        *([f"batch_size = {training.batch_size}"] if training.batch_size != Plan.batch_size else []),
+        *([f"sample = {training.sample}    # training samples for taylor1"] if training.sample < Plan.sample else []),
+        f"distill = {training.distill:g}        # the dense model's share of the loss",
         "temperature = 2",
         "",
         "[space.ratio]                  # the share of the weights to remove; the first pattern that matches counts",
@@ -157,15 +144,38 @@ def write_proposal(
         "[goal]",
         f"budget = {schedule.trials}    # trials",
         "",
-        "[initial]",
-        f"trials = {6 if few else 16}   # levels of compression that are tried first",
-        "min_factor = 2",
-        f"max_factor = {20 if few else 100}",
+        *_write_initial(schedule, training),
         "",
         "[refine]",
         f"share = {schedule.share:g}    # of the trials prune the most promising ones anew, in small steps",
-        f"rounds = {8 if few else 12}",
+        f"rounds = {8 if schedule.is_short else 12}",
         f"steps = {schedule.refine_steps}",
         f"lr = {lr:g}",
     ]
     return "\n".join(rows) + "\n"
+
+
+def _write_rounds(schedule: Schedule, training: Training) -> list[str]:
+    """The lines of the rounds of a trial."""
+    steps = f"steps = {schedule.steps}     # of training after a round; an epoch has {training.epoch:,}"
+    if schedule.rounds == GRADUAL_ROUNDS:
+        rounds = f"rounds = {schedule.rounds}                     # each makes a point of the front"
+        return [rounds, 'schedule = "geometric"', steps, f"final_steps = {schedule.steps}"]
+    rounds = "rounds = 2                     # 87.5 % of the ratio, then all of it"
+    return [rounds, steps, f"final_steps = {2 * schedule.steps}"]
+
+
+def _write_initial(schedule: Schedule, training: Training) -> list[str]:
+    """The lines of what is tried first: levels of compression, or fixed ratios where no layer is measured."""
+    if training.measured:
+        return [
+            "[initial]",
+            f"trials = {6 if schedule.is_short else 16}   # levels of compression that are tried first",
+            "min_factor = 2",
+            f"max_factor = {20 if schedule.is_short else 100}",
+        ]
+    points = POINTS[-1:] if schedule.rounds == GRADUAL_ROUNDS else POINTS
+    lines = ["[initial]", "trials = 0    # levels would need each layer to be measured, which takes too long here"]
+    for ratio in points:
+        lines += ["", "[[initial.point]]", f"ratio = {ratio}", 'pruner = "mag"', f"lr = {training.lr:g}"]
+    return lines

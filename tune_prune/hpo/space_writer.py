@@ -1,39 +1,40 @@
-"""Writes the text of a space from its parts, as `space_reader` reads it."""
+"""Writes the text of a space with some of its keys changed, as `space_reader` reads it."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-Ratios = Mapping[str, tuple[float, float]]
-"""The lowest and the highest ratio by pattern of layers."""
+from tune_prune.common.parsing import parse_toml
+from tune_prune.common.toml_writer import format_key, format_value
 
-
-def write(
-    task: Mapping[str, object],
-    ratios: Ratios,
-    exclude: Sequence[str],
-    pruners: Sequence[str],
-    how: Mapping[str, object],
-    steps: int,
-    lr: tuple[float, float],
-    refine: float,
-    at_most: Mapping[str, float] | None = None,
-    at_least: Mapping[str, float] | None = None,
-) -> str:
-    """The text of a space file with these settings; `how` are further keys of [space]."""
-    lines = ["[task]", *(f"{key} = {json.dumps(value)}" for key, value in task.items()), "", "[space]"]
-    lines += [f"pruner = {json.dumps(list(pruners))}", f"exclude = {json.dumps(list(exclude))}", "rounds = 3"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in how.items()]
-    lines += [f"steps = {steps}", f"final_steps = {2 * steps}", f"lr = {{low = {lr[0]}, high = {lr[1]}, log = true}}"]
-    lines += ["temperature = 2", "", "[space.ratio]"]
-    lines += [f"{json.dumps(key)} = {{low = {low}, high = {high}}}" for key, (low, high) in ratios.items()]
-    lines += ["", "[refine]", f"share = {refine}", "rounds = 8", f"steps = {40 * steps}", f"lr = {lr[1]}", ""]
-    return "\n".join(lines) + _write_goal(at_most or {}, at_least or {})
+Changes = Mapping[str, Mapping[str, object]]
+"""New values by table and key, as {"space": {"lr": 0.1}}; None takes a key away."""
 
 
-def _write_goal(at_most: Mapping[str, float], at_least: Mapping[str, float]) -> str:
-    """The text of [goal] with limits on costs and further metrics; empty without any."""
-    lines = []
-    for key, by_name in {"at_most": at_most, "at_least": at_least}.items():
-        values = ", ".join(f"{json.dumps(name)} = {float(limit)!r}" for name, limit in by_name.items())
-        lines += [f"{key} = {{{values}}}"] if values else []
-    return "\n".join(["[goal]", *lines, ""]) if lines else ""
+def override(text: str, changes: Changes) -> str:
+    """The text of a space, whose TOML is right, with changed keys.
+
+    Of a text that changes, the comments at its top stay. One for which there are no changes stays as it is.
+    """
+    changes = {name: table for name, table in changes.items() if table}
+    if not changes:
+        return text
+    raw = parse_toml(text)
+    merged = {name: {**raw.get(name, {}), **changes.get(name, {})} for name in {**raw, **changes}}
+    lines = text.splitlines()[: _count_comments(text)]
+    for name, table in merged.items():
+        lines += ["", *_write_table(name, {key: value for key, value in table.items() if value is not None})]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _count_comments(text: str) -> int:
+    """How many comment lines a text begins with."""
+    return next((at for at, line in enumerate(text.splitlines()) if not line.startswith("#")), 0)
+
+
+def _write_table(name: str, table: Mapping[str, object]) -> Iterator[str]:
+    """The lines of a table; the tables in it follow it, headed by their own names."""
+    yield f"[{name}]"
+    inner = {key: value for key, value in table.items() if isinstance(value, Mapping) and key == "ratio"}
+    yield from (f"{format_key(key)} = {format_value(value)}" for key, value in table.items() if key not in inner)
+    for key, value in inner.items():
+        yield ""
+        yield from _write_table(f"{name}.{key}", value)

@@ -8,7 +8,7 @@ masks.
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +20,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from tune_prune.common import files
-from tune_prune.common.entrypoints import is_address
+from tune_prune.common.entrypoints import describe_address, is_address, is_handed_over
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning import state_dict
 from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
 from tune_prune.pruning.masks import apply, dense_masks, find_damaged
-from tune_prune.tasks import in_memory
-from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
-from tune_prune.tasks.settings import MEASURING, TaskSettings, read_settings
-from tune_prune.tasks.splits import Data
 
 _MASK, NORM = "mask/", "norm/"
 
@@ -107,17 +103,25 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
         _check_shapes(on_meta, checkpoint, source)
     with _naming(source):
         model = build(checkpoint.model)
+    return model, restore_into(model, checkpoint, source)
+
+
+def restore_into(model: nn.Module, checkpoint: Checkpoint, source: str) -> dict[str, Tensor]:
+    """Copies a checkpoint's weights into a model of the same kind, whose removed weights become zero.
+
+    Returns a mask for every prunable layer; raises as `restore` does.
+    """
     load_weights(model, checkpoint, source)
     masks = dense_masks(model)
     for label, mask in checkpoint.masks.items():
         if label not in masks or masks[label].shape != mask.shape:
-            raise UserError(f"{source}: mask of layer {label} does not fit model {checkpoint.model}")
+            raise UserError(f"{source}: mask of layer {label} does not fit model {describe_address(checkpoint.model)}")
         masks[label].copy_(mask)
     damaged = find_damaged(model, masks)
     if damaged is not None:
         raise UserError(f"{source}: layer {damaged} has weights that its mask removes; the file is damaged")
     apply(model, masks)
-    return model, masks
+    return masks
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
@@ -136,7 +140,9 @@ def _load_norms(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
     for name, kept in checkpoint.norms.items():
         weight = norms[name].weight if name in norms else None
         if weight is None or weight.shape != kept.shape or kept.dtype != torch.bool:
-            raise UserError(f"{source}: channels of layer norm {name} do not fit model {checkpoint.model}")
+            raise UserError(
+                f"{source}: channels of layer norm {name} do not fit model {describe_address(checkpoint.model)}"
+            )
     set_kept_by_norm(model, checkpoint.norms)
 
 
@@ -154,7 +160,7 @@ def _check_shapes(model: nn.Module, checkpoint: Checkpoint, source: str) -> None
     state, weights = model.state_dict(), checkpoint.weights
     different = [key for key in state | weights if not _have_same_shape(state.get(key), weights.get(key))]
     if different:
-        made_for = f"made for {checkpoint.model!r}; " if checkpoint.model else ""
+        made_for = f"made for {describe_address(checkpoint.model)!r}; " if checkpoint.model else ""
         raise UserError(f"{source}: does not fit the model; {made_for}differing: {format_names(different)}")
 
 
@@ -196,51 +202,14 @@ def hash_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> str:
 def check_trusted(path: Path, model: str | None) -> None:
     """Raises a `UserError` where a file's model is code that the user has not named: it may be a stranger's file."""
     named = read(path).model
+    if is_handed_over(named):
+        save = "tune_prune.save(model, tune_prune.masks(model), FILE, name='package.module:function')"
+        advice = f"load it there, front.best.load_into(model), and save it under a name, {save}"
+        raise UserError(f"{path}: its model is {describe_address(named)} as an object; {advice}")
     if model is not None and model != named:
         raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
     if model is None and is_address(named) and not named.startswith("torchvision:"):
         raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
-
-
-def load_checkpoint_data(path: Path, data: str | None, given: TaskSettings, say: Callable[[str], None]) -> Data:
-    """Loads the data to measure a checkpoint on: by `choose_data` and `choose_settings`; for `say` see `load_data`."""
-    return load_data(choose_data(path, data), say, choose_settings(path, given), read(path).model)
-
-
-def choose_data(path: Path, data: str | None) -> str:
-    """Chooses the data to measure a checkpoint on: what the user named, else what the file names in its notes.
-
-    Raises a `UserError` where the file names none and its model is not built in, and where what it names is code.
-    """
-    if data is not None:
-        return data
-    saved = read(path)
-    named = saved.notes.get("data", None if is_address(saved.model) else "mnist")
-    if not isinstance(named, str) or named.startswith(in_memory.__name__):
-        raise UserError(f"{path}: does not say what data its model is for; name it with --data")
-    if is_address(named):
-        raise UserError(f"{path}: its data is code, {named!r}; if you trust it, add --data {shlex.quote(named)}")
-    return named
-
-
-def choose_settings(path: Path, given: TaskSettings) -> TaskSettings:
-    """Chooses what a checkpoint is measured by: what the user named, else what the file notes under `task`.
-
-    Raises a `UserError` where a note makes no sense, and where it is code: the file may be a stranger's.
-    """
-    noted = read(path).notes.get("task", {})
-    if isinstance(noted, Mapping):
-        noted = {key: value for key, value in noted.items() if key in MEASURING}
-    chosen = read_settings(noted, f"{path}: task.").override(given)
-    code = {key: str(value) for key, value in chosen.given.items() if key not in given.given and is_address(str(value))}
-    lost = [key for key, value in code.items() if value.startswith(in_memory.__name__)]
-    if lost:
-        flags = format_names([f"--{key}" for key in lost])
-        raise UserError(f"{path}: its {format_names(lost)} came from Python as an object; name it with {flags}")
-    if code:
-        flags = " ".join(f"--{key} {shlex.quote(value)}" for key, value in code.items())
-        raise UserError(f"{path}: its {format_names(code)} is code; if you trust it, add {flags}")
-    return chosen
 
 
 def _have_same_shape(one: Tensor | None, other: Tensor | None) -> bool:

@@ -93,6 +93,8 @@ def register(
     axis that counts outputs: 0 for [outputs, inputs, ...] as in `nn.Linear`, 1 for [inputs, outputs, ...]. Where it is
     None, no axis does, and only single weights can be removed. `uses` counts how often a call uses each weight, by
     default once for each position of the output. Raises a `UserError` where `layer` is no class of modules.
+
+        tune_prune.register(Projection, weight="kernel", outputs_axis=1)
     """
     names = (weight,) if isinstance(weight, str) else tuple(weight)
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):

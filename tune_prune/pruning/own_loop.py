@@ -19,6 +19,8 @@ def masks(model: nn.Module) -> dict[str, Tensor]:
     """Reads the masks off a model, by layer label: 0 where a weight is exactly zero, else 1; of the weight's shape.
 
     They are those of a model that `tune_prune.prune` or a search has pruned; of a dense model they keep every weight.
+
+        kept = {layer: int(mask.sum()) for layer, mask in tune_prune.masks(model).items()}
     """
     dense = layer_masks.dense_masks(model)
     weights = layer_masks.prunable(model)
@@ -31,6 +33,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
     `masks` are by layer label, 0 where a weight is removed; layers that are left out are not pruned. Raises a
     `UserError` where one does not fit the model.
+
+        optimizer.step()
+        tune_prune.apply_masks(model, masks)
     """
     layer_masks.apply(model, _complete(model, masks))
 
@@ -44,6 +49,8 @@ def save(
     `package.module:function`; without it, the model's class is taken, which then has to need no arguments. `data`
     is the name of its data. Raises a `UserError` where the model that is made by that name has other weights, a removed
     weight is not zero, or a weight is not finite; nothing is written then.
+
+        tune_prune.save(model, tune_prune.masks(model), "small.safetensors", name="mine:Net")
     """
     source, chosen = f"save to {path}", name or _find_name(model)
     if chosen.startswith(in_memory.__name__):

@@ -9,18 +9,17 @@ The format is that of torch7-pruner, whose reader takes the first two lines and 
 """
 
 import io
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, time
 from pathlib import Path
 
 from tune_prune.common import files
-from tune_prune.common.errors import UserError
+from tune_prune.common.entrypoints import is_handed_over
+from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import MAX_KEY, parse_toml, read_bytes
+from tune_prune.common.toml_writer import format_key, format_value
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,19 @@ def parse(text: str, source: str) -> Conf:
     return Conf(ratios, pruners, _notes(lines[2:]))
 
 
+def check_named(conf: Conf, source: str) -> None:
+    """Raises a `UserError` where the notes name a model, data or a function that came from Python as an object."""
+    task = conf.notes.get("task")
+    named = {key: conf.notes.get(key) for key in ("model", "data")} | dict(task if isinstance(task, Mapping) else {})
+    texts = {key: value if isinstance(value, list) else [value] for key, value in named.items()}
+    lost = [key for key, values in texts.items() if any(map(is_handed_over, values))]
+    if lost:
+        advice = f'write the address of what makes it into the conf, # {lost[0]} = "package.module:function"'
+        raise UserError(
+            f"{source}: cannot be replayed, its {format_names(lost)} came from Python as an object; {advice}"
+        )
+
+
 def write(path: Path, conf: Conf) -> None:
     """Writes a .conf file, whole or not at all. Raises as `dump` does, and `OSError`."""
     files.write_text(path, dump(conf))
@@ -108,7 +120,7 @@ def dump(conf: Conf) -> str:
     lines = [",".join(labels), ",".join(ratios)]
     if conf.pruners is not None:
         lines.append(",".join(_name(conf.pruners[label], "pruner", "a .conf") for label in labels))
-    lines += [f"# {_key(key)} = {_toml(value)}" for key, value in conf.notes.items()]
+    lines += [f"# {format_key(key)} = {format_value(value)}" for key, value in conf.notes.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -158,34 +170,3 @@ def _notes(lines: list[str]) -> dict[str, object]:
         except ValueError:
             continue
     return notes
-
-
-def _toml(value: object) -> str:
-    """Writes a value as one line of TOML; the standard library can only read TOML."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _quoted(value)
-        case int():
-            return str(int(value))
-        case float():
-            return repr(float(value))  # a subclass's repr may be no number: NumPy's is 'np.float64(1.0)'
-        case date() | time():
-            return value.isoformat()
-        case list() | tuple():
-            return f"[{', '.join(map(_toml, value))}]"
-        case Mapping():
-            return f"{{{', '.join(f'{_key(key)} = {_toml(item)}' for key, item in value.items())}}}"
-    raise TypeError(f"a note must be a str, int, float, bool, date, list or dict, got {type(value).__name__}")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _quoted(key)
-
-
-def _quoted(text: str) -> str:
-    """Writes a TOML basic string: with JSON's escapes, and further ones for all characters that are not printable."""
-    valid = text.encode("utf-8", "replace").decode("utf-8")
-    escaped = json.dumps(valid, ensure_ascii=False)
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08X}" for char in escaped)

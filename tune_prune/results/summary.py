@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.parsing import read_json
 from tune_prune.results import records
 from tune_prune.results.front import CLOSEST_CONF
@@ -29,8 +30,8 @@ def summarize(outcome: SearchOutcome) -> dict[str, object]:
     info = outcome.info
     summary = {
         "space": info.space,
-        "model": info.model,
-        "data": info.data,
+        "model": describe_address(info.model),
+        "data": describe_address(info.data),
         "seed": info.seed,
         "budget": info.budget,
         "time_budget": info.time_budget,

@@ -9,6 +9,7 @@ from pathlib import Path
 from pandas import DataFrame
 
 from tune_prune.common import files
+from tune_prune.common.entrypoints import describe_address
 from tune_prune.results import conf
 from tune_prune.results.front import BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, Member, TestResult
 from tune_prune.results.outcome import SearchOutcome
@@ -73,8 +74,8 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
     ratios = pruned or dict.fromkeys(info.ratio_shapes, 0.0)
     pruners = {label: record.pruners[label] for label in ratios} if ratios.keys() <= record.pruners.keys() else None
     facts: dict[str, object] = {
-        "model": info.model,
-        "data": info.data,
+        "model": describe_address(info.model),
+        "data": describe_address(info.data),
         "weights": info.weights,
         "weights_hash": info.weights_hash,
         "seed": info.seed,
@@ -102,7 +103,7 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         {"trial": earlier.trial, "round": last_round, **earlier.params.to_columns()}
         for earlier, last_round in lineage(record, by_trial)
     ]
-    lists: dict[str, object] = {"task": dict(info.settings.given), "history": history}
+    lists: dict[str, object] = {"task": info.settings.described, "history": history}
     return conf.Conf(ratios, pruners, notes | {key: value for key, value in lists.items() if value})
 
 

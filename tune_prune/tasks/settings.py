@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from tune_prune.common.entrypoints import is_address
+from tune_prune.common.entrypoints import describe_address, is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.flags import Flag, check_settings, declared_settings, flag
 
@@ -132,6 +132,14 @@ class TaskSettings:
         """These settings, but for those that `other` gives; `better` belongs to the metric, and goes with it."""
         mine = replace(self, better=None) if other.metric not in (None, self.metric) else self
         return replace(mine, **other.given)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The same as people read them, with the names of what came as an object in place of addresses."""
+        return {
+            key: describe_address(value) if isinstance(value, str) else list(map(describe_address, value))
+            for key, value in self.given.items()
+        }
 
     @property
     def texts(self) -> list[str]:

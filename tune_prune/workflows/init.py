@@ -1,21 +1,30 @@
 """Proposes a space for a model and its data: what `tune-prune init` writes, and a search without a file searches."""
 
+import itertools
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import UserError
-from tune_prune.hpo import space_proposal
+from tune_prune.common.flags import build
+from tune_prune.hpo import run_files, schedule_proposal, space_proposal, space_reader
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.space_proposal import RatioLine, Training
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.loop import DivergedError, check_training
 from tune_prune.training.resources import Resources
+from tune_prune.workflows.initial_trials import LEAST_IMAGES, count_images
 from tune_prune.workflows.profiling import measure_timings, train_dense
 
 DEFAULT_SECONDS = 1800.0
@@ -27,13 +36,22 @@ TRAINED = 0.8
 LEARNING_RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
 """The highest learning rates that are tried, the first first."""
 
-RATE_STEPS = 30
-"""Steps of training by which a learning rate is judged."""
+RATE_STEPS, LEAST_RATE_STEPS = 30, 5
+"""Steps of training by which a learning rate is judged, and the fewest where a step is slow."""
+
+RATE_SHARE = 0.015
+"""The share of a search's time that the steps of one learning rate may take."""
+
+BY_OUTPUT = ("filter", "neuron")
+"""Granularities that remove whole outputs; the layer of the class scores needs all of its own."""
 
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """What a space is to be for: `model`, `data` and `weights` as in [task], other settings, and seconds of search."""
+    """What a space is to be for: `model`, `data` and `weights` as in [task], other settings, and seconds of search.
+
+    `trials` is the budget in trials where one is given, `granularity` what a trial removes as one.
+    """
 
     model: str
     data: str
@@ -41,6 +59,8 @@ class ProposalRequest:
     settings: TaskSettings = field(default_factory=TaskSettings)
     seconds: float = DEFAULT_SECONDS
     force: bool = False
+    trials: int | None = None
+    granularity: object = "weight"
 
 
 def propose_space(request: ProposalRequest, resources: Resources, say: Callable[[str], None]) -> str:
@@ -56,21 +76,69 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
     task, _ = prepare_task(request.model, dense, request.data, device, say, settings=request.settings, check_test=True)
     check_trained(request.model, task.dense, task.validation, request.force)
     check_training(dense, task.train, DISTILL_SHARE)
-    plan = Plan({}, {}, distill=DISTILL_SHARE)
+    batch_size = schedule_proposal.choose_batch_size(task.train.steps)
+    plan, epoch = Plan({}, {}, distill=DISTILL_SHARE, batch_size=batch_size), task.train.steps(batch_size)
     step = measure_timings(task, plan, device, resources.threads).step
-    epoch = task.train.steps(plan.batch_size)
-    lr = find_learning_rate(task, plan, device)
+    rate_steps = min(RATE_STEPS, max(LEAST_RATE_STEPS, int(RATE_SHARE * request.seconds / step)))
+    lr = find_learning_rate(task, plan, device, rate_steps)
     concurrent = resources.max_concurrent or (1 if device.type == "cuda" else os.cpu_count() or 1)
-    schedule = space_proposal.propose_schedule(TRAINED * concurrent * request.seconds / step, epoch)
+    steps = TRAINED * concurrent * request.seconds / step
+    schedule = schedule_proposal.propose_schedule(steps, epoch, request.trials)
+    images = min(steps, schedule.trials * 3 * schedule.steps) * batch_size
+    training = Training(
+        lr=lr, distill=DISTILL_SHARE, batch_size=batch_size, epoch=epoch,
+        # measuring what pruners need costs as much as training on so many images
+        sample=max(LEAST_IMAGES, min(plan.sample, schedule.steps * batch_size // 2)),
+        measured=count_images(images, len(shapes)) > 0,
+    )  # fmt: skip
     ratios = space_proposal.propose_ratios(shapes)
     total = sum(line.weights for line in ratios)
+    exclude = []
+    if request.granularity in GROUPED:
+        ratios = [RatioLine("*", 0.0, 0.9, 1, total)]
+    elif request.granularity in BY_OUTPUT and len(shapes) > 1:
+        exclude = [list(shapes)[-1]]
     comments = [
         f"{describe_address(request.model)} on {describe_address(request.data)}, for about "
         f"{request.seconds / 60:.0f} minutes, {concurrent} at a time; proposed by `tune-prune init`.",
         f"Dense model: {task.metric.describe(task.dense.metric, 'validation')}, {total:,} weights. A step takes "
         f"{1000 * step:.3g} ms.",
+        f"{schedule.describe()}, in batches of {batch_size}, at learning rates around {lr:g}.",
     ]
-    return space_proposal.write_proposal(_list_task(request), comments, ratios, schedule, lr, epoch, DISTILL_SHARE)
+    return space_proposal.write_proposal(_list_task(request), comments, ratios, schedule, training, exclude)
+
+
+def propose_search(
+    model: str,
+    data: str,
+    weights: str | None,
+    given: Mapping[str, Any],
+    say: Callable[[str], None],
+    change: Callable[[str], str] = lambda text: text,
+    granularity: object = "weight",
+) -> tuple[Config, Space, str]:
+    """The settings, the space and its text of a search of the space that is proposed, for the time that it is given.
+
+    `given` are the settings that the user named; `change` is applied to the space's text before it is read; for
+    `granularity` see `ProposalRequest`.
+    """
+    config = build(Config, {"budget": 1} | dict(given))
+    seconds = config.time_budget or DEFAULT_SECONDS
+    request = ProposalRequest(
+        model, data, weights, config.task, seconds, config.force, given.get("budget"), granularity
+    )
+    say(f"no space is named: measuring {describe_address(model)}, to propose one")
+    proposed = propose_space(request, config.resources, lambda line: None)  # the search says the same of its data
+    for line in itertools.takewhile(lambda line: line.startswith("#"), proposed.splitlines()):
+        say(line.removeprefix("# "))
+    text = change(proposed)
+    return run_files.begin_search(space_reader.parse(text, name_space(model), "the proposed space"), text, given)
+
+
+def name_space(model: str) -> str:
+    """The name of a model's space: the last part of its name, `resnet18` of `torchvision:resnet18(num_classes=4)`."""
+    last = describe_address(model).split("(")[0].split(":")[-1].strip()
+    return re.sub(r"[^\w-]", "-", last)
 
 
 def _list_task(request: ProposalRequest) -> Mapping[str, object]:
@@ -80,8 +148,8 @@ def _list_task(request: ProposalRequest) -> Mapping[str, object]:
     return {key: value for key, value in named.items() if value is not None} | given
 
 
-def find_learning_rate(task: Task, plan: Plan, device: torch.device) -> float:
-    """The highest of LEARNING_RATES that the dense model bears: RATE_STEPS of training leave it within the tradeoff.
+def find_learning_rate(task: Task, plan: Plan, device: torch.device, steps: int = RATE_STEPS) -> float:
+    """The highest of LEARNING_RATES that the dense model bears: so many steps of training leave it within the tradeoff.
 
     The lowest where it bears none.
     """
@@ -89,17 +157,17 @@ def find_learning_rate(task: Task, plan: Plan, device: torch.device) -> float:
     tradeoff = metric.default_tradeoff(task.dense.metric) or 0.0
     limit = metric.cost(metric.limit(task.dense.metric, tradeoff))
     for lr in LEARNING_RATES:
-        found = _train_at(on_device, plan, lr, device)
+        found = _train_at(on_device, plan, lr, device, steps)
         if found is not None and metric.cost(found.metric) <= limit:
             return lr
     return LEARNING_RATES[-1]
 
 
-def _train_at(task: Task, plan: Plan, lr: float, device: torch.device) -> Evaluation | None:
-    """The evaluation of the dense model after RATE_STEPS at a learning rate; None where it diverges."""
+def _train_at(task: Task, plan: Plan, lr: float, device: torch.device, steps: int) -> Evaluation | None:
+    """The evaluation of the dense model after so many steps at a learning rate; None where it diverges."""
     model = task.dense_model(device)
     try:
-        train_dense(model, task, plan, RATE_STEPS, lr)
+        train_dense(model, task, plan, steps, lr)
     except DivergedError:
         return None
     return evaluate(model, task.validation)

@@ -146,9 +146,14 @@ ANY_RATIO = Range(0.0, 0.9999)
 """The bounds of a layer's ratio in a group whose layers have different ratios."""
 
 
-def plan_initial_trials(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
-    """Plans the `levels` that a search begins with, and the `curves` that its groups need by layer, as plain values."""
-    curves = _measure_layers(space, prepared, config, say)
+def plan_initial_trials(
+    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None], steps: float = math.inf
+) -> dict[str, Any]:
+    """Plans the `levels` that a search begins with, and the `curves` that its groups need by layer, as plain values.
+
+    The search has time for so many training `steps` in all.
+    """
+    curves = _measure_layers(space, prepared, config, say, steps)
     by_sensitivity = "sensitivity" in space.groups.values()
     return {
         "curves": {layer: asdict(curve) for layer, curve in curves.items()} if by_sensitivity else {},
@@ -170,7 +175,7 @@ def read_planned(planned: Mapping[str, Any]) -> tuple[list[InitialPoint], dict[s
 
 
 def _measure_layers(
-    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
+    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None], steps: float
 ) -> dict[str, LossCurve]:
     """Measures the curves of all layers that are pruned.
 
@@ -184,7 +189,7 @@ def _measure_layers(
     if not asked and not (space.initial.trials and open_ratios):
         return {}
     ratios = _ratio_domains(space, prepared)
-    images = count_images(_count_trained_images(space, prepared, config.budget), len(ratios))
+    images = count_images(_count_trained_images(space, prepared, config.budget, steps), len(ratios))
     if not images and not asked:
         say("no initial levels: measuring the layers would take long compared with so little training")
         return {}
@@ -243,8 +248,11 @@ def _ratio_domains(space: Space, prepared: Prepared) -> dict[str, Domain]:
     return domains
 
 
-def _count_trained_images(space: Space, prepared: Prepared, budget: int | None) -> float:
-    """Counts the images, with repeats, that `budget` trials train on, as if none of them was a refinement."""
+def _count_trained_images(space: Space, prepared: Prepared, budget: int | None, most: float) -> float:
+    """Counts the images, with repeats, that `budget` trials train on, as if none of them was a refinement.
+
+    They are those of at most so many steps.
+    """
     plan = space.midpoint(prepared.info.ratio_shapes).to_plan()
     steps = sum(plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1))
-    return sys.maxsize if budget is None else budget * steps * plan.batch_size
+    return min(sys.maxsize, (most if budget is None else min(most, budget * steps)) * plan.batch_size)

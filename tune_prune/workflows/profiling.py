@@ -34,6 +34,9 @@ RAY_START = 6.0
 TIMED_STEPS = 10
 """Steps that are timed, after as many that are not: the first ones also initialise the libraries."""
 
+LONGEST_TIMING = 3.0
+"""Seconds that timing so many steps may take; where it would take longer, single steps are timed."""
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -72,10 +75,13 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
     torch.set_num_threads(threads)
     try:
         model, on_device = task.dense_model(device), task.to(device)
-        for _ in range(2):
+        step = 0.0
+        for number, steps in enumerate((1, 1, TIMED_STEPS, TIMED_STEPS)):
+            if number > 1 and step * steps > LONGEST_TIMING:  # a slow step was read well enough
+                break
             began = time.perf_counter()
-            train_dense(model, on_device, plan, TIMED_STEPS)
-            step = (time.perf_counter() - began) / TIMED_STEPS
+            train_dense(model, on_device, plan, steps)
+            step = (time.perf_counter() - began) / steps
         began = time.perf_counter()
         value = evaluate(model, on_device.validation).metric
         measure_further(model, on_device.validation, "val")
@@ -139,6 +145,18 @@ def with_gpu_share(resources: Resources, task: Task, plan: Plan, say: Callable[[
     return replace(resources, gpus_per_trial=share)
 
 
+def count_steps(budget: Budget, timings: Timings, resources: Resources) -> float:
+    """Counts the training steps for which a search has time, in all its trials; infinite where time is no limit."""
+    if budget.seconds is None or not timings.step:
+        return math.inf
+    return budget.remaining / timings.step * _count_concurrent(resources)
+
+
+def _count_concurrent(resources: Resources) -> float:
+    """How many trials run at a time at most; infinite where a cluster decides."""
+    return math.inf if resources.address else resources.max_concurrent or os.cpu_count() or 1
+
+
 def time_rounds(
     budget: Budget, resources: Resources, task: Task, plan: Plan, stop_when: float | None = None
 ) -> Timings:
@@ -156,6 +174,6 @@ def time_rounds(
         least = math.ceil(others + round_)
         raise UserError(f"--time-budget {budget.seconds:g}s is too short: {takes}; give at least {least}s")
     if stop_when is not None:
-        most = math.inf if resources.address else resources.max_concurrent or os.cpu_count() or 1
-        check_foresight(most * (budget.seconds - others) / round_, f"a --time-budget of {budget.seconds:g}s")
+        rounds = _count_concurrent(resources) * (budget.seconds - others) / round_
+        check_foresight(rounds, f"a --time-budget of {budget.seconds:g}s")
     return timings

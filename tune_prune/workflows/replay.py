@@ -17,6 +17,7 @@ from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.iterative import State
 from tune_prune.pruning.plan import Plan
+from tune_prune.results import conf as conf_files
 from tune_prune.results import trial_params
 from tune_prune.results.conf import Conf, noted_path
 from tune_prune.results.trial_params import TrialParams
@@ -119,6 +120,7 @@ def check_notes(conf: Conf, source: str) -> dict[str, Any]:
     """
     notes: dict[str, Any] = dict(conf.notes)
     check_values(notes, source)
+    conf_files.check_named(conf, source)
     measures = [key for key in notes if key.startswith(MEASURED)] or ["val_error", "test_error"]
     needed = [("model",), ("data",), ("seed",), ("trial", "epochs"), ("compression", *measures)]
     needed += [("round",)] if "trial" in notes else []

@@ -15,30 +15,24 @@ from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import has_exclusive_device, ray_session, reduce_concurrency
 from tune_prune.distributed.tuner import SearchStopper, SignalHandler, run_trials
 from tune_prune.distributed.worker_data import WorkerData
-from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget, SearchEnd
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.run_files import save_run
 from tune_prune.hpo.run_lock import RunLock, lock_run
-from tune_prune.hpo.scheduler import SearchSettings
 from tune_prune.hpo.space import Space
-from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
-from tune_prune.hpo.trials import Trials
 from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
-from tune_prune.workflows import dashboard, finalize, initial_trials, profiling
+from tune_prune.workflows import dashboard, finalize
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.latency import find_table
 from tune_prune.workflows.preparation import (
     Prepared,
-    cached_statistics,
     check_surroundings,
-    fingerprint_search,
     format_budget,
     prepare,
 )
 from tune_prune.workflows.profiling import Timings
 from tune_prune.workflows.progress import Progress
 from tune_prune.workflows.selection import select_front
+from tune_prune.workflows.study_setup import fit_to_machine, make_trials, make_worker_data, open_storage
 
 POLL = 0.5
 """Seconds between two looks at what other processes have done, while this one has no trial to run."""
@@ -68,10 +62,7 @@ def search(
         info = prepared.info
         for line in info.describe():
             console.say(line)
-        plan = space.midpoint(info.ratio_shapes).to_plan()
-        resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
-        timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
-        config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
+        config, timings = fit_to_machine(config, space, prepared, budget, console.say)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
                 with lock.exclusive():
@@ -131,20 +122,13 @@ class _Run:
 
     def run_trials(self) -> None:
         """Runs the trials that remain, and notes how many ran at a time."""
-        config, task, trials = self._config, self._prepared.task, self._searcher.trials
+        config, trials, say = self._config, self._searcher.trials, self._console.say
         if not trials.remaining or self._stopper.stop_all():
             return
-        threads = config.resources.threads
-        say = self._console.say
-        cached = cached_statistics(self._space, task, config, say)
-        with self._lock.exclusive():
-            latency = find_table(self._run_dir, config, self._space, task, self._info.ratio_shapes, say)
-        device, limits = config.resources.torch_device, self._info.limits
-        worker_data = WorkerData.create(
-            task, self._run_dir, limits, device, threads, cached, config.trial_timeout, latency
-        )
+        worker_data = make_worker_data(config, self._space, self._prepared, self._run_dir, self._lock, say)
         session = ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log")
-        served = dashboard.serve_dashboard(self._open_storage(), say) if config.dashboard else nullcontext()
+        opened = open_storage(config, self._run_dir, say) if config.dashboard else None
+        served = dashboard.serve_dashboard(opened, say) if opened is not None else nullcontext()
         with session as concurrency, self._console, served:
             concurrency = self._run_until_done(worker_data, concurrency)
         trials.cut_off_running()
@@ -172,42 +156,12 @@ class _Run:
             if not trials.process or not trials.remaining or self._stopper.stop_all():
                 return concurrency
 
-    def _open_storage(self) -> storage.Storage:
-        if self._config.storage:
-            return storage.open_url(self._config.storage, self._console.say)
-        return storage.open_file(self._run_dir)
-
     def _make_searcher(self, timings: Timings) -> StudySearcher:
         """The searcher of the run's study, which is created or goes on."""
-        config, space, info = self._config, self._space, self._info
-        opened = self._open_storage()
-        with self._lock.exclusive():
-            name = config.study or STUDY_NAME
-            fingerprint = fingerprint_search(space, info, self._prepared.contents)
-            study = open_study(opened, name, self._run_dir, fingerprint, info.limits)
-            initial = load_or_store_initial(
-                study, lambda: initial_trials.plan_initial_trials(space, self._prepared, config, self._console.say)
-            )
-            with storage.refuse_damage(describe_study(study)):
-                levels, curves = initial_trials.read_planned(initial)
-        refine = space.refine
-        settings = SearchSettings(
-            budget=self._budget,
-            dense_metric=info.dense_metric,
-            limits=info.limits,
-            refine=refine,
-            initial_points=space.initial_params(info.ratio_shapes),
-            levels=levels,
-            features=space.features,
-            totals=info.totals,
-            channels=info.channels,
-            refinement_seconds=refine.rounds * timings.round_seconds(refine.total_steps // refine.rounds),
-            max_failures=config.max_failures,
-            samples=info.samples,
-        )
-        self._progress = Progress(info, self._console, self._budget, timings.test_for(config.certify), config.stop_when)
-        parameters = space.parameters_for(info.ratio_shapes, curves)
-        trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
+        config, say = self._config, self._console.say
+        trials = make_trials(config, self._space, self._prepared, self._run_dir, self._budget, timings, self._lock, say)
+        seconds = timings.test_for(config.certify)
+        self._progress = Progress(self._info, self._console, self._budget, seconds, config.stop_when)
         self._progress.update(trials)  # of a run that goes on
         return StudySearcher(trials, self._progress.update)
 

@@ -1,0 +1,46 @@
+"""Proposed schedules: the time is kept, from models of a millisecond a step to those of seconds."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, LEAST_STEPS, TRIALS, choose_batch_size, propose_schedule
+
+
+def count(of: tuple[int, int, float, int, int]) -> float:
+    """The steps that all trials of a schedule take."""
+    trials, steps, share, refine_steps, rounds = of
+    each = 3 * steps if rounds == 2 else rounds * steps
+    return trials * ((1 - share) * each + share * refine_steps)
+
+
+@given(st.floats(1, 1e7), st.integers(1, 5000))
+@settings(max_examples=200, deadline=None)
+def test_a_schedule_takes_about_the_steps_that_there_are(steps: float, epoch: int) -> None:
+    found = propose_schedule(steps, epoch)
+    assert 1 <= found.trials <= TRIALS
+    taken = count((found.trials, found.steps, found.share, found.refine_steps, found.rounds))
+    assert taken <= max(1.01 * steps, GRADUAL_ROUNDS * LEAST_STEPS)
+
+
+@given(st.floats(1, 1e7), st.integers(1, 5000), st.integers(1, 300))
+@settings(max_examples=200, deadline=None)
+def test_a_budget_in_trials_is_kept(steps: float, epoch: int, trials: int) -> None:
+    found = propose_schedule(steps, epoch, trials)
+    assert (found.trials, found.rounds) == (trials, 2)
+    taken = count((found.trials, found.steps, found.share, found.refine_steps, found.rounds))
+    assert taken <= max(1.01 * steps, trials * LEAST_STEPS * 6.61)
+
+
+def test_time_makes_trials_longer_first_and_then_more() -> None:
+    brief, long = propose_schedule(12_000, 430), propose_schedule(50_000, 390)
+    assert (brief.trials, brief.steps, brief.share) == (12, 143, 0.4)
+    assert (long.trials, long.steps, long.refine_steps) == (100, 42, 3780)  # about what LeNet-5's space has
+    gradual = propose_schedule(700, 100)
+    assert (gradual.trials, gradual.steps, gradual.rounds) == (4, 20, 8)
+
+
+def test_small_data_sets_have_small_batches() -> None:
+    assert [choose_batch_size(lambda size, n=n: n // size) for n in (60_000, 5120, 5119, 2000, 100)] == [  # type: ignore[misc]
+        128, 128, 64, 32, 32,
+    ]  # fmt: skip
+    assert choose_batch_size(lambda size: 7) == 128  # a loader decides

@@ -1,0 +1,80 @@
+"""Proposes how trials train in the time that a search has: how many trials, for how many steps, in which batches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+TRIALS, LEAST_TRIALS = 100, 12
+"""Trials of a search where time allows for them, and the fewest: below, longer trials gain more than further ones."""
+
+LEAST_STEPS, MOST_STEPS = 20, 300
+"""The fewest steps after a round, and the most of a search that has time for few trials."""
+
+STEPS_OF_SHARE = 90
+"""Steps of a refinement, as a multiple of a trial's steps after a round; so LeNet-5's were found to be best."""
+
+GRADUAL_ROUNDS = 8
+"""Rounds of a trial where there is time for a few: each makes a point of the front."""
+
+BATCH_SIZES, LEAST_EPOCH = (128, 64, 32), 40
+"""Batch sizes, the first of which has so many steps in an epoch; a small data set needs smaller batches."""
+
+BRIEF_SHARE, LONG_SHARE = 0.1, 0.4
+"""The share of refinements where most trials train briefly, and where there are few trials."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many trials a search has, the steps after a round of each, and the share and the steps of refinements.
+
+    A trial has two `rounds`, the second trained twice as long, or `GRADUAL_ROUNDS`, each of which trains alike.
+    """
+
+    trials: int
+    steps: int
+    share: float
+    refine_steps: int
+    rounds: int = 2
+
+    @property
+    def is_short(self) -> bool:
+        """Whether time allows for few trials."""
+        return self.share != BRIEF_SHARE
+
+    def describe(self) -> str:
+        """The schedule in words, to begin a sentence."""
+        last = self.steps if self.rounds == GRADUAL_ROUNDS else 2 * self.steps
+        steps = f"{self.steps} steps after a round, {last} after the last"
+        refining = f"; {self.share:.0%} of them refine others, for {self.refine_steps} steps" if self.share else ""
+        return f"Trials: about {self.trials} of {self.rounds} rounds, {steps}{refining}"
+
+
+def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Schedule:
+    """How to spend so many training steps in all, on so many `trials` where that is said; an `epoch` has so many steps.
+
+    A trial has two rounds, the second trained twice as long. Where time allows for TRIALS trials of LEAST_STEPS, most
+    of them train briefly, and a tenth refines for long; otherwise there are fewer trials, of a third of an epoch, and
+    more of them refine: trials of much less than an epoch say little of large networks. Where time does not even allow
+    for LEAST_TRIALS of those, trials prune gradually, so that each makes a front of its own.
+    """
+    wanted = trials or TRIALS
+    each = min(int(steps / (wanted * (3 * (1 - BRIEF_SHARE) + STEPS_OF_SHARE * BRIEF_SHARE))), epoch)
+    if each >= LEAST_STEPS and wanted >= TRIALS:
+        return Schedule(wanted, each, BRIEF_SHARE, STEPS_OF_SHARE * each)
+    each = max(LEAST_STEPS, min(MOST_STEPS, epoch // 3))
+    of_each = 3 * (1 - LONG_SHARE) + 12 * LONG_SHARE  # the steps of a trial, on average, for each step after a round
+    if trials is not None:
+        each = max(LEAST_STEPS, min(each, int(steps / (trials * of_each))))
+    found = trials or min(int(steps / (each * of_each)), TRIALS)
+    if trials is None and found < LEAST_TRIALS:
+        return Schedule(max(1, int(steps / (GRADUAL_ROUNDS * LEAST_STEPS))), LEAST_STEPS, 0.0, 1, GRADUAL_ROUNDS)
+    return Schedule(found, each, LONG_SHARE, 12 * each)
+
+
+def choose_batch_size(count_steps: Callable[[int], int]) -> int:
+    """The largest of BATCH_SIZES of which an epoch has LEAST_EPOCH steps; `count_steps` counts those of a size.
+
+    The first where the data decides the size of its batches.
+    """
+    if len({count_steps(size) for size in BATCH_SIZES}) == 1:
+        return BATCH_SIZES[0]
+    return next((size for size in BATCH_SIZES if count_steps(size) >= LEAST_EPOCH), BATCH_SIZES[-1])

@@ -1,0 +1,87 @@
+"""Sets up what a search asks for trials, and what its workers share, once its task is prepared."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tune_prune.distributed.worker_data import WorkerData
+from tune_prune.hpo import storage
+from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.config import Config
+from tune_prune.hpo.run_lock import RunLock
+from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.space import Space
+from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
+from tune_prune.hpo.trials import Trials
+from tune_prune.workflows import initial_trials, profiling
+from tune_prune.workflows.latency import find_table
+from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search
+from tune_prune.workflows.profiling import Timings
+
+
+def fit_to_machine(
+    config: Config, space: Space, prepared: Prepared, budget: Budget, say: Callable[[str], None]
+) -> tuple[Config, Timings]:
+    """The settings with what this machine and the task decide, and how long a step and an evaluation take here."""
+    info = prepared.info
+    plan = space.midpoint(info.ratio_shapes).to_plan()
+    resources = profiling.with_gpu_share(config.resources, prepared.task, plan, say)
+    timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
+    return replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff), timings
+
+
+def open_storage(config: Config, run_dir: Path, say: Callable[[str], None]) -> storage.Storage:
+    """Opens where the study of a run is kept."""
+    return storage.open_url(config.storage, say) if config.storage else storage.open_file(run_dir)
+
+
+def make_trials(
+    config: Config,
+    space: Space,
+    prepared: Prepared,
+    run_dir: Path,
+    budget: Budget,
+    timings: Timings,
+    lock: RunLock,
+    say: Callable[[str], None],
+) -> Trials:
+    """Creates the study of a run, or goes on with it, and returns its trials."""
+    info, opened = prepared.info, open_storage(config, run_dir, say)
+    with lock.exclusive():
+        fingerprint = fingerprint_search(space, info, prepared.contents)
+        study = open_study(opened, config.study or STUDY_NAME, run_dir, fingerprint, info.limits)
+        steps = profiling.count_steps(budget, timings, config.resources)
+        initial = load_or_store_initial(
+            study, lambda: initial_trials.plan_initial_trials(space, prepared, config, say, steps)
+        )
+        with storage.refuse_damage(describe_study(study)):
+            levels, curves = initial_trials.read_planned(initial)
+    refine = space.refine
+    settings = SearchSettings(
+        budget=budget,
+        dense_metric=info.dense_metric,
+        limits=info.limits,
+        refine=refine,
+        initial_points=space.initial_params(info.ratio_shapes),
+        levels=levels,
+        features=space.features,
+        totals=info.totals,
+        channels=info.channels,
+        refinement_seconds=refine.rounds * timings.round_seconds(refine.total_steps // refine.rounds),
+        max_failures=config.max_failures,
+        samples=info.samples,
+    )
+    parameters = space.parameters_for(info.ratio_shapes, curves)
+    return Trials(study, run_dir, parameters, settings, config.sampler, config.seed, lock)
+
+
+def make_worker_data(
+    config: Config, space: Space, prepared: Prepared, run_dir: Path, lock: RunLock, say: Callable[[str], None]
+) -> WorkerData:
+    """Measures what the pruners of all trials need once, and puts it together with the task."""
+    task, info, resources = prepared.task, prepared.info, config.resources
+    cached = cached_statistics(space, task, config, say)
+    with lock.exclusive():
+        latency = find_table(run_dir, config, space, task, info.ratio_shapes, say)
+    device, threads = resources.torch_device, resources.threads
+    return WorkerData.create(task, run_dir, info.limits, device, threads, cached, config.trial_timeout, latency)
