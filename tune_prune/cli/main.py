@@ -3,12 +3,12 @@
 import io
 import os
 import sys
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import typer
 
 from tune_prune.cli import init, latency, model, prune, search, sensitivity
-from tune_prune.common.errors import HeldError, UserError
+from tune_prune.common.errors import HeldError, UserError, find_nearest
 from tune_prune.common.import_path import add_working_directory
 from tune_prune.common.printable import make_printable
 
@@ -45,7 +45,7 @@ def main(command: str | None = None) -> None:
         add_working_directory()
         code = app(_name_augment(arguments), standalone_mode=False)
     except ClickError as error:
-        code = _fail(error.format_message(), 2)  # type: ignore[attr-defined]
+        code = _fail(_describe_usage(error), 2)
     except UserError as error:
         code = _fail(str(error), 2)
     except HeldError as error:
@@ -66,6 +66,17 @@ def main(command: str | None = None) -> None:
         message = f"{type(cause).__name__}: {cause}; files written before are kept; TUNE_PRUNE_TRACEBACK=1 shows where"
         code = _fail(message, 1)
     sys.exit(_flush_output(code))
+
+
+def _describe_usage(error: Any) -> str:
+    """The message of an error in the command line; of an option that there is not, with the nearest that there is."""
+    name, context = getattr(error, "option_name", None), error.ctx
+    if name is None or context is None or not name.startswith("--"):
+        return str(error.format_message())
+    known = [option for parameter in context.command.params for option in parameter.opts if option.startswith("--")]
+    nearest = find_nearest(name, known)
+    meant = f"did you mean {nearest}? " if nearest else ""
+    return f"No such option: {name}; {meant}tune-prune {context.info_name} --help lists all"
 
 
 def _name_augment(arguments: list[str]) -> list[str]:

@@ -47,9 +47,11 @@ def train(
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
     from math import isnan
 
+    from tune_prune.common import files
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
 
+    files.check_writable(out.parent, "--out")
     loaded, augment = train.load_training_data(data, echo, TaskSettings(**settings), model)
     recipe = train.make_recipe(
         loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
@@ -94,7 +96,7 @@ def test(
 
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
-    check_trusted(path, model)
+    check_trusted(path, model, data)
     loaded = load_checkpoint_data(path, data, TaskSettings(**settings), say).with_test_batches(batch_size)
     result, metric = prune.test_checkpoint(path, loaded, pick_device(device), say), loaded.validation.objective.metric
     echo(dumps(result) if json else f"test {metric.name} {metric.format(result[metric.test])}")
@@ -126,7 +128,7 @@ def export(
     from tune_prune.pruning.checkpoint import check_trusted, load_checkpoint_data
 
     formats[to]  # before the data is read
-    check_trusted(checkpoint, model)
+    check_trusted(checkpoint, model, data)
     say = silent if json else echo
     loaded = load_checkpoint_data(checkpoint, data, TaskSettings(**settings), say).with_test_batches(batch_size)
     report = exporter.export(checkpoint, to, loaded, out, say)

@@ -60,6 +60,7 @@ def search(
         barred = {"--space": space, "--run-dir": run_dir, **named}
         config, chosen = run_files.resume_run(directory, settings, barred)
     elif any(named.values()):
+        run_files.new_run_dir(run_dir, "space")  # an error in it comes before the time that measuring takes
         config, chosen, text = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
         directory = run_files.new_run_dir(run_dir, chosen.name)
     else:
@@ -82,7 +83,7 @@ def report(
         list[Path] | None, typer.Option(help="Another run to compare with; may be given several times.")
     ] = None,
     select: Annotated[
-        str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
+        str | None, typer.Option(help="Name a member of the front instead: best, knee, factor=30, error=1.0 or its id.")
     ] = None,
     no_code: NoCode = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was selected as JSON.")] = False,

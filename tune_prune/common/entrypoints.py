@@ -14,6 +14,9 @@ from tune_prune.common.source_lines import describe_failure
 TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data", "function"))
 """Addresses that are imported in spite of `--no-code`: they look up what this process was given as objects."""
 
+FACTORY = "the address of a factory, package.module:factory"
+"""What may be given in place of the name of a model or of data."""
+
 _FORM = "'package.module:factory', or 'package.module:factory(key=value)'"
 
 

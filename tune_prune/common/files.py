@@ -42,6 +42,22 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Raises a `UserError` that names the option where nothing can be written in a folder, or a folder not be made.
+
+    It is tried with a file that is removed again: permissions do not tell of a file system that is mounted read-only.
+    """
+    there = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    probe = there / f".{secrets.token_hex(8)}.tmp"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{option} {folder}: nothing can be written in {there} ({error.strerror}); name another"
+        ) from error
+
+
 def check_contained(directory: Path) -> None:
     """Raises a `UserError` where a directory, which another person may have made, leads elsewhere.
 

@@ -49,11 +49,13 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
     Raises a `UserError` where model and data do not fit each other, or the model is not trained.
     """
     device = torch.device(resources.own_device)
-    dense = checkpoint.load_dense_model(request.model, request.weights, "--weights")
+    dense = checkpoint.load_dense_model(request.model, request.weights, "--")
     shapes = masks.shapes(dense)
     if not shapes:
         raise UserError(f"--model: {request.model} has no layer that can be pruned; tune_prune.register adds layers")
-    task, _ = prepare_task(request.model, dense, request.data, device, say, settings=request.settings, check_test=True)
+    task, _ = prepare_task(
+        request.model, dense, request.data, device, say, settings=request.settings, check_test=True, where="--data"
+    )
     check_trained(request.model, task.dense, task.validation, request.force)
     check_training(dense, task.train, DISTILL_SHARE)
     plan = Plan({}, {}, distill=DISTILL_SHARE)

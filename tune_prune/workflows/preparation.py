@@ -11,7 +11,7 @@ import torch
 
 from tune_prune import __version__
 from tune_prune.common.entrypoints import describe_address
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, prefix_errors
 from tune_prune.distributed import authentication, loggers
 from tune_prune.distributed.session import check_cluster
 from tune_prune.hpo import storage
@@ -31,7 +31,7 @@ from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
 from tune_prune.workflows import dashboard
-from tune_prune.workflows.space_checks import check_before_data, check_with_data, shapes_with_ratios
+from tune_prune.workflows.space_checks import check_before_data, check_with_data, describe_doubts, shapes_with_ratios
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,18 @@ def check_surroundings(config: Config, run_dir: Path) -> None:
         dashboard.check_dashboard()
 
 
+def describe_beginning(config: Config, space: Space, run_dir: Path) -> list[str]:
+    """Describes a search that begins, line by line: what it searches, how long, and what its space leaves in doubt."""
+    what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
+    return [f"{what}, {format_budget(config)}, into {run_dir}", *describe_doubts(space)]
+
+
 def describe_search(config: Config, space: Space) -> list[str]:
     """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
-    model = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    model = checkpoint.load_dense_model(space.model, space.weights, f"{space.source}: task.")
     check_before_data(config, space, model)
-    data = load_data(space.data, settings=space.settings, model=space.model)
+    with prefix_errors(f"{space.source}: task.data"):
+        data = load_data(space.data, settings=space.settings, model=space.model)
     check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
     dense, metric = evaluate(model, data.validation), data.validation.objective.metric
     check_trained(space.model, dense, data.validation, config.force)
@@ -77,7 +84,7 @@ def describe_search(config: Config, space: Space) -> list[str]:
     tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
     head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}{_explain_tradeoff(config, metric)}"
     rows += [f"  {label}: its channels stay; {why}" for label, why in channels.staying.items()] if channels else []
-    return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
+    return [head, *describe_doubts(space), *rows, f"  initial points: {len(space.initial_params(shapes))}"]
 
 
 def format_budget(config: Config) -> str:
@@ -90,10 +97,19 @@ def format_budget(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
-    check_before_data(config, space, build(space.model))
-    dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    with prefix_errors(f"{space.source}: task.model"):
+        model = build(space.model)
+    check_before_data(config, space, model)
+    dense = checkpoint.load_dense_model(space.model, space.weights, f"{space.source}: task.")
     task, load_test = prepare_task(
-        space.model, dense, space.data, device, say, settings=space.settings, check_test=True
+        space.model,
+        dense,
+        space.data,
+        device,
+        say,
+        settings=space.settings,
+        check_test=True,
+        where=f"{space.source}: task.data",
     )
     check_trained(space.model, task.dense, task.validation, config.force)
     channels = check_with_data(config, space, dense, task.train)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import HeldError
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import has_exclusive_device, ray_session, reduce_concurrency
@@ -32,8 +31,8 @@ from tune_prune.workflows.preparation import (
     Prepared,
     cached_statistics,
     check_surroundings,
+    describe_beginning,
     fingerprint_search,
-    format_budget,
     prepare,
 )
 from tune_prune.workflows.profiling import Timings
@@ -60,8 +59,8 @@ def search(
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
     with SignalHandler() as signals:
-        what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
-        console.say(f"{what}, {format_budget(config)}, into {run_dir}")
+        for line in describe_beginning(config, space, run_dir):
+            console.say(line)
         # before the directory is made: a task that is wrong leaves none behind
         check_surroundings(config, run_dir)
         prepared = prepare(config, space, console.say)
