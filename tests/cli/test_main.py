@@ -13,6 +13,7 @@ import pytest
 import torch
 from toys import mlp
 
+import tune_prune
 from tune_prune.cli import main
 from tune_prune.hpo import run_files
 from tune_prune.pruning import checkpoint
@@ -357,6 +358,39 @@ def test_help(cwd: Path, command, capsys: pytest.CaptureFixture[str], arguments:
     out, err = capsys.readouterr()
     assert "Usage" in out
     assert err == ""
+
+
+def test_the_version(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert capsys.readouterr().out.startswith(f"tune-prune {tune_prune.__version__} (Python {sys.version.split()[0]}, ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_are_completed_in_a_shell(
+    tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command("--install-completion", shell) == 0
+    assert "completion installed in" in capsys.readouterr().out
+    [script] = [path for path in tmp_path.rglob("*tune-prune*") if path.is_file()]
+    assert "_TUNE_PRUNE_COMPLETE" in script.read_text()
+    assert command("--show-completion", shell) == 0
+    assert f"complete_{shell}" in capsys.readouterr().out
+
+
+def test_the_shell_that_runs_is_the_default(
+    command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "detect_shell", lambda: ("fish", "/usr/bin/fish"))
+    assert command("--show-completion") == 0
+    assert "complete_fish" in capsys.readouterr().out
+
+    def fail() -> None:
+        raise main.ShellDetectionFailure
+
+    monkeypatch.setattr(main, "detect_shell", fail)
+    assert command("--show-completion") == 2
+    assert "requires an argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
