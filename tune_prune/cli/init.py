@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import Data, Device, Force, Model, NoCode, echo, takes_task
+from tune_prune.cli.options import Data, Device, Force, Model, NoCode, announce, echo, takes_task
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings
@@ -36,6 +36,7 @@ def init(
     no_code: NoCode = False,
 ) -> None:
     """Write a space that fits a model, with comments, ready to search."""
+    announce()
     from tune_prune.common import files
     from tune_prune.training.resources import Resources, pick_device
     from tune_prune.workflows.init import ProposalRequest, propose_space

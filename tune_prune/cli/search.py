@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tune_prune.cli.init import SearchedData, SearchedModel, Weights, propose_search
-from tune_prune.cli.options import NoCode, echo, grouped, silent, takes_settings
+from tune_prune.cli.options import NoCode, announce, echo, grouped, silent, takes_settings
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
 
@@ -45,13 +45,14 @@ def search(
 ) -> int:
     """Search ratios and pruners; write the Pareto front of compression against error."""
     began = time.monotonic()
+    announce(quiet or json)
     from json import dumps, loads
 
     from rich.console import Console
 
     from tune_prune.hpo import run_files
     from tune_prune.workflows.console import SearchConsole
-    from tune_prune.workflows.preparation import describe_search
+    from tune_prune.workflows.dry_run import describe_search
     from tune_prune.workflows.search import search as run_search
 
     text, named = None, {"--model": model, "--data": data, "--weights": weights}

@@ -42,6 +42,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def shorten(path: Path) -> str:
+    """A path as a user types it: from the working directory, where it lies in there."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Raises a `UserError` that names the option where nothing can be written in a folder, or a folder not be made.
 

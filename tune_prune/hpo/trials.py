@@ -32,7 +32,7 @@ from tune_prune.results.trial_params import TrialParams
 class TrialConfig:
     """What a worker needs to run a trial: its number, seed and parameters, and the round that it starts from, if any.
 
-    `refines` is the trial whose ratios it has, where it refines another.
+    `refines` is the trial whose ratios it has, where it refines another; `is_initial` says that it was planned.
     """
 
     trial: int
@@ -40,6 +40,7 @@ class TrialConfig:
     params: TrialParams
     refines: int | None = None
     start: WarmStart | None = None
+    is_initial: bool = False
 
 
 class Trials:
@@ -119,8 +120,9 @@ class Trials:
 
     def worker_config(self, number: int) -> TrialConfig:
         """What a worker needs to run a trial."""
-        seed, refines = derive_seed(self._seed, number), self._trial_store.attrs(number).refines
-        return TrialConfig(number, seed, self._params(number), refines, self._trial_store.start_of(number))
+        attrs, seed = self._trial_store.attrs(number), derive_seed(self._seed, number)
+        start, is_initial = self._trial_store.start_of(number), attrs.queued is not None
+        return TrialConfig(number, seed, self._params(number), attrs.refines, start, is_initial)
 
     def _params(self, number: int) -> TrialParams:
         """A trial's parameters; a refinement has those of the trial that it refines, but retrains in its own way."""

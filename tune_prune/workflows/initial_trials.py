@@ -27,6 +27,7 @@ from tune_prune.pruning.sensitivity import SensitivityJob
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
+from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 
 GRID = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
@@ -65,8 +66,12 @@ def measure_curves(
     cached: CachedStatistics | None = None,
     images: int = IMAGES,
     granularity: str = "weight",
+    on_result: Callable[[], None] = lambda: None,
 ) -> dict[str, LossCurve]:
-    """Measures and fits the curves of layers, by label. The domains of their ratios bound the shares to keep."""
+    """Measures and fits the curves of layers, by label. The domains of their ratios bound the shares to keep.
+
+    `on_result` is called after each measurement.
+    """
     sample = task.train.draw(images, torch.Generator().manual_seed(0))
     sampled = replace(task, validation=sample).to(device)
     dense = evaluate(sampled.dense_model(device), sampled.validation).loss
@@ -74,6 +79,7 @@ def measure_curves(
     rises: dict[str, list[tuple[float, float]]] = {layer: [] for layer in ratios}
     weights = {}
     for result in sensitivity.measure_without_retraining(sampled, jobs, device, cached):
+        on_result()
         weights[result.job.layer] = result.total
         rises[result.job.layer].append((result.kept / result.total, result.val_loss - dense))
     return {layer: LossCurve(weights[layer], *_fit(rises[layer]), *_bounds(domain)) for layer, domain in ratios.items()}
@@ -137,9 +143,9 @@ ANY_RATIO = Range(0.0, 0.9999)
 """The bounds of a layer's ratio in a group whose layers have different ratios."""
 
 
-def plan_initial_trials(space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]) -> dict[str, Any]:
+def plan_initial_trials(space: Space, prepared: Prepared, config: Config, console: SearchConsole) -> dict[str, Any]:
     """Plans the `levels` that a search begins with, and the `curves` that its groups need by layer, as plain values."""
-    curves = _measure_layers(space, prepared, config, say)
+    curves = _measure_layers(space, prepared, config, console)
     by_sensitivity = "sensitivity" in space.groups.values()
     return {
         "curves": {layer: asdict(curve) for layer, curve in curves.items()} if by_sensitivity else {},
@@ -160,9 +166,7 @@ def read_planned(planned: Mapping[str, Any]) -> tuple[list[InitialPoint], dict[s
     return levels, curves
 
 
-def _measure_layers(
-    space: Space, prepared: Prepared, config: Config, say: Callable[[str], None]
-) -> dict[str, LossCurve]:
+def _measure_layers(space: Space, prepared: Prepared, config: Config, console: SearchConsole) -> dict[str, LossCurve]:
     """Measures the curves of all layers that are pruned.
 
     There are none where nothing uses them; nor where measuring would take long compared with the search's training,
@@ -177,19 +181,23 @@ def _measure_layers(
     ratios = _ratio_domains(space, prepared)
     images = count_images(_count_trained_images(space, prepared, config.budget), len(ratios))
     if not images and not asked:
-        say("no initial levels: measuring the layers would take long compared with so little training")
+        console.say("no initial levels: measuring the layers would take long compared with so little training")
         return {}
     pruner = _choose_pruner(space)
-    cached = cached_statistics(space.with_pruners([pruner]), prepared.task, config, say)
+    cached = cached_statistics(space.with_pruners([pruner]), prepared.task, config, console.say)
     device = torch.device(config.resources.own_device)
     granularity = space.midpoint(prepared.info.ratio_shapes).to_plan().granularity
     try:
-        return measure_curves(prepared.task, ratios, pruner, device, cached, images or LEAST_IMAGES, granularity)
+        count = images or LEAST_IMAGES
+        with console.phase("measuring layers", len(ratios) * len(GRID)) as phase:
+            return measure_curves(
+                prepared.task, ratios, pruner, device, cached, count, granularity, on_result=phase.advance
+            )
     except Exception as error:  # a user's pruner may raise anything; trials that take it fail by themselves
         reason = f"pruner {pruner} fails on the dense model ({describe_error(error)})"
         if asked:
             raise UserError(f"{space.source}: the layers cannot be measured: {reason}") from error
-        say(f"no initial levels: {reason}")
+        console.say(f"no initial levels: {reason}")
         return {}
 
 

@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,18 +58,20 @@ def search(
     process holds the directory.
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
-    with SignalHandler() as signals:
+    with SignalHandler() as signals, console:
         for line in describe_beginning(config, space, run_dir):
             console.say(line)
         # before the directory is made: a task that is wrong leaves none behind
         check_surroundings(config, run_dir)
-        prepared = prepare(config, space, console.say)
+        with console.phase("loading model and data, and measuring the dense model"):
+            prepared = prepare(config, space, console.say)
         info = prepared.info
         for line in info.describe():
             console.say(line)
         plan = space.midpoint(info.ratio_shapes).to_plan()
         resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
-        timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
+        with console.phase("timing a step and an evaluation") if config.time_budget else nullcontext():
+            timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
         config = replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
@@ -133,8 +135,7 @@ class _Run:
         config, task, trials = self._config, self._prepared.task, self._searcher.trials
         if not trials.remaining or self._stopper.stop_all():
             return
-        threads = config.resources.threads
-        say = self._console.say
+        threads, log, say = config.resources.threads, self._run_dir / "ray.log", self._console.say
         cached = cached_statistics(self._space, task, config, say)
         with self._lock.exclusive():
             latency = find_table(self._run_dir, config, self._space, task, self._info.ratio_shapes, say)
@@ -142,9 +143,11 @@ class _Run:
         worker_data = WorkerData.create(
             task, self._run_dir, limits, device, threads, cached, config.trial_timeout, latency
         )
-        session = ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log")
         served = dashboard.serve_dashboard(self._open_storage(), say) if config.dashboard else nullcontext()
-        with session as concurrency, self._console, served:
+        with ExitStack() as block:
+            with self._console.phase("starting Ray"):
+                concurrency = block.enter_context(ray_session(config.resources, worker_data.nbytes, log))
+            block.enter_context(served)
             concurrency = self._run_until_done(worker_data, concurrency)
         trials.cut_off_running()
         self._info = replace(self._info, concurrency=concurrency)
@@ -185,7 +188,7 @@ class _Run:
             fingerprint = fingerprint_search(space, info, self._prepared.contents)
             study = open_study(opened, name, self._run_dir, fingerprint, info.limits)
             initial = load_or_store_initial(
-                study, lambda: initial_trials.plan_initial_trials(space, self._prepared, config, self._console.say)
+                study, lambda: initial_trials.plan_initial_trials(space, self._prepared, config, self._console)
             )
             with storage.refuse_damage(describe_study(study)):
                 levels, curves = initial_trials.read_planned(initial)
@@ -204,8 +207,11 @@ class _Run:
             max_failures=config.max_failures,
             samples=info.samples,
         )
-        self._progress = Progress(info, self._console, self._budget, timings.test_for(config.certify), config.stop_when)
         parameters = space.parameters_for(info.ratio_shapes, curves)
+        self._progress = Progress(
+            info, self._console, self._budget, timings.test_for(config.certify), config.stop_when,
+            run_dir=self._run_dir, parameters=parameters,
+        )  # fmt: skip
         trials = Trials(study, self._run_dir, parameters, settings, config.sampler, config.seed, self._lock)
         self._progress.update(trials)  # of a run that goes on
         return StudySearcher(trials, self._progress.update)
@@ -239,9 +245,6 @@ class _Run:
             # whatever fails from here on, what was found is written
             finalize.write_files(run_dir, finalize.make_outcome(run_dir, prepared.task, self._info, front, ending()))
             finalize.confirm_and_refit(
-                run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say
+                run_dir, self._config, self._space, prepared, front, lambda: self._signals.number is not None, console
             )
         return finalize.write_results(run_dir, prepared.task, self._info, prepared.load_test, console, front, ending())
-
-    def _is_interrupted(self) -> bool:
-        return self._signals.number is not None
