@@ -80,7 +80,7 @@ def _list_phases(config: Config, space: Space, info: RunInfo) -> list[str]:
     if most:
         lines.append(f"  measuring layers: {layers} layers, each alone at {len(GRID)} ratios, without training")
     of_levels = f", and up to {most} levels from {levels.min_factor:g}x to {levels.max_factor:g}x" if most else ""
-    lines.append(f"  initial points: {points}{of_levels}")
+    lines.append(f"  initial trials: {points} of the space{of_levels}")
     steps = [plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1)]
     lines.append(f"  search: sampler {config.sampler}, trials of {len(steps)} rounds, {sum(steps):,} steps each")
     if refine.share:
@@ -115,7 +115,7 @@ def _estimate(config: Config, space: Space, prepared: Prepared) -> list[str]:
     most = config.budget * average / count + RAY_START + FILES if config.budget else math.inf
     parts = f"a step takes {1000 * timings.step:.3g} ms here, a trial {trial:.0f} s, a refinement {refinement:.0f} s"
     limit = config.time_budget or math.inf
-    until = "until the time budget ends" if most >= limit else f"about {format_clock(most)} at most"
+    until = "until the time budget ends" if most >= limit else f"at most about {format_clock(most)}"
     workers = f"{count} worker{'s' if count > 1 else ''}"
     return [
         f"time: {until}; {parts}; {workers} at a time",
