@@ -556,6 +556,10 @@ def test_train_takes_every_flag_as_what_it_is_called(
     flags = ["--model", "toys:mlp", "--data", "toys:images", "--epochs", "20", "--batch-size", "24"]
     assert command("train", *flags, "--lr", "0.1", "--momentum", "0.8", "--weight-decay", "0.001") == 0
     assert recipes == [Recipe(200, 0.1, momentum=0.8, weight_decay=0.001, batch_size=24, warmup=0.05)]
-    error = re.search(r"validation error ([\d.]+) %\n$", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    lefts = re.findall(r"^epoch +\d+/20 .* %  (-|\d+:\d\d) left$", out, re.MULTILINE)
+    assert len(lefts) == 20
+    assert (lefts[0], lefts[-1]) == ("-", "0:00")
+    error = re.search(r"validation error ([\d.]+) %\n$", out)
     assert error is not None
     assert float(error[1]) < 40  # of four classes: it learns

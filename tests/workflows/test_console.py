@@ -233,15 +233,15 @@ def test_no_line_is_wider_than_the_terminal_and_none_is_cut(width: int) -> None:
         ["trial", "9"],
         ["trial", "10"],
     ]
-    assert ("lr 0.0534; 1 0.31, 4 0.831, 8 0.954, 10 0.72, 12 0.5" in text) == (width == 140)
+    assert ("lr 0.0534; ratios 1: 0.31, 4: 0.831, 8: 0.954, 10: 0.72, 12: 0.5" in text) == (width == 140)
     assert ("ratios 0.31 0.831 0.954 0.72 0.5" in text) == (width == 80)
     assert ("ratios 0.1 to 0.3" in text) == (width < 140)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_jumps_when_trials_end(width: int) -> None:
-    heights = {len(drawn(draw_status(replace(STATUS, running=RUNNING[:n]), 0.0, width, 2), width)) for n in range(3)}
-    assert len(heights) == 1
+    changes = [replace(STATUS, running=RUNNING[:number], forecast=FORECAST * (number % 2)) for number in range(3)]
+    assert len({len(drawn(draw_status(status, 0.0, width, 2), width)) for status in changes}) == 1
 
 
 def test_no_more_running_trials_than_a_terminal_has_lines_for() -> None:

@@ -14,6 +14,9 @@ from tune_prune.workflows.status import AREA, Status, format_clock, sparkline
 LABEL = 13
 """Columns of the words that stand before each line."""
 
+WIDE = 120
+"""Columns of a terminal in which a forecast has one line; elsewhere it has two."""
+
 GIB = 2**30
 
 
@@ -65,9 +68,9 @@ def draw_status(status: Status, since: float, width: int, rows: int) -> list[Tex
         _draw_line("trials", counts, width),
         _draw_line("this machine", describe_machine(width - LABEL), width),
     ]
-    if status.forecast:
-        lines += [_draw_line("forecast" if at == 0 else "", part, width)
-                  for at, part in enumerate(_wrap(status.forecast, width - LABEL))]  # fmt: skip
+    parts = _wrap(status.forecast or "none yet, too few trials have ended", width - LABEL)
+    parts += [""] * ((1 if width >= WIDE else 2) - len(parts))
+    lines += [_draw_line("" if at else "forecast", part, width) for at, part in enumerate(parts)]
     running = list(status.running)[:rows]
     lines += [_draw_line(f"trial {one.number}", one.describe(width - LABEL), width) for one in running]
     return lines + [Text(" ")] * (rows - len(running))

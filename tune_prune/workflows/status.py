@@ -32,7 +32,8 @@ class RunningTrial:
         head = f"round {self.round}/{self.rounds}{refines}" + (f", {self.latest}" if self.latest else "")
         ratios = {name: float(str(value)) for name, value in self.params.items() if name.startswith((RATIO, GROUP))}
         others = ", ".join(_format_param(*item) for item in self.params.items() if item[0] not in ratios)
-        each = ", ".join(f"{name.partition('/')[2]} {ratio:.3g}" for name, ratio in ratios.items())
+        each = ", ".join(f"{name.partition('/')[2]}: {ratio:.3g}" for name, ratio in ratios.items())
+        each = f"ratios {each}" if each else ""
         plain = "ratios " + " ".join(f"{ratio:.3g}" for ratio in ratios.values()) if ratios else ""
         span = f"ratios {min(ratios.values()):.3g} to {max(ratios.values()):.3g}" if ratios else ""
         pruner = str(self.params.get("pruner", ""))
