@@ -44,7 +44,7 @@ from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.training.resources import Resources
-from tune_prune.workflows import confirm, finalize, preparation, profiling, progress, search
+from tune_prune.workflows import confirm, console, finalize, preparation, profiling, progress, search
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import replay
 
@@ -594,12 +594,12 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []
     said: list[str] = []
-    console = quiet()
-    monkeypatch.setattr(console, "show_status", shown.append)
-    monkeypatch.setattr(console, "say", said.append)
+    screen = quiet()
+    monkeypatch.setattr(screen, "show_status", shown.append)
+    monkeypatch.setattr(screen, "say", said.append)
     spent = Budget(8, began=90.0)
     parameters = space.parameters_for(info.ratio_shapes)
-    shower = progress.Progress(info, console, spent, test=2.0, run_dir=tmp_path, parameters=parameters)
+    shower = progress.Progress(info, screen, spent, test=2.0, run_dir=tmp_path, parameters=parameters)
 
     class Ended:
         running = frozenset({2})
@@ -638,6 +638,31 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert last.share == 0.25
     assert spent.reserve == progress.FILES + 3 * 2.0  # two members are tested at the end, and the dense model
     assert 0 < last.hypervolume < 1
+
+
+def test_a_file_gets_plain_lines_that_name_every_phase(
+    trials: Trials, toml: Path, monkeypatch: pytest.MonkeyPatch, small_statistics: None
+) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    said = io.StringIO()
+    settings, space, text = run_files.start_run(str(toml), {"force": True, "budget": 12})
+    run_dir = toml.parent / "run"
+    shown = SearchConsole(Console(file=said, width=80))
+    assert search.search(settings, space, run_dir, shown, text) == 0
+    lines = said.getvalue().splitlines()
+    assert "".join(lines).isprintable()
+    members = len(summary_of(run_dir)["front"])
+    phases = [
+        "loading model and data, and measuring the dense model", "measuring layers: ", "initial trials: ",
+        "search: ", "refinement: ", f"testing the front: {members + 1}", "writing checkpoints, picture and report",
+    ]  # fmt: skip
+    firsts = [next(at for at, line in enumerate(lines) if line.startswith(phase)) for phase in phases]
+    assert len(set(firsts)) == len(phases)
+    assert firsts[:2] + firsts[-2:] == sorted(firsts[:2] + firsts[-2:])
+    bests = [float(line.split()[2].rstrip("x")) for line in lines if line.startswith("new best: ")]
+    assert bests == sorted(set(bests))
+    assert bests[-1] == pytest.approx(summary_of(run_dir)["front"][-1]["factor"], abs=0.1)
+    assert lines[lines.index("what to type next:") + 1].startswith("  ")
 
 
 def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import Data, Device, Force, Model, NoCode, announce, echo, takes_task
+from tune_prune.cli.options import Data, Device, Force, Model, NoCode, announce, echo, silent, takes_task, waiting
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings
@@ -20,6 +20,10 @@ SearchedModel = Annotated[
 ]
 SearchedData = Annotated[str | None, typer.Option(help="Its data: built-in name or package.module:factory.")]
 Weights = Annotated[str | None, typer.Option(help="File of the dense weights.  [default: they come with the model]")]
+
+
+MEASURED = "measuring the dense model, a step of training, and learning rates"
+"""What a proposal of a space takes its time for."""
 
 
 @takes_task()
@@ -45,7 +49,9 @@ def init(
         raise UserError(f"--out {out} exists already; name another file")
     seconds = parse_duration(time, "--time")
     request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force)
-    files.write_text(out, propose_space(request, Resources(device=pick_device(device).type), echo))
+    with waiting(MEASURED):
+        text = propose_space(request, Resources(device=pick_device(device).type), echo)
+    files.write_text(out, text)
     echo(f"file: {out}; tune-prune search --space {out}")
 
 
@@ -71,6 +77,7 @@ def propose_search(
     config = build(Config, {"budget": 1} | dict(given))
     seconds = config.time_budget or DEFAULT_SECONDS
     request = ProposalRequest(model, data, weights, config.task, seconds, config.force)
-    text = propose_space(request, config.resources, say)
+    with waiting(MEASURED, quiet=say is silent):
+        text = propose_space(request, config.resources, say)
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in describe_address(model).split("(")[0].split(":")[-1])
     return run_files.begin_search(space_reader.parse(text, name, "the proposed space"), text, given)
