@@ -23,9 +23,9 @@ from tune_prune.hpo import run_files, space_reader
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.results import conf, records
 from tune_prune.results.run_results import read_run
+from tune_prune.tasks import task
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.splits import Data, Split
-from tune_prune.workflows import preparation
 
 ROOT = Path(__file__).parent.parent
 CONF = (ROOT / "tune_prune" / "workflows" / "confs" / "lenet5.conf").read_text()
@@ -156,7 +156,7 @@ def test_command_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_images: Data, words: list[tuple[str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preparation, "load_data", lambda name, **settings: {"mnist": few_images}[name])
+    monkeypatch.setattr(task, "load_data", lambda name, *settings: {"mnist": few_images}[name])
     monkeypatch.setenv("TUNE_PRUNE_NO_CODE", "")
     given_ = [word for pair in words for word in pair if "--help" not in word]
     monkeypatch.setattr(sys, "argv", ["tune-prune", "search", *given_, "--dry-run"])

@@ -13,7 +13,7 @@ cpu or cuda. RULE is
 - uniform, erk: ratios by layer, as in baselines.py;
 - global: one threshold for all layers, found again in every round;
 - lamp: the same with scores that are relative to the layer's larger weights (Lee et al. 2021, eq. 3);
-- curves: the ratios that raise the loss least, by the layers' loss curves (`workflows/initial_trials.py`).
+- curves: the ratios that raise the loss least, by the layers' loss curves (`workflows/loss_curves.py`).
 
 Writes OUT_DIR/gradual/RULE-SEED.csv: trial, CPU seconds, steps, compression and validation error, a row a round; and
 the test error where a round is on the front of all of them, which validation images chose: nothing is chosen by it. The
@@ -46,7 +46,8 @@ from tune_prune.results.pareto import front, hypervolume
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.task import Task
-from tune_prune.workflows.initial_trials import compression_levels, measure_curves
+from tune_prune.workflows.initial_trials import compression_levels
+from tune_prune.workflows.loss_curves import measure_curves
 
 COLUMNS = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
 ROUNDS, LAST = 16, 3

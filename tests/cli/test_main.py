@@ -13,12 +13,13 @@ import pytest
 import torch
 from toys import mlp
 
+import tune_prune
 from tune_prune.cli import main
 from tune_prune.hpo import run_files
 from tune_prune.pruning import checkpoint
 from tune_prune.tasks.splits import Data
 from tune_prune.training.optim import Recipe
-from tune_prune.workflows import train
+from tune_prune.workflows import preparation, train
 
 SPACE = """
 [task]
@@ -71,7 +72,7 @@ def refused(cwd: Path, command, capfd: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--space", "lenet6"], r"unknown space 'lenet6'; known: .*lenet5"),
+        (["--space", "lenet6"], r"unknown space 'lenet6'; did you mean lenet5\? known: .*lenet5.*, or a .toml file$"),
         (["--space", "none.toml"], r"none.toml: cannot read the space"),
         (["--budget", "0"], r"--budget must be at least 1 trial, got 0"),
         (["--budget", "-1"], r"--budget must be at least 1 trial, got -1"),
@@ -79,7 +80,7 @@ def refused(cwd: Path, command, capfd: pytest.CaptureFixture[str]):
         (["--acc-tradeoff", "-1"], r"--acc-tradeoff must be a number from 0, of errors at most 100 points, got -1"),
         (["--acc-tradeoff", "101"], r"--acc-tradeoff must be between 0 and 100 points, got 101"),
         (["--sampler", "grid"], r"--sampler must be one of tpe, nsga2, gp, random, got grid"),
-        (["--pruners", "mag,magg"], r"unknown pruner 'magg'; known: mag, "),
+        (["--pruners", "mag,magg"], r"unknown pruner 'magg'; did you mean mag\? known: mag, "),
         (["--pruners", ""], r"unknown pruner ''; known: mag, "),
         (["--pruners", "no_such_lab:score"], r"--pruners: 'no_such_lab:score': cannot import no_such_lab"),
         (["--seed", "-1"], r"--seed must be between 0 and 4294967295, got -1"),
@@ -90,7 +91,12 @@ def refused(cwd: Path, command, capfd: pytest.CaptureFixture[str]):
         (["--time-budget", "soon"], r"--time-budget must be a duration such as 90s, 15m or 1h30m, got 'soon'"),
         (["--time-budget", "0"], r"--time-budget must be a duration such as 90s, 15m or 1h30m, got '0'"),
         (["--resume", "none"], r"--resume .*none: no run was begun there \(run.json is missing\)"),
-        (["--colour", "red"], r"No such option: --colour"),
+        (["--colour", "red"], r"No such option: --colour; tune-prune search --help lists all$"),
+        (["--trials", "9"], r"No such option: --trials; did you mean --budget\? tune-prune search --help lists all$"),
+        (["--n-trials=9"], r"No such option: --n-trials; did you mean --budget\? "),
+        (["--timeout", "9"], r"No such option: --timeout; did you mean --time-budget\? "),
+        (["--aug-mnt", "flip"], r"No such option: --aug-mnt; did you mean --augment\? "),
+        (["--device", "gpu"], r"--device must be one of auto, cpu, cuda, got gpu; did you mean cuda\?$"),
         (["lenet5"], r"Got unexpected extra argument"),
     ],
 )
@@ -103,8 +109,8 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
     [
         ("[goal]", "[goal]\ncolour = 1", "unknown key 'goal.colour'; known: acc_tradeoff, budget"),
         ("[space]", "[space]\nspeed = 1", "unknown key 'space.speed'; known: ratio, pruner"),
-        ("[task]", "[tusk]", "unknown key 'tusk'; known: task, space"),
-        ('"mag", "random"', '"mag", "magg"', "space.pruner: unknown pruner 'magg'; known: mag"),
+        ("[task]", "[tusk]", "unknown key 'tusk'; did you mean task? known: task, space"),
+        ('"mag", "random"', '"mag", "magg"', "space.pruner: unknown pruner 'magg'; did you mean mag? known: mag"),
         ('"mag", "random"', '"mag", "no_lab:f"', "space.pruner: 'no_lab:f': cannot import no_lab"),
         ('"2" =', '"3" =', "space.ratio.'3' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
         ('"2" =', '"conv*" =', "space.ratio.'conv*' matches no layer of toys:mlp; layers that can be pruned: 2, 4"),
@@ -114,22 +120,39 @@ def test_bad_flags_of_a_search(refused, flags: list[str], said: str) -> None:
         ("budget = 2", "budget = 0", "goal.budget must be a whole number in [1, inf), got 0"),
         ("budget = 2", 'budget = "two"', "goal.budget must be a whole number in [1, inf), got 'two'"),
         ("budget = 2", "budget = ", "not valid TOML: "),
-        ("toys:mlp", "lenet6", "unknown model 'lenet6'; known: lenet5"),
+        ("[task]", "[task]\nbudget = 1", "unknown key 'task.budget'; did you mean goal.budget? known: model, data"),
+        (
+            "low = 0.1",
+            "min = 0.1",
+            "space.ratio.'2': unknown key 'min'; did you mean low? known: low, high",
+        ),
+        (
+            "high = 0.9",
+            "max = 0.9",
+            "space.ratio.'2': unknown key 'max'; did you mean high? known: low, high",
+        ),
+        ("toys:mlp", "lenet6", "task.model: unknown model 'lenet6'; did you mean lenet5? known: lenet5"),
+        ("toys:mlp", "ResNet-18", "task.model: unknown model 'ResNet-18'; did you mean torchvision:resnet18? known: "),
+        (
+            "toys:images",
+            "cifar10",
+            "task.data: unknown data set 'cifar10'; did you mean torchvision:CIFAR10(root=",
+        ),
         ("toys:mlp", "lenet5", "space.ratio.'2' matches no layer of lenet5; layers that can be pruned: 1, 4, 8"),
-        ("toys:mlp", "toys:mlq", "'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
+        ("toys:mlp", "toys:mlq", "task.model: 'toys:mlq': toys has no 'mlq'; nearest callables: mlp"),
         ("toys:mlp", "torch.nn:ReLU", "torch.nn:ReLU has no layer that can be pruned; tune_prune.register"),
-        ("toys:mlp", "toys:mlp(n=3)", "model 'toys:mlp(n=3)' (toys.py:20) fails (TypeError: "),
+        ("toys:mlp", "toys:mlp(n=3)", "task.model: model 'toys:mlp(n=3)' (toys.py:20) fails (TypeError: "),
         (
             "toys:images",
             "mnist",
             "model 'toys:mlp' fails on training inputs of 'mnist', [2, 1, 28, 28] (Runtime",
         ),
-        ("toys:images", "mnits", "unknown data set 'mnits'; known: mnist"),
-        ("toys:images", "toys:mlp", "data 'toys:mlp' must return (train, validation, test)"),
+        ("toys:images", "mnits", "task.data: unknown data set 'mnits'; did you mean mnist? known: mnist"),
+        ("toys:images", "toys:mlp", "task.data: data 'toys:mlp' must return (train, validation, test)"),
         (
             '"toys:images"',
             '"toys:images"\nweights = "none.safetensors"',
-            "none.safetensors: no such checkpoint",
+            "task.weights: none.safetensors: no such checkpoint",
         ),
     ],
 )
@@ -144,6 +167,23 @@ def test_bad_spaces(refused, files: Path, old: str, new: str, said: str, dry: bo
 def test_a_space_that_is_no_text(refused, files: Path) -> None:
     (files / "toy.toml").write_bytes(b"\xff\xfe\x00")
     assert refused("search", "--space", str(files / "toy.toml")).startswith(f"{files / 'toy.toml'}: not a text file")
+
+
+def test_a_space_that_begins_with_a_mark_of_its_encoding(
+    cwd: Path, files: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "toy.toml").write_text(SPACE, encoding="utf-8-sig")
+    assert command("search", "--space", files / "toy.toml", "--dry-run", "--force") == 0
+    assert "ratio/4 = 0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command_line", ["search --run-dir /proc/x/y", "prune -l 1 -p 0.5 --out /proc/x",
+                                          "train --out /proc/x.safetensors"])  # fmt: skip
+def test_a_folder_in_which_nothing_can_be_written(refused, monkeypatch: pytest.MonkeyPatch, command_line: str) -> None:
+    """It is found before data is loaded: a system's own folder refuses even the administrator."""
+    monkeypatch.setattr(preparation, "prepare_task", None)
+    said = refused(*command_line.split())
+    assert re.match(r"--(run-dir|out) /proc\S*: nothing can be written in /proc \(.+\); name another$", said)
 
 
 def test_more_gpus_than_there_are(refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +249,18 @@ def test_a_dry_run_writes_nothing(cwd: Path, files: Path, command, capsys: pytes
     assert not list(cwd.iterdir())
 
 
+def test_two_ratios_that_probably_mean_a_range(
+    cwd: Path, files: Path, command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "toy.toml").write_text(SPACE.replace('"4" = 0.5', '"4" = [0.1, 0.8]\n"*" = [0.1, 0.2, 0.3]'))
+    assert command("search", "--space", files / "toy.toml", "--dry-run", "--force") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(files))]
+    assert said == [
+        f"{files / 'toy.toml'}: space.ratio.'4' = [0.1, 0.8] chooses one of the two values; "
+        "for all between them write {low = 0.1, high = 0.8}"
+    ]
+
+
 # One model
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images")
@@ -218,7 +270,10 @@ TOY = ("--model", "toys:mlp", "--data", "toys:images")
     ("flags", "said"),
     [
         (["--model", "lenet6"], "model 'lenet6' has no conf of its own"),
-        (["--model", "lenet6", "-l", "1", "-p", "0.5"], "unknown model 'lenet6'; known: lenet5"),
+        (
+            ["--model", "lenet6", "-l", "1", "-p", "0.5"],
+            "--model: unknown model 'lenet6'; did you mean lenet5? k",
+        ),
         ([*TOY], "model 'toys:mlp' has no conf of its own; give --conf FILE, or --layer and --ratio"),
         ([*TOY, "-l", "2"], "--layer and --ratio go in pairs, got 1 and 0"),
         ([*TOY, "-p", "0.5"], "--layer and --ratio go in pairs, got 0 and 1"),
@@ -231,19 +286,22 @@ TOY = ("--model", "toys:mlp", "--data", "toys:images")
         ([*TOY, "-l", "2", "-p", "-0.1"], "--ratio must be in [0, 1), got -0.1 for layer 2"),
         ([*TOY, "-l", "2", "-p", "nan"], "--ratio must be in [0, 1), got nan for layer 2"),
         ([*TOY, "-l", "2", "-p", "half"], "Invalid value for "),
-        ([*TOY, "-l", "2", "-p", "0.5", "--pruner", "magg"], "--pruner: unknown pruner 'magg'; known: mag"),
+        (
+            [*TOY, "-l", "2", "-p", "0.5", "--pruner", "magg"],
+            "--pruner: unknown pruner 'magg'; did you mean mag? kno",
+        ),
         (
             [*TOY, "-l", "2", "-p", "0.5", "--schedule", "cubist"],
-            "unknown schedule 'cubist'; known: linear, cubic, geometric, one-shot",
+            "unknown schedule 'cubist'; did you mean cubic? known: linear, cubic, geometric, one-shot",
         ),
         ([*TOY, "-l", "2", "-p", "0.5", "--iterations", "0"], "Invalid value for '--iterations'"),
-        ([*TOY, "-l", "2", "-p", "0.5", "--device", "tpu"], "--device must be auto, cpu or cuda, got 'tpu'"),
+        ([*TOY, "-l", "2", "-p", "0.5", "--device", "tpu"], "--device must be one of auto, cpu, cuda, got tpu"),
         ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "2"], "--epochs without --retrain; add --retrain"),
         ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "0", "--retrain"], "--epochs must be above 0 with --retrain"),
         ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "-1", "--retrain"], "--epochs must be above 0 with --retrain"),
         ([*TOY, "-l", "2", "-p", "0.5", "--epochs", "nan", "--retrain"], "--epochs must be above 0 with --retrain"),
         ([*TOY, "-l", "2", "-p", "0.5", "--checkpoint", "none.safetensors"], "none.safetensors: no such checkpoint"),
-        (["--data", "mnits"], "unknown data set 'mnits'; known: mnist"),
+        (["--data", "mnits"], "--data: unknown data set 'mnits'; did you mean mnist? known: mnist"),
     ],
 )
 def test_bad_flags_of_prune(refused, flags: list[str], said: str) -> None:
@@ -263,7 +321,7 @@ def test_bad_flags_of_prune(refused, flags: list[str], said: str) -> None:
         ("2,2\n0.5,0.5\n", ":1: layer 2 is named 2 times; name each layer once"),
         ("", ":1: no layers here"),
         ("2,4\n", ":2: no ratios here"),
-        ("2\n0.5\nmagg\n", ": unknown pruner 'magg'; known: mag"),
+        ("2\n0.5\nmagg\n", ": unknown pruner 'magg'; did you mean mag? known: mag"),
         (b"\x7fELF\xff\xfe", ":1: not UTF-8 text"),
         (None, ": cannot read it (No such file or directory); name a readable .conf file"),
     ],
@@ -300,6 +358,39 @@ def test_help(cwd: Path, command, capsys: pytest.CaptureFixture[str], arguments:
     out, err = capsys.readouterr()
     assert "Usage" in out
     assert err == ""
+
+
+def test_the_version(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert capsys.readouterr().out.startswith(f"tune-prune {tune_prune.__version__} (Python {sys.version.split()[0]}, ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_are_completed_in_a_shell(
+    tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shell: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command("--install-completion", shell) == 0
+    assert "completion installed in" in capsys.readouterr().out
+    [script] = [path for path in tmp_path.rglob("*tune-prune*") if path.is_file()]
+    assert "_TUNE_PRUNE_COMPLETE" in script.read_text()
+    assert command("--show-completion", shell) == 0
+    assert f"complete_{shell}" in capsys.readouterr().out
+
+
+def test_the_shell_that_runs_is_the_default(
+    command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "detect_shell", lambda: ("fish", "/usr/bin/fish"))
+    assert command("--show-completion") == 0
+    assert "complete_fish" in capsys.readouterr().out
+
+    def fail() -> None:
+        raise main.ShellDetectionFailure
+
+    monkeypatch.setattr(main, "detect_shell", fail)
+    assert command("--show-completion") == 2
+    assert "requires an argument" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -465,6 +556,10 @@ def test_train_takes_every_flag_as_what_it_is_called(
     flags = ["--model", "toys:mlp", "--data", "toys:images", "--epochs", "20", "--batch-size", "24"]
     assert command("train", *flags, "--lr", "0.1", "--momentum", "0.8", "--weight-decay", "0.001") == 0
     assert recipes == [Recipe(200, 0.1, momentum=0.8, weight_decay=0.001, batch_size=24, warmup=0.05)]
-    error = re.search(r"validation error ([\d.]+) %\n$", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    lefts = re.findall(r"^epoch +\d+/20 .* %  (-|\d+:\d\d) left$", out, re.MULTILINE)
+    assert len(lefts) == 20
+    assert (lefts[0], lefts[-1]) == ("-", "0:00")
+    error = re.search(r"validation error ([\d.]+) %\n$", out)
     assert error is not None
     assert float(error[1]) < 40  # of four classes: it learns

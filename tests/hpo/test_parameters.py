@@ -44,7 +44,10 @@ def test_a_domain_with_one_value_is_fixed() -> None:
         ({}, ": a range needs both low and high"),
         ({"low": 1}, ": a range needs both low and high"),
         ({"high": 1}, ": a range needs both low and high"),
-        ({"low": 1, "high": 2, "max": 3}, ": unknown key 'max'; known: low, high, log, step"),
+        (
+            {"low": 1, "high": 2, "max": 3},
+            ": unknown key 'max'; did you mean high? known: low, high, log, step",
+        ),
         ({"low": 0.5, "high": 0.1}, ": low 0.5 is above high 0.1; swap them"),
         ({"low": 0, "high": 1, "log": True}, ": a logarithmic range must begin above 0, got low 0"),
         ({"low": -1.5, "high": 1, "log": True}, ": a logarithmic range must begin above 0, got low -1.5"),

@@ -77,7 +77,7 @@ def test_another_choice_of_pruners() -> None:
     assert made.with_pruners(["taylor1"]).parameters == {"rounds": 3, "pruner": "taylor1"}
     assert made.with_pruners(["taylor1", "mag"]).parameters["pruner"] == Choice(("taylor1", "mag"))
     assert made.parameters["pruner"] == Choice(("mag", "random"))
-    assert fault(lambda: made.with_pruners(["mag", "magg"])).startswith("unknown pruner 'magg'; known: mag")
+    assert fault(lambda: made.with_pruners(["mag", "magg"])).startswith("unknown pruner 'magg'; did you mean mag?")
     assert fault(lambda: made.with_pruners([])).startswith("--pruners: the list of choices is empty")
 
 

@@ -117,9 +117,9 @@ FAULTS = [
         "space.ratio.'8'.group must be true, false or one of same, erk",
     ),
     # unknown keys, at every level
-    ("[goal]", "[gaol]", f"unknown key 'gaol'; known: {TOP}"),
-    ("data =", "date =", "unknown key 'task.date'; known: model, data, weights"),
-    ("momentum", "momentun", f"unknown key 'space.momentun'; known: {SPACE}"),
+    ("[goal]", "[gaol]", f"unknown key 'gaol'; did you mean goal? known: {TOP}"),
+    ("data =", "date =", "unknown key 'task.date'; did you mean data? known: model, data, weights"),
+    ("momentum", "momentun", f"unknown key 'space.momentun'; did you mean momentum? known: {SPACE}"),
     (
         'data = "mnist"',
         'data = "mnist"\noptimizer = "torch.optim:SGD(momentum=0.5)"',
@@ -138,12 +138,20 @@ FAULTS = [
     (
         "momentum = 0.9",
         'lr_schedule = "cosin"',
-        "space.lr_schedule: unknown learning-rate schedule 'cosin'; known: cos",
+        "space.lr_schedule: unknown learning-rate schedule 'cosin'; did you mean cosine? known: cos",
     ),
-    ("budget", "trials", "unknown key 'goal.trials'; known: acc_tradeoff, budget, at_most, at_least, objectives"),
+    (
+        "budget",
+        "trials",
+        "unknown key 'goal.trials'; did you mean budget? known: acc_tradeoff, budget, at_most",
+    ),
     ("share", "part", "unknown key 'refine.part'; known: share, rounds, steps, lr"),
     ("log =", "logarithmic =", "space.lr: unknown key 'logarithmic'; known: low, high, log, step"),
-    ("rounds = 4", "round = 4", "unknown key 'initial.point 1.round'; known: ratio, pruner, schedule, rounds"),
+    (
+        "rounds = 4",
+        "round = 4",
+        "unknown key 'initial.point 1.round'; did you mean rounds? known: ratio, pruner",
+    ),
     # missing keys
     ('model = "lenet5"', "", "task.model is missing"),
     ('data = "mnist"', "", "task.data is missing"),
@@ -166,7 +174,7 @@ FAULTS = [
     ("[0.5, 0.7]", "[0.5, 70]", "space.ratio.'1*': must be a number in [0, 1), got 70"),
     ("[0.5, 0.7]", "[]", "space.ratio.'1*': the list of choices is empty; give at least one value"),
     ('["mag", "taylor1"]', "[]", "space.pruner: the list of choices is empty; give at least one value"),
-    ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; known: {PRUNERS}"),
+    ('"taylor1"]', '"taylor9"]', f"space.pruner: unknown pruner 'taylor9'; did you mean taylor2? known: {PRUNERS}"),
     ('"taylor1"]', '"no_lab:f(1)"]', "space.pruner: 'no_lab:f(1)': cannot read its arguments"),
     ('"taylor1"]', "3]", f"space.pruner: unknown pruner '3'; known: {PRUNERS}"),
     ('"linear"', '"square"', "space.schedule: unknown schedule 'square'; known: linear, cubic, geometric, one-shot"),

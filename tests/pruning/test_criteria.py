@@ -166,7 +166,7 @@ def test_a_pruner_under_a_name_that_is_taken() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("magg", "unknown pruner 'magg'; known: mag, "),
+        ("magg", "unknown pruner 'magg'; did you mean mag? known: mag, "),
         (f"{__name__}:decayed", "asks for 'gamma'; known: weight, "),
         (f"{__name__}:no_such", f"{__name__} has no 'no_such'"),
         ("torch:abs", "pruner 'torch:abs' has no readable signature"),

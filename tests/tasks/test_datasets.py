@@ -209,4 +209,4 @@ def test_a_split_that_is_no_pair(monkeypatch: pytest.MonkeyPatch, part: object, 
 
 
 def test_an_unknown_name() -> None:
-    assert fault(lambda: load_data("cifar99")).startswith("unknown data set 'cifar99'; known: mnist")
+    assert fault(lambda: load_data("cifar99")).startswith("unknown data set 'cifar99'; did you mean torchvision:CIFAR1")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from toys import Conv, fault, mlp
 
+from tune_prune.common.entrypoints import FACTORY
 from tune_prune.pruning.masks import prunable
 from tune_prune.tasks import models
 from tune_prune.tasks.models import to_device
@@ -55,7 +56,8 @@ def test_a_users_own_model() -> None:
 
 def test_unknown_name() -> None:
     names = ", ".join(models.models)
-    assert fault(lambda: models.build("lenet6")) == f"unknown model 'lenet6'; known: {names}"
+    said = f"unknown model 'lenet6'; did you mean lenet5? known: {names}, or {FACTORY}"
+    assert fault(lambda: models.build("lenet6")) == said
 
 
 @pytest.mark.parametrize(("address", "kind"), [("builtins:dict", "dict"), ("toys:images", "Data")])

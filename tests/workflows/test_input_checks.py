@@ -155,7 +155,7 @@ def test_the_data_of_a_model_of_ones_own_is_asked_for_or_named_by_its_file(
     refused: Run, command: Callable[..., object], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     COMMANDS["no data"] = COMMANDS[name].replace(" --data {data}", "")
-    assert "dense.safetensors: does not say what data its model is for; name it with --data" in refused("no data")
+    assert "dense.safetensors: does not say what data its model is for; name it: --data mnist" in refused("no data")
     command("train", "--model", "toys:mlp", "--data", "toys:images", "--epochs", 1, "--out", "dense.safetensors")
     capsys.readouterr()
     said = "dense.safetensors: its data is code, 'toys:images'; if you trust it, add --data toys:images"
@@ -188,4 +188,4 @@ def diverged() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["search", "dry run", "prune", "sensitivity"])
 def test_weights_of_a_factory_that_are_no_numbers(refused: Run, name: str) -> None:
-    assert f"model '{HERE}:diverged': NaN or infinity in 1.bias" in refused(name, model=f"{HERE}:diverged")
+    assert f"model: '{HERE}:diverged': NaN or infinity in 1.bias" in refused(name, model=f"{HERE}:diverged")

@@ -58,7 +58,7 @@ def test_what_a_space_names_is_not_imported(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_search_that_has_not_begun(tmp_path: Path) -> None:
-    (tmp_path / "results").mkdir()
+    (tmp_path / "run.json").write_text("{}")
     (tmp_path / "space.toml").write_text(SPACE)
     assert "no round of any trial has ended yet; wait for the first" in fault(lambda: write_report(tmp_path))
 

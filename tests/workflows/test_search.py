@@ -32,17 +32,19 @@ from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.early_stopping import EarlyStopping
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
+from tune_prune.hpo.trials import TrialConfig
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results import conf, forecast, records, test_record
 from tune_prune.results.estimates import Estimates
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.training.resources import Resources
-from tune_prune.workflows import confirm, finalize, preparation, profiling, progress, search
+from tune_prune.workflows import confirm, console, finalize, preparation, profiling, progress, search
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.replay import replay
 
@@ -591,14 +593,23 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     now = 100.0
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     shown: list[Any] = []
-    console = quiet()
-    monkeypatch.setattr(console, "show_status", shown.append)
+    said: list[str] = []
+    screen = quiet()
+    monkeypatch.setattr(screen, "show_status", shown.append)
+    monkeypatch.setattr(screen, "say", said.append)
     spent = Budget(8, began=90.0)
-    shower = progress.Progress(info, console, spent, test=2.0)
+    parameters = space.parameters_for(info.ratio_shapes)
+    shower = progress.Progress(info, screen, spent, test=2.0, run_dir=tmp_path, parameters=parameters)
 
     class Ended:
         running = frozenset({2})
         estimates = Estimates(info.limits, 0)
+        refines: int | None = None
+
+        @classmethod
+        def worker_config(cls, number: int) -> TrialConfig:
+            params = TrialParams({"2": 0.5, "4": 0.25}, training={"rounds": 3})
+            return TrialConfig(number, 0, params, cls.refines, is_initial=not cls.refines)
 
     shower.update(Ended)  # type: ignore[arg-type]
     assert (shown[-1].done, shown[-1].seconds, shown[-1].seconds_left, shown[-1].best_factor) == (0, 10, None, None)
@@ -607,12 +618,51 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     now = 120.0
     shower.update(Ended)  # type: ignore[arg-type]
     last = shown[-1]
-    assert (last.done, last.running, last.failed, last.best) == (2, 1, 0, "70.00 %")
+    assert (last.done, len(last.running), last.failed, last.best) == (2, 1, 0, "70.00 %")
+    assert said == [
+        "new best: 2.0x at 60.00 % (trial 0, round 1, 0:30)",
+        "new best: 10.0x at 70.00 % (trial 1, round 1, 0:30)",
+    ]
+    assert (last.phase, last.running[0].round, last.running[0].latest) == (progress.INITIAL, 1, "")
+    assert last.running[0].params == {"ratio/2": 0.5, "ratio/4": 0.25}
+    records.write(tmp_path, ended(2, (0.5, 60.0), (0.75, 65.0), state="running"))
+    shower.update(Ended)  # type: ignore[arg-type]
+    [running] = shown[-1].running
+    assert (running.round, running.rounds, running.latest) == (3, 3, "4.0x at 65.00 %")
+    Ended.running, Ended.refines = frozenset({2, 3}), 0
+    shower.update(Ended)  # type: ignore[arg-type]
+    assert (shown[-1].phase, shown[-1].running[1].refines) == (progress.REFINEMENT, 0)
+    assert len(said) == 2
     assert last.best_factor == pytest.approx(10)
     assert (last.seconds, last.seconds_left) == (30, 60)  # two in 20 s, six to go
     assert last.share == 0.25
     assert spent.reserve == progress.FILES + 3 * 2.0  # two members are tested at the end, and the dense model
     assert 0 < last.hypervolume < 1
+
+
+def test_a_file_gets_plain_lines_that_name_every_phase(
+    trials: Trials, toml: Path, monkeypatch: pytest.MonkeyPatch, small_statistics: None
+) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    said = io.StringIO()
+    settings, space, text = run_files.start_run(str(toml), {"force": True, "budget": 12})
+    run_dir = toml.parent / "run"
+    shown = SearchConsole(Console(file=said, width=80))
+    assert search.search(settings, space, run_dir, shown, text) == 0
+    lines = said.getvalue().splitlines()
+    assert "".join(lines).isprintable()
+    members = len(summary_of(run_dir)["front"])
+    phases = [
+        "loading model and data, and measuring the dense model", "measuring layers: ", "initial trials: ",
+        "search: ", "refinement: ", f"testing the front: {members + 1}", "writing checkpoints, picture and report",
+    ]  # fmt: skip
+    firsts = [next(at for at, line in enumerate(lines) if line.startswith(phase)) for phase in phases]
+    assert len(set(firsts)) == len(phases)
+    assert firsts[:2] + firsts[-2:] == sorted(firsts[:2] + firsts[-2:])
+    bests = [float(line.split()[2].rstrip("x")) for line in lines if line.startswith("new best: ")]
+    assert bests == sorted(set(bests))
+    assert bests[-1] == pytest.approx(summary_of(run_dir)["front"][-1]["factor"], abs=0.1)
+    assert lines[lines.index("what to type next:") + 1].startswith("  ")
 
 
 def test_costs_as_limits_and_objectives(trials: Trials, toml: Path) -> None:

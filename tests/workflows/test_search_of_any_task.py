@@ -31,7 +31,7 @@ from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import search
 from tune_prune.workflows.console import SearchConsole
-from tune_prune.workflows.preparation import describe_search
+from tune_prune.workflows.dry_run import describe_search
 from tune_prune.workflows.replay import replay
 from tune_prune.workflows.report import write_report
 

@@ -15,6 +15,7 @@ from toys import fault
 from tune_prune.hpo import run_files
 from tune_prune.pruning import checkpoint, gates, loss_change
 from tune_prune.results import conf
+from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import preparation, search
@@ -112,7 +113,7 @@ def test_columns_of_every_file(limited: Run) -> None:
 
 def test_what_stands_there_is_what_the_saved_models_measure(limited: Run) -> None:
     settings = run_files.read_space(limited.path / "space.toml").settings
-    data = preparation.load_data("tasks_of_users:rows", settings=settings)
+    data = load_data("tasks_of_users:rows", settings=settings)
     for row in limited.summary["front"]:
         model, _ = checkpoint.restore(checkpoint.read(limited.path / row["checkpoint"]), "it")
         found = measure_further(model, data.validation, "val") | measure_further(model, data.load_test(), "test")

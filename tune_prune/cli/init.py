@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import Data, Device, Force, Model, NoCode, echo, takes_task
+from tune_prune.cli.options import Data, Device, Force, Model, NoCode, announce, echo, silent, takes_task, waiting
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings
@@ -20,6 +20,10 @@ SearchedModel = Annotated[
 ]
 SearchedData = Annotated[str | None, typer.Option(help="Its data: built-in name or package.module:factory.")]
 Weights = Annotated[str | None, typer.Option(help="File of the dense weights.  [default: they come with the model]")]
+
+
+MEASURED = "measuring the dense model, a step of training, and learning rates"
+"""What a proposal of a space takes its time for."""
 
 
 @takes_task()
@@ -36,6 +40,7 @@ def init(
     no_code: NoCode = False,
 ) -> None:
     """Write a space that fits a model, with comments, ready to search."""
+    announce()
     from tune_prune.common import files
     from tune_prune.training.resources import Resources, pick_device
     from tune_prune.workflows.init import ProposalRequest, propose_space
@@ -44,7 +49,9 @@ def init(
         raise UserError(f"--out {out} exists already; name another file")
     seconds = parse_duration(time, "--time")
     request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force)
-    files.write_text(out, propose_space(request, Resources(device=pick_device(device).type), echo))
+    with waiting(MEASURED):
+        text = propose_space(request, Resources(device=pick_device(device).type), echo)
+    files.write_text(out, text)
     echo(f"file: {out}; tune-prune search --space {out}")
 
 
@@ -63,4 +70,5 @@ def propose_search(
         raise UserError("--space names model and data already; leave out --model, --data and --weights")
     if model is None or data is None:
         raise UserError("--model and --data go together: name both, or a --space")
-    return init.propose_search(model, data, weights, given, say)
+    with waiting(MEASURED, quiet=say is silent):
+        return init.propose_search(model, data, weights, given, say)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
@@ -14,9 +15,11 @@ from tune_prune.cli.options import (
     Model,
     NoCode,
     TestBatchSize,
+    announce,
     echo,
     silent,
     takes_task,
+    waiting,
 )
 from tune_prune.tasks.settings import TaskSettings
 
@@ -45,23 +48,30 @@ def train(
     no_code: NoCode = False,
 ) -> None:
     """Train a dense model; the best epoch so far, by validation error, is kept whenever it ends."""
+    announce()
+    began = monotonic()
     from math import isnan
 
+    from tune_prune.common import files
     from tune_prune.training.resources import pick_device
     from tune_prune.workflows import train
+    from tune_prune.workflows.status import format_clock
 
+    files.check_writable(out.parent, "--out")
     loaded, augment = train.load_training_data(data, echo, TaskSettings(**settings), model)
     recipe = train.make_recipe(
         loaded, epochs, lr, batch_size, momentum=momentum, weight_decay=weight_decay, augment=augment
     )
 
-    metric = loaded.validation.objective.metric
+    metric, done = loaded.validation.objective.metric, list[float]()
 
     def show(epoch: train.Epoch) -> None:
         trained = "" if isnan(epoch.train_metric) else f"train {metric.name} {metric.format(epoch.train_metric)}  "
         measured = f"{trained}validation {metric.name} {metric.format(epoch.val_metric)}"
         loss = "" if isnan(epoch.train_loss) else f"train loss {epoch.train_loss:.4f}  "  # a `fit` need not return it
-        echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}")
+        done.append(monotonic() - began)
+        left = (done[-1] - done[0]) / (len(done) - 1) * (epochs - epoch.epoch) if len(done) > 1 else None
+        echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}  {format_clock(left)} left")
 
     torch_device = pick_device(device)
     history = train.train(
@@ -86,6 +96,7 @@ def test(
     json: AsJson = False,
 ) -> None:
     """Test error and compression of a saved model."""
+    announce(json)
     from json import dumps
 
     from tune_prune.pruning.checkpoint import check_trusted
@@ -95,9 +106,11 @@ def test(
 
     say = silent if json else echo
     path = checkpoint or prune.PRUNED_LENET5
-    check_trusted(path, model)
+    check_trusted(path, model, data)
     loaded = load_checkpoint_data(path, data, TaskSettings(**settings), say).with_test_batches(batch_size)
-    result, metric = prune.test_checkpoint(path, loaded, pick_device(device), say), loaded.validation.objective.metric
+    with waiting("testing on the test data", json):
+        result = prune.test_checkpoint(path, loaded, pick_device(device), say)
+    metric = loaded.validation.objective.metric
     echo(dumps(result) if json else f"test {metric.name} {metric.format(result[metric.test])}")
 
 
@@ -120,6 +133,7 @@ def export(
     tune_prune.load reads it. dense: without neurons and filters that nothing computes or reads, a smaller network with
     the same outputs; tune_prune.load reads it. pt2: the same for torch.export.load. onnx: the same for ONNX Runtime.
     """
+    announce(json)
     from json import dumps
 
     from tune_prune.export import exporter
@@ -128,10 +142,11 @@ def export(
     from tune_prune.pruning.checkpoint_data import load_checkpoint_data
 
     formats[to]  # before the data is read
-    check_trusted(checkpoint, model)
+    check_trusted(checkpoint, model, data)
     say = silent if json else echo
     loaded = load_checkpoint_data(checkpoint, data, TaskSettings(**settings), say).with_test_batches(batch_size)
-    report = exporter.export(checkpoint, to, loaded, out, say)
+    with waiting("writing the file, and comparing what it computes with the model on the test data", json):
+        report = exporter.export(checkpoint, to, loaded, out, say)
     for line in report.describe():
         say(line)
     echo(dumps(report.to_dict()) if json else f"file: {report.file}")

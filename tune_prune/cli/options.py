@@ -3,11 +3,16 @@
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TextIO, TypeVar, get_args
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tune_prune import __version__
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
 from tune_prune.common.import_path import refuse_code
 from tune_prune.common.printable import make_printable
@@ -106,6 +111,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 def echo(line: str, file: TextIO | None = None) -> None:
     """Prints a line on standard output, or in a file; control characters as their escapes."""
     typer.echo(make_printable(line), file=file)
+
+
+def announce(quiet: bool = False) -> None:
+    """Prints a first line before PyTorch is imported, which takes seconds."""
+    if not quiet and "torch" not in sys.modules:
+        echo(f"tune-prune {__version__}: loading PyTorch, Ray and Optuna")
+        sys.stdout.flush()
+
+
+@contextmanager
+def waiting(what: str, quiet: bool = False) -> Iterator[None]:
+    """Shows in a terminal what is waited for, and for how long, while the block runs; nothing stays of it."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    console = Console(file=sys.stdout)
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def silent(line: str) -> None:

@@ -15,6 +15,7 @@ from tune_prune.cli.options import (
     Force,
     Model,
     NoCode,
+    announce,
     echo,
     grouped,
     silent,
@@ -95,6 +96,7 @@ def prune(
     json: AsJson = False,
 ) -> int:
     """Prune layers of one model, once or iteratively, with or without retraining."""
+    announce(json)
     if replay:
         return _replay(conf, checkpoint, device, json)
     from json import dumps

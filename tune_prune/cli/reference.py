@@ -14,7 +14,9 @@ HEAD = """# Command line
 <!-- all blocks: not run: usage and examples of every command; a test looks up each flag -->
 
 `python -m tune_prune` is the same as `tune-prune`, and `python launch.py` the same as `tune-prune search`.
-`tune-prune COMMAND --help` shows what stands here.
+`tune-prune COMMAND --help` shows what stands here. `tune-prune --version` prints the versions of the program and of
+PyTorch, Ray and Optuna. `tune-prune --install-completion fish` (or `bash`, `zsh`, `powershell`) lets a shell complete
+commands and options; `--show-completion` prints the script instead.
 
 | exit code | means |
 |---|---|

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tune_prune.cli.init import SearchedData, SearchedModel, Weights, propose_search
-from tune_prune.cli.options import NoCode, echo, grouped, silent, takes_settings
+from tune_prune.cli.options import NoCode, announce, echo, grouped, silent, takes_settings
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
 
@@ -46,13 +46,14 @@ def search(
 ) -> int:
     """Search ratios and pruners; write the Pareto front of compression against error."""
     began = time.monotonic()
+    announce(quiet or json)
     from json import dumps, loads
 
     from rich.console import Console
 
     from tune_prune.hpo import run_files
     from tune_prune.workflows.console import SearchConsole
-    from tune_prune.workflows.preparation import describe_search
+    from tune_prune.workflows.dry_run import describe_search
     from tune_prune.workflows.search import search as run_search
 
     text, named = None, {"--model": model, "--data": data, "--weights": weights}
@@ -61,6 +62,7 @@ def search(
         barred = {"--space": space, "--run-dir": run_dir, **named}
         config, chosen = run_files.resume_run(directory, settings, barred)
     elif any(named.values()):
+        run_files.new_run_dir(run_dir, "space")  # an error in it comes before the time that measuring takes
         config, chosen, text = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
         directory = run_files.new_run_dir(run_dir, chosen.name)
     else:
@@ -83,7 +85,7 @@ def report(
         list[Path] | None, typer.Option(help="Another run to compare with; may be given several times.")
     ] = None,
     select: Annotated[
-        str | None, typer.Option(help="Name a member of the front instead: knee, factor=30 or error=1.0.")
+        str | None, typer.Option(help="Name a member of the front instead: best, knee, factor=30, error=1.0 or its id.")
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Serve it on this machine, up to date while the search runs.")

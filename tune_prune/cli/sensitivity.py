@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import AsJson, BatchSize, Data, Device, Force, Model, NoCode, echo, silent, takes_task
+from tune_prune.cli.options import (
+    AsJson,
+    BatchSize,
+    Data,
+    Device,
+    Force,
+    Model,
+    NoCode,
+    announce,
+    echo,
+    silent,
+    takes_task,
+)
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.settings import TaskSettings
 
@@ -38,6 +50,7 @@ def sensitivity(
     json: AsJson = False,
 ) -> None:
     """Prune each layer alone, over a grid of ratios; write the curves as CSV and picture."""
+    announce(json)
     from json import dumps
 
     from tune_prune.training.resources import Resources, pick_device

@@ -42,6 +42,28 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def shorten(path: Path) -> str:
+    """A path as a user types it: from the working directory, where it lies in there."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raises a `UserError` that names the option where nothing can be written in a folder, or a folder not be made.
+
+    It is tried with a file that is removed again: permissions do not tell of a file system that is mounted read-only.
+    """
+    there = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    probe = there / f".{secrets.token_hex(8)}.tmp"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{option} {folder}: nothing can be written in {there} ({error.strerror}); name another"
+        ) from error
+
+
 def check_contained(directory: Path) -> None:
     """Raises a `UserError` where a directory, which another person may have made, leads elsewhere.
 

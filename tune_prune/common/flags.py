@@ -4,11 +4,11 @@ Its name, type, default, rule, help, panel and parser, and what `--resume` does 
 command line, the checks and the file that keeps a run's settings are derived from that.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_choice
 
 T = TypeVar("T")
 
@@ -22,7 +22,8 @@ class Flag(NamedTuple):
     `check` returns whether a value is right (None always is), and `rule` says what is right: "--budget must be at least
     1 trial, got 0". `parse` takes the option's text and name, and returns the value. A flag that is `fixed_on_resume`
     cannot be given with `--resume`. A resumed run takes over the values of the run that it goes on with, unless a flag
-    is given again; of a flag that is not `kept_on_resume` it takes the default.
+    is given again; of a flag that is not `kept_on_resume` it takes the default. `choices` are all values that are
+    right, where they have names; they take the place of `check` and `rule`.
     """
 
     help: str
@@ -32,6 +33,15 @@ class Flag(NamedTuple):
     parse: Callable[[str, str], Any] | None = None
     fixed_on_resume: bool = False
     kept_on_resume: bool = True
+    choices: Sequence[str] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is right."""
+        return value in self.choices if self.choices else self.check(value)
+
+    def describe_fault(self, value: Any) -> str:
+        """What a message says of a value that is not right: "must be at least 1 trial, got 0"."""
+        return describe_choice(value, self.choices) if self.choices else f"must be {self.rule}, got {value}"
 
 
 def flag(help: str, panel: str, **more: Any) -> Mapping[str, Flag]:
@@ -67,9 +77,9 @@ def check_settings(instance: Any) -> None:
     """Raises a `UserError` for the first field whose value breaks its flag's rule."""
     for each in fields(instance):
         declared, value = each.metadata.get(METADATA), getattr(instance, each.name)
-        if declared is not None and value is not None and not declared.check(value):
+        if declared is not None and value is not None and not declared.accepts(value):
             option = Setting(each.name, each.type, declared).option
-            raise UserError(f"{option} must be {declared.rule}, got {value}")
+            raise UserError(f"{option} {declared.describe_fault(value)}")
 
 
 def parse_settings(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Reads a file of UTF-8; raises as `read_bytes` does, and a `ValueError` for other bytes."""
-    return read_bytes(path).decode("utf-8")
+    """Reads a file of UTF-8, without the mark that some editors put first; raises as `read_bytes` does.
+
+    Also a `ValueError` for other bytes.
+    """
+    return read_bytes(path).decode("utf-8-sig")
 
 
 def parse_json(text: str) -> Any:

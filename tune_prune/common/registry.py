@@ -1,9 +1,9 @@
 """Registries of what a user selects by name: pruners, schedules, models, data sets and others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_unknown
 
 T = TypeVar("T")
 
@@ -12,11 +12,14 @@ class Registry(Generic[T]):
     """Maps names to entries, in the order in which they were added.
 
     A name that is added twice raises a ValueError. `kind` is what messages call an entry: `Registry("pruner")["foo"]`
-    raises a UserError, "unknown pruner 'foo'; known: mag, random".
+    raises a UserError, "unknown pruner 'magn'; did you mean mag? known: mag, random". `elsewhere` lists further names
+    that such a message may suggest, with how each is written, and `advice` is what may be given in place of a name.
     """
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(
+        self, kind: str, elsewhere: Callable[[], Mapping[str, str]] = dict[str, str], advice: str = ""
+    ) -> None:
+        self._kind, self._elsewhere, self._advice = kind, elsewhere, advice
         self._entries: dict[str, T] = {}
 
     def add(self, name: str, entry: T) -> None:
@@ -40,7 +43,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
-            raise UserError(f"unknown {self._kind} {name!r}; known: {format_names(self._entries)}")
+            raise UserError(describe_unknown(self._kind, name, self._entries, self._elsewhere(), advice=self._advice))
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

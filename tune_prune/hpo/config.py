@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError
 from tune_prune.common.flags import check_settings, flag
 from tune_prune.results.forecast import check_foresight
 from tune_prune.tasks.settings import TASK, TaskSettings
@@ -126,8 +126,7 @@ class Config:
         metadata=flag(
             "tpe, nsga2, gp or random.  [default: tpe]",
             SEARCHED,
-            check=lambda name: name in SAMPLERS,
-            rule=f"one of {format_names(SAMPLERS)}",
+            choices=SAMPLERS,
             fixed_on_resume=True,
         ),
     )

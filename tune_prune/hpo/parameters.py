@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_unknown, format_names
 from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.pruning import granularity
 from tune_prune.pruning.criteria import check_name
@@ -220,11 +220,15 @@ def _parse_range(raw: dict[str, object], check: Check, where: str) -> Range | Sc
     return Range(low, high, log, step) if is_whole else Range(float(low), float(high), log, step)  # type: ignore[arg-type]
 
 
+RANGE_KEYS = ("low", "high", "log", "step")
+"""The keys of a range."""
+
+
 def _parse_ends(raw: dict[str, object], check: Check, where: str) -> tuple[int | float, int | float]:
     """The low and the high end of a range, which lie in order."""
-    unknown = set(raw) - {"low", "high", "log", "step"}
-    if unknown:
-        raise UserError(f"{where}: unknown key {min(unknown)!r}; known: {format_names(['low', 'high', 'log', 'step'])}")
+    for key in raw:
+        if key not in RANGE_KEYS:
+            raise UserError(f"{where}: {describe_unknown('key', key, RANGE_KEYS)}")
     if "low" not in raw or "high" not in raw:
         raise UserError(f"{where}: a range needs both low and high")
     low, high = parse_scalar(raw["low"], check, where + ".low"), parse_scalar(raw["high"], check, where + ".high")

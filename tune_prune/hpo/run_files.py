@@ -36,7 +36,7 @@ def start_run(name: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
     many trials that makes.
     """
     path = locate(name)
-    return begin_search(read_space(path), path.read_text(encoding="utf-8"), given)
+    return begin_search(read_space(path), read_text(path), given)
 
 
 def begin_search(space: Space, text: str, given: Mapping[str, Any]) -> tuple[Config, Space, str]:
@@ -62,6 +62,7 @@ def new_run_dir(path: Path | None, space: str) -> Path:
         raise UserError(f"--run-dir {str(path)!a}: its name is not UTF-8; name another") from error
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--run-dir {path} exists already; name another, or go on with --resume {path}")
+    files.check_writable(path, "--run-dir")
     return path.absolute()
 
 
@@ -96,6 +97,7 @@ def resume_run(run_dir: Path, given: Mapping[str, Any], barred: Mapping[str, obj
         raise UserError(f"--resume goes on with the search as it was begun; leave out {format_names(named)}")
     files.check_contained(run_dir)
     raw = _read_run(run_dir)
+    files.check_writable(run_dir, "--resume")
     try:
         name = str(raw.pop("space"))
         raw.pop("metric", None)  # for readers of the directory; the space names it

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_unknown, format_names
 from tune_prune.common.parsing import parse_toml, read_text
 from tune_prune.hpo.groups import SCALES
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Domain, Number, check_scope, parse_domain, parse_scalar
@@ -44,7 +44,7 @@ def locate(name: str) -> Path:
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     names = sorted({file.stem for folder in folders for file in folder.glob("*.toml")})
-    raise UserError(f"unknown space {name!r}; known: {format_names(names)}; or give a .toml file")
+    raise UserError(describe_unknown("space", name, names, advice="a .toml file"))
 
 
 def read(path: Path) -> Space:
@@ -190,9 +190,10 @@ class _Reader:
     # Keys and values
 
     def _check_keys(self, table: Table, prefix: str, names: Sequence[str]) -> None:
+        elsewhere = {key: f"{name}.{key}" for name, keys in KEYS.items() for key in keys}
         for key in table:
             if key not in names:
-                raise UserError(f"{self._source}: unknown key {prefix + key!r}; known: {format_names(names)}")
+                raise UserError(f"{self._source}: {describe_unknown('key', key, names, elsewhere, prefix=prefix)}")
 
     def _table(self, raw: Table, key: str, prefix: str = "", required: bool = False) -> Table:
         table = raw.get(key, {})

@@ -32,7 +32,7 @@ from tune_prune.results.trial_params import TrialParams
 class TrialConfig:
     """What a worker needs to run a trial: its number, seed and parameters, and the round that it starts from, if any.
 
-    `refines` is the trial whose ratios it has, where it refines another.
+    `refines` is the trial whose ratios it has, where it refines another; `is_initial` says that it was planned.
     """
 
     trial: int
@@ -40,6 +40,7 @@ class TrialConfig:
     params: TrialParams
     refines: int | None = None
     start: WarmStart | None = None
+    is_initial: bool = False
 
 
 class Trials:
@@ -59,7 +60,7 @@ class Trials:
         lock: RunLock | None = None,
     ) -> None:
         self._lock = lock or sole_process(run_dir)
-        self._run_dir, self._settings, self._seed = run_dir, settings, seed
+        self._run_dir, self._settings, self._seed, self.parameters = run_dir, settings, seed, parameters
         self.estimates = Estimates(settings.limits, settings.samples)
         self._trial_store = TrialStore(study, run_dir, parameters, self.estimates)
         self._checkpoints = CheckpointStore(run_dir, self.estimates)
@@ -119,8 +120,9 @@ class Trials:
 
     def worker_config(self, number: int) -> TrialConfig:
         """What a worker needs to run a trial."""
-        seed, refines = derive_seed(self._seed, number), self._trial_store.attrs(number).refines
-        return TrialConfig(number, seed, self._params(number), refines, self._trial_store.start_of(number))
+        attrs, seed = self._trial_store.attrs(number), derive_seed(self._seed, number)
+        start, is_initial = self._trial_store.start_of(number), attrs.queued is not None
+        return TrialConfig(number, seed, self._params(number), attrs.refines, start, is_initial)
 
     def _params(self, number: int) -> TrialParams:
         """A trial's parameters; a refinement has those of the trial that it refines, but retrains in its own way."""

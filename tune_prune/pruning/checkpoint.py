@@ -8,8 +8,7 @@ masks.
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address, is_address, is_handed_over
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, format_names, prefix_errors
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning import state_dict
 from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
@@ -97,11 +96,11 @@ def restore(checkpoint: Checkpoint, source: str) -> tuple[nn.Module, dict[str, T
 
     Raises a `UserError` that names `source` where tensors do not fit the model, or a removed weight is not zero.
     """
-    with _naming(source):
+    with prefix_errors(source):
         on_meta = build_on_meta(checkpoint.model)
     if on_meta is not None:  # before memory is taken for a model that the file does not hold
         _check_shapes(on_meta, checkpoint, source)
-    with _naming(source):
+    with prefix_errors(source):
         model = build(checkpoint.model)
     return model, restore_into(model, checkpoint, source)
 
@@ -146,15 +145,6 @@ def _load_norms(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
     set_kept_by_norm(model, checkpoint.norms)
 
 
-@contextmanager
-def _naming(source: str) -> Iterator[None]:
-    """Puts the source before the message of a `UserError`."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
 def _check_shapes(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
     """Raises a `UserError` where model and checkpoint have other weights, or of another shape."""
     state, weights = model.state_dict(), checkpoint.weights
@@ -164,23 +154,25 @@ def _check_shapes(model: nn.Module, checkpoint: Checkpoint, source: str) -> None
         raise UserError(f"{source}: does not fit the model; {made_for}differing: {format_names(different)}")
 
 
-def load_dense_model(name: str, weights: str | None, source: str) -> nn.Module:
+def load_dense_model(name: str, weights: str | None, where: str) -> nn.Module:
     """Builds a model with its dense weights: of the file `weights`, else of the package, else as its factory made them.
 
-    The file is a checkpoint, or a state dict that `torch.save` wrote. Where a built-in model has no weights, a
-    `UserError` that names `source` is raised.
+    The file is a checkpoint, or a state dict that `torch.save` wrote. A `UserError` names what is wrong, "model" or
+    "weights", after `where`: "a.toml: task." or "--"; also where a built-in model has no weights.
     """
     torch.manual_seed(0)  # a resumed run must get the weights that the factory drew in the first one
-    model = build(name)
+    with prefix_errors(f"{where}model"):
+        model = build(name)
     path = Path(weights) if weights else pretrained_path(name)
     if path is not None:
-        is_state_dict = path.suffix in state_dict.SUFFIXES
-        saved = Checkpoint("", state_dict.read_state_dict(path), {}) if is_state_dict else read(path)
-        load_weights(model, saved, str(path))
+        with prefix_errors(f"{where}weights" if weights else ""):
+            is_state_dict = path.suffix in state_dict.SUFFIXES
+            saved = Checkpoint("", state_dict.read_state_dict(path), {}) if is_state_dict else read(path)
+            load_weights(model, saved, str(path))
     elif ":" not in name:
-        raise UserError(f"{source}: model {name!r} has no pretrained weights; give task.weights, a checkpoint")
+        raise UserError(f"{where}model: {name!r} has no pretrained weights; give {where}weights, a checkpoint")
     else:
-        _check_finite(model, f"model {name!r}")
+        _check_finite(model, f"{where}model: {name!r}")
     return model
 
 
@@ -199,9 +191,13 @@ def hash_weights(model: nn.Module, masks: Mapping[str, Tensor]) -> str:
     return hash_tensors(model.state_dict() | removing)
 
 
-def check_trusted(path: Path, model: str | None) -> None:
-    """Raises a `UserError` where a file's model is code that the user has not named: it may be a stranger's file."""
-    named = read(path).model
+def check_trusted(path: Path, model: str | None, data: str | None = "") -> None:
+    """Raises a `UserError` where a file's model is code that the user has not named: it may be a stranger's file.
+
+    `data` is what the user named for it, "" where none is needed; where it is missing as well, the message says so.
+    """
+    saved = read(path)
+    named = saved.model
     if is_handed_over(named):
         save = "tune_prune.save(model, tune_prune.masks(model), FILE, name='package.module:function')"
         advice = f"load it there, front.best.load_into(model), and save it under a name, {save}"
@@ -209,7 +205,12 @@ def check_trusted(path: Path, model: str | None) -> None:
     if model is not None and model != named:
         raise UserError(f"{path}: holds model {named!r}, not {model!r}; leave out --model, or name it as the file does")
     if model is None and is_address(named) and not named.startswith("torchvision:"):
-        raise UserError(f"{path}: its model is code, {named!r}; if you trust it, add --model {shlex.quote(named)}")
+        advice = f"if you trust it, add --model {shlex.quote(named)}"
+        if data is None:
+            noted = saved.notes.get("data")
+            is_known = isinstance(noted, str) and not is_handed_over(noted)
+            advice += f" --data {shlex.quote(str(noted))}" if is_known else " --data and what it is for"
+        raise UserError(f"{path}: its model is code, {named!r}; {advice}")
 
 
 def _have_same_shape(one: Tensor | None, other: Tensor | None) -> bool:

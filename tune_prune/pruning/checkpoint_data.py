@@ -27,7 +27,7 @@ def choose_data(path: Path, data: str | None) -> str:
     saved = read(path)
     named = saved.notes.get("data", None if is_address(saved.model) else "mnist")
     if not isinstance(named, str) or is_handed_over(named):
-        raise UserError(f"{path}: does not say what data its model is for; name it with --data")
+        raise UserError(f"{path}: does not say what data its model is for; name it: --data mnist, or an address")
     if is_address(named):
         raise UserError(f"{path}: its data is code, {named!r}; if you trust it, add --data {shlex.quote(named)}")
     return named

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_unknown
 from tune_prune.common.registry import Registry
 from tune_prune.pruning import masks
 
@@ -91,7 +91,7 @@ granularities.add("2:4", two_of_four)
 def check_name(name: str) -> None:
     """Raises a `UserError` where there is no granularity of this name."""
     if name not in GROUPED and name not in granularities:
-        raise UserError(f"unknown granularity {name!r}; known: {format_names([*granularities.names(), *GROUPED])}")
+        raise UserError(describe_unknown("granularity", name, [*granularities.names(), *GROUPED]))
 
 
 def shrink(

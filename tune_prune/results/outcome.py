@@ -105,6 +105,29 @@ class SearchOutcome:
             tracker.add(record)
         return make_forecast(tracker.history)
 
+    def describe_best(self) -> list[str]:
+        """What was found in lines: the most compressed member, or how far the closest point is from being feasible."""
+        info, closest = self.info, self.closest
+        if self.best:
+            measured = info.metric.describe(self.best.point.val_metric, "validation")
+            return [f"most compressed: {self.best.point.factor:.1f}x at {measured}"]
+        if closest is None:
+            return ["no round ended"]
+        if self.smallest_tradeoff is None:
+            advice = "other ratios, or other limits" if info.dense_further else "higher ratios, or more"
+            costs = " and ".join(f"{key} of {closest.point.costs[key]:.4g}" for key in (*info.at_most, *info.at_least))
+            return [f"no point keeps {info.limits.describe_limits()}; the nearest has {costs}: allow {advice}"]
+        lines = [
+            f"no point keeps the tradeoff of {info.metric.format_tradeoff(info.acc_tradeoff)}; the best found, "
+            f"{closest.point.factor:.1f}x at {info.metric.format(closest.point.val_metric)}, would keep one of "
+            f"{self.smallest_tradeoff:g}"
+        ]
+        if self.hardest:
+            job = self.hardest.job
+            effect = f"by {job.ratio:g}, and not retrained, it makes {info.metric.format(self.hardest.val_metric)}"
+            lines.append(f"layer {job.layer} stands most in the way: pruned alone {effect}")
+        return lines
+
     def describe_forecast(self) -> list[str]:
         """The forecast in a line; none where too little was seen."""
         return [] if self.forecast is None else [f"forecast {self.forecast.describe()}"]

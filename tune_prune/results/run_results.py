@@ -83,7 +83,8 @@ class RunResults:
 
 def is_partial(run_dir: Path) -> bool:
     """Whether a search has begun in a run directory and not ended."""
-    return (run_dir / "results").is_dir() and not (run_dir / "summary.json").exists()
+    begun = (run_dir / "results").is_dir() or (run_dir / "run.json").is_file()
+    return begun and not (run_dir / "summary.json").exists()
 
 
 def read_metric(run_dir: Path) -> Metric:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_prune.common.entrypoints import call_factory, is_address, load, refuse_code
+from tune_prune.common.entrypoints import FACTORY, call_factory, is_address, load, refuse_code
 from tune_prune.common.errors import UserError
 from tune_prune.common.registry import Registry
 from tune_prune.common.source_lines import find_definition
@@ -22,6 +22,7 @@ from tune_prune.tasks import in_memory
 from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.hugging_face_data import is_hugging_face_data, load_hugging_face
+from tune_prune.tasks.library_names import list_library_data
 from tune_prune.tasks.models import byte_scale
 from tune_prune.tasks.objective import Objective, make_objective
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
@@ -34,7 +35,7 @@ from tune_prune.tasks.user_splits import make_data
 MNIST = Path(__file__).parent / "mnist"
 """The folder with MNIST's files."""
 
-datasets: Registry[Callable[[], Data]] = Registry("data set")
+datasets: Registry[Callable[[], Data]] = Registry("data set", list_library_data, FACTORY)
 
 
 @datasets.register("mnist")

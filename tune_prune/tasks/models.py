@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tune_prune.common.entrypoints import call_factory, is_address, refuse_code
+from tune_prune.common.entrypoints import FACTORY, call_factory, is_address, refuse_code
 from tune_prune.common.errors import UserError
 from tune_prune.common.import_path import is_code_refused
 from tune_prune.common.registry import Registry
 from tune_prune.tasks import torchvision_allowlist
 from tune_prune.tasks.hugging_face_models import is_hugging_face_model, make_model
+from tune_prune.tasks.library_names import list_library_models
 
-models: Registry[Callable[[], nn.Module]] = Registry("model")
+models: Registry[Callable[[], nn.Module]] = Registry("model", list_library_models, FACTORY)
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder with the dense weights of the built-in models, one `<model>.safetensors` each."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tune_prune.common.entrypoints import describe_address, is_address
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_unknown, format_names
 from tune_prune.common.flags import Flag, check_settings, declared_settings, flag
 
 TASK = "The task"
@@ -159,7 +159,7 @@ def read_settings(raw: object, prefix: str) -> TaskSettings:
         raise UserError(f"{prefix.rstrip('.')} must be a table of {format_names(known)}, got {raw!r}")
     for key, value in raw.items():
         if key not in known:
-            raise UserError(f"{prefix}{key} is no key of a task; known: {format_names(known)}")
+            raise UserError(f"{prefix}{key}: {describe_unknown('key', key, known)}")
         if key == "further_metrics":
             if not isinstance(value, list | tuple) or not _are_addresses(value):
                 raise UserError(f"{prefix}{key} must be a list of addresses, package.module:function, got {value!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tune_prune.common.errors import UserError, describe_error
+from tune_prune.common.errors import UserError, describe_error, prefix_errors
 from tune_prune.common.source_lines import describe_code
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.datasets import load_data
@@ -83,14 +83,17 @@ def prepare_task(
     *,
     settings: TaskSettings = DEFAULT,
     check_test: bool = False,
+    where: str = "",
 ) -> tuple[Task, Callable[[], AnySplit]]:
     """Makes the task of a search; returns it, on the CPU, and a function that loads the test split.
 
     `model` is the dense model called `name`, with its weights. `say` gets a line for each split that is made here.
-    Raises a `UserError` where model and data do not fit each other; `check_test` as in `check_compatible`.
+    Raises a `UserError` where the data cannot be loaded, which begins with `where`, and where model and data do not fit
+    each other; `check_test` as in `check_compatible`.
     """
     model = to_device(model, device)
-    loaded = load_data(data, say, settings, name)
+    with prefix_errors(where):
+        loaded = load_data(data, say, settings, name)
     check_compatible(name, model, loaded, device, check_test=check_test)
     train, validation = loaded.train.to(device), loaded.validation.to(device)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, describe_choice
 from tune_prune.common.flags import check_settings, flag
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ class Resources:
         metadata=flag(
             "auto, cpu or cuda.  [default: auto]",
             MACHINE,
-            check=lambda name: name in DEVICES,
-            rule="one of auto, cpu, cuda",
+            choices=DEVICES,
         ),
     )
     cpus_per_trial: float = field(
@@ -168,7 +167,7 @@ def pick_device(name: str) -> "torch.device":
 
     gpu = _has_gpu()
     if name not in DEVICES:
-        raise UserError(f"--device must be auto, cpu or cuda, got {name!r}")
+        raise UserError(f"--device {describe_choice(name, DEVICES)}")
     if name == "cuda" and not gpu:
         raise UserError(NO_GPU)
     return torch.device("cuda" if gpu and name != "cpu" else "cpu")

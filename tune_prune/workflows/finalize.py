@@ -3,15 +3,16 @@
 What is known is written before anything that may fail: the test of a model of one's own, a repetition, a picture.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from tune_prune.common import files
 from tune_prune.common.errors import UserError
-from tune_prune.distributed.parallel import worker_pool
+from tune_prune.distributed.parallel import Job, ParallelMap, Result, Work, worker_pool
 from tune_prune.hpo.budget import SearchEnd
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
@@ -27,12 +28,27 @@ from tune_prune.tasks.task import Task
 from tune_prune.workflows.confirm import confirm_front, read_confirmations
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.latency import measure_front, with_measured_latency
+from tune_prune.workflows.live_view import Phase
+from tune_prune.workflows.next_commands import list_next_commands
 from tune_prune.workflows.preparation import Prepared, cached_statistics
 from tune_prune.workflows.refit import read_refits, refit_front
 from tune_prune.workflows.report import write_report
 from tune_prune.workflows.selection import SelectedFront
 from tune_prune.workflows.sensitivity import find_hardest_layer
 from tune_prune.workflows.testing import evaluate_front, read_front_test
+
+
+def counted(parallel_map: ParallelMap, phase: Phase) -> ParallelMap:
+    """The same map, which counts the jobs that are done; those that are not done again are no part of the phase."""
+
+    def run(work: Work[Job, Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | Exception]]:
+        phase.total = len(jobs)
+        for done in parallel_map(work, jobs):
+            yield done
+            phase.advance()
+
+    return run
+
 
 SHOWN_FILES = ("report.html", "pareto.png", BEST_CONF, CERTIFIED_CONF, CLOSEST_CONF, "checkpoints/")
 """The files of a run directory that the last line names, where they are there."""
@@ -77,18 +93,19 @@ def write_results(
     write_files(run_dir, outcome)
     with _failing_late():
         if ending.is_final:
-            complete = _complete(run_dir, outcome, task, load_test, ending)
+            complete = _complete(run_dir, outcome, task, load_test, ending, console)
             if complete is not outcome:
                 outcome = complete
                 write_files(run_dir, outcome)
-        writer.write_checkpoints(run_dir, outcome)
-        pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
-        write_report(run_dir)
+        with console.phase("writing checkpoints, picture and report"):
+            writer.write_checkpoints(run_dir, outcome)
+            pareto_plot.draw_pareto(run_dir / "pareto.png", outcome)
+            write_report(run_dir)
     if outcome.members and outcome.is_tested:
         console.show_front(outcome)
         if outcome.interval_method:
             console.say(f"95 % interval of test {info.metric.name}: {outcome.interval_method}")
-    _print_outcome(console, run_dir, outcome)
+    _print_outcome(console, run_dir, outcome, list_next_commands(run_dir, outcome) if ending.is_final else [])
     return 0 if outcome.members else 3
 
 
@@ -112,12 +129,21 @@ def make_outcome(run_dir: Path, task: Task, info: RunInfo, front: SelectedFront,
 
 
 def _complete(
-    run_dir: Path, outcome: SearchOutcome, task: Task, load_test: Callable[[], AnySplit], ending: Ending
+    run_dir: Path,
+    outcome: SearchOutcome,
+    task: Task,
+    load_test: Callable[[], AnySplit],
+    ending: Ending,
+    console: SearchConsole,
 ) -> SearchOutcome:
     """Measures what is missing of an outcome: test results, and the hardest layer where no point is feasible."""
     info, device = outcome.info, torch.device(outcome.info.device)
     if not outcome.is_tested:
-        evaluate_front(run_dir, outcome.members, task, load_test, device, with_outcomes=outcome.claim is not None)
+        certify = outcome.claim is not None
+        with console.phase("testing the front", len(outcome.members) + 1) as phase:
+            evaluate_front(
+                run_dir, outcome.members, task, load_test, device, with_outcomes=certify, on_tested=phase.advance
+            )
         known = read_front_test(run_dir, outcome.members, task, ending.refitted, outcome.claim)
         outcome = replace(outcome, tested=known.members, dense_test=known.dense, certificates=known.certificates)
     if info.limits.latency:
@@ -145,32 +171,14 @@ def _failing_late() -> Iterator[None]:
         raise RuntimeError(str(error)) from error
 
 
-def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome) -> None:
-    closest, info = outcome.closest, outcome.info
-    if best := outcome.best:
-        console.say(
-            f"most compressed: {best.point.factor:.1f}x at {info.metric.describe(best.point.val_metric, 'validation')}"
-        )
-    elif closest and outcome.smallest_tradeoff is None:
-        advice = "other ratios, or other limits" if info.dense_further else "higher ratios, or more"
-        costs = " and ".join(f"{name} of {closest.point.costs[name]:.4g}" for name in (*info.at_most, *info.at_least))
-        console.say(f"no point keeps {info.limits.describe_limits()}; the nearest has {costs}: allow {advice}")
-    elif closest:
-        console.say(
-            f"no point keeps the tradeoff of {info.metric.format_tradeoff(info.acc_tradeoff)}; the best found, "
-            f"{closest.point.factor:.1f}x at {info.metric.format(closest.point.val_metric)}, would keep one of "
-            f"{outcome.smallest_tradeoff:g}"
-        )
-        if outcome.hardest:
-            job = outcome.hardest.job
-            effect = f"by {job.ratio:g}, and not retrained, it makes {info.metric.format(outcome.hardest.val_metric)}"
-            console.say(f"layer {job.layer} stands most in the way: pruned alone {effect}")
-    else:
-        console.say("no round ended")
-    for line in [*outcome.describe_forecast(), *outcome.describe_certificates()]:
+def _print_outcome(console: SearchConsole, run_dir: Path, outcome: SearchOutcome, commands: Sequence[str]) -> None:
+    """Says what was found, what may come, which files there are, and what to type next."""
+    for line in [*outcome.describe_best(), *outcome.describe_forecast(), *outcome.describe_certificates()]:
         console.say(line)
     shown = [name for name in SHOWN_FILES if (run_dir / name).exists()]
-    console.say(f"files: {run_dir} ({', '.join(shown)})")
+    console.say(f"files: {files.shorten(run_dir)} ({', '.join(shown)})")
+    for line in ["what to type next:", *(f"  {command}" for command in commands)] if commands else []:
+        console.say(line)
 
 
 def describe_failure(run_dir: Path) -> str:
@@ -204,29 +212,35 @@ def confirm_and_refit(
     prepared: Prepared,
     front: SelectedFront,
     is_interrupted: Callable[[], bool],
-    say: Callable[[str], None],
+    console: SearchConsole,
 ) -> None:
     """Repeats and refits the front as far as `config` asks, and writes what comes of it to the run directory.
 
     What that holds is not done again. A member that fails is reported and left out, as is what is missing after an
     interruption.
     """
-    members = front.members
+    members, say = front.members, console.say
     info, log = prepared.info, run_dir / "ray.log"
     with _failing_late(), ExitStack() as block:
         cached = cached_statistics(space, prepared.task, config, say)
         parallel_map = block.enter_context(worker_pool(prepared.task, config.resources, cached, log, is_interrupted))
         if config.confirm:
-            say(f"confirming {len(members)} members of the front from {config.confirm} seeds each")
             by_trial = {record.trial: record for record in front.records}
-            for failure in confirm_front(
-                run_dir, members, by_trial, info.metric, seed=info.seed, count=config.confirm, parallel_map=parallel_map
-            ):
+            what = f"confirming {len(members)} members of the front from {config.confirm} seeds each"
+            with console.phase(what, len(members) * config.confirm) as phase:
+                failures = confirm_front(
+                    run_dir, members, by_trial, info.metric,
+                    seed=info.seed, count=config.confirm, parallel_map=counted(parallel_map, phase),
+                )  # fmt: skip
+            for failure in failures:
                 say(failure)
         if config.refit and not is_interrupted():
-            say(f"refitting {len(members)} members of the front on training and validation images together")
             refine = space.refine
-            for failure in refit_front(
-                run_dir, members, seed=info.seed, steps=refine.total_steps, lr=refine.lr, parallel_map=parallel_map
-            ):
+            what = f"refitting {len(members)} members of the front on training and validation images together"
+            with console.phase(what, len(members)) as phase:
+                failures = refit_front(
+                    run_dir, members, seed=info.seed, steps=refine.total_steps, lr=refine.lr,
+                    parallel_map=counted(parallel_map, phase),
+                )  # fmt: skip
+            for failure in failures:
                 say(failure)

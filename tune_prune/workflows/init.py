@@ -24,7 +24,7 @@ from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.loop import DivergedError, check_training
 from tune_prune.training.resources import Resources
-from tune_prune.workflows.initial_trials import LEAST_IMAGES, count_images
+from tune_prune.workflows.loss_curves import LEAST_IMAGES, count_images
 from tune_prune.workflows.profiling import measure_timings, train_dense
 
 DEFAULT_SECONDS = 1800.0
@@ -69,11 +69,13 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
     Raises a `UserError` where model and data do not fit each other, or the model is not trained.
     """
     device = torch.device(resources.own_device)
-    dense = checkpoint.load_dense_model(request.model, request.weights, "--weights")
+    dense = checkpoint.load_dense_model(request.model, request.weights, "--")
     shapes = masks.shapes(dense)
     if not shapes:
         raise UserError(f"--model: {request.model} has no layer that can be pruned; tune_prune.register adds layers")
-    task, _ = prepare_task(request.model, dense, request.data, device, say, settings=request.settings, check_test=True)
+    task, _ = prepare_task(
+        request.model, dense, request.data, device, say, settings=request.settings, check_test=True, where="--data"
+    )
     check_trained(request.model, task.dense, task.validation, request.force)
     check_training(dense, task.train, DISTILL_SHARE)
     batch_size = schedule_proposal.choose_batch_size(task.train.steps)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tune_prune.common import files
+from tune_prune.common.errors import prefix_errors
 from tune_prune.common.parsing import read_json
 from tune_prune.export.compaction import compact, shrink
 from tune_prune.export.latency.device_script import describe_device
@@ -113,8 +114,9 @@ def measure_latency(
     space: Space, batch: int, device: torch.device, out: Path | None, script: Path | None, say: Callable[[str], None]
 ) -> dict[str, object]:
     """Writes the table of a space, measured here, to `out`, or to `script` what measures one elsewhere."""
-    model = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    train = load_data(space.data, settings=space.settings, model=space.model).train
+    model = checkpoint.load_dense_model(space.model, space.weights, f"{space.source}: task.")
+    with prefix_errors(f"{space.source}: task.data"):
+        train = load_data(space.data, settings=space.settings, model=space.model).train
     shapes = shapes_with_ratios(model, check_with_data(Config(budget=1), space, model, train))
     if script is not None:
         inputs = find_inputs(model, train, batch)

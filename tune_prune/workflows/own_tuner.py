@@ -67,11 +67,11 @@ def prepare_search(
         limit = Budget(config.budget, config.time_budget, began)
         check_surroundings(config, directory)
         prepared = prepare(config, chosen, console.say)
-        config, timings = fit_to_machine(config, chosen, prepared, limit, console.say)
+        config, timings = fit_to_machine(config, chosen, prepared, limit, console)
     info, task = prepared.info, prepared.task
     with lock_run(directory, shared=config.storage is not None) as lock:
         run_files.save_run(directory, config, chosen, text or "", info.metric)
-        trials = make_trials(config, chosen, prepared, directory, limit, timings, lock, console.say)
+        trials = make_trials(config, chosen, prepared, directory, limit, timings, lock, console)
         searcher = StudySearcher(trials, lambda trials: None)
         stopper = SearchStopper(limit, SignalHandler(), searcher)
         worker_data = make_worker_data(config, chosen, prepared, directory, lock, console.say)

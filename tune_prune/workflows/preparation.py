@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from tune_prune import __version__
+from tune_prune.common import files
 from tune_prune.common.entrypoints import describe_address
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, prefix_errors
 from tune_prune.distributed import authentication, loggers
 from tune_prune.distributed.session import check_cluster
 from tune_prune.hpo import storage
@@ -22,16 +23,15 @@ from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.results.run_info import RunInfo
-from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.fingerprints import check_unseen, fingerprint_task, hash_texts
 from tune_prune.tasks.further_metrics import measure_further
-from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric, evaluate
+from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.tasks.task import Task, check_compatible, check_trained, prepare_task
+from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
 from tune_prune.workflows import dashboard
-from tune_prune.workflows.space_checks import check_before_data, check_with_data, shapes_with_ratios
+from tune_prune.workflows.space_checks import check_before_data, check_with_data, describe_doubts
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,10 @@ def check_surroundings(config: Config, run_dir: Path) -> None:
         dashboard.check_dashboard()
 
 
-def describe_search(config: Config, space: Space) -> list[str]:
-    """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
-    model = checkpoint.load_dense_model(space.model, space.weights, space.source)
-    check_before_data(config, space, model)
-    data = load_data(space.data, settings=space.settings, model=space.model)
-    check_compatible(space.model, model, data, torch.device("cpu"), check_test=True)
-    dense, metric = evaluate(model, data.validation), data.validation.objective.metric
-    check_trained(space.model, dense, data.validation, config.force)
-    channels = check_with_data(config, space, model, data.train)
-    check_shared_out(data.train, config.resources.workers_per_trial)
-    measure_further(model, data.validation, "val")
-    shapes = shapes_with_ratios(model, channels)
-    rows = [f"  {name} = {domain}" for name, domain in space.parameters_for(shapes).items()]
+def describe_beginning(config: Config, space: Space, run_dir: Path) -> list[str]:
+    """Describes a search that begins, line by line: what it searches, how long, and what its space leaves in doubt."""
     what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
-    tradeoff = metric.format_tradeoff(_choose_tradeoff(config, metric, dense.metric))
-    head = f"{what}, {format_budget(config)}, tradeoff {tradeoff}{_explain_tradeoff(config, metric)}"
-    rows += [f"  {line}" for line in channels.describe()] if channels else []
-    return [head, *rows, f"  initial points: {len(space.initial_params(shapes))}"]
+    return [f"{what}, {format_budget(config)}, into {files.shorten(run_dir)}", *describe_doubts(space)]
 
 
 def format_budget(config: Config) -> str:
@@ -90,10 +76,19 @@ def format_budget(config: Config) -> str:
 def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
     """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
     device = torch.device(config.resources.own_device)
-    check_before_data(config, space, build(space.model))
-    dense = checkpoint.load_dense_model(space.model, space.weights, space.source)
+    with prefix_errors(f"{space.source}: task.model"):
+        model = build(space.model)
+    check_before_data(config, space, model)
+    dense = checkpoint.load_dense_model(space.model, space.weights, f"{space.source}: task.")
     task, load_test = prepare_task(
-        space.model, dense, space.data, device, say, settings=space.settings, check_test=True
+        space.model,
+        dense,
+        space.data,
+        device,
+        say,
+        settings=space.settings,
+        check_test=True,
+        where=f"{space.source}: task.data",
     )
     check_trained(space.model, task.dense, task.validation, config.force)
     channels = check_with_data(config, space, dense, task.train)
@@ -104,7 +99,7 @@ def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepare
         check_unseen(contents)
     contents |= {f"code of {name}": code for name, code in criteria.hash_pruners(space.pruners).items()}
     tradeoff = _choose_tradeoff(config, task.metric, task.dense.metric)
-    if explained := _explain_tradeoff(config, task.metric):
+    if explained := explain_tradeoff(config, task.metric):
         say(f"tradeoff: {task.metric.format_tradeoff(tradeoff)}{explained}; --acc-tradeoff says another")
     info = RunInfo(
         space=space.name,
@@ -148,7 +143,7 @@ def _choose_tradeoff(config: Config, metric: Metric, dense: float) -> float:
     raise UserError(f"--acc-tradeoff is missing: {nothing}; give it, or acc_tradeoff in [goal], in the metric's unit")
 
 
-def _explain_tradeoff(config: Config, metric: Metric) -> str:
+def explain_tradeoff(config: Config, metric: Metric) -> str:
     """Where a tradeoff comes from that nobody gave: " (1 % of the dense rmse)"; of the error, nothing."""
     is_explained = config.acc_tradeoff is not None or metric == ERROR
     return "" if is_explained else f" ({100 * TRADEOFF_SHARE:g} % of the dense {metric.name})"

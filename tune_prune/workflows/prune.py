@@ -76,7 +76,7 @@ def prune(
 def open_model(name: str, path: Path | None) -> tuple[nn.Module, dict[str, Tensor]]:
     """Loads a model and its masks from a checkpoint, which must be of model `name`, or else the dense model."""
     if path is None:
-        model = load_dense_model(name, None, "--model")
+        model = load_dense_model(name, None, "--")
         return model, masks.dense_masks(model)
     saved = checkpoint.read(path)
     if saved.model != name:

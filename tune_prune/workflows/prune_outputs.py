@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tune_prune.common import files
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, prefix_errors
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.coverage import measure_coverage
 from tune_prune.pruning.layerwise import PruneStep
@@ -35,7 +35,9 @@ def prune_and_write(
     `UserError` where the files would replace the checkpoint to start from, or those of a search.
     """
     _check_overwrites(out, request)
-    data = load_data(request.data, say, request.settings, request.model)
+    files.check_writable(out, "--out")
+    with prefix_errors("--data"):
+        data = load_data(request.data, say, request.settings, request.model)
     metric, rounds = data.validation.objective.metric, request.options.iterations
     result = prune_resumable(
         out, request, data, device, source, resume, lambda step: say(step.describe(rounds, metric))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tune_prune.common.errors import UserError, format_names
+from tune_prune.common.errors import UserError, describe_choice
 from tune_prune.pruning import criteria, masks
 from tune_prune.pruning.granularity import BLOCK, GROUPED, check_layers, check_name
 from tune_prune.pruning.plan import MODES, Plan, schedules
@@ -98,7 +98,7 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
     if (not grouped or options.granularity == BLOCK) and options.multiple_of != 1:
         raise UserError("--multiple-of is of channels; add --granularity channel")
     if options.mode not in MODES:
-        raise UserError(f"--mode must be one of {format_names(MODES)}, got {options.mode!r}")
+        raise UserError(f"--mode {describe_choice(options.mode, MODES)}")
     if options.mode == "global" and len(set(target.ratios.values())) > 1:
         raise UserError(f"{source}: --mode global takes one ratio for all layers together, got several")
     if options.mode == "global" and options.acc_tradeoff is not None:

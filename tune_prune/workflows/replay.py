@@ -186,7 +186,7 @@ def _load_weights(notes: Mapping[str, Any], path: Path, start: Path | None) -> _
     if file is None and "weights_hash" not in notes and is_address(name):
         raise UserError(f"{path}: does not note the weights of {name!r} that it was made from; {advice}")
     if "trial" in notes:
-        model = checkpoint.load_dense_model(name, None if file is None else str(file), str(path))
+        model = checkpoint.load_dense_model(name, None if file is None else str(file), f"{path}: ")
         mask = masks.dense_masks(model)
     else:
         model, mask = open_model(name, file)

@@ -3,13 +3,12 @@
 import shutil
 import signal
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from tune_prune.common.entrypoints import describe_address
 from tune_prune.common.errors import HeldError
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import has_exclusive_device, ray_session, reduce_concurrency
@@ -26,7 +25,7 @@ from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import (
     Prepared,
     check_surroundings,
-    format_budget,
+    describe_beginning,
     prepare,
 )
 from tune_prune.workflows.profiling import Timings
@@ -53,16 +52,17 @@ def search(
     process holds the directory.
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
-    with SignalHandler() as signals:
-        what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
-        console.say(f"{what}, {format_budget(config)}, into {run_dir}")
+    with SignalHandler() as signals, console:
+        for line in describe_beginning(config, space, run_dir):
+            console.say(line)
         # before the directory is made: a task that is wrong leaves none behind
         check_surroundings(config, run_dir)
-        prepared = prepare(config, space, console.say)
+        with console.phase("loading model and data, and measuring the dense model"):
+            prepared = prepare(config, space, console.say)
         info = prepared.info
         for line in info.describe():
             console.say(line)
-        config, timings = fit_to_machine(config, space, prepared, budget, console.say)
+        config, timings = fit_to_machine(config, space, prepared, budget, console)
         with lock_run(run_dir, shared=config.storage is not None) as lock:
             if text is not None:
                 with lock.exclusive():
@@ -129,7 +129,10 @@ class _Run:
         session = ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log")
         opened = open_storage(config, self._run_dir, say) if config.dashboard else None
         served = dashboard.serve_dashboard(opened, say) if opened is not None else nullcontext()
-        with session as concurrency, self._console, served:
+        with ExitStack() as block:
+            with self._console.phase("starting Ray"):
+                concurrency = block.enter_context(session)
+            block.enter_context(served)
             concurrency = self._run_until_done(worker_data, concurrency)
         trials.cut_off_running()
         self._info = replace(self._info, concurrency=concurrency)
@@ -158,10 +161,14 @@ class _Run:
 
     def _make_searcher(self, timings: Timings) -> StudySearcher:
         """The searcher of the run's study, which is created or goes on."""
-        config, say = self._config, self._console.say
-        trials = make_trials(config, self._space, self._prepared, self._run_dir, self._budget, timings, self._lock, say)
-        seconds = timings.test_for(config.certify)
-        self._progress = Progress(self._info, self._console, self._budget, seconds, config.stop_when)
+        config, console = self._config, self._console
+        trials = make_trials(
+            config, self._space, self._prepared, self._run_dir, self._budget, timings, self._lock, console
+        )
+        seconds, parameters = timings.test_for(config.certify), trials.parameters
+        self._progress = Progress(
+            self._info, console, self._budget, seconds, config.stop_when, run_dir=self._run_dir, parameters=parameters
+        )
         self._progress.update(trials)  # of a run that goes on
         return StudySearcher(trials, self._progress.update)
 
@@ -194,9 +201,6 @@ class _Run:
             # whatever fails from here on, what was found is written
             finalize.write_files(run_dir, finalize.make_outcome(run_dir, prepared.task, self._info, front, ending()))
             finalize.confirm_and_refit(
-                run_dir, self._config, self._space, prepared, front, self._is_interrupted, console.say
+                run_dir, self._config, self._space, prepared, front, lambda: self._signals.number is not None, console
             )
         return finalize.write_results(run_dir, prepared.task, self._info, prepared.load_test, console, front, ending())
-
-    def _is_interrupted(self) -> bool:
-        return self._signals.number is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from tune_prune.common import files
 from tune_prune.common.errors import format_names
 from tune_prune.distributed.parallel import collect_results, worker_pool
 from tune_prune.pruning import masks, statistics_cache
@@ -65,11 +66,12 @@ def measure_sensitivity(
 
     Jobs that retrain run on Ray's workers. Raises `UserError` for a pruner or a layer that does not exist.
     """
+    files.check_writable(out, "--out")
     device = torch.device(resources.own_device)
     statistics = sorted(required_statistics(request.pruners))
     check_name(request.granularity)
-    model = load_dense_model(request.model, None, "--model")
-    task, _ = prepare_task(request.model, model, request.data, device, say, settings=request.settings)
+    model = load_dense_model(request.model, None, "--")
+    task, _ = prepare_task(request.model, model, request.data, device, say, settings=request.settings, where="--data")
     check_trained(request.model, task.dense, task.validation, request.force)
     if request.epochs:
         check_training(model, task.train)

@@ -39,6 +39,16 @@ def check_before_data(config: Config, space: Space, model: nn.Module) -> None:
         _check_granularity(space, model, shapes)
 
 
+def describe_doubts(space: Space) -> list[str]:
+    """Describes what a space allows and probably does not mean: a list of two ratios, which is no range."""
+    pairs = [(pattern, domain.options) for pattern, domain in space.ratios if isinstance(domain, Choice)]
+    return [
+        f"{space.source}: space.ratio.{pattern!r} = [{low}, {high}] chooses one of the two values; "
+        f"for all between them write {{low = {low}, high = {high}}}"
+        for pattern, (low, high) in ((pattern, sorted(map(float, pair))) for pattern, pair in pairs if len(pair) == 2)
+    ]
+
+
 def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySplit) -> ChannelCounts | None:
     """Raises a `UserError` where trials could not train or be measured; returns the channels where they are pruned."""
     distill, smoothing = (find_largest(space.parameters.get(name, 0.0)) for name in ("distill", "label_smoothing"))

@@ -1,6 +1,7 @@
 """Sets up what a search asks for trials, and what its workers share, once its task is prepared."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +15,21 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.workflows import initial_trials, profiling
+from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.latency import find_table
 from tune_prune.workflows.preparation import Prepared, cached_statistics, fingerprint_search
 from tune_prune.workflows.profiling import Timings
 
 
 def fit_to_machine(
-    config: Config, space: Space, prepared: Prepared, budget: Budget, say: Callable[[str], None]
+    config: Config, space: Space, prepared: Prepared, budget: Budget, console: SearchConsole
 ) -> tuple[Config, Timings]:
     """The settings with what this machine and the task decide, and how long a step and an evaluation take here."""
     info = prepared.info
     plan = space.midpoint(info.ratio_shapes).to_plan()
-    resources = profiling.with_gpu_share(config.resources, prepared.task, plan, say)
-    timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
+    resources = profiling.with_gpu_share(config.resources, prepared.task, plan, console.say)
+    with console.phase("timing a step and an evaluation") if config.time_budget else nullcontext():
+        timings = profiling.time_rounds(budget, resources, prepared.task, plan, config.stop_when)
     return replace(config, resources=resources, acc_tradeoff=info.acc_tradeoff), timings
 
 
@@ -43,16 +46,16 @@ def make_trials(
     budget: Budget,
     timings: Timings,
     lock: RunLock,
-    say: Callable[[str], None],
+    console: SearchConsole,
 ) -> Trials:
     """Creates the study of a run, or goes on with it, and returns its trials."""
-    info, opened = prepared.info, open_storage(config, run_dir, say)
+    info, opened = prepared.info, open_storage(config, run_dir, console.say)
     with lock.exclusive():
         fingerprint = fingerprint_search(space, info, prepared.contents)
         study = open_study(opened, config.study or STUDY_NAME, run_dir, fingerprint, info.limits)
         steps = profiling.count_steps(budget, timings, config.resources)
         initial = load_or_store_initial(
-            study, lambda: initial_trials.plan_initial_trials(space, prepared, config, say, steps)
+            study, lambda: initial_trials.plan_initial_trials(space, prepared, config, console, steps)
         )
         with storage.refuse_damage(describe_study(study)):
             levels, curves = initial_trials.read_planned(initial)

@@ -73,11 +73,12 @@ def evaluate_front(
     device: torch.device,
     *,
     with_outcomes: bool = False,
+    on_tested: Callable[[], None] = lambda: None,
 ) -> None:
     """Reads the test images and tests the dense model and each member's checkpoint, as it is on disk.
 
     What the run directory holds of the same images is not measured again; each result is written at once. With outcomes
-    it is also kept what each sample alone measures, which certificates need.
+    it is also kept what each sample alone measures, which certificates need. `on_tested` is called after each model.
     """
     split = load_test()
     data = hash_texts(f"{key} {value}" for key, value in split.fingerprint().items())
@@ -106,6 +107,7 @@ def evaluate_front(
 
     record = measure(hash_tensors(task.weights), lambda: task.dense_model(device))
     test_record.write(run_dir, record)
+    on_tested()
     for member in members:
         path = run_dir / str(member.point.checkpoint)
         saved = checkpoint.read(path)
@@ -114,6 +116,7 @@ def evaluate_front(
             raise RuntimeError(f"{path}: holds another compression than its trial measured")
         record = measure(_hash_weights(saved), lambda: to_device(model, device))  # noqa: B023
         test_record.write(run_dir, record)
+        on_tested()
 
 
 def _measure_outcome(model: torch.nn.Module, split: AnySplit, value: float, certifying: bool) -> Outcome:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import nn
 
 from tune_prune.common import files
-from tune_prune.common.errors import UserError
+from tune_prune.common.errors import UserError, prefix_errors
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.augment import load_augment
 from tune_prune.tasks.datasets import load_data
@@ -58,8 +58,10 @@ def load_training_data(name: str, say: Callable[[str], None], settings: TaskSett
     They do so for `affine` of a classification in memory, whose steps need no loop over batches then.
     """
     if settings.augment != "affine" or settings.fit is not None:
-        return load_data(name, say, settings, model), False
-    loaded = load_data(name, say, replace(settings, augment=None), model)
+        with prefix_errors("--data"):
+            return load_data(name, say, settings, model), False
+    with prefix_errors("--data"):
+        loaded = load_data(name, say, replace(settings, augment=None), model)
     if isinstance(loaded.train, Split):
         return loaded, True
     train = replace(loaded.train, augment=load_augment("affine"), objective=make_objective(settings))
@@ -101,7 +103,8 @@ def train(
     """
     _check_overwrites(out)
     torch.manual_seed(seed)  # the model's own initialisation draws from it
-    model = to_device(build(name), device)
+    with prefix_errors("--model"):
+        model = to_device(build(name), device)
     masks.prunable(model)  # refuses a model that could not be pruned afterwards
     check_compatible(name, model, data, device, check_test=False)
     settings = data.train.objective.settings

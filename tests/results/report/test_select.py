@@ -28,7 +28,7 @@ def run_dir(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("how", "id_"),
     [("knee", "002"), ("factor=30", "003"), ("factor=33.3", "003"), ("factor=1", "001"), ("error=1.0", "003"),
-     ("error=0.65", "002"), ("error=5", "004")],
+     ("error=0.65", "002"), ("error=5", "004"), ("002", "002"), ("best", "004")],
 )  # fmt: skip
 def test_what_is_selected(run_dir: Path, how: str, id_: str) -> None:
     found = select_member(run_dir, how)
@@ -46,10 +46,9 @@ def test_the_knee_is_that_of_the_report(run_dir: Path) -> None:
 
 
 def test_what_cannot_be_selected(run_dir: Path, tmp_path: Path) -> None:
-    for how in ("best", "factor", "factor=many", "error=nan", "knee=2", ""):
-        assert (
-            fault(lambda how=how: select_member(run_dir, how)) == f"--select {how}: give knee, factor=30 or error=1.0"
-        )
+    rule = "give best, knee, factor=30, error=1.0 or a member's id: 001, 002, 003, 004"
+    for how in ("005", "factor", "factor=many", "error=nan", "knee=2", ""):
+        assert fault(lambda how=how: select_member(run_dir, how)) == f"--select {how}: {rule}"
     assert (
         fault(lambda: select_member(run_dir, "factor=200"))
         == "--select factor=200: the front has none; it goes to 100.0x"
@@ -59,7 +58,9 @@ def test_what_cannot_be_selected(run_dir: Path, tmp_path: Path) -> None:
         == "--select error=0.5: the front has none; it goes to 0.60 %"
     )
     (run_dir / "pareto.csv").write_text("")
-    assert "no front to select from" in fault(lambda: select_member(run_dir, "knee"))
+    assert "no front to select from; name the directory" in fault(lambda: select_member(run_dir, "knee"))
+    (run_dir / "run.json").write_text("{}")
+    assert "its search has not ended yet" in fault(lambda: select_member(run_dir, "knee"))
 
 
 def test_the_command(command, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
