@@ -14,27 +14,26 @@ from tune_prune.hpo.parameters import Choice, Range
 from tune_prune.pruning.masks import prunable
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
-from tune_prune.workflows import loss_curves
 from tune_prune.workflows.initial_trials import compression_levels, space_factors
-from tune_prune.workflows.loss_curves import measure_curves
+from tune_prune.workflows.loss_curves import GRID, POWERS, RISES, _fit, count_images, measure_curves
 
 # Curves
 
 
 @given(st.floats(1e-5, 1e-2), st.floats(0.6, 5.0))
 def test_a_power_law_is_found_again(scale: float, power: float) -> None:
-    keeps = [1 - ratio for ratio in loss_curves.GRID]
-    found = loss_curves._fit([(keep, scale * keep**-power) for keep in keeps])
-    inside = [keep for keep in keeps if loss_curves.RISES[0] < scale * keep**-power < loss_curves.RISES[1]]
+    keeps = [1 - ratio for ratio in GRID]
+    found = _fit([(keep, scale * keep**-power) for keep in keeps])
+    inside = [keep for keep in keeps if RISES[0] < scale * keep**-power < RISES[1]]
     if len(inside) > 1:
         assert found == (pytest.approx(scale, rel=1e-6), pytest.approx(power, rel=1e-6))
 
 
 @pytest.mark.parametrize("rises", [[0.0, -0.001, 0.0], [2.0, 2.3, 2.3], [0.0, 0.5, 2.0], [0.5, 0.4, 0.3]])
 def test_whatever_was_measured_makes_a_curve_that_falls(rises: list[float]) -> None:
-    scale, power = loss_curves._fit(list(zip((0.5, 0.1, 0.01), rises, strict=True)))
+    scale, power = _fit(list(zip((0.5, 0.1, 0.01), rises, strict=True)))
     assert scale > 0
-    assert loss_curves.POWERS[0] <= power <= loss_curves.POWERS[1]
+    assert POWERS[0] <= power <= POWERS[1]
 
 
 def test_measured_on_a_trained_network() -> None:
@@ -113,4 +112,4 @@ def test_spaced() -> None:
     [(100 * 600 * 128, 5, 1000), (4 * 20 * 128, 22, 0), (100 * 100 * 128, 54, 547), (1e12, 1000, 1000)],
 )
 def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
-    assert loss_curves.count_images(trained_on, layers) == images
+    assert count_images(trained_on, layers) == images
