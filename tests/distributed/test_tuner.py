@@ -12,7 +12,7 @@ import pytest
 
 from tune_prune.distributed import tuner
 from tune_prune.distributed.searcher import StudySearcher
-from tune_prune.distributed.tuner import SearchStopper, SignalHandler
+from tune_prune.distributed.tuner import Interrupted, SearchStopper, SignalHandler
 from tune_prune.hpo import budget
 from tune_prune.hpo.budget import Budget, SearchEnd
 
@@ -92,12 +92,19 @@ def test_a_first_signal_stops_in_order_and_a_second_at_once(
     monkeypatch.setattr(tuner.os, "_exit", codes.append)
     before = signal.getsignal(number)
     with SignalHandler() as signals:
+        signals.is_running = True
         stop = stopper(Budget(3), signals)
         os.kill(os.getpid(), number)
         assert (signals.number, stop.end, stop.stop_all(), codes) == (number, SearchEnd.INTERRUPTED, True, [])
         os.kill(os.getpid(), number)
         assert codes == [128 + number]
     assert signal.getsignal(number) == before
+
+
+def test_a_signal_before_anything_runs_ends_it_at_once() -> None:
+    with pytest.raises(Interrupted), SignalHandler() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.number == signal.SIGTERM
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:

@@ -184,6 +184,24 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert summary_of(run_dir)["front"] == summary_of(finished)["front"]
 
 
+@pytest.mark.parametrize("stage", ["check_surroundings", "prepare", "make_trials"])
+def test_an_interruption_before_the_first_trial_ends_at_once(
+    toml: Path, finished: Path, trials: Trials, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    run_dir = toml.parent / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(search, stage, interrupted)
+        assert searched(toml)[0] == 143
+    assert run_dir.exists() == (stage == "make_trials")
+    if run_dir.exists():
+        assert resumed(run_dir) == 0
+        assert points(run_dir).equals(points(finished))
+
+
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(toml: Path, finished: Path, trials: Trials) -> None:
     def killed(count: int) -> None:
         if count == 5:

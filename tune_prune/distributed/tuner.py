@@ -19,15 +19,21 @@ from tune_prune.hpo.budget import Budget, SearchEnd
 from tune_prune.hpo.config import Config
 
 
-class SignalHandler:
-    """Notes a first SIGINT or SIGTERM, so that the search ends in order; a second one ends the process at once.
+class Interrupted(BaseException):
+    """A signal came before anything was measured that is worth an end in order."""
 
-    Handles signals while it is entered. `number` is the signal's, None before one came. In any thread but the main one,
-    which alone may handle signals, it does nothing.
+
+class SignalHandler:
+    """Handles SIGINT and SIGTERM while it is entered; a second one ends the process at once.
+
+    A first one raises `Interrupted`, and once `is_running` is set it is noted, so that the search ends in order.
+    `number` is the signal's, None before one came. In any thread but the main one, which alone may handle signals, it
+    does nothing.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.is_running = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -45,6 +51,8 @@ class SignalHandler:
         if self.number is not None:
             os._exit(128 + number)
         self.number = number
+        if not self.is_running:
+            raise Interrupted
 
 
 class SearchStopper(tune.Stopper):

@@ -12,7 +12,7 @@ from filelock import FileLock
 from tune_prune.common.errors import HeldError
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.session import has_exclusive_device, ray_session, reduce_concurrency
-from tune_prune.distributed.tuner import SearchStopper, SignalHandler, run_trials
+from tune_prune.distributed.tuner import Interrupted, SearchStopper, SignalHandler, run_trials
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo.budget import Budget, SearchEnd
 from tune_prune.hpo.config import Config
@@ -53,26 +53,25 @@ def search(
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
     with SignalHandler() as signals, console:
-        for line in describe_beginning(config, space, run_dir):
-            console.say(line)
-        # before the directory is made: a task that is wrong leaves none behind
-        check_surroundings(config, run_dir)
-        with console.phase("loading model and data, and measuring the dense model"):
-            prepared = prepare(config, space, console.say)
-        info = prepared.info
-        for line in info.describe():
-            console.say(line)
-        config, timings = fit_to_machine(config, space, prepared, budget, console)
-        with lock_run(run_dir, shared=config.storage is not None) as lock:
-            if text is not None:
-                with lock.exclusive():
-                    save_run(run_dir, config, space, text, prepared.info.metric)
-            run = _Run(config, space, run_dir, console, prepared, budget, signals, timings, lock)
-            run.run_trials()
-            code = run.finalize()
+        try:
+            prepared, config, timings = _prepare(config, space, run_dir, console, budget)
+            with lock_run(run_dir, shared=config.storage is not None) as lock:
+                if text is not None:
+                    with lock.exclusive():
+                        save_run(run_dir, config, space, text, prepared.info.metric)
+                run = _Run(config, space, run_dir, console, prepared, budget, signals, timings, lock)
+                run.run_trials()
+                signals.is_running = True  # also where no trial was left to run
+                code = run.finalize()
+        except Interrupted:
+            kept = (
+                f"; go on with --resume {run_dir}" if (run_dir / "run.json").is_file() else ", and nothing is written"
+            )
+            console.say(f"interrupted before the first trial{kept}")
+            return _exit_code(signals)
     if run.end is SearchEnd.INTERRUPTED:
         console.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
-        return 130 if signals.number == signal.SIGINT else 143
+        return _exit_code(signals)
     if run.error is not None:
         raise run.error
     if run.remaining and run.end is SearchEnd.BUDGET:
@@ -80,6 +79,25 @@ def search(
     if code == 3 and (reason := finalize.describe_failure(run_dir)):
         raise RuntimeError(f"{reason}; what was measured is in {run_dir}")
     return code
+
+
+def _exit_code(signals: SignalHandler) -> int:
+    return 130 if signals.number == signal.SIGINT else 143
+
+
+def _prepare(
+    config: Config, space: Space, run_dir: Path, console: SearchConsole, budget: Budget
+) -> tuple[Prepared, Config, Timings]:
+    """Loads and measures what a search needs; the settings with what the machine decides, and how long steps take."""
+    for line in describe_beginning(config, space, run_dir):
+        console.say(line)
+    # before the directory is made: a task that is wrong leaves none behind
+    check_surroundings(config, run_dir)
+    with console.phase("loading model and data, and measuring the dense model"):
+        prepared = prepare(config, space, console.say)
+    for line in prepared.info.describe():
+        console.say(line)
+    return prepared, *fit_to_machine(config, space, prepared, budget, console)
 
 
 class _Run:
@@ -126,6 +144,7 @@ class _Run:
         if not trials.remaining or self._stopper.stop_all():
             return
         worker_data = make_worker_data(config, self._space, self._prepared, self._run_dir, self._lock, say)
+        self._signals.is_running = True
         session = ray_session(config.resources, worker_data.nbytes, self._run_dir / "ray.log")
         opened = open_storage(config, self._run_dir, say) if config.dashboard else None
         served = dashboard.serve_dashboard(opened, say) if opened is not None else nullcontext()
