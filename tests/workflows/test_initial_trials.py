@@ -1,14 +1,17 @@
 import itertools
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from searches import SPACE
 from strategies import loss_curves
 from toys import images, mlp, seeded, task_of
 
+from tune_prune.hpo import run_files
 from tune_prune.hpo.groups import LossCurve
 from tune_prune.hpo.parameters import Choice, Range
 from tune_prune.pruning.masks import prunable
@@ -16,6 +19,7 @@ from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
 from tune_prune.workflows import initial_trials
 from tune_prune.workflows.initial_trials import compression_levels, measure_curves, space_factors
+from tune_prune.workflows.preparation import prepare
 
 # Curves
 
@@ -113,3 +117,16 @@ def test_spaced() -> None:
 )
 def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
     assert initial_trials.count_images(trained_on, layers) == images
+
+
+def test_a_search_by_time_counts_the_steps_that_it_has(tmp_path: Path) -> None:
+    """Without a number of trials, layers are measured where the time allows for much more training."""
+    (tmp_path / "space.toml").write_text(SPACE)
+    settings = {"time_budget": 60.0, "force": True, "device": "cpu"}
+    config, space, _ = run_files.start_run(str(tmp_path / "space.toml"), settings)
+    said: list[str] = []
+    prepared = prepare(config, space, said.append)
+    few, many = (initial_trials.plan_initial_trials(space, prepared, config, said.append, n) for n in (10, 100_000))
+    assert few["levels"] == []
+    assert len(many["levels"]) > 3
+    assert "no initial levels: measuring the layers would take long compared with so little training" in said
