@@ -1,21 +1,29 @@
+import io
 import itertools
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.console import Console
+from searches import SPACE
 from strategies import loss_curves
 from toys import images, mlp, seeded, task_of
 
+from tune_prune.hpo import run_files
 from tune_prune.hpo.groups import LossCurve
 from tune_prune.hpo.parameters import Choice, Range
 from tune_prune.pruning.masks import prunable
 from tune_prune.training.loop import fit
 from tune_prune.training.optim import Recipe
+from tune_prune.workflows import initial_trials
+from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.initial_trials import compression_levels, space_factors
 from tune_prune.workflows.loss_curves import GRID, POWERS, RISES, _fit, count_images, measure_curves
+from tune_prune.workflows.preparation import prepare
 
 # Curves
 
@@ -113,3 +121,17 @@ def test_spaced() -> None:
 )
 def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
     assert count_images(trained_on, layers) == images
+
+
+def test_a_search_by_time_counts_the_steps_that_it_has(tmp_path: Path) -> None:
+    """Without a number of trials, layers are measured where the time allows for much more training."""
+    (tmp_path / "space.toml").write_text(SPACE)
+    settings = {"time_budget": 60.0, "force": True, "device": "cpu"}
+    config, space, _ = run_files.start_run(str(tmp_path / "space.toml"), settings)
+    said = io.StringIO()
+    console = SearchConsole(Console(file=said, width=200))
+    prepared = prepare(config, space, console.say)
+    few, many = (initial_trials.plan_initial_trials(space, prepared, config, console, n) for n in (10, 100_000))
+    assert few["levels"] == []
+    assert len(many["levels"]) > 3
+    assert "no initial levels: measuring the layers would take long compared with so little training" in said.getvalue()

@@ -64,10 +64,9 @@ def search(
                 signals.is_running = True  # also where no trial was left to run
                 code = run.finalize()
         except Interrupted:
-            kept = (
-                f"; go on with --resume {run_dir}" if (run_dir / "run.json").is_file() else ", and nothing is written"
-            )
-            console.say(f"interrupted before the first trial{kept}")
+            is_begun = (run_dir / "run.json").is_file()
+            advice = f"go on with --resume {run_dir}" if is_begun else "nothing is written"
+            console.say(f"interrupted before the first trial; {advice}")
             return _exit_code(signals)
     if run.end is SearchEnd.INTERRUPTED:
         console.say(f"interrupted; everything measured is kept: go on with --resume {run_dir}")
