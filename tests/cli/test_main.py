@@ -96,6 +96,7 @@ def refused(cwd: Path, command, capfd: pytest.CaptureFixture[str]):
         (["--n-trials=9"], r"No such option: --n-trials; did you mean --budget\? "),
         (["--timeout", "9"], r"No such option: --timeout; did you mean --time-budget\? "),
         (["--aug-mnt", "flip"], r"No such option: --aug-mnt; did you mean --augment\? "),
+        (["--sampler", "tp"], r"--sampler must be one of tpe, nsga2, gp, random, got tp; did you mean tpe\?$"),
         (["--device", "gpu"], r"--device must be one of auto, cpu, cuda, got gpu; did you mean cuda\?$"),
         (["lenet5"], r"Got unexpected extra argument"),
     ],

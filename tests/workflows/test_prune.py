@@ -218,7 +218,7 @@ def test_the_whole_network_as_one_may_be_allowed_to_lose_a_layer(command, capsys
 
 
 FAULTS = [
-    (("-l", 2, "-p", 0.5, "--mode", "net"), "--mode must be one of layer, global, got 'net'"),
+    (("-l", 2, "-p", 0.5, "--mode", "net"), "--mode must be one of layer, global, got net"),
     (("-l", 2, "-p", 0.5, "--granularity", "row"), "unknown granularity 'row'; known: weight, filter, neuron, 2:4"),
     (("-l", 2, "-p", 0.5, "-l", 4, "-p", 0.6, "--mode", "global"), "--layer: --mode global takes one ratio for all"),
     (("-p", 0.5, "--mode", "global", "--acc-tradeoff", 1), "--acc-tradeoff prunes layer by layer; leave out --mode"),

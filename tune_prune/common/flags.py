@@ -22,8 +22,8 @@ class Flag(NamedTuple):
     `check` returns whether a value is right (None always is), and `rule` says what is right: "--budget must be at least
     1 trial, got 0". `parse` takes the option's text and name, and returns the value. A flag that is `fixed_on_resume`
     cannot be given with `--resume`. A resumed run takes over the values of the run that it goes on with, unless a flag
-    is given again; of a flag that is not `kept_on_resume` it takes the default. `choices` are all values that are
-    right, where they have names; they take the place of `check` and `rule`.
+    is given again; of a flag that is not `kept_on_resume` it takes the default. `choices` returns all
+    values that are right, where they have names; it takes the place of `check` and `rule`.
     """
 
     help: str
@@ -33,15 +33,15 @@ class Flag(NamedTuple):
     parse: Callable[[str, str], Any] | None = None
     fixed_on_resume: bool = False
     kept_on_resume: bool = True
-    choices: Sequence[str] = ()
+    choices: Callable[[], Sequence[str]] | None = None
 
     def accepts(self, value: Any) -> bool:
         """Whether a value is right."""
-        return value in self.choices if self.choices else self.check(value)
+        return value in self.choices() if self.choices else self.check(value)
 
     def describe_fault(self, value: Any) -> str:
         """What a message says of a value that is not right: "must be at least 1 trial, got 0"."""
-        return describe_choice(value, self.choices) if self.choices else f"must be {self.rule}, got {value}"
+        return describe_choice(value, self.choices()) if self.choices else f"must be {self.rule}, got {value}"
 
 
 def flag(help: str, panel: str, **more: Any) -> Mapping[str, Flag]:

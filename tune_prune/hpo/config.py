@@ -126,7 +126,7 @@ class Config:
         metadata=flag(
             "tpe, nsga2, gp or random.  [default: tpe]",
             SEARCHED,
-            choices=SAMPLERS,
+            choices=lambda: SAMPLERS,
             fixed_on_resume=True,
         ),
     )

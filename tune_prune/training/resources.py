@@ -39,7 +39,7 @@ class Resources:
         metadata=flag(
             "auto, cpu or cuda.  [default: auto]",
             MACHINE,
-            choices=DEVICES,
+            choices=lambda: DEVICES,
         ),
     )
     cpus_per_trial: float = field(
