@@ -107,7 +107,7 @@ def test_the_interval_of_resamples_is_scipy_s() -> None:
     assert interval.high == pytest.approx(expected.high, rel=0.02)
     shifted = find_resampled_interval(replace(found, count=100), found.whole + 1)
     assert (shifted.low, shifted.high) == pytest.approx((interval.low + 1, interval.high + 1))
-    assert shifted.method == "bootstrap (BCa) of resamples, of 80 of 100 samples"
+    assert shifted.method == "bootstrap (BCa) of resamples; of 80 of 100 samples"
     distribution = BootstrapDistribution(np.array(found.values), np.array(found.without), found.whole)
     for share in (0.05, 0.5, 0.95):
         assert distribution.probability_below(distribution.quantile(share)) == pytest.approx(share, abs=1e-3)

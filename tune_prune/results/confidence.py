@@ -107,13 +107,16 @@ class BootstrapDistribution:
         return NORMAL.cdf(shifted / (1 + self.acceleration * shifted) - self.bias)
 
 
+def name_samples(measured: int, count: int) -> str:
+    """Says of how many samples something was measured where these are not all; else ""."""
+    return f"; of {measured:,} of {count:,} samples" if measured < count else ""
+
+
 def find_resampled_interval(found: Resamples, value: float) -> Interval:
     """The 95 % interval of the `value` of a metric on a whole split, from the metric of resamples."""
     distribution = BootstrapDistribution(np.array(found.values), np.array(found.without), found.whole)
     ends = [distribution.quantile(share) + value - found.whole for share in (0.025, 0.975)]
-    method = "bootstrap (BCa) of resamples"
-    if found.measured < found.count:
-        method += f", of {found.measured:,} of {found.count:,} samples"
+    method = "bootstrap (BCa) of resamples" + name_samples(found.measured, found.count)
     return Interval(min(value, *ends), max(value, *ends), method)
 
 
@@ -132,9 +135,7 @@ def find_interval(samples: SampleValues, value: float, name: str) -> Interval:
         found = bootstrap_interval(samples.terms, count)
         shift = samples.term(value) - statistics.fmean(samples.terms)  # 0 where the terms are of all samples
         ends = [samples.value(end + shift) for end in found]
-        method = f"bootstrap (BCa), {kind}"
-        if len(samples.values) < count:
-            method += f"; of {len(samples.values)} of {count:,} samples"
+        method = f"bootstrap (BCa), {kind}" + name_samples(len(samples.values), count)
     return Interval(min(value, *ends), max(value, *ends), method)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tune_prune.results.confidence import BootstrapDistribution
+from tune_prune.results.confidence import BootstrapDistribution, name_samples
 from tune_prune.tasks.metrics import Metric
 from tune_prune.tasks.resampling import Resamples
 from tune_prune.tasks.sample_values import SampleValues
@@ -152,8 +152,7 @@ class PairedMeans:
         """Tests whether the pruned model is worse by at most `tradeoff`, by the studentized bootstrap of pairs."""
         count = len(self.pruned.values)
         method = f"paired bootstrap-t (approximate), {self.metric.name} is {self.pruned.mean.name} over samples"
-        if count < self.pruned.count:
-            method += f"; of {count:,} of {self.pruned.count:,} samples"
+        method += name_samples(count, self.pruned.count)
         difference, error = (float(found[0]) for found in self._estimate())
         if error <= 1e-12 * abs(difference):  # as where nothing was pruned
             return PairedTest(float(difference > tradeoff), difference, None, method)
@@ -193,8 +192,7 @@ class PairedResamples:
     def test(self, tradeoff: float, level: float) -> PairedTest:
         """Tests whether the pruned model is worse by at most `tradeoff`, by the bootstrap of pairs (BCa)."""
         method = f"paired bootstrap of resamples (BCa, approximate), {self.metric.name} is no mean over samples"
-        if self.pruned.measured < self.pruned.count:
-            method += f"; of {self.pruned.measured:,} of {self.pruned.count:,} samples"
+        method += name_samples(self.pruned.measured, self.pruned.count)
         sign = -1 if self.metric.better == "higher" else 1
         parts = ("values", "without", "whole")
         values, without, whole = (
