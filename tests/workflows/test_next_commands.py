@@ -48,7 +48,7 @@ def test_every_command_is_one_of_the_program(run_dir: Path) -> None:
     assert [name for name, _ in parsed] == ["test", "export", "report", "search", "search"]
     test, export, report, confirm, more = (params for _, params in parsed)
     assert test["checkpoint"] == export["checkpoint"] == CHECKPOINT
-    assert (test["model"], test["data"], export["to"]) == (None, None, "dense")
+    assert (test["model"], test["data"], export["to"]) == (None, None, "sparse")
     assert (report["run_dir"], report["select"]) == (run_dir.relative_to(os.getcwd()), "knee")
     assert (confirm["resume"], confirm["confirm"]) == (report["run_dir"], 5)
     assert more["budget"] == 2

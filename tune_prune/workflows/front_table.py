@@ -21,11 +21,15 @@ BORDER = 3
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, its cells from top to bottom, and whether they are numbers, which stand to the right."""
+    """A column: its heading, its cells from top to bottom, and whether they are numbers, which stand to the right.
+
+    A column that is not needed is left out where it does not fit beside the others.
+    """
 
     heading: str
     cells: list[str]
     is_number: bool = True
+    is_needed: bool = True
 
     @property
     def width(self) -> int:
@@ -44,6 +48,8 @@ def make_front_tables(outcome: SearchOutcome, width: int) -> list[Table]:
     parts: list[list[Column]] = [[first]]
     for column in others:
         if sum(one.width for one in [*parts[-1], column]) + 1 > width and len(parts[-1]) > 1:
+            if not column.is_needed:
+                continue
             parts.append([first])
         parts[-1].append(column)
     return [_make_table(part, title if at == 0 else f"{title}, continued") for at, part in enumerate(parts)]
@@ -73,7 +79,6 @@ def list_columns(outcome: SearchOutcome) -> list[Column]:
         Column("compression", ["0", *(f"{point.compression:.5f}" for point in points)]),
         Column(f"validation {metric.name}", validation),
         Column(f"test {metric.name}{interval}", [_format_test(result, metric) for result in results]),
-        Column("trial", ["", *(str(member.record.trial) for member in members)]),
     ]
     if confirmed := outcome.confirmed:
         count = max(len(confirmation.metrics) for confirmation in confirmed.values())
@@ -88,7 +93,7 @@ def list_columns(outcome: SearchOutcome) -> list[Column]:
     if outcome.claim:
         cells = [_format_certificate(outcome.certificates, member.id) for member in members]
         columns.append(Column(f"certified at {100 * outcome.claim.level:g} %", ["", *cells], False))
-    return columns
+    return [*columns, Column("trial", ["", *(str(member.record.trial) for member in members)], is_needed=False)]
 
 
 def _format_confirmation(confirmation: Confirmation | None, metric: Metric) -> str:

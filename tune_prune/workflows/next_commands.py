@@ -7,10 +7,14 @@ from pathlib import Path
 
 from tune_prune.common.entrypoints import TRUSTED, is_address
 from tune_prune.common.files import shorten
+from tune_prune.results.front import Member
 from tune_prune.results.outcome import SearchOutcome
 from tune_prune.results.run_info import RunInfo
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.settings import MEASURING
+
+SCATTERED = ("weight", "2:4")
+"""Granularities that leave the shape of every layer as it is."""
 
 
 def list_next_commands(run_dir: Path, outcome: SearchOutcome) -> list[str]:
@@ -27,11 +31,16 @@ def list_next_commands(run_dir: Path, outcome: SearchOutcome) -> list[str]:
     code = _list_code(info)
     return [
         " ".join([program, "test", checkpoint, *code]),
-        " ".join([program, "export", checkpoint, "--to", "dense", *code]),
+        " ".join([program, "export", checkpoint, "--to", _choose_format(best), *code]),
         f"{program} report {run} --select knee",
         f"{program} search --resume {run} --confirm 5",
         more,
     ]
+
+
+def _choose_format(best: Member) -> str:
+    """The smallest file of single weights, or the network without what was removed whole."""
+    return "sparse" if best.record.params.to_plan().granularity in SCATTERED else "dense"
 
 
 def _name_program() -> str:
