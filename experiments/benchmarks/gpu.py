@@ -28,7 +28,7 @@ def trial(epochs: int, barrier: Barrier, rates: "multiprocessing.Queue[float]") 
     """Train, once to warm up and then with the others; the epochs per second."""
     torch.set_num_threads(1)
     device = torch.device("cuda")
-    made = task.prepare_task("lenet5", load_dense_model("lenet5", None, "gpu.py"), "mnist", device)[0].to(device)
+    made = task.prepare_task("lenet5", load_dense_model("lenet5", None, ""), "mnist", device)[0].to(device)
     model = made.dense_model(device)
     pairs = [(weight, (torch.rand_like(weight) < 0.1).float()) for weight in masks.prunable(model).values()]
     steps = made.train.steps(128)

@@ -53,7 +53,7 @@ def main() -> None:
     print("| model | kept, % | dense, ms | by kept weights, ms | times faster |\n|---|---|---|---|---|")
     found = {}
     for name, steps in STEPS.items():
-        task = prepare_task(name, load_dense_model(name, None, "kept.py"), "mnist", CPU)[0]
+        task = prepare_task(name, load_dense_model(name, None, ""), "mnist", CPU)[0]
         for share in SHARES:
             times = [[milliseconds(task, share, steps, by_kept) for by_kept in (False, True)] for _ in range(repeats)]
             dense, kept = ([pair[i] for pair in times] for i in (0, 1))

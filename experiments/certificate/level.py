@@ -82,7 +82,7 @@ def main() -> None:
     split = load_data(str(run.summary["data"])).load_test()
     assert isinstance(split, Split)
     torch.set_num_threads(1)
-    dense, dense_terms = measure(load_dense_model(str(run.summary["model"]), None, "level.py"), split)
+    dense, dense_terms = measure(load_dense_model(str(run.summary["model"]), None, ""), split)
     rows, wrong = [], []
     for member in summary_front(run.summary):
         model = checkpoint.restore(checkpoint.read(run_dir / str(member["checkpoint"])), "level.py")[0]

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tune_prune.results.confidence import find_resampled_interval
 from tune_prune.results.paired_tests import PairedResamples
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.resampling import RESAMPLES, UNITS, Resamples
+from tune_prune.tasks.resampling import RESAMPLES, UNITS
+from tune_prune.tasks.sample_values import Resamples
 
 SPLITS, SIZES, COUNT, LEVEL, BELOW, ABOVE = 1000, (500, 2000, 5000), 200_000, 0.95, 0.98, 2.0
 SHARES, WRONG, MORE = (0.5, 0.25, 0.15, 0.07, 0.03), (0.03, 0.05, 0.08, 0.1, 0.15), 1.3

@@ -29,7 +29,7 @@ def main() -> None:
     """See the top of the file."""
     data = load_data("resnet20_fashion:data", print, TaskSettings(precision="bf16"))
     weights = "../tasks/resnet20_fashion/dense.safetensors"
-    model = load_dense_model("resnet20:resnet20(channels=1)", weights, "block_scores.py").eval()
+    model = load_dense_model("resnet20:resnet20(channels=1)", weights, "").eval()
     sample = data.train.draw(SAMPLE, torch.Generator().manual_seed(0))
     context, dense = Context(model, sample, torch.Generator().manual_seed(0)), masks.dense_masks(model)
     labels, by_name = removal.name_weights(model), removal.masks_by_name(model, dense)

@@ -41,7 +41,7 @@ def main() -> None:
     """Prints the costs on two models."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     for model in ("lenet_300_100", "lenet5"):
-        prepared, _ = task.prepare_task(model, load_dense_model(model, None, "costs.py"), "mnist", CPU)
+        prepared, _ = task.prepare_task(model, load_dense_model(model, None, ""), "mnist", CPU)
         print(f"{model}: seconds to score every layer")
         for pruner in criteria.criteria.names():
             seconds = measure_seconds(prepared, pruner, 1 if pruner == "emp" else 5)

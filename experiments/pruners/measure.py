@@ -49,7 +49,7 @@ def list_jobs(chosen: list[str]) -> Iterator[Job]:
     models, epochs = (chosen[:1], [int(chosen[1])]) if chosen else (MODELS, [0, 1])
     layer_ratios = [float(ratio) for ratio in chosen[2:]] or RATIOS
     for model in models:
-        labels = list(prunable(checkpoint.load_dense_model(model, None, "measure.py")))
+        labels = list(prunable(checkpoint.load_dense_model(model, None, "")))
         for count in epochs:
             for layer in ("all", *labels):
                 for ratio in RATIOS if layer == "all" else layer_ratios:
@@ -82,7 +82,7 @@ _PREPARED: dict[str, task.Task] = {}
 def prepare_once(model: str) -> task.Task:
     """Prepares a model's task, once a process."""
     if model not in _PREPARED:
-        _PREPARED[model] = task.prepare_task(model, load_dense_model(model, None, "measure.py"), "mnist", CPU)[0]
+        _PREPARED[model] = task.prepare_task(model, load_dense_model(model, None, ""), "mnist", CPU)[0]
     return _PREPARED[model]
 
 

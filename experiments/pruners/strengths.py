@@ -37,7 +37,7 @@ def measure_errors(prepared: task.Task, scores: dict[str, torch.Tensor]) -> list
 def main() -> None:
     """Prints the errors of every penalty in every case on two models."""
     for model in ("lenet_300_100", "lenet5"):
-        prepared, _ = task.prepare_task(model, load_dense_model(model, None, "strengths.py"), "mnist", CPU)
+        prepared, _ = task.prepare_task(model, load_dense_model(model, None, ""), "mnist", CPU)
         sample = prepared.train.draw(Plan.sample, torch.Generator().manual_seed(0))
         print(f"{model}, every layer, at ratios {', '.join(map(str, RATIOS))}")
         magnitudes = {label: weight.abs() for label, weight in prunable(prepared.dense_model(CPU)).items()}

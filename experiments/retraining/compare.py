@@ -51,7 +51,7 @@ def run(made: task.Task, name: str, change: Mapping[str, float | int | str]) -> 
 
 def main() -> None:
     """Every variant in turn."""
-    made, _ = task.prepare_task("lenet5", load_dense_model("lenet5", None, "compare.py"), "mnist", CPU)
+    made, _ = task.prepare_task("lenet5", load_dense_model("lenet5", None, ""), "mnist", CPU)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread; dense {made.dense.metric:.2f} %")
     for name, change in VARIANTS.items():
         run(made, name, change)

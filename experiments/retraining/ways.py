@@ -86,7 +86,7 @@ def main() -> None:
     """Every case in turn."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
     for case in CASES:
-        made, _ = task.prepare_task(case.model, load_dense_model(case.model, None, "ways.py"), "mnist", CPU)
+        made, _ = task.prepare_task(case.model, load_dense_model(case.model, None, ""), "mnist", CPU)
         start = iterative.initial_state(made.dense_model(CPU))
         run_variant(made, start, case.begin, 2, case.coarse_steps[0], case)
         for end in case.ends:

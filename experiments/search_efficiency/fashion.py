@@ -77,7 +77,7 @@ def dense_task() -> tuple[Task, object]:
     """The model that every method prunes, and the function that loads its test split."""
     sys.path[:0] = [str(CASE), str(CASE.parents[1] / "resnet20")]
     name = "resnet20:resnet20(channels=1)"
-    dense = load_dense_model(name, str(CASE / "dense.safetensors"), "fashion.py")
+    dense = load_dense_model(name, str(CASE / "dense.safetensors"), "")
     return prepare_task(name, dense, "resnet20_fashion:data", CPU, settings=TaskSettings(precision="bf16"))
 
 

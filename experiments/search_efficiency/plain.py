@@ -41,7 +41,7 @@ def dense(out: Path, model: str = "lenet_300_100") -> task.Task:
     """The model that every method prunes."""
     weights = out / "dense.safetensors"
     there = str(weights) if weights.exists() else None
-    return task.prepare_task(model, load_dense_model(model, there, "plain.py"), "mnist", torch.device("cpu"))[0]
+    return task.prepare_task(model, load_dense_model(model, there, ""), "mnist", torch.device("cpu"))[0]
 
 
 def layers(made: task.Task) -> list[str]:

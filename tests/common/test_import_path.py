@@ -47,7 +47,8 @@ def test_files_of_the_working_directory_do_not_run_in_place_of_libraries(
     done = subprocess.run(
         [sys.executable, *program, *command], cwd=hostile, capture_output=True, text=True, timeout=WAIT, check=False
     )
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert "loading PyTorch" in done.stdout or not done.stdout
     assert done.stderr.startswith("tune-prune: ")
     assert not (hostile / "ran").exists()
 

@@ -25,7 +25,7 @@ WRAPPED: dict[str, Any] = {
 def test_state_dicts_are_read(tmp_path: Path, kind: str, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"dense.{suffix}"
     torch.save(WRAPPED[kind], path)
-    found = load_dense_model("toys:mlp", str(path), "a.toml").state_dict()
+    found = load_dense_model("toys:mlp", str(path), "a.toml: task.").state_dict()
     assert all(torch.equal(found[key], value) for key, value in STATE.items())
 
 
@@ -49,15 +49,22 @@ class Harmful:
 def test_what_else_is_in_a_file(tmp_path: Path, content: Any, said: str) -> None:
     path = tmp_path / "dense.pth"
     torch.save(content, path)
-    assert fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml")).startswith(f"{path}: {said}")
+    assert fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml: task.")).startswith(
+        f"a.toml: task.weights: {path}: {said}"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch's", b"PK\x03\x04 torn"])
 def test_files_that_are_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dense.pth"
-    assert fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml")) == f"{path}: no such file of weights"
+    assert (
+        fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml: task."))
+        == f"a.toml: task.weights: {path}: no such file of weights"
+    )
     path.write_bytes(content)
-    assert fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml")).startswith(f"{path}: ")
+    assert fault(lambda: load_dense_model("toys:mlp", str(path), "a.toml: task.")).startswith(
+        f"a.toml: task.weights: {path}: "
+    )
 
 
 def test_no_code_allows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +74,5 @@ def test_no_code_allows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "dense.pth"
     saved = squeezenet1_1(num_classes=2).state_dict()
     torch.save(saved, path)
-    found = load_dense_model("torchvision:squeezenet1_1(num_classes=2)", str(path), "a.toml").state_dict()
+    found = load_dense_model("torchvision:squeezenet1_1(num_classes=2)", str(path), "a.toml: task.").state_dict()
     assert all(torch.equal(found[key], value) for key, value in saved.items())

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from tune_prune.results.certificate import FEWEST, Claim, Outcome, Paired, certify, pair
 from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples
 from tune_prune.tasks.metrics import ERROR, Metric
-from tune_prune.tasks.resampling import Resamples
-from tune_prune.tasks.sample_values import ARITHMETIC, QUADRATIC, SampleValues
+from tune_prune.tasks.sample_values import ARITHMETIC, QUADRATIC, Resamples, SampleValues
 
 pytest.importorskip("scipy", reason="scipy comes with the dev extra")
 

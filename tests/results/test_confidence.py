@@ -17,8 +17,7 @@ from tune_prune.results.confidence import (
     wilson_interval,
 )
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.resampling import Resamples
-from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
+from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, Resamples, SampleValues
 
 
 def test_the_quantile_is_that_of_tables() -> None:

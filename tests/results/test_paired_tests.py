@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from tune_prune.results import paired_tests
 from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples, score
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.resampling import Resamples
-from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, SampleValues
+from tune_prune.tasks.sample_values import ARITHMETIC, GEOMETRIC, QUADRATIC, Mean, Resamples, SampleValues
 
 stats = pytest.importorskip("scipy.stats", reason="scipy comes with the dev extra")
 optimize = pytest.importorskip("scipy.optimize", reason="scipy comes with the dev extra")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tune_prune.tasks import recorded_outputs, resampling
 from tune_prune.tasks.per_sample import draw_samples
 from tune_prune.tasks.recorded_outputs import deal_units, replaying
-from tune_prune.tasks.resampling import Resamples, measure_by_samples, measure_resamples, read_resamples, time_resamples
-from tune_prune.tasks.sample_values import SampleValues
+from tune_prune.tasks.resampling import measure_by_samples, measure_resamples, time_resamples
+from tune_prune.tasks.sample_values import Resamples, SampleValues, read_resamples
 from tune_prune.tasks.samples import join_batches
 
 

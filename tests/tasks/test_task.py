@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def prepared(name: str, data: str, weights: str | None) -> tuple[Task, Callable[[], Split]]:
-    return prepare_task(name, load_dense_model(name, weights, "a.toml"), data, CPU)
+    return prepare_task(name, load_dense_model(name, weights, "a.toml: task."), data, CPU)
 
 
 def guarded() -> Data:
@@ -68,7 +68,7 @@ def loop(model: nn.Module, batches: object, steps: int, lr: float, after_step: C
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_training_loop_of_the_users_is_taught_by_the_dense_model(weights: Path, share: float) -> None:
-    dense, settings = load_dense_model("toys:Conv", str(weights), "a.toml"), TaskSettings(fit="test_task:loop")
+    dense, settings = load_dense_model("toys:Conv", str(weights), "a.toml: task."), TaskSettings(fit="test_task:loop")
     task, _ = prepare_task("toys:Conv", dense, "toys:images", CPU, settings=settings)
     teacher = task.make_teacher(share)
     assert isinstance(teacher, nn.Module)
@@ -83,31 +83,31 @@ def test_a_convolution_is_in_channels_last(weights: Path) -> None:
 
 
 def test_a_users_model_comes_as_its_factory_made_it() -> None:
-    made = load_dense_model("toys:mlp", None, "a.toml")
+    made = load_dense_model("toys:mlp", None, "a.toml: task.")
     assert [tuple(p.shape) for p in made.parameters()] == [tuple(p.shape) for p in mlp().parameters()]
 
 
 def test_weights_that_a_factory_draws_are_the_same_in_every_process() -> None:
-    first = load_dense_model("toys:mlp", None, "a.toml").state_dict()
+    first = load_dense_model("toys:mlp", None, "a.toml: task.").state_dict()
     torch.rand(7)
-    again = load_dense_model("toys:mlp", None, "a.toml").state_dict()
+    again = load_dense_model("toys:mlp", None, "a.toml: task.").state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
 
 
 def test_built_in_weights() -> None:
-    assert isinstance(load_dense_model("lenet5", None, "a.toml"), nn.Sequential)
+    assert isinstance(load_dense_model("lenet5", None, "a.toml: task."), nn.Sequential)
 
 
 def test_a_built_in_model_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models._entries, "toy", mlp)
-    said = fault(lambda: load_dense_model("toy", None, "a.toml"))
-    assert said == "a.toml: model 'toy' has no pretrained weights; give task.weights, a checkpoint"
+    said = fault(lambda: load_dense_model("toy", None, "a.toml: task."))
+    assert said == "a.toml: task.model: 'toy' has no pretrained weights; give a.toml: task.weights, a checkpoint"
 
 
 def test_weights_that_do_not_fit(weights: Path) -> None:
-    said = fault(lambda: load_dense_model("toys:mlp", str(weights), "a.toml"))
-    assert said.startswith(f"{weights}: does not fit the model; made for 'toys:Conv'")
-    assert "no such checkpoint" in fault(lambda: load_dense_model("toys:mlp", "none.safetensors", "a.toml"))
+    said = fault(lambda: load_dense_model("toys:mlp", str(weights), "a.toml: task."))
+    assert said.startswith(f"a.toml: task.weights: {weights}: does not fit the model; made for 'toys:Conv'")
+    assert "no such checkpoint" in fault(lambda: load_dense_model("toys:mlp", "none.safetensors", "a.toml: task."))
 
 
 class Odd(nn.Module):

@@ -96,7 +96,7 @@ def test_a_gpu_of_another_machine_is_not_measured_here(monkeypatch: pytest.Monke
 
 def test_pick_device() -> None:
     assert pick_device("cpu") == torch.device("cpu")
-    assert fault(lambda: pick_device("tpu")) == "--device must be auto, cpu or cuda, got 'tpu'"
+    assert fault(lambda: pick_device("tpu")) == "--device must be one of auto, cpu, cuda, got tpu"
 
 
 @pytest.mark.parametrize("available", [False, True])

@@ -27,6 +27,7 @@ from tune_prune.results.report.select import select_member
 from tune_prune.results.run_results import read_run
 from tune_prune.tasks import resampling
 from tune_prune.tasks.metrics import Metric
+from tune_prune.tasks.sample_values import Resamples
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.training.resources import pick_device
 from tune_prune.workflows import search
@@ -333,7 +334,7 @@ def test_a_metric_that_is_no_mean_is_certified_by_resamples(
     assert "paired bootstrap of resamples (BCa, approximate), decibels is no mean over samples" in said
     assert summary["certified"] is not None
     record = test_record.read(run, Metric("decibels"))
-    assert all(isinstance(found, resampling.Resamples) for found in record.outcomes.values())
+    assert all(isinstance(found, Resamples) for found in record.outcomes.values())
 
 
 @pytest.mark.parametrize("intervals", [None, {}, [1], {"ab": {"low": "x", "high": 1.0, "method": ""}}])

@@ -41,10 +41,11 @@ def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[
 
     `shared_bytes` is the size of the data that all workers read. Ray logs to the file `log`.
     """
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
     _log_to(log)
-    with redirect_stdout(_ToLog()):  # to the end: Ray prints some of what nodes print only when it is shut down
+    with (
+        _quiet(),
+        redirect_stdout(_ToLog()),
+    ):  # to the end: Ray prints some of what nodes print only when it is shut down
         with _keep_sigterm():
             if resources.address:
                 _join(resources.address)
@@ -55,6 +56,18 @@ def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[
             yield _count_concurrent(resources)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Sets the variables of `QUIET` in the block, so that a later use of Ray in this process is not changed."""
+    added = [key for key in QUIET if key not in os.environ]
+    os.environ.update({key: QUIET[key] for key in added})
+    try:
+        yield
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
 
 
 class _Job(JobConfig):

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tune_prune.tasks.metrics import ERROR, Metric
-from tune_prune.tasks.resampling import Resamples
-from tune_prune.tasks.sample_values import SampleValues
+from tune_prune.tasks.sample_values import Resamples, SampleValues
 
 NORMAL = statistics.NormalDist()
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from tune_prune.results.confidence import BootstrapDistribution, name_samples
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.resampling import Resamples
-from tune_prune.tasks.sample_values import SampleValues
+from tune_prune.tasks.sample_values import Resamples, SampleValues
 
 NUISANCE = 0.0005
 """The probability with which the interval of the nuisance parameter may miss it; it is added to the p-value."""

@@ -17,8 +17,7 @@ from tune_prune.results.certificate import Outcome
 from tune_prune.results.confidence import Interval, wilson_interval
 from tune_prune.results.front import TestResult
 from tune_prune.tasks.metrics import ERROR, Metric
-from tune_prune.tasks.resampling import Resamples, read_resamples
-from tune_prune.tasks.sample_values import SampleValues, read_sample_values
+from tune_prune.tasks.sample_values import Resamples, SampleValues, read_resamples, read_sample_values
 
 FILE = "test_results.json"
 

@@ -8,10 +8,8 @@ its batches again, and the model returns what it has returned for them.
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from tune_prune.tasks.batch_split import BatchSplit
 from tune_prune.tasks.per_sample import SAMPLES, draw_samples, measure_samples, read_pieces, tolerance_of
 from tune_prune.tasks.precision import use_precision
 from tune_prune.tasks.recorded_outputs import CannotReplayError, Replay, deal_units, replaying
-from tune_prune.tasks.sample_values import SampleValues
+from tune_prune.tasks.sample_values import FEWEST, Resamples, SampleValues
 from tune_prune.tasks.samples import InseparableError
 
 UNITS = 100
@@ -34,39 +32,8 @@ RESAMPLES = 999
 FIRST = 100
 """Resamples after which it is seen whether most have the same value."""
 
-FEWEST = 30
-"""The fewest units that say how much a metric varies."""
-
 SECONDS = 60.0
 """The longest that resamples are measured for an interval; a certificate takes its time."""
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """A metric of all samples that were measured, of each resample, and of all but each unit.
-
-    `measured` is the number of these samples, `count` that of the whole split.
-    """
-
-    whole: float
-    values: tuple[float, ...]
-    without: tuple[float, ...]
-    measured: int
-    count: int
-
-    def to_dict(self) -> dict[str, object]:
-        """What JSON has of it; `read_resamples` makes an equal one of it."""
-        lists = {"values": list(self.values), "without": list(self.without)}
-        return {"whole": self.whole, **lists, "measured": self.measured, "count": self.count}
-
-
-def read_resamples(raw: Mapping[str, Any]) -> Resamples:
-    """What `to_dict` has written; raises `TypeError`, `ValueError` or `KeyError` where it is damaged."""
-    values, without = (tuple(map(float, raw[key])) for key in ("values", "without"))
-    found = Resamples(float(raw["whole"]), values, without, int(raw["measured"]), int(raw["count"]))
-    if not all(map(math.isfinite, (found.whole, *values, *without))) or not values or len(without) < FEWEST:
-        raise ValueError("values of resamples must be finite numbers")
-    return found
 
 
 def measure_by_samples(

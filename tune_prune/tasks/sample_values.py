@@ -1,8 +1,9 @@
-"""What a metric is of samples alone, and the means over them that metrics are."""
+"""What a metric is of samples alone, and the means over them that metrics are; or what it is of resamples."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,3 +97,35 @@ def read_sample_values(raw: Mapping[str, object]) -> SampleValues:
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         raise ValueError("a value of a sample is no number")
     return SampleValues(tuple(map(float, values)), means[str(raw["mean"])], count)
+
+
+FEWEST = 30
+"""The fewest units that say how much a metric varies."""
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """A metric of all samples that were measured, of each resample, and of all but each unit.
+
+    `measured` is the number of these samples, `count` that of the whole split.
+    """
+
+    whole: float
+    values: tuple[float, ...]
+    without: tuple[float, ...]
+    measured: int
+    count: int
+
+    def to_dict(self) -> dict[str, object]:
+        """What JSON has of it; `read_resamples` makes an equal one of it."""
+        lists = {"values": list(self.values), "without": list(self.without)}
+        return {"whole": self.whole, **lists, "measured": self.measured, "count": self.count}
+
+
+def read_resamples(raw: Mapping[str, Any]) -> Resamples:
+    """What `to_dict` has written; raises `TypeError`, `ValueError` or `KeyError` where it is damaged."""
+    values, without = (tuple(map(float, raw[key])) for key in ("values", "without"))
+    found = Resamples(float(raw["whole"]), values, without, int(raw["measured"]), int(raw["count"]))
+    if not all(map(math.isfinite, (found.whole, *values, *without))) or not values or len(without) < FEWEST:
+        raise ValueError("values of resamples must be finite numbers")
+    return found

@@ -21,8 +21,8 @@ from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES
-from tune_prune.tasks.resampling import SECONDS, Resamples, measure_by_samples
-from tune_prune.tasks.sample_values import SampleValues
+from tune_prune.tasks.resampling import SECONDS, measure_by_samples
+from tune_prune.tasks.sample_values import Resamples, SampleValues
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 
