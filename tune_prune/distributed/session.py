@@ -42,10 +42,8 @@ def ray_session(resources: Resources, shared_bytes: int, log: Path) -> Iterator[
     `shared_bytes` is the size of the data that all workers read. Ray logs to the file `log`.
     """
     _log_to(log)
-    with (
-        _quiet(),
-        redirect_stdout(_ToLog()),
-    ):  # to the end: Ray prints some of what nodes print only when it is shut down
+    # to the end: Ray prints some of what nodes print only when it is shut down
+    with _quiet(), redirect_stdout(_ToLog()):
         with _keep_sigterm():
             if resources.address:
                 _join(resources.address)
