@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_prune.results.certificate import FEWEST, Claim, Outcome, Paired, certify, pair
+from tune_prune.results.certificate import Claim, Outcome, Paired, certify, pair
 from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples
 from tune_prune.tasks.metrics import ERROR, Metric
-from tune_prune.tasks.sample_values import ARITHMETIC, QUADRATIC, Resamples, SampleValues
+from tune_prune.tasks.sample_values import ARITHMETIC, FEWEST, QUADRATIC, Resamples, SampleValues
 
 pytest.importorskip("scipy", reason="scipy comes with the dev extra")
 

@@ -16,6 +16,7 @@ TRUSTED = tuple(f"tune_prune.tasks.in_memory:{kind}" for kind in ("model", "data
 
 FROM_PYTHON = " (handed over from Python)"
 """What follows the name of an object, in files and titles, in place of an address by which it could be found again."""
+
 FACTORY = "the address of a factory, package.module:factory"
 """What may be given in place of the name of a model or of data."""
 

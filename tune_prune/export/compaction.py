@@ -102,7 +102,9 @@ def compact(model: nn.Module, inputs: Batch) -> nn.Module:
 
 def _without_empty_blocks(model: nn.Module, inputs: Batch) -> nn.Module:
     """The model without blocks whose parameters are all zero; the model itself where its code needs them."""
-    if all(any(bool(one.any()) for one in part.parameters()) for part in model.modules() if [*part.parameters()]):
+    empty = {id(one) for one in model.parameters() if not bool(one.any())}
+    owned = [{id(one) for one in part.parameters()} for part in model.modules()] if empty else []
+    if not any(own and own <= empty for own in owned):
         return model
     made = _try_without(model, inputs, find_blocks(model, inputs).groups)
     return model if isinstance(made, str) else made

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 
 from tune_prune.results.paired_tests import PairedErrors, PairedMeans, PairedResamples
 from tune_prune.tasks.metrics import Metric
-from tune_prune.tasks.sample_values import Resamples, SampleValues
-
-FEWEST = 30
-"""The fewest samples for which a bootstrap test is made."""
+from tune_prune.tasks.sample_values import FEWEST, Resamples, SampleValues
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def measure_by_samples(
     found = measure_samples(model, split, value, most)
     if isinstance(found, SampleValues) or not math.isfinite(value):
         return found
-    other = measure_resamples(model, split, max(most, UNITS), seconds)
+    other = measure_resamples(model, split, most, seconds)
     return f"{found}, and {other}" if isinstance(other, str) else other
 
 

@@ -100,7 +100,7 @@ def read_sample_values(raw: Mapping[str, object]) -> SampleValues:
 
 
 FEWEST = 30
-"""The fewest units that say how much a metric varies."""
+"""The fewest samples, or units of them, of which a bootstrap says how much a metric varies."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,9 @@ def load_training_data(name: str, say: Callable[[str], None], settings: TaskSett
 
     They do so for `affine` of a classification in memory, whose steps need no loop over batches then.
     """
-    if settings.augment != "affine" or settings.fit is not None:
-        with prefix_errors("--data"):
-            return load_data(name, say, settings, model), False
     with prefix_errors("--data"):
+        if settings.augment != "affine" or settings.fit is not None:
+            return load_data(name, say, settings, model), False
         loaded = load_data(name, say, replace(settings, augment=None), model)
     if isinstance(loaded.train, Split):
         return loaded, True

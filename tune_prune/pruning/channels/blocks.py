@@ -116,9 +116,9 @@ def _find_identities(model: nn.Module, inputs: Batch) -> list[str]:
 
 def _list_candidates(model: nn.Module) -> Iterator[str]:
     """The names of the parts of a model that hold whole layers, and share no parameter with what is outside."""
-    weights = [weight for weight in find_weights(model).values() if not weight.weight.gates]
-    stored = {id(weight.stored.parameter) for weight in weights}
-    gated = {id(weight.stored.parameter) for weight in find_weights(model).values() if weight.weight.gates}
+    weights = find_weights(model).values()
+    stored = {id(weight.stored.parameter) for weight in weights if not weight.weight.gates}
+    gated = {id(weight.stored.parameter) for weight in weights if weight.weight.gates}
     everywhere = _count_uses(model)
     for name, module in model.named_modules():
         uses = _count_uses(module)

@@ -8,6 +8,7 @@ so that they take no memory; what an operation does to a tensor's layout can the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -142,9 +143,13 @@ class Resolved:
     norms: Sequence[tuple[str, NDArray[np.int64]]]
     heads: NDArray[np.int64]
 
+    @cached_property
+    def _all_fixed(self) -> NDArray[np.int64]:
+        return np.unique(np.concatenate([np.empty(0, np.int64), *(fixed for _, fixed in self.fixed)]))
+
     def find_free(self, roots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of these that can leave."""
-        return roots[~np.isin(roots, np.concatenate([roots[:0], *(fixed for _, fixed in self.fixed)]))]
+        return roots[~np.isin(roots, self._all_fixed)]
 
     def why_fixed(self, roots: NDArray[np.int64]) -> str:
         """Why one of these has to stay; "" where none has."""
