@@ -85,12 +85,12 @@ def search(
     with from_python.names_of_arguments(inspect.signature(search).parameters):
         arguments = from_python.sort_arguments(given)
         if resume is None:
-            config, chosen, text = from_python.begin(arguments, space, console.say)
-            directory = run_files.new_run_dir(Path(run_dir) if run_dir else None, chosen.name)
+            begun = from_python.begin(arguments, space, console.say)
+            directory = run_files.new_run_dir(Path(run_dir) if run_dir else None, begun.space.name)
         else:
             directory = Path(resume).absolute()
-            config, chosen, text = from_python.resume(directory, arguments, {"--space": space, "--run-dir": run_dir})
-        run_search(config, chosen, directory, console, text, began)
+            begun = from_python.resume(directory, arguments, {"--space": space, "--run-dir": run_dir})
+        run_search(begun.config, begun.space, directory, console, begun.text, began, begun.loaded)
     return Front(directory)
 
 

@@ -21,8 +21,9 @@ def begin(tmp_path: object, **space: object) -> Space:
     toml = f"{tmp_path}/mine.toml"
     with open(toml, "w") as file:
         file.write("# a comment\n" + searches.SPACE)
-    config, found, text = from_python.begin(arguments, toml, print)
-    assert config.budget == 3
+    begun = from_python.begin(arguments, toml, print)
+    found, text = begun.space, begun.text
+    assert begun.config.budget == 3
     assert text is not None
     assert text.startswith("# a comment\n")
     assert space_reader.parse(text, found.name, found.source).ratios == found.ratios
@@ -72,16 +73,17 @@ def test_steps_change_those_that_follow_in_proportion(tmp_path: object) -> None:
 
 
 def test_a_space_without_changes_stays_as_it_is(tmp_path: object) -> None:
-    config, space, text = from_python.begin(Arguments(), "lenet5", print)
-    assert text == space_reader.locate("lenet5").read_text(encoding="utf-8")
-    assert (config.budget, space.name) == (100, "lenet5")
+    begun = from_python.begin(Arguments(), "lenet5", print)
+    assert begun.text == space_reader.locate("lenet5").read_text(encoding="utf-8")
+    assert (begun.config.budget, begun.space.name) == (100, "lenet5")
 
 
 def test_a_space_for_another_model(tmp_path: object) -> None:
     arguments = from_python.sort_arguments({"model": mlp(), "ratios": {"2": 0.5}})
-    _, space, text = from_python.begin(arguments, "lenet5", print)
-    assert text is not None
-    task = tomllib.loads(text)["task"]
+    begun = from_python.begin(arguments, "lenet5", print)
+    space = begun.space
+    assert begun.text is not None
+    task = tomllib.loads(begun.text)["task"]
     assert task["data"] == "mnist"
     assert space.model == task["model"] == arguments_address(space)
 

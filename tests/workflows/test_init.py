@@ -61,6 +61,23 @@ def test_a_search_without_a_file(trials: Trials, command: Callable[..., int], tm
     assert command("search", "--resume", run_dir, "--budget", "3", "--quiet") == 0
 
 
+def test_model_and_data_are_loaded_once(
+    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "counted.py").write_text(f"""
+import toys
+
+def data():
+    with open("{tmp_path}/loaded.txt", "a") as file:
+        print("loaded", file=file)
+    return toys.images()
+""")
+    model = ("--model", "toys:mlp", "--data", "counted:data", "--force")
+    assert command("search", *model, "--budget", "2", "--dry-run") == 0
+    assert (tmp_path / "loaded.txt").read_text() == "loaded\n"
+
+
 def test_the_layer_of_the_scores_stays_whole(tmp_path: Path) -> None:
     say = Resources(device="cpu"), lambda line: None
     request = ProposalRequest("toys:Conv", "toys:images", seconds=60, force=True, granularity="filter")

@@ -12,8 +12,7 @@ from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
-    from tune_prune.hpo.config import Config
-    from tune_prune.hpo.space import Space
+    from tune_prune.workflows.preparation import Begun
 
 SearchedModel = Annotated[
     str | None, typer.Option(help="Model to search without a space: built-in name or package.module:factory.")
@@ -62,8 +61,8 @@ def propose_search(
     space: str | None,
     given: Mapping[str, Any],
     say: Callable[[str], None],
-) -> "tuple[Config, Space, str]":
-    """The settings, the space and its text of a search without a file; `given` are the settings that the user named."""
+) -> "Begun":
+    """Begins a search without a file; `given` are the settings that the user named."""
     from tune_prune.workflows import init
 
     if space is not None:

@@ -54,26 +54,27 @@ def search(
     from tune_prune.hpo import run_files
     from tune_prune.workflows.console import SearchConsole
     from tune_prune.workflows.dry_run import describe_search
+    from tune_prune.workflows.preparation import Begun
     from tune_prune.workflows.search import search as run_search
 
-    text, named = None, {"--model": model, "--data": data, "--weights": weights}
+    named = {"--model": model, "--data": data, "--weights": weights}
     if resume is not None:
         directory = resume.absolute()
         barred = {"--space": space, "--run-dir": run_dir, **named}
-        config, chosen = run_files.resume_run(directory, settings, barred)
+        begun = Begun(*run_files.resume_run(directory, settings, barred), text=None)
     elif any(named.values()):
         run_files.new_run_dir(run_dir, "space")  # an error in it comes before the time that measuring takes
-        config, chosen, text = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
-        directory = run_files.new_run_dir(run_dir, chosen.name)
+        begun = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
+        directory = run_files.new_run_dir(run_dir, begun.space.name)
     else:
-        config, chosen, text = run_files.start_run(space or "lenet5", settings)
-        directory = run_files.new_run_dir(run_dir, chosen.name)
+        begun = Begun(*run_files.start_run(space or "lenet5", settings))
+        directory = run_files.new_run_dir(run_dir, begun.space.name)
     if dry_run:
-        for line in describe_search(config, chosen):
+        for line in describe_search(begun.config, begun.space, begun.loaded):
             echo(line)
         return 0
     console = SearchConsole(Console(file=sys.stdout), quiet=quiet or json)
-    code = run_search(config, chosen, directory, console, text, began)
+    code = run_search(begun.config, begun.space, directory, console, begun.text, began, begun.loaded)
     if json:
         echo(dumps(loads((directory / "summary.json").read_text(encoding="utf-8"))))
     return code

@@ -13,7 +13,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.results.run_info import RunInfo
 from tune_prune.training.resources import Resources
 from tune_prune.workflows.loss_curves import GRID
-from tune_prune.workflows.preparation import Prepared, explain_tradeoff, format_budget, prepare
+from tune_prune.workflows.preparation import LoadedTask, Prepared, explain_tradeoff, format_budget, prepare
 from tune_prune.workflows.profiling import RAY_START, Timings, measure_memory, measure_timings, train_dense
 from tune_prune.workflows.progress import FILES
 from tune_prune.workflows.space_checks import describe_doubts
@@ -31,10 +31,13 @@ EXTRAS = {
 """What a search and what follows it can do with a package that may be missing, and how to get it."""
 
 
-def describe_search(config: Config, space: Space) -> list[str]:
-    """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`."""
+def describe_search(config: Config, space: Space, loaded: LoadedTask | None = None) -> list[str]:
+    """Describes what would be searched, line by line, after the checks of a real run: for `--dry-run`.
+
+    `loaded` as in `prepare`.
+    """
     said: list[str] = []
-    prepared = prepare(config, space, said.append)
+    prepared = prepare(config, space, said.append, loaded)
     info = prepared.info
     what = f"{space.name}: {describe_address(space.model)} on {describe_address(space.data)}"
     tradeoff = info.metric.format_tradeoff(info.acc_tradeoff)

@@ -14,11 +14,11 @@ from tune_prune.common.flags import declared_settings, parse_settings
 from tune_prune.common.parsing import parse_toml
 from tune_prune.hpo import run_files, space_reader, space_writer
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_keys import KEYS
 from tune_prune.tasks import in_memory
 from tune_prune.tasks.settings import TaskSettings
 from tune_prune.workflows.init import propose_search
+from tune_prune.workflows.preparation import Begun
 
 Number = int | float
 Domain = str | Number | bool | Sequence[str | Number | bool] | tuple[Number, Number] | Mapping[str, object]
@@ -26,9 +26,6 @@ Domain = str | Number | bool | Sequence[str | Number | bool] | tuple[Number, Num
 
 SOURCE = "tune_prune.search"
 """How errors begin that are about the space that arguments make."""
-
-Begun = tuple[Config, Space, str | None]
-"""Settings, space, and the text of the space's file for a search that begins anew."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ def begin(arguments: Arguments, named: str | Path | None, say: Callable[[str], N
     before = space_reader.read(path)
     text = _change(path.read_text(encoding="utf-8"), changes)
     source = SOURCE if any(changes.values()) else str(path)
-    return run_files.begin_search(space_reader.parse(text, before.name, source), text, given)
+    return Begun(*run_files.begin_search(space_reader.parse(text, before.name, source), text, given))
 
 
 def resume(run_dir: Path, arguments: Arguments, barred: Mapping[str, object]) -> Begun:
@@ -111,7 +108,7 @@ def resume(run_dir: Path, arguments: Arguments, barred: Mapping[str, object]) ->
             raise UserError(f"resume goes on with the search as it was begun; leave out {key}")
         for address, value in zip(addresses, values, strict=True):
             in_memory.keep_again(address, value)
-    return config, space, None
+    return Begun(config, space, None)
 
 
 def _as_list(value: Any) -> list[Any]:

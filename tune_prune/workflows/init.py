@@ -14,17 +14,17 @@ from tune_prune.common.errors import UserError
 from tune_prune.common.flags import build
 from tune_prune.hpo import run_files, schedule_proposal, space_proposal, space_reader
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_proposal import RatioLine, Training
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import masks
 from tune_prune.pruning.granularity import GROUPED
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
-from tune_prune.tasks.task import Task, check_trained, prepare_task
+from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError, check_training
 from tune_prune.training.resources import Resources
 from tune_prune.workflows.loss_curves import LEAST_IMAGES, count_images
+from tune_prune.workflows.preparation import Begun, LoadedTask, load_task
 from tune_prune.workflows.profiling import measure_timings, train_dense
 
 DEFAULT_SECONDS = 1800.0
@@ -68,16 +68,22 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
 
     Raises a `UserError` where model and data do not fit each other, or the model is not trained.
     """
-    device = torch.device(resources.own_device)
-    dense = checkpoint.load_dense_model(request.model, request.weights, "--")
-    shapes = masks.shapes(dense)
+    return _write_space(request, resources, _load(request, resources, say))
+
+
+def _load(request: ProposalRequest, resources: Resources, say: Callable[[str], None]) -> LoadedTask:
+    """Loads the model and the data of a request; `propose_space` says what it raises."""
+    named = (request.model, request.weights, request.data, request.settings)
+    return load_task(*named, torch.device(resources.own_device), say, force=request.force, where="--")
+
+
+def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedTask) -> str:
+    """The text of a space for a model that was loaded."""
+    device, task = torch.device(resources.own_device), loaded.task
+    shapes = masks.shapes(loaded.dense)
     if not shapes:
         raise UserError(f"--model: {request.model} has no layer that can be pruned; tune_prune.register adds layers")
-    task, _ = prepare_task(
-        request.model, dense, request.data, device, say, settings=request.settings, check_test=True, where="--data"
-    )
-    check_trained(request.model, task.dense, task.validation, request.force)
-    check_training(dense, task.train, DISTILL_SHARE)
+    check_training(loaded.dense, task.train, DISTILL_SHARE)
     batch_size = schedule_proposal.choose_batch_size(task.train.steps)
     plan, epoch = Plan({}, {}, distill=DISTILL_SHARE, batch_size=batch_size), task.train.steps(batch_size)
     step = measure_timings(task, plan, device, resources.threads).step
@@ -118,8 +124,8 @@ def propose_search(
     say: Callable[[str], None],
     change: Callable[[str], str] = lambda text: text,
     granularity: object = "weight",
-) -> tuple[Config, Space, str]:
-    """The settings, the space and its text of a search of the space that is proposed, for the time that it is given.
+) -> Begun:
+    """Begins a search of the space that is proposed for a model, for the time that it is given.
 
     `given` are the settings that the user named; `change` is applied to the space's text before it is read; for
     `granularity` see `ProposalRequest`.
@@ -130,11 +136,13 @@ def propose_search(
         model, data, weights, config.task, seconds, config.force, given.get("budget"), granularity
     )
     say(f"no space is named: measuring {describe_address(model)}, to propose one")
-    proposed = propose_space(request, config.resources, lambda line: None)  # the search says the same of its data
+    loaded = _load(request, config.resources, say)
+    proposed = _write_space(request, config.resources, loaded)
     for line in itertools.takewhile(lambda line: line.startswith("#"), proposed.splitlines()):
         say(line.removeprefix("# "))
     text = change(proposed)
-    return run_files.begin_search(space_reader.parse(text, name_space(model), "the proposed space"), text, given)
+    space = space_reader.parse(text, name_space(model), "the proposed space")
+    return Begun(*run_files.begin_search(space, text, given), loaded)
 
 
 def name_space(model: str) -> str:

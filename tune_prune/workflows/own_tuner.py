@@ -62,15 +62,16 @@ def prepare_search(
     began, console = time.monotonic(), SearchConsole(Console(), quiet=True)
     given = {"model": model, "data": data, "budget": budget, "time_budget": time_budget, "options": options}
     with from_python.names_of_arguments(("run_dir", *given)):
-        config, chosen, text = from_python.begin(from_python.sort_arguments(given), space, console.say)
+        begun = from_python.begin(from_python.sort_arguments(given), space, console.say)
+        config, chosen = begun.config, begun.space
         directory = run_files.new_run_dir(Path(run_dir), chosen.name)
         limit = Budget(config.budget, config.time_budget, began)
         check_surroundings(config, directory)
-        prepared = prepare(config, chosen, console.say)
+        prepared = prepare(config, chosen, console.say, begun.loaded)
         config, timings = fit_to_machine(config, chosen, prepared, limit, console)
     info, task = prepared.info, prepared.task
     with lock_run(directory, shared=config.storage is not None) as lock:
-        run_files.save_run(directory, config, chosen, text or "", info.metric)
+        run_files.save_run(directory, config, chosen, begun.text or "", info.metric)
         trials = make_trials(config, chosen, prepared, directory, limit, timings, lock, console)
         searcher = StudySearcher(trials, lambda trials: None)
         stopper = SearchStopper(limit, SignalHandler(), searcher)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from tune_prune import __version__
 from tune_prune.common import files
@@ -27,11 +28,58 @@ from tune_prune.tasks.fingerprints import check_unseen, fingerprint_task, hash_t
 from tune_prune.tasks.further_metrics import measure_further
 from tune_prune.tasks.metrics import ERROR, TRADEOFF_SHARE, Metric
 from tune_prune.tasks.models import build
+from tune_prune.tasks.settings import TaskSettings
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, check_trained, prepare_task
 from tune_prune.training.data_parallel import check_shared_out
 from tune_prune.workflows import dashboard
 from tune_prune.workflows.space_checks import check_before_data, check_with_data, describe_doubts
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A model and its data as they were loaded: dense model, task, and a function that returns the test split."""
+
+    dense: nn.Module
+    task: Task
+    load_test: Callable[[], AnySplit]
+
+
+def load_task(
+    model: str,
+    weights: str | None,
+    data: str,
+    settings: TaskSettings,
+    device: torch.device,
+    say: Callable[[str], None],
+    *,
+    force: bool,
+    where: str,
+) -> LoadedTask:
+    """Loads a model and its data, and measures the dense model.
+
+    Raises a `UserError` that begins with `where` and what is wrong: model, weights or data; or where the model is not
+    trained, unless `force` is true.
+    """
+    dense = checkpoint.load_dense_model(model, weights, where)
+    task, load_test = prepare_task(
+        model, dense, data, device, say, settings=settings, check_test=True, where=f"{where}data"
+    )
+    check_trained(model, task.dense, task.validation, force)
+    return LoadedTask(dense, task, load_test)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A search that begins: settings, space, the text of its file, None for one that goes on, and its loaded task.
+
+    The task is loaded already where its space was proposed.
+    """
+
+    config: Config
+    space: Space
+    text: str | None
+    loaded: LoadedTask | None = None
 
 
 @dataclass(frozen=True)
@@ -73,24 +121,19 @@ def format_budget(config: Config) -> str:
     return " or ".join(filter(None, [trials, seconds]))
 
 
-def prepare(config: Config, space: Space, say: Callable[[str], None]) -> Prepared:
-    """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong."""
+def prepare(config: Config, space: Space, say: Callable[[str], None], loaded: LoadedTask | None = None) -> Prepared:
+    """Loads model and data and measures the dense model; a `UserError` where the space or its task is wrong.
+
+    `loaded` is what the proposal of the space has loaded already, if it was proposed.
+    """
     device = torch.device(config.resources.own_device)
     with prefix_errors(f"{space.source}: task.model"):
         model = build(space.model)
     check_before_data(config, space, model)
-    dense = checkpoint.load_dense_model(space.model, space.weights, f"{space.source}: task.")
-    task, load_test = prepare_task(
-        space.model,
-        dense,
-        space.data,
-        device,
-        say,
-        settings=space.settings,
-        check_test=True,
-        where=f"{space.source}: task.data",
-    )
-    check_trained(space.model, task.dense, task.validation, config.force)
+    if loaded is None:
+        named, where = (space.model, space.weights, space.data, space.settings), f"{space.source}: task."
+        loaded = load_task(*named, device, say, force=config.force, where=where)
+    dense, task, load_test = loaded.dense, loaded.task, loaded.load_test
     channels = check_with_data(config, space, dense, task.train)
     check_shared_out(task.train, config.resources.workers_per_trial)
     splits = {"training": task.train, "validation": task.validation, "test": load_test()}

@@ -23,6 +23,7 @@ from tune_prune.results.summary import earlier_wall_seconds, read_final_summary
 from tune_prune.workflows import dashboard, finalize
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.preparation import (
+    LoadedTask,
     Prepared,
     check_surroundings,
     describe_beginning,
@@ -44,17 +45,18 @@ def search(
     console: SearchConsole,
     text: str | None = None,
     began: float | None = None,
+    loaded: LoadedTask | None = None,
 ) -> int:
     """Searches, or goes on with a search, in a run directory. Returns the exit code: 0, 3, 130 or 143.
 
     `text` is the content of the space's file for a new search, None for one that goes on; `began` is when the time
-    budget began, by `time.monotonic()`. Raises `UserError` for settings that are wrong and `HeldError` where another
-    process holds the directory.
+    budget began, by `time.monotonic()`; `loaded` as in `prepare`. Raises `UserError` for settings that are wrong and
+    `HeldError` where another process holds the directory.
     """
     budget = Budget(config.budget, config.time_budget, time.monotonic() if began is None else began)
     with SignalHandler() as signals, console:
         try:
-            prepared, config, timings = _prepare(config, space, run_dir, console, budget)
+            prepared, config, timings = _prepare(config, space, run_dir, console, budget, loaded)
             with lock_run(run_dir, shared=config.storage is not None) as lock:
                 if text is not None:
                     with lock.exclusive():
@@ -85,7 +87,7 @@ def _exit_code(signals: SignalHandler) -> int:
 
 
 def _prepare(
-    config: Config, space: Space, run_dir: Path, console: SearchConsole, budget: Budget
+    config: Config, space: Space, run_dir: Path, console: SearchConsole, budget: Budget, loaded: LoadedTask | None
 ) -> tuple[Prepared, Config, Timings]:
     """Loads and measures what a search needs; the settings with what the machine decides, and how long steps take."""
     for line in describe_beginning(config, space, run_dir):
@@ -93,7 +95,7 @@ def _prepare(
     # before the directory is made: a task that is wrong leaves none behind
     check_surroundings(config, run_dir)
     with console.phase("loading model and data, and measuring the dense model"):
-        prepared = prepare(config, space, console.say)
+        prepared = prepare(config, space, console.say, loaded)
     for line in prepared.info.describe():
         console.say(line)
     return prepared, *fit_to_machine(config, space, prepared, budget, console)
