@@ -39,9 +39,13 @@ class EarlyStopping:
         self._reasons: dict[int, str] = {}
 
     def should_stop(self, number: int) -> bool:
-        """Whether to stop a trial after the round that it has just ended; queued and exempt trials are not stopped."""
+        """Whether to stop a trial after the round that it has just ended.
+
+        Queued trials, those that extend the front, and exempt ones are not stopped.
+        """
         settings, attrs = self._settings, self._trial_store.attrs(number)
-        if not settings.features.early_stopping or attrs.exempt is not None or attrs.queued is not None:
+        may_stop = attrs.exempt is None and attrs.queued is None and attrs.extends is None
+        if not settings.features.early_stopping or not may_stop:
             return False
         record = self._trial_store.read_record(number)
         assert record is not None

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from tune_prune.hpo import refinement
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.checkpoint_store import CheckpointStore
+from tune_prune.hpo.front_extension import LEAST_STEP, next_compression, scale_kept
 from tune_prune.hpo.parameters import Choice, Parameter
 from tune_prune.hpo.refinement import Recovery, refined_pairs
 from tune_prune.hpo.space import Features, Refinement
-from tune_prune.hpo.study import from_study_params, to_study_params
-from tune_prune.hpo.trial_store import TrialAttrs, TrialStore
+from tune_prune.hpo.study import bounds_of_kept, from_study_params, to_study_params
+from tune_prune.hpo.trial_attrs import TrialAttrs
+from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.hpo.warm_start import WarmStart, find_warm_start
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels.counting import ChannelCounts
@@ -81,6 +83,7 @@ class TrialScheduler:
     ) -> None:
         self._trial_store, self._checkpoints = trial_store, checkpoints
         self._parameters, self._settings = parameters, settings
+        self._bounds = bounds_of_kept(parameters)
         self._started_before = len(trial_store.numbers)
         self._cached_recovery: tuple[int, Recovery] | None = None
 
@@ -93,7 +96,12 @@ class TrialScheduler:
         started, share = len(store.numbers), settings.refine.share
         expected = settings.budget.expected_trials(started, self._started_before)
         is_time = refinement.should_refine(started, len(store.refinements), expected, share)
-        chosen = self._trial_to_refine() if is_time and self._has_time_to_refine() else None
+        if not is_time or not self._has_time_to_refine():
+            return None, TrialAttrs()
+        beyond_front = len(set(store.refinements.values())) % 2 == 1  # every other one
+        chosen = self._trial_to_refine(beyond_front)
+        if beyond_front and (extending := self._extend_front(chosen)) is not None:
+            return extending
         if chosen is None:
             return None, TrialAttrs()
         max_compression = 1 - refinement.MIN_WEIGHTS_RATIO * (1 - chosen.last.compression)
@@ -181,11 +189,37 @@ class TrialScheduler:
         seconds = [record.seconds for record in self._trial_store.records.values() if record.kind == "refine"]
         return max(seconds, default=self._settings.refinement_seconds) <= self._settings.budget.remaining
 
-    def _trial_to_refine(self) -> TrialRecord | None:
-        """The trial to refine next; every other refinement goes for the far end of the front."""
+    def _trial_to_refine(self, beyond_front: bool) -> TrialRecord | None:
+        """The trial to refine next, for the far end of the front where that is asked for."""
         store = self._trial_store
         records, refined = list(store.estimates.records.values()), set(store.refinements.values())
-        beyond_front = len(refined) % 2 == 1
         return refinement.choose_trial(
             records, refined, self._recovery(), self._settings.limits, beyond_front=beyond_front
         )
+
+    def _extend_front(self, chosen: TrialRecord | None) -> tuple[dict[str, object] | None, TrialAttrs] | None:
+        """A trial beyond the end of the front, where none is `chosen` to be refined there, or none far enough.
+
+        While another such trial runs, its parameters are None: one is to be drawn. None where nothing is to be tried.
+        """
+        store, records = self._trial_store, self._trial_store.estimates.records
+        extensions = [number for number in store.numbers if store.attrs(number).extends is not None]
+        feasible = [(point.compression, r.trial) for r in records.values() for point in r.points if point.feasible]
+        if not feasible:
+            return None
+        reached, end = max(feasible)
+        if chosen is not None and 1 - reached >= LEAST_STEP * (1 - chosen.last.compression):
+            return None
+        if any(number not in records for number in extensions):
+            return None, TrialAttrs()
+        failed = [r.last.compression for r in records.values() if r.kind == "refine" and r.points]
+        failed += [self._compression(store.study_params(n)) for n in extensions if not self._is_recoverable(records[n])]
+        target = next_compression(reached, failed)
+        if target is None:
+            return None
+        params = scale_kept(store.study_params(end), self._bounds, self._compression, target)
+        return None if params is None else (params, TrialAttrs(extends=end))
+
+    def _compression(self, study_params: Mapping[str, object]) -> float:
+        """The compression that a trial with these study parameters ends at."""
+        return self._settings.compression(from_study_params(study_params, self._parameters).ratios)

@@ -172,7 +172,7 @@ def _write_initial(schedule: Schedule, training: Training) -> list[str]:
             "[initial]",
             f"trials = {6 if schedule.is_short else 16}   # levels of compression that are tried first",
             "min_factor = 2",
-            f"max_factor = {20 if schedule.is_short else 100}",
+            f"max_factor = {50 if schedule.is_short else 250}",
         ]
     points = POINTS[-1:] if schedule.rounds == GRADUAL_ROUNDS else POINTS
     lines = ["[initial]", "trials = 0    # levels would need each layer to be measured, which takes too long here"]

@@ -34,6 +34,9 @@ STUDY_NAME = "tune_prune"
 RATIOS = (RATIO, GROUP)
 """How the names of parameters begin that are ratios, of a layer or of a group."""
 
+KEEP = "keep/"
+"""How the study's names of ratios begin, of layers and of groups."""
+
 RATIO_DIGITS = 5
 """A ratio is rounded to this many decimals: exact in a .conf, and finer than one weight of most layers."""
 
@@ -56,8 +59,17 @@ def distributions(parameters: Mapping[str, Parameter]) -> dict[str, BaseDistribu
     return found
 
 
+def bounds_of_kept(parameters: Mapping[str, Parameter]) -> dict[str, tuple[float, float]]:
+    """The least and the greatest share that is kept, of each layer or group whose ratio is searched."""
+    return {
+        name: (found.low, found.high)
+        for name, found in distributions(parameters).items()
+        if name.startswith(KEEP) and isinstance(found, FloatDistribution)
+    }
+
+
 def _keep(name: str) -> str:
-    return f"keep/{name.partition('/')[2]}"
+    return f"{KEEP}{name.partition('/')[2]}"
 
 
 def to_study_params(columns: Columns) -> dict[str, object]:

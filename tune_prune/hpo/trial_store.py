@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.common.typecheck import check_fields
 from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.storage import refuse_damage
 from tune_prune.hpo.study import (
@@ -22,6 +21,7 @@ from tune_prune.hpo.study import (
     log_factor,
     trial_id,
 )
+from tune_prune.hpo.trial_attrs import TrialAttrs
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
 from tune_prune.results.constraints import COSTS
@@ -31,47 +31,6 @@ from tune_prune.results.trial_params import TrialParams
 
 MAX_STARTS = 3
 """A trial whose process died this often in the same round is given up as failed."""
-
-
-@dataclass(frozen=True)
-class TrialAttrs:
-    """What the study notes of a trial beside its parameters.
-
-    `queued` is its number among the initial points and levels, None for a trial that was drawn. `refines` is the trial
-    that it refines, `parent` and `parent_round` the round from which it starts. `starts` counts how often it was
-    started since its last round, of which `rounds_before` were recorded then; a start that ended in order, as by
-    SIGINT, is not counted. `exempt` says why it would have been stopped early, where it went on to measure what
-    stopping costs. `process` is the process that runs it, where several share the study.
-    """
-
-    queued: int | None = None
-    refines: int | None = None
-    parent: int | None = None
-    parent_round: int | None = None
-    starts: int = 1
-    rounds_before: int = 0
-    exempt: str | None = None
-    process: str | None = None
-
-    @property
-    def is_given(self) -> bool:
-        """Whether its parameters were given, not drawn by the sampler."""
-        return self.queued is not None or self.refines is not None
-
-    @classmethod
-    def read(cls, number: int, written: Mapping[str, Any]) -> "TrialAttrs":
-        """The attributes of a trial as the study has them; raises a TypeError or ValueError where they are damaged."""
-        attrs = cls(**written)
-        check_fields(attrs)
-        if (attrs.parent is None) != (attrs.parent_round is None):
-            raise ValueError(f"trial {number} starts from no round of another")
-        if any(earlier is not None and not 0 <= earlier < number for earlier in (attrs.parent, attrs.refines)):
-            raise ValueError(f"trial {number} follows from a later one")
-        return attrs
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes that say more than the default, as Optuna's user attributes."""
-        return {key: value for key, value in asdict(self).items() if value != getattr(TrialAttrs, key)}
 
 
 class TrialStore:
@@ -119,13 +78,15 @@ class TrialStore:
         fault = self._find_unmeasured(record)
         if fault:
             raise UserError(f"{path}: damaged trial record ({fault}); delete it and its trial is run again")
-        drawn, measured = self.params(number), record.params
-        if self.attrs(number).refines is not None:  # it retrains as refinements do
+        drawn, measured, refines = self.params(number), record.params, self.attrs(number).refines
+        if refines is not None:  # it retrains as refinements do
             drawn, measured = replace(drawn, training={}), replace(measured, training={})
-        if measured != drawn or record.refines != self.attrs(number).refines:
+        if measured != drawn or record.refines != refines:
             theirs, ours = drawn.to_columns(), measured.to_columns()
-            differs = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)] or ["refines"]
-            fault = f"the study has another trial {number} ({format_names(differs)} differ)"
+            differs = format_names(
+                [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["refines"]
+            )
+            fault = f"the study has another trial {number} ({differs} differ)"
             advice = "put the study of this record back, or delete the record and its trial is run again"
             raise UserError(f"{path}: {fault}; {advice}")
 
@@ -223,8 +184,7 @@ class TrialStore:
 
     def _recorded_rounds(self, number: int) -> int:
         """How many rounds a trial's record holds so far."""
-        record = self.read_record(number)
-        return 0 if record is None else len(record.points)
+        return len(record.points) if (record := self.read_record(number)) else 0
 
     def read_record(self, number: int) -> TrialRecord | None:
         """The record that a trial's worker has written so far."""
@@ -240,8 +200,8 @@ class TrialStore:
             for name, violation in self._limits.violations(last.val_metric, last.costs).items():
                 if name not in trial.constraints:  # set by a process that got no further
                     trial.set_constraint(name, violation)
-            first = log_factor(last.compression)
-            self._study.tell(record.trial, self._limits.values(first, last.val_metric, last.costs))
+            values = self._limits.values(log_factor(last.compression), last.val_metric, last.costs)
+            self._study.tell(record.trial, values)
         elif record.trial not in self.written:
             state = TrialState.PRUNED if record.state == "stopped" else TrialState.FAIL
             self._study.tell(record.trial, state=state)

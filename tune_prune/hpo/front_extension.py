@@ -1,0 +1,53 @@
+"""Extends the front: a brief trial beyond its most compressed end, which refinement may then bring to the limit.
+
+A sampler draws near what it knows to be good, and so hardly ever goes beyond the most compressed trial so far. A trial
+that extends the front has the ratios of its end, but each layer keeps the same share less. It starts from that end.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+STEP = 1.25
+"""How many times fewer weights such a trial leaves than the end of the front, where nothing has failed beyond."""
+
+LEAST_STEP = 1.05
+"""The same at least: nearer to the end, a trial says nothing new."""
+
+Params = Mapping[str, object]
+"""A trial's parameters under the study's names."""
+
+
+def next_compression(reached: float, failed: Sequence[float]) -> float | None:
+    """The compression to try beyond the one that is `reached`: at most halfway to the nearest that has `failed`.
+
+    Halfway is in the logarithm of the factor. None where no place is left.
+    """
+    nearest = min((compression for compression in failed if compression > reached), default=1.0)
+    step = STEP if nearest >= 1.0 else min(STEP, math.sqrt((1 - reached) / (1 - nearest)))
+    return 1 - (1 - reached) / step if step >= LEAST_STEP else None
+
+
+def scale_kept(
+    params: Params, bounds: Mapping[str, tuple[float, float]], compression: Callable[[Params], float], target: float
+) -> dict[str, object] | None:
+    """The parameters with all shares of kept weights scaled alike, within their `bounds`, to reach about `target`.
+
+    `compression` says which compression parameters make. None where the bounds end below the target.
+    """
+
+    def scaled(scale: float) -> dict[str, object]:
+        within = {
+            name: min(max(scale * float(params[name]), lowest), highest)  # type: ignore[arg-type]
+            for name, (lowest, highest) in bounds.items()
+        }
+        return {**params, **within}
+
+    low, high = -20.0, 20.0  # of the scale's logarithm
+    for _ in range(60):
+        middle = (low + high) / 2
+        if compression(scaled(math.exp(middle))) >= target:
+            low = middle
+        else:
+            high = middle
+    found = scaled(math.exp(low))
+    return found if compression(found) >= target else None
