@@ -110,6 +110,7 @@ def add(out: Path, run_dir: Path) -> None:
 NAMES = {
     "search": "this search",
     "thirty_refinements": "this search, as it was before",
+    "levels_to_100": "this search, levels up to 100x",
     "twenty_long_refinements": "this search, twice as many refinements",
     "erk": "ERK",
     "curves": "curves of layers pruned alone",
