@@ -92,10 +92,21 @@ def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyP
     """As of a model that takes a minute a step, for a search of five."""
     tried = []
     monkeypatch.setattr(init, "measure_timings", lambda *_: Timings(60.0, 5.0))
-    monkeypatch.setattr(init, "find_learning_rate", lambda task, plan, device, steps: tried.append(steps) or 0.1)
+
+    def find(task: object, plan: Plan, device: torch.device, steps: int) -> float:
+        tried.append((steps, plan))
+        return 0.1
+
+    monkeypatch.setattr(init, "find_learning_rate", find)
     request = ProposalRequest("toys:mlp", "toys:images", seconds=300, force=True)
     written = tomllib.loads(propose_space(request, Resources(device="cpu"), lambda line: None))
-    assert tried == [init.LEAST_RATE_STEPS]
+    ((steps, plan),) = tried
+    assert steps == init.LEAST_RATE_STEPS
+    space = written["space"]  # rates are tried with the very loss that the search trains by
+    assert (plan.distill, plan.temperature, plan.batch_size) == (
+        space["distill"], space["temperature"], space["batch_size"],
+    )  # fmt: skip
+    assert space["lr"] == {"low": 0.033, "high": 0.12, "log": True}
     assert (written["goal"]["budget"], written["space"]["rounds"], written["initial"]["trials"]) == (1, 8, 0)
 
 

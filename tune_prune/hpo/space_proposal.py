@@ -23,6 +23,10 @@ POINTS = (0.5, 0.75, 0.9, 0.95, 0.98)
 """Ratios of the initial points where measuring the layers would take too long."""
 
 
+TEMPERATURE = 2
+"""The temperature of distillation; a higher one lets gradients grow with its square, and lower rates alone go well."""
+
+
 @dataclass(frozen=True)
 class RatioLine:
     """A line of [space.ratio]: a pattern, its bounds, the layers that it stands for, and all their weights."""
@@ -132,11 +136,11 @@ def write_proposal(
         'pruner = "mag"                 # by size' if gradual else f"pruner = {pruners}",
         *(["exclude = " + json.dumps(list(exclude), ensure_ascii=False)] if exclude else []),
         *_write_rounds(schedule, training),
-        f"lr = {{low = {lr / 2:g}, high = {2 * lr:g}, log = true}}",
+        f"lr = {{low = {lr / 3:.2g}, high = {1.2 * lr:.2g}, log = true}}",
         *([f"batch_size = {training.batch_size}"] if training.batch_size != Plan.batch_size else []),
         *([f"sample = {training.sample}    # training samples for taylor1"] if training.sample < Plan.sample else []),
         f"distill = {training.distill:g}        # the dense model's share of the loss",
-        "temperature = 2",
+        f"temperature = {TEMPERATURE}",
         "",
         "[space.ratio]                  # the share of the weights to remove; the first pattern that matches counts",
         *map(str, ratios),

@@ -85,7 +85,8 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
         raise UserError(f"--model: {request.model} has no layer that can be pruned; tune_prune.register adds layers")
     check_training(loaded.dense, task.train, DISTILL_SHARE)
     batch_size = schedule_proposal.choose_batch_size(task.train.steps)
-    plan, epoch = Plan({}, {}, distill=DISTILL_SHARE, batch_size=batch_size), task.train.steps(batch_size)
+    plan = Plan({}, {}, distill=DISTILL_SHARE, temperature=space_proposal.TEMPERATURE, batch_size=batch_size)
+    epoch = task.train.steps(batch_size)
     step = measure_timings(task, plan, device, resources.threads).step
     rate_steps = min(RATE_STEPS, max(LEAST_RATE_STEPS, int(RATE_SHARE * request.seconds / step)))
     lr = find_learning_rate(task, plan, device, rate_steps)
