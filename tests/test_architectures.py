@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tune_prune.pruning import masks
 from tune_prune.tasks.models import build
-from tune_prune.training.resources import one_thread
+from tune_prune.training.resources import limit_threads
 
 FOLDER = Path(__file__).parent.parent / "experiments" / "architectures"
 
@@ -43,7 +43,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
 def test_all_checks_hold(modules: tuple[ModuleType, ModuleType], key: str, left_out: str) -> None:
     pytest.importorskip(key.partition("/")[0])
     torch.manual_seed(0)
-    with one_thread():
+    with limit_threads(1):
         row = modules[1].check_case(key)
     assert row["compression"] == pytest.approx(0.5, abs=1e-3)
     assert row["sparse_bytes"] < row["checkpoint_bytes"]

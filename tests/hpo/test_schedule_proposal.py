@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, LEAST_STEPS, TRIALS, choose_batch_size, propose_schedule
+from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, LEAST_STEPS, TRIALS, list_batch_sizes, propose_schedule
 
 
 def count(of: tuple[int, int, float, int, int]) -> float:
@@ -40,7 +40,6 @@ def test_time_makes_trials_longer_first_and_then_more() -> None:
 
 
 def test_small_data_sets_have_small_batches() -> None:
-    assert [choose_batch_size(lambda size, n=n: n // size) for n in (60_000, 5120, 5119, 2000, 100)] == [  # type: ignore[misc]
-        128, 128, 64, 32, 32,
-    ]  # fmt: skip
-    assert choose_batch_size(lambda size: 7) == 128  # a loader decides
+    found = [list_batch_sizes(lambda size, n=n: n // size) for n in (60_000, 5120, 5119, 2000, 100)]  # type: ignore[misc]
+    assert found == [[128, 64, 32], [128, 64, 32], [64, 32], [32], [32]]
+    assert list_batch_sizes(lambda size: 7) == [128]  # a loader decides

@@ -17,7 +17,7 @@ from tune_prune.pruning.statistics import Context, statistics
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import Data
-from tune_prune.training.resources import one_thread
+from tune_prune.training.resources import limit_threads
 
 RATIOS = {"1": 0.5, "4": 0.9, "6": 0.25}
 
@@ -25,7 +25,7 @@ RATIOS = {"1": 0.5, "4": 0.9, "6": 0.25}
 @pytest.fixture(autouse=True)
 def single() -> Iterator[None]:
     """One thread, so that sums are added in the same order."""
-    with one_thread():
+    with limit_threads(1):
         yield
 
 

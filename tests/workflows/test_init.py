@@ -14,8 +14,7 @@ from tune_prune.hpo import space_reader
 from tune_prune.pruning.plan import Plan
 from tune_prune.training.resources import Resources
 from tune_prune.workflows import init
-from tune_prune.workflows.init import LEARNING_RATES, ProposalRequest, find_learning_rate, propose_space
-from tune_prune.workflows.profiling import Timings
+from tune_prune.workflows.init import LEARNING_RATES, ProposalRequest, choose_batches, find_learning_rate, propose_space
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images", "--force")
 
@@ -91,9 +90,9 @@ def test_the_layer_of_the_scores_stays_whole(tmp_path: Path) -> None:
 def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a model that takes a minute a step, for a search of five."""
     tried = []
-    monkeypatch.setattr(init, "measure_timings", lambda *_: Timings(60.0, 5.0))
+    monkeypatch.setattr(init, "time_step", lambda *_: 60.0)
 
-    def find(task: object, plan: Plan, device: torch.device, steps: int) -> float:
+    def find(task: object, plan: Plan, device: torch.device, steps: int, tradeoff: float | None) -> float:
         tried.append((steps, plan))
         return 0.1
 
@@ -108,6 +107,16 @@ def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyP
     )  # fmt: skip
     assert space["lr"] == {"low": 0.033, "high": 0.12, "log": True}
     assert (written["goal"]["budget"], written["space"]["rounds"], written["initial"]["trials"]) == (1, 8, 0)
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(5000.0, 128), (4999.0, 64), (2400.0, 32), (1.0, 32)])
+def test_batches_are_smaller_where_time_is_short(monkeypatch: pytest.MonkeyPatch, seconds: float, size: int) -> None:
+    """A step takes as many seconds as it has samples, of 128."""
+    monkeypatch.setattr(init, "time_step", lambda model, task, plan: plan.batch_size / 128)
+    monkeypatch.setattr(init.schedule_proposal, "list_batch_sizes", lambda count_steps: [128, 64, 32])
+    torch.manual_seed(0)
+    plan, step = choose_batches(task_of(mlp(), "toys:mlp"), torch.device("cpu"), 1, seconds)
+    assert (plan.batch_size, step) == (size, size / 128)
 
 
 def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
@@ -125,5 +134,6 @@ def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
         patch.setattr("tune_prune.workflows.init._train_at", train_at)
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu"), 7) == 0.03
         assert tried == [0.3, 0.1, 0.03]
+        assert find_learning_rate(task, Plan({}, {}), torch.device("cpu"), 7, tradeoff=31.0) == 0.1
         patch.setattr("tune_prune.workflows.init._train_at", lambda *_: None)
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == LEARNING_RATES[-1]

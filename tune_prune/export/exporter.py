@@ -27,7 +27,7 @@ from tune_prune.tasks.metrics import ERROR, evaluate
 from tune_prune.tasks.samples import take_first
 from tune_prune.tasks.splits import AnySplit, Data
 from tune_prune.tasks.task import check_compatible
-from tune_prune.training.resources import one_thread
+from tune_prune.training.resources import limit_threads
 
 BATCHES = (1, 256)
 """Sizes of the batches whose latency is measured."""
@@ -48,7 +48,7 @@ def export(path: Path, to: str, data: Data, out: Path | None, say: Callable[[str
     test = _in_float32(data.load_test())
     inputs = find_inputs(model.eval(), test)
     # latency is measured on one core, and an ONNX session takes as many threads as torch does
-    with one_thread(), TemporaryDirectory() as folder:
+    with limit_threads(1), TemporaryDirectory() as folder:
         # a copy of the model, so that what writing it may change is seen
         export_input = _make_input(saved.model, copy.deepcopy(model), mask, inputs, to, say)
         written = chosen.write(export_input)

@@ -18,6 +18,9 @@ GRADUAL_ROUNDS = 8
 BATCH_SIZES, LEAST_EPOCH = (128, 64, 32), 40
 """Batch sizes, the first of which has so many steps in an epoch; a small data set needs smaller batches."""
 
+ENOUGH_STEPS = 5000
+"""Steps for which a search should have time, in smaller batches where larger ones leave fewer."""
+
 BRIEF_SHARE, LONG_SHARE = 0.1, 0.4
 """The share of refinements where most trials train briefly, and where there are few trials."""
 
@@ -70,11 +73,11 @@ def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Sch
     return Schedule(found, each, LONG_SHARE, 12 * each)
 
 
-def choose_batch_size(count_steps: Callable[[int], int]) -> int:
-    """The largest of BATCH_SIZES of which an epoch has LEAST_EPOCH steps; `count_steps` counts those of a size.
+def list_batch_sizes(count_steps: Callable[[int], int]) -> list[int]:
+    """Those of BATCH_SIZES of which an epoch has LEAST_EPOCH steps, or the last; `count_steps` counts those of a size.
 
-    The first where the data decides the size of its batches.
+    The first alone where the data decides the size of its batches.
     """
     if len({count_steps(size) for size in BATCH_SIZES}) == 1:
-        return BATCH_SIZES[0]
-    return next((size for size in BATCH_SIZES if count_steps(size) >= LEAST_EPOCH), BATCH_SIZES[-1])
+        return [BATCH_SIZES[0]]
+    return [size for size in BATCH_SIZES if count_steps(size) >= LEAST_EPOCH] or [BATCH_SIZES[-1]]

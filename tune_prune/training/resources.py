@@ -174,13 +174,13 @@ def pick_device(name: str) -> "torch.device":
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets PyTorch compute on one core, as trials do by default: several cores add up in another order."""
+def limit_threads(count: int) -> Iterator[None]:
+    """Lets PyTorch compute on so many cores, one as trials do by default: several add up in another order."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

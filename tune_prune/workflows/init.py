@@ -22,10 +22,10 @@ from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import DivergedError, check_training
-from tune_prune.training.resources import Resources
+from tune_prune.training.resources import Resources, limit_threads
 from tune_prune.workflows.loss_curves import LEAST_IMAGES, count_images
 from tune_prune.workflows.preparation import Begun, LoadedTask, load_task
-from tune_prune.workflows.profiling import measure_timings, train_dense
+from tune_prune.workflows.profiling import time_step, train_dense
 
 DEFAULT_SECONDS = 1800.0
 """The time that a search is made for where none is given."""
@@ -50,7 +50,8 @@ BY_OUTPUT = ("filter", "neuron")
 class ProposalRequest:
     """What a space is to be for: `model`, `data` and `weights` as in [task], other settings, and seconds of search.
 
-    `trials` is the budget in trials where one is given, `granularity` what a trial removes as one.
+    `trials` is the budget in trials where one is given, `granularity` what a trial removes as one, and `acc_tradeoff`
+    the accuracy to be given up, in the metric's unit, where it is not the default.
     """
 
     model: str
@@ -61,6 +62,7 @@ class ProposalRequest:
     force: bool = False
     trials: int | None = None
     granularity: object = "weight"
+    acc_tradeoff: float | None = None
 
 
 def propose_space(request: ProposalRequest, resources: Resources, say: Callable[[str], None]) -> str:
@@ -84,14 +86,12 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
     if not shapes:
         raise UserError(f"--model: {request.model} has no layer that can be pruned; tune_prune.register adds layers")
     check_training(loaded.dense, task.train, DISTILL_SHARE)
-    batch_size = schedule_proposal.choose_batch_size(task.train.steps)
-    plan = Plan({}, {}, distill=DISTILL_SHARE, temperature=space_proposal.TEMPERATURE, batch_size=batch_size)
-    epoch = task.train.steps(batch_size)
-    step = measure_timings(task, plan, device, resources.threads).step
-    rate_steps = min(RATE_STEPS, max(LEAST_RATE_STEPS, int(RATE_SHARE * request.seconds / step)))
-    lr = find_learning_rate(task, plan, device, rate_steps)
     concurrent = resources.max_concurrent or (1 if device.type == "cuda" else os.cpu_count() or 1)
-    steps = TRAINED * concurrent * request.seconds / step
+    seconds = TRAINED * concurrent * request.seconds
+    plan, step = choose_batches(task, device, resources.threads, seconds)
+    batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
+    rate_steps = min(RATE_STEPS, max(LEAST_RATE_STEPS, int(RATE_SHARE * request.seconds / step)))
+    lr = find_learning_rate(task, plan, device, rate_steps, request.acc_tradeoff)
     schedule = schedule_proposal.propose_schedule(steps, epoch, request.trials)
     images = min(steps, schedule.trials * 3 * schedule.steps) * batch_size
     training = Training(
@@ -134,7 +134,7 @@ def propose_search(
     config = build(Config, {"budget": 1} | dict(given))
     seconds = config.time_budget or DEFAULT_SECONDS
     request = ProposalRequest(
-        model, data, weights, config.task, seconds, config.force, given.get("budget"), granularity
+        model, data, weights, config.task, seconds, config.force, given.get("budget"), granularity, config.acc_tradeoff
     )
     say(f"no space is named: measuring {describe_address(model)}, to propose one")
     loaded = _load(request, config.resources, say)
@@ -159,13 +159,32 @@ def _list_task(request: ProposalRequest) -> Mapping[str, object]:
     return {key: value for key, value in named.items() if value is not None} | given
 
 
-def find_learning_rate(task: Task, plan: Plan, device: torch.device, steps: int = RATE_STEPS) -> float:
+def choose_batches(task: Task, device: torch.device, threads: int, seconds: float) -> tuple[Plan, float]:
+    """A plan with the largest batches of which so many seconds hold `ENOUGH_STEPS`, else the smallest.
+
+    Returns the seconds of a step as well.
+    """
+    sizes = schedule_proposal.list_batch_sizes(task.train.steps)
+    with limit_threads(threads):
+        model, on_device = task.dense_model(device), task.to(device)
+        for size in sizes:
+            plan = Plan({}, {}, distill=DISTILL_SHARE, temperature=space_proposal.TEMPERATURE, batch_size=size)
+            step = time_step(model, on_device, plan)
+            if seconds / step >= schedule_proposal.ENOUGH_STEPS:
+                break
+    return plan, step
+
+
+def find_learning_rate(
+    task: Task, plan: Plan, device: torch.device, steps: int = RATE_STEPS, tradeoff: float | None = None
+) -> float:
     """The highest of LEARNING_RATES that the dense model bears: so many steps of training leave it within the tradeoff.
 
-    The lowest where it bears none.
+    That is the metric's default where none is given. The lowest rate where the model bears none.
     """
     on_device, metric = task.to(device), task.metric
-    tradeoff = metric.default_tradeoff(task.dense.metric) or 0.0
+    if tradeoff is None:
+        tradeoff = metric.default_tradeoff(task.dense.metric) or 0.0
     limit = metric.cost(metric.limit(task.dense.metric, tradeoff))
     for lr in LEARNING_RATES:
         found = _train_at(on_device, plan, lr, device, steps)

@@ -34,7 +34,7 @@ from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
-from tune_prune.training.resources import one_thread
+from tune_prune.training.resources import limit_threads
 from tune_prune.workflows.space_checks import check_with_data, shapes_with_ratios
 
 TABLE = "latency.json"
@@ -78,7 +78,7 @@ def measure_space(
 ) -> LatencyTable:
     """Measures the table of a space on one core, or on the GPU that model and data are on."""
     say(f"measuring latency, of the dense model and of {NETWORKS} networks pruned at random")
-    with one_thread():
+    with limit_threads(1):
         networks = draw_networks(space, dense, train, shapes)
         table = measure_table(dense, networks, find_inputs(dense, train, batch), batch, say)
     say(f"latency is predicted to {100 * cross_validate(table):.1f} % (median), on {table.device}")
@@ -141,7 +141,7 @@ def measure_front(run_dir: Path, members: Sequence[Member], task: Task, device: 
 
     Not where the run's table is another device's.
     """
-    with one_thread():
+    with limit_threads(1):
         table = read_table(run_dir / TABLE)
         if table.device != describe_device(device):
             return

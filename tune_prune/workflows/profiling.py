@@ -25,7 +25,7 @@ from tune_prune.tasks.per_sample import CERTIFIED_SAMPLES, SAMPLES, measure_samp
 from tune_prune.tasks.resampling import time_resamples
 from tune_prune.tasks.task import Task
 from tune_prune.training.loop import fit
-from tune_prune.training.resources import Resources
+from tune_prune.training.resources import Resources, limit_threads
 from tune_prune.workflows.progress import FILES
 
 RAY_START = 6.0
@@ -69,19 +69,23 @@ class Timings:
         return self.round_seconds(min(plan.recipe_at(round_).steps for round_ in (1, plan.rounds)))
 
 
+def time_step(model: nn.Module, task: Task, plan: Plan) -> float:
+    """The seconds of a training step of a model, which is on the task's device; it stays as it is."""
+    step = 0.0
+    for number, steps in enumerate((1, 1, TIMED_STEPS, TIMED_STEPS)):
+        if number > 1 and step * steps > LONGEST_TIMING:  # a slow step was read well enough
+            break
+        began = time.perf_counter()
+        train_dense(model, task, plan, steps)
+        step = (time.perf_counter() - began) / steps
+    return step
+
+
 def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) -> Timings:
     """Times a step and an evaluation of a copy of the dense model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with limit_threads(threads):
         model, on_device = task.dense_model(device), task.to(device)
-        step = 0.0
-        for number, steps in enumerate((1, 1, TIMED_STEPS, TIMED_STEPS)):
-            if number > 1 and step * steps > LONGEST_TIMING:  # a slow step was read well enough
-                break
-            began = time.perf_counter()
-            train_dense(model, on_device, plan, steps)
-            step = (time.perf_counter() - began) / steps
+        step = time_step(model, on_device, plan)
         began = time.perf_counter()
         value = evaluate(model, on_device.validation).metric
         measure_further(model, on_device.validation, "val")
@@ -91,8 +95,6 @@ def measure_timings(task: Task, plan: Plan, device: torch.device, threads: int) 
             found = measure_samples(model, on_device.validation, value)
             later = time_resamples(model, on_device.validation) if isinstance(found, str) else 0.0
         return Timings(step, evaluation, time.perf_counter() - began - evaluation + later)
-    finally:
-        torch.set_num_threads(before)
 
 
 def train_dense(model: nn.Module, task: Task, plan: Plan, steps: int, lr: float = 0.0) -> None:

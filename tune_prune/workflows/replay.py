@@ -27,7 +27,7 @@ from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.settings import TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import prepare_task
-from tune_prune.training.resources import one_thread
+from tune_prune.training.resources import limit_threads
 from tune_prune.workflows.prune import open_model, prune
 from tune_prune.workflows.prune_target import PruneOptions
 
@@ -94,7 +94,7 @@ def replay(
     """
     source, notes = str(path), check_notes(conf, str(path))
     dense = _load_weights(notes, path, start)
-    with one_thread():  # as trials run by default: sums in another order can tip a weight or an image
+    with limit_threads(1):  # as trials run by default: sums in another order can tip a weight or an image
         state = (
             _replay_trial(conf, notes, dense.model, device, source, say)
             if "trial" in notes
