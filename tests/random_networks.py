@@ -138,6 +138,39 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
 
 
+class RmsNorm(nn.Module):
+    """An RMS norm as language models write it: over the last axis, times a weight or, as Gemma does, 1 + weight."""
+
+    def __init__(self, channels: int, one: float = 0.0) -> None:
+        super().__init__()
+        self.weight, self.one = nn.Parameter(torch.ones(channels)), one
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6) * (self.one + self.weight)
+
+
+class WrittenNorm(nn.Module):
+    """A layer norm written by hand, as for channels along the second axis."""
+
+    def __init__(self, channels: int, axis: int = -1) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(-1, self.axis)
+        centred = x - x.mean(dim=-1, keepdim=True)
+        x = centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt() * self.scale + self.shift
+        return x.transpose(-1, self.axis)
+
+
+NORMS: tuple[Callable[[int], nn.Module], ...] = (
+    nn.Identity, nn.LayerNorm, lambda channels: nn.LayerNorm(channels, bias=False), nn.RMSNorm, RmsNorm,
+    lambda channels: RmsNorm(channels, 1.0), WrittenNorm,
+)  # fmt: skip
+"""Makes a norm over the last axis from the number of channels."""
+
+
 class Tokens(nn.Module):
     """[n, 5] words of 20 -> [n, 4]: an embedding, attention, and a gated feed-forward layer, each added."""
 
@@ -148,8 +181,8 @@ class Tokens(nn.Module):
         self.table, self.places = nn.Embedding(20, 8), nn.Parameter(torch.randn(1, 5, 8))
         self.attention = Attention(8, 4, shared, is_fused=shared == 1 and draw.random() < 0.5)
         self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
-        norm = draw.choice((nn.Identity, lambda: nn.LayerNorm(8), lambda: nn.LayerNorm(8, bias=False)))
-        self.norms, self.scores = nn.ModuleList(norm() for _ in range(3)), nn.Linear(8, 4)
+        norm = draw.choice(NORMS)
+        self.norms, self.scores = nn.ModuleList(norm(8) for _ in range(3)), nn.Linear(8, 4)
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.table(words) + self.places
@@ -178,10 +211,12 @@ def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.3)
+        elif isinstance(module, nn.LayerNorm | nn.RMSNorm | RmsNorm | WrittenNorm):
+            for name, parameter in module.named_parameters():
+                if name in ("weight", "scale"):
+                    nn.init.uniform_(parameter, 0.5, 1.5)
+                else:
+                    nn.init.normal_(parameter, std=0.3)
     return model, inputs()
 
 

@@ -6,7 +6,7 @@ several of its axes count channels, as a weight's outputs and inputs. Axes along
 so that they take no memory; what an operation does to a tensor's layout can therefore be done to its labels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,11 +52,12 @@ class Constraints:
     """What was found about labels: pairs that hang together, and labels of positions that have to stay.
 
     `path` are the names of the modules that are running at the time, the innermost last; `operation` is set to the name
-    of the operation that is.
+    of the operation that is. `norms` are the numbers of channels of modules that can compute over some of them alone,
+    by the name of the module.
     """
 
-    def __init__(self, path: Sequence[str] = ("",)) -> None:
-        self._path, self.operation = path, ""
+    def __init__(self, path: Sequence[str] = ("",), norms: Mapping[str, int] | None = None) -> None:
+        self._path, self._norms, self.operation = path, norms or {}, ""
         self._pairs: list[NDArray[np.int64]] = []
         self._fixed: list[tuple[str, NDArray[np.int64]]] = []
         self._normalised: list[tuple[str, NDArray[np.int64]]] = []
@@ -70,9 +71,12 @@ class Constraints:
         where = f" in {self._path[-1]}" if self._path and self._path[-1] else ""
         return f"{self.operation.strip('_')}{where} needs all of them" if self.operation else "the model returns them"
 
-    def normalise(self, labels: Tensor) -> None:
-        """A layer norm computes its mean and variance over the positions with these labels."""
-        self._normalised.append((self._path[-1], np.unique(_reduce(labels).numpy())))
+    def normalise(self, labels: Tensor, axis: int) -> None:
+        """A mean or a variance is computed over an axis; where no norm does so, the positions along it have to stay."""
+        if self._path and self._norms.get(self._path[-1]) == labels.shape[axis]:
+            self._normalised.append((self._path[-1], np.unique(_reduce(labels).numpy())))
+        else:
+            self.fix(labels)
 
     def mark_heads(self, labels: Tensor) -> None:
         """The positions with these labels lie in a batch of products, as the heads of an attention do."""
@@ -134,7 +138,7 @@ def _find_roots(labels: NDArray[np.int64], root: NDArray[np.int64]) -> NDArray[n
 class Resolved:
     """For each label the lowest that it hangs together with, its root.
 
-    `fixed` are roots that have to stay, by a reason, `norms` those that a layer norm sees, by its name, and `heads`
+    `fixed` are roots that have to stay, by a reason, `norms` those that a norm sees, by its name, and `heads`
     those of heads.
     """
 
@@ -156,5 +160,5 @@ class Resolved:
         return next((reason for reason, fixed in self.fixed if np.isin(fixed, roots).any()), "")
 
     def norms_of(self, roots: NDArray[np.int64]) -> list[str]:
-        """The names of the layer norms that see one of these."""
+        """The names of the norms that see one of these."""
         return list(dict.fromkeys(name for name, seen in self.norms if np.isin(seen, roots).any()))

@@ -129,10 +129,9 @@ def _leave_one(group: Group, order: Tensor, gone: Tensor) -> None:
 
 
 def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
-    """Makes the layer norms that read a group leave out channels that are gone, bool [count]."""
+    """Makes the norms that read a group leave out channels that are gone, bool [count]."""
     for name in group.norms:
         norm = model.get_submodule(name)
-        assert isinstance(norm, nn.LayerNorm)
         channels = group.in_norm(name).to(gone.device)
         before = kept_in_norm(norm)
         kept = ~(gone[channels] & (channels >= 0))

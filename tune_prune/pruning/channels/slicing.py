@@ -81,6 +81,8 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
     `by_group`: the groups of a convolution have an input each, and their number follows that of its outputs.
     """
     before = getattr(module, name)
+    if before is not None and value.shape != before.shape:
+        keep_all_in_norm(module)
     if name in module._buffers:
         module._buffers[name] = value.data
     else:
@@ -90,9 +92,8 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
         narrow_attention(module, value.shape[1])
     elif isinstance(module, _BatchNorm) and value.dim():
         module.num_features = len(value)
-    elif isinstance(module, nn.LayerNorm) and name == "weight" and value.shape != before.shape:
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and name == "weight":
         module.normalized_shape = tuple(value.shape)
-        keep_all_in_norm(module)
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
     elif name == "weight" and f"{type(module).__module__}.{type(module).__name__}" == CONV1D:
