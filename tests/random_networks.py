@@ -118,26 +118,6 @@ class Residual(nn.Module):
         return self.scores(x.mean((2, 3)))
 
 
-class Attention(nn.Module):
-    """Heads of which groups share keys and values, with one projection for all three or one each."""
-
-    def __init__(self, width: int, heads: int, shared: int, *, is_fused: bool) -> None:
-        super().__init__()
-        self.heads, self.shared, self.size, self.is_fused = heads, shared, 3, is_fused
-        self.q, self.k, self.v = (nn.Linear(width, self.size * n) for n in (heads, heads // shared, heads // shared))
-        self.qkv, self.out = nn.Linear(width, 3 * heads * self.size), nn.Linear(heads * self.size, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, tokens, _ = x.shape
-        if self.is_fused:
-            parts = self.qkv(x).view(rows, tokens, 3, -1, self.size).permute(2, 0, 3, 1, 4).unbind(0)
-        else:
-            parts = tuple(one(x).view(rows, tokens, -1, self.size).transpose(1, 2) for one in (self.q, self.k, self.v))
-            parts = parts[0], *(part.repeat_interleave(self.shared, 1) for part in parts[1:])
-        mixed = functional.scaled_dot_product_attention(*parts)
-        return self.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
-
-
 class RmsNorm(nn.Module):
     """An RMS norm as language models write it: over the last axis, times a weight or, as Gemma does, 1 + weight."""
 
@@ -164,6 +144,43 @@ class WrittenNorm(nn.Module):
         return x.transpose(-1, self.axis)
 
 
+class Attention(nn.Module):
+    """Heads of which groups share keys and values, with one projection for all three or one each.
+
+    Queries and keys may be turned by their place in the sequence (Su et al. 2021), or normalised in each head.
+    """
+
+    def __init__(self, width: int, heads: int, shared: int, *, is_fused: bool, change: str = "nothing") -> None:
+        super().__init__()
+        self.heads, self.shared, self.size, self.is_fused, self.change = heads, shared, 4, is_fused, change
+        self.register_buffer("frequencies", torch.tensor([1.0, 0.3]))
+        self.norms = nn.ModuleList(RmsNorm(4) for _ in range(2)) if change == "norms" else None
+        self.q, self.k, self.v = (nn.Linear(width, self.size * n) for n in (heads, heads // shared, heads // shared))
+        self.qkv, self.out = nn.Linear(width, 3 * heads * self.size), nn.Linear(heads * self.size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, tokens, _ = x.shape
+        if self.is_fused:
+            parts = self.qkv(x).view(rows, tokens, 3, -1, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            parts = tuple(one(x).view(rows, tokens, -1, self.size).transpose(1, 2) for one in (self.q, self.k, self.v))
+            parts = parts[0], *(part.repeat_interleave(self.shared, 1) for part in parts[1:])
+        mixed = functional.scaled_dot_product_attention(
+            self._changed(0, parts[0]), self._changed(1, parts[1]), parts[2]
+        )
+        return self.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
+
+    def _changed(self, number: int, x: Tensor) -> Tensor:
+        """Queries (0) or keys (1), [n, heads, tokens, size of a head]."""
+        if self.norms is not None:
+            return self.norms[number](x)
+        if self.change == "rotation":
+            angles = (torch.arange(float(x.shape[2]))[:, None] * self.frequencies[None]).repeat(1, 2)
+            turned = torch.cat([-x[..., 2:], x[..., :2]], -1)
+            return x * angles.cos() + turned * angles.sin()
+        return x
+
+
 NORMS: tuple[Callable[[int], nn.Module], ...] = (
     nn.Identity, nn.LayerNorm, lambda channels: nn.LayerNorm(channels, bias=False), nn.RMSNorm, RmsNorm,
     lambda channels: RmsNorm(channels, 1.0), WrittenNorm,
@@ -179,7 +196,8 @@ class Tokens(nn.Module):
         draw = random.Random(seed)
         shared = draw.choice((1, 2))
         self.table, self.places = nn.Embedding(20, 8), nn.Parameter(torch.randn(1, 5, 8))
-        self.attention = Attention(8, 4, shared, is_fused=shared == 1 and draw.random() < 0.5)
+        is_fused, change = shared == 1 and draw.random() < 0.5, draw.choice(("nothing", "rotation", "norms"))
+        self.attention = Attention(8, 4, shared, is_fused=is_fused, change=change)
         self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
         norm = draw.choice(NORMS)
         self.norms, self.scores = nn.ModuleList(norm(8) for _ in range(3)), nn.Linear(8, 4)

@@ -102,11 +102,13 @@ def test_weights_are_counted_as_masks_count_them() -> None:
     assert removal.actual_ratios(model, groups, made, ratios, 1) == ratios
 
 
-def test_a_heads_queries_keys_and_values_leave_together() -> None:
+@pytest.mark.parametrize("change", ["nothing", "rotation", "norms"])
+def test_a_heads_queries_keys_and_values_leave_together(change: str) -> None:
     class Model(nn.Module):
         def __init__(self, *, is_fused: bool, shared: int) -> None:
             super().__init__()
-            self.attention, self.scores = Attention(8, 4, shared, is_fused=is_fused), nn.Linear(8, 2)
+            self.attention = Attention(8, 4, shared, is_fused=is_fused, change=change)
+            self.scores = nn.Linear(8, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.scores(self.attention(x))
