@@ -10,8 +10,18 @@ from torch.nn import functional
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.norms import count_normalised
 
 WIDTHS = (4, 6, 8)
+
+
+IMAGE_NORMS: tuple[Callable[[int], nn.Module], ...] = (
+    nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.Identity, lambda channels: nn.GroupNorm(1, channels),
+    lambda channels: nn.GroupNorm(channels // 2 if channels % 2 == 0 else channels, channels),
+    lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    lambda channels: nn.InstanceNorm2d(channels, affine=True, track_running_stats=True),
+)  # fmt: skip
+"""Makes a norm of images from the number of channels."""
 
 
 class Block(nn.Module):
@@ -23,7 +33,7 @@ class Block(nn.Module):
         outputs = inputs * draw.choice((1, 2)) if kind == "depthwise" else outputs
         self.outputs = outputs
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=draw.random() < 0.5)
-        self.norm = nn.BatchNorm2d(outputs) if draw.random() < 0.7 else nn.Identity()
+        self.norm = draw.choice(IMAGE_NORMS)(outputs)
         self.act = draw.choice((nn.ReLU(), nn.Hardswish(), nn.Sigmoid(), nn.GELU()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -224,12 +234,10 @@ def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
     factory, inputs = NETWORKS[kind]
     model = factory(seed).eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if getattr(module, "running_mean", None) is not None:
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-        elif isinstance(module, nn.LayerNorm | nn.RMSNorm | RmsNorm | WrittenNorm):
+        if count_normalised(module):
             for name, parameter in module.named_parameters():
                 if name in ("weight", "scale"):
                     nn.init.uniform_(parameter, 0.5, 1.5)

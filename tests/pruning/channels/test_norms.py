@@ -15,6 +15,7 @@ from tune_prune.export import sparse_format
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.exporter import export
 from tune_prune.export.formats import formats
+from tune_prune.export.resizing import load_resized, own_state
 from tune_prune.pruning import checkpoint
 from tune_prune.pruning.channels.finding import find_channels
 from tune_prune.pruning.channels.norms import keep_all_in_norm, keep_in_norm, kept_by_norm, set_kept_by_norm
@@ -55,6 +56,7 @@ KINDS: dict[str, Callable[[int], nn.Module]] = {
     "as Gemma's": lambda channels: RmsNorm(channels, 1.0),
     "layer norm by hand": WrittenNorm,
     "of images by hand": lambda channels: WrittenNorm(channels, 1),
+    "of images, of one group": lambda channels: nn.GroupNorm(1, channels),
 }
 
 
@@ -78,6 +80,42 @@ def test_it_computes_what_a_smaller_norm_computes(kind: str) -> None:
     keep_all_in_norm(norm)
     assert type(norm) is of_kind
     assert torch.equal(norm(x), whole)
+
+
+def of_images(norm: nn.Module) -> nn.Module:
+    """[n, 2, 5, 5] -> [n, 2, 5, 5], with a norm over twelve channels."""
+    return nn.Sequential(nn.Conv2d(2, 12, 1), norm, nn.Conv2d(12, 2, 1)).eval()
+
+
+def test_whole_groups_of_a_group_norm_leave() -> None:
+    torch.manual_seed(0)
+    model, x = of_images(nn.GroupNorm(4, 12)), torch.randn(2, 2, 5, 5)
+    for parameter in model[1].parameters():
+        nn.init.normal_(parameter)
+    (group,) = find_removable(model, x).groups
+    assert (group.count, group.norms) == (4, ())
+    assert group.members[0].channels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    remove_at_random(model, [group], 0.5)
+    small = compact(model, x)
+    assert (small[1].num_groups, small[1].num_channels, small[1].weight.shape) == (2, 6, (6,))
+    torch.testing.assert_close(small(x), model(x))
+    again = of_images(nn.GroupNorm(4, 12))
+    load_resized(again, own_state(small), "a")
+    assert torch.equal(again(x), small(x))
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 12), nn.GroupNorm(12, 12), nn.InstanceNorm2d(12, affine=True)])
+def test_single_channels_leave_a_norm_of_one_group_or_of_a_channel_each(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    model, x = of_images(norm), torch.randn(2, 2, 5, 5)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    (group,) = find_removable(model, x).groups
+    assert group.count == 12
+    remove_at_random(model, [group], 0.75)
+    small = compact(model, x)
+    assert small[1].weight.shape == (3,)
+    torch.testing.assert_close(small(x), model(x))
 
 
 def test_a_norm_without_weights_keeps_its_channels() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from tune_prune.pruning.channels.labels import NONE, Constraints, find_varying
-from tune_prune.pruning.channels.products import add_vector, axis_labels
+from tune_prune.pruning.channels.products import add_vector, along, axis_labels
 from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine, list_tensors
 
 REDUCTIONS = (
@@ -107,6 +107,27 @@ def layer_norm(
     vectors = [(labelled(vector), vector.shape) for vector in args[2:4] if isinstance(vector, Tensor)]
     found = clean(combine(made, [(families, source.shape), *vectors], source.shape))
     return [found, *([] for _ in list_tensors(output)[1:])]
+
+
+@add_rule("native_group_norm")
+def group_norm(
+    made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any
+) -> list[Families]:
+    """Normalises over each group of channels along the second axis, with a factor and a term for each channel.
+
+    Those of a group hang together, so that whole groups leave; of a single group, any.
+    """
+    source, weight, bias, groups = args[0], args[1], args[2], args[6]
+    families = []
+    for labels in (made.restrict(labels, [1]) for labels in labelled(source)):
+        if groups == 1 and 1 in find_varying(labels):
+            made.normalise(labels, 1)
+        elif 1 in find_varying(labels):
+            made.tie_along(along(labels, 1).view(groups, -1), 1)
+        families.append(labels)
+    for vector in (weight, bias):
+        families = add_vector(made, labelled, vector, families, source.shape, 1)
+    return [clean(families), [], []]
 
 
 @add_rule("embedding")

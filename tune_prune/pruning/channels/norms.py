@@ -52,16 +52,18 @@ class _OverKept(TorchFunctionMode):
         """Replaces norms and reductions over the channels, and runs everything else as it is."""
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
         if name in ("layer_norm", "rms_norm"):
-            return self._normalise(function, *args, **kwargs)
+            return self._normalise(function, (len(self._positions),), -1, *args, **kwargs)
+        if name == "group_norm":  # of a single group
+            return self._normalise(function, 1, 1, *args, **kwargs)
         if name in REDUCTIONS:
             return self._reduce(function, REDUCTIONS[name], *args, **kwargs)
         return function(*args, **kwargs)
 
-    def _normalise(self, function: Any, input: Tensor, normalized_shape: Any, *args: Any, **kwargs: Any) -> Tensor:
-        of_kept = tree_map_only(Tensor, lambda vector: vector.index_select(0, self._positions), (args, kwargs))
-        values = input.index_select(-1, self._positions)
-        found: Tensor = function(values, values.shape[-1:], *of_kept[0], **of_kept[1])
-        return found.new_zeros(input.shape).index_copy(-1, self._positions, found)
+    def _normalise(self, function: Any, size: Any, axis: int, input: Tensor, _: Any, *args: Any, **rest: Any) -> Tensor:
+        """Calls a norm over an axis with what is kept of its input and vectors; `size` is its second argument."""
+        args, rest = tree_map_only(Tensor, lambda vector: vector.index_select(0, self._positions), (args, rest))
+        found: Tensor = function(input.index_select(axis, self._positions), size, *args, **rest)
+        return found.new_zeros(input.shape).index_copy(axis, self._positions, found)
 
     def _reduce(self, function: Any, place: int, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Reduces over an axis; where it lists the channels, over those that are kept."""
