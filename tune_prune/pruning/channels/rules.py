@@ -134,19 +134,24 @@ def join(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[A
 
 
 def combine(made: Constraints, operands: Sequence[tuple[Families, Sequence[int]]], shape: Sequence[int]) -> Families:
-    """Ties the labels of operands (labels, shape) that are broadcast to a shape and combined element by element."""
+    """Ties the labels of operands (labels, shape) that are broadcast to a shape and combined element by element.
+
+    Labels that have to stay are not passed on: they are as good as none.
+    """
     padded = []
     for families, own in operands:
         missing = [1] * (len(shape) - len(own))
         padded.append(([one.reshape(*missing, *own) for one in families], [*missing, *own]))
+    free: Families = []
     for at, (families, own) in enumerate(padded):
         for labels in families:
+            can_leave = True
             for other, (rest, extent) in enumerate(padded):
                 if other != at and (met := _find_met(labels, extent)):
-                    _tie_operand(made, labels, own, rest, met)
+                    can_leave &= _tie_operand(made, labels, own, rest, met)
+            free.extend([labels] * can_leave)
     found: Families = []
-    everything = [labels for families, _ in padded for labels in families]
-    for labels in sorted(everything, key=lambda one: len(find_varying(one)), reverse=True):
+    for labels in sorted(free, key=lambda one: len(find_varying(one)), reverse=True):
         if not any(set(find_varying(labels)) & set(find_varying(one)) for one in found):
             found.append(labels.expand(*shape))
     return found
@@ -157,8 +162,11 @@ def _find_met(labels: Tensor, extent: Sequence[int]) -> set[int]:
     return {axis for axis in find_varying(labels) if extent[axis] > 1}
 
 
-def _tie_operand(made: Constraints, labels: Tensor, shape: Sequence[int], others: Families, met: set[int]) -> None:
-    """Ties labels of an operand of a shape to those of another operand, which is not broadcast along the axes `met`."""
+def _tie_operand(made: Constraints, labels: Tensor, shape: Sequence[int], others: Families, met: set[int]) -> bool:
+    """Ties labels of an operand of a shape to those of another operand, which is not broadcast along the axes `met`.
+
+    Returns whether they can leave by what is known here.
+    """
     is_wider = len(met) < len(find_varying(labels))
     partners = [one for one in others if met & set(find_varying(one))]
     for partner in partners:
@@ -170,6 +178,7 @@ def _tie_operand(made: Constraints, labels: Tensor, shape: Sequence[int], others
             made.tie(labels, partner)
     if not partners:
         made.tie_if_alike(labels, torch.full((), NONE), met) if is_wider else made.fix(labels)
+    return bool(partners) or is_wider
 
 
 def elementwise(
