@@ -10,8 +10,18 @@ from torch.nn import functional
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.norms import count_normalised
 
 WIDTHS = (4, 6, 8)
+
+
+IMAGE_NORMS: tuple[Callable[[int], nn.Module], ...] = (
+    nn.BatchNorm2d, nn.BatchNorm2d, nn.BatchNorm2d, nn.Identity, lambda channels: nn.GroupNorm(1, channels),
+    lambda channels: nn.GroupNorm(channels // 2 if channels % 2 == 0 else channels, channels),
+    lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    lambda channels: nn.InstanceNorm2d(channels, affine=True, track_running_stats=True),
+)  # fmt: skip
+"""Makes a norm of images from the number of channels."""
 
 
 class Block(nn.Module):
@@ -23,7 +33,7 @@ class Block(nn.Module):
         outputs = inputs * draw.choice((1, 2)) if kind == "depthwise" else outputs
         self.outputs = outputs
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=draw.random() < 0.5)
-        self.norm = nn.BatchNorm2d(outputs) if draw.random() < 0.7 else nn.Identity()
+        self.norm = draw.choice(IMAGE_NORMS)(outputs)
         self.act = draw.choice((nn.ReLU(), nn.Hardswish(), nn.Sigmoid(), nn.GELU()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,12 +128,43 @@ class Residual(nn.Module):
         return self.scores(x.mean((2, 3)))
 
 
-class Attention(nn.Module):
-    """Heads of which groups share keys and values, with one projection for all three or one each."""
+class RmsNorm(nn.Module):
+    """An RMS norm as language models write it: over the last axis, times a weight or, as Gemma does, 1 + weight."""
 
-    def __init__(self, width: int, heads: int, shared: int, *, is_fused: bool) -> None:
+    def __init__(self, channels: int, one: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.shared, self.size, self.is_fused = heads, shared, 3, is_fused
+        self.weight, self.one = nn.Parameter(torch.ones(channels)), one
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6) * (self.one + self.weight)
+
+
+class WrittenNorm(nn.Module):
+    """A layer norm written by hand, as for channels along the second axis."""
+
+    def __init__(self, channels: int, axis: int = -1) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(-1, self.axis)
+        centred = x - x.mean(dim=-1, keepdim=True)
+        x = centred / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt() * self.scale + self.shift
+        return x.transpose(-1, self.axis)
+
+
+class Attention(nn.Module):
+    """Heads of which groups share keys and values, with one projection for all three or one each.
+
+    Queries and keys may be turned by their place in the sequence (Su et al. 2021), or normalised in each head.
+    """
+
+    def __init__(self, width: int, heads: int, shared: int, *, is_fused: bool, change: str = "nothing") -> None:
+        super().__init__()
+        self.heads, self.shared, self.size, self.is_fused, self.change = heads, shared, 4, is_fused, change
+        self.register_buffer("frequencies", torch.tensor([1.0, 0.3]))
+        self.norms = nn.ModuleList(RmsNorm(4) for _ in range(2)) if change == "norms" else None
         self.q, self.k, self.v = (nn.Linear(width, self.size * n) for n in (heads, heads // shared, heads // shared))
         self.qkv, self.out = nn.Linear(width, 3 * heads * self.size), nn.Linear(heads * self.size, width)
 
@@ -134,8 +175,27 @@ class Attention(nn.Module):
         else:
             parts = tuple(one(x).view(rows, tokens, -1, self.size).transpose(1, 2) for one in (self.q, self.k, self.v))
             parts = parts[0], *(part.repeat_interleave(self.shared, 1) for part in parts[1:])
-        mixed = functional.scaled_dot_product_attention(*parts)
+        mixed = functional.scaled_dot_product_attention(
+            self._changed(0, parts[0]), self._changed(1, parts[1]), parts[2]
+        )
         return self.out(mixed.transpose(1, 2).reshape(rows, tokens, -1))
+
+    def _changed(self, number: int, x: Tensor) -> Tensor:
+        """Queries (0) or keys (1), [n, heads, tokens, size of a head]."""
+        if self.norms is not None:
+            return self.norms[number](x)
+        if self.change == "rotation":
+            angles = (torch.arange(float(x.shape[2]))[:, None] * self.frequencies[None]).repeat(1, 2)
+            turned = torch.cat([-x[..., 2:], x[..., :2]], -1)
+            return x * angles.cos() + turned * angles.sin()
+        return x
+
+
+NORMS: tuple[Callable[[int], nn.Module], ...] = (
+    nn.Identity, nn.LayerNorm, lambda channels: nn.LayerNorm(channels, bias=False), nn.RMSNorm, RmsNorm,
+    lambda channels: RmsNorm(channels, 1.0), WrittenNorm,
+)  # fmt: skip
+"""Makes a norm over the last axis from the number of channels."""
 
 
 class Tokens(nn.Module):
@@ -146,10 +206,11 @@ class Tokens(nn.Module):
         draw = random.Random(seed)
         shared = draw.choice((1, 2))
         self.table, self.places = nn.Embedding(20, 8), nn.Parameter(torch.randn(1, 5, 8))
-        self.attention = Attention(8, 4, shared, is_fused=shared == 1 and draw.random() < 0.5)
+        is_fused, change = shared == 1 and draw.random() < 0.5, draw.choice(("nothing", "rotation", "norms"))
+        self.attention = Attention(8, 4, shared, is_fused=is_fused, change=change)
         self.gate, self.up, self.down = nn.Linear(8, 12), nn.Linear(8, 12), nn.Linear(12, 8)
-        norm = draw.choice((nn.Identity, lambda: nn.LayerNorm(8), lambda: nn.LayerNorm(8, bias=False)))
-        self.norms, self.scores = nn.ModuleList(norm() for _ in range(3)), nn.Linear(8, 4)
+        norm = draw.choice(NORMS)
+        self.norms, self.scores = nn.ModuleList(norm(8) for _ in range(3)), nn.Linear(8, 4)
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.table(words) + self.places
@@ -173,15 +234,15 @@ def make(kind: str, seed: int) -> tuple[nn.Module, Tensor]:
     factory, inputs = NETWORKS[kind]
     model = factory(seed).eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if getattr(module, "running_mean", None) is not None:
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.3)
+        if count_normalised(module):
+            for name, parameter in module.named_parameters():
+                if name in ("weight", "scale"):
+                    nn.init.uniform_(parameter, 0.5, 1.5)
+                else:
+                    nn.init.normal_(parameter, std=0.3)
     return model, inputs()
 
 

@@ -54,11 +54,11 @@ def search(
     at_most: Mapping[str, float] | None = None, at_least: Mapping[str, float] | None = None,
     ratios: Mapping[str, Domain] | None = None, exclude: Sequence[str] | None = None,
     pruners: str | Sequence[str] | None = None, mode: str | None = None, granularity: Domain | None = None,
-    multiple_of: int | None = None, rounds: Domain | None = None, steps: Domain | None = None, lr: Domain | None = None,
-    batch_size: Domain | None = None, training: Mapping[str, Domain] | None = None, refine: float | None = None,
-    seed: int | None = None, certify: float | None = None, force: bool = False, device: str | None = None,
-    workers_per_trial: int | None = None, options: Mapping[str, object] | None = None,
-    run_dir: str | Path | None = None, quiet: bool = False,
+    multiple_of: int | None = None, min_width: int | None = None, rounds: Domain | None = None,
+    steps: Domain | None = None, lr: Domain | None = None, batch_size: Domain | None = None,
+    training: Mapping[str, Domain] | None = None, refine: float | None = None, seed: int | None = None,
+    certify: float | None = None, force: bool = False, device: str | None = None, workers_per_trial: int | None = None,
+    options: Mapping[str, object] | None = None, run_dir: str | Path | None = None, quiet: bool = False,
 ) -> Front:  # fmt: skip
     """Searches how far a trained model can be pruned, in a new run directory, and returns the front.
 
@@ -122,7 +122,7 @@ def prune(
         if isinstance(split, BatchSplit):
             split.head(2).check_loss(model, with_gradient=True)
     state = iterative.initial_state(to_device(copy.deepcopy(model), device))
-    kept = ("granularity", "multiple_of", "sample")
+    kept = ("granularity", "multiple_of", "min_width", "sample")
     how: dict[str, Any] = {key: settings.notes[key] for key in kept if key in settings.notes}
     check_values(how, where)
     if how.get("granularity") in GROUPED and train is None:

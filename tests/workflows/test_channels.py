@@ -45,6 +45,9 @@ def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -
     assert code == 0
     table = points(run_dir)
     assert (table["ratio/head"] == 0).all()
+    for name, count in (("features.0", 4), ("features.4", 8)):
+        left = count * (1 - table[f"ratio/{name}"])
+        assert left.round().isin(range(2, count + 1, 2)).all()  # the ratio that holds, not the trial's
     front = json.loads((run_dir / "summary.json").read_text())["front"]
     model, found = checkpoint.restore(checkpoint.read(run_dir / front[-1]["checkpoint"]), "it")
     small = compact(model.eval(), torch.rand(2, 1, 8, 8))
@@ -53,6 +56,20 @@ def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -
     assert all(len(weight) % 2 == 0 for weight in list(masks.prunable(small).values())[:2])
     levels = [point for point in table.itertuples() if point.round == 2]
     assert len({round(point.compression, 3) for point in levels}) > 2
+
+
+def test_a_least_width_holds_in_the_records_and_in_a_replay(
+    trials: Trials, tmp_path: Path, command: Callable[..., int]
+) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(CHANNELS.replace("multiple_of = 2", "min_width = 3").replace("low = 0.1", "low = 0.7"))
+    _, run_dir = searched(path, acc_tradeoff=60.0, budget=3)
+    last = points(run_dir).query("round == 2")
+    assert set(last["ratio/features.0"]) == {0.25}  # of 4 channels, where 0.7 and more are asked for
+    assert last["ratio/features.4"].between(0.5, 0.625).all()
+    conf = run_dir / "best.conf"
+    assert "0.25" in conf.read_text().splitlines()[1]
+    assert command("prune", "--conf", conf, "--replay", "--out", tmp_path / "replay", "--json") == 0
 
 
 def test_a_smaller_network_is_searched_for_single_weights(
@@ -128,6 +145,7 @@ def test_a_search_removes_blocks_and_repeats_itself(
         (CHANNELS.replace("multiple_of = 2", 'mode = "global"'), "has a ratio for each group; leave out mode"),
         (CHANNELS.replace('"channel"', '"weight"'), "space.multiple_of is of channels; set granularity = 'channel'"),
         (CHANNELS.replace('"channel"', '"block"'), "space.multiple_of is of channels; set granularity = 'channel'"),
+        (SPACE.replace("[space]", "[space]\nmin_width = 2"), "space.min_width is of channels; set granularity = 'ch"),
     ],
 )
 def test_a_space_that_cannot_be(text: str, says: str) -> None:
@@ -142,6 +160,11 @@ def test_a_space_that_cannot_be(text: str, says: str) -> None:
             CHANNELS.replace("multiple_of = 2", "multiple_of = 5"),
             Conv(),
             "5 is more than the 4 channels of group features.0",
+        ),
+        (
+            CHANNELS.replace("multiple_of = 2", "min_width = 5"),
+            Conv(),
+            "space.min_width: 5 is more than the 4 channels of group features.0; lower it",
         ),
         (
             BLOCKS.replace("block+channel", "block"),
@@ -178,6 +201,11 @@ def test_the_flags_of_prune(command: Callable[..., int], tmp_path: Path, monkeyp
     assert command("prune", "-l", "features.0", "-p", "0.5", "--multiple-of", "5", *flags) == 2
     assert (
         command("prune", "-l", "2", "-p", "0.5", "--multiple-of", "2", "--model", "toys:mlp", "--data", "toys:images")
+        == 2
+    )
+    assert command("prune", "-l", "features.0", "-p", "0.5", "--min-width", "5", *flags) == 2
+    assert (
+        command("prune", "-l", "2", "-p", "0.5", "--min-width", "2", "--model", "toys:mlp", "--data", "toys:images")
         == 2
     )
     saved = checkpoint.read(Path("a", "pruned.safetensors"))

@@ -38,7 +38,7 @@ PRUNE_EXAMPLES = """Examples:
 PANELS = {
     "What is pruned": "layer ratio conf model data checkpoint no_code",
     TASK: "",
-    "How": "pruner mode granularity multiple_of iterations schedule reload allow_empty force acc_tradeoff",
+    "How": "pruner mode granularity multiple_of min_width iterations schedule reload allow_empty force acc_tradeoff",
     "What is trained after each round": "retrain epochs batch_size lr l1 l2 distill scale_dropout",
     "How it runs": "device seed out resume replay json",
 }
@@ -63,6 +63,7 @@ def prune(
         str, typer.Option(help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel.")
     ] = "weight",
     multiple_of: Annotated[int, typer.Option(min=1, help="Leave a multiple of so many channels.")] = 1,
+    min_width: Annotated[int, typer.Option(min=1, help="Leave at least so many channels of each group.")] = 1,
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
@@ -116,8 +117,8 @@ def prune(
     share, function = parse_distill(distill)
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
-        mode=mode, granularity=granularity, multiple_of=multiple_of, schedule=schedule, lr=lr, l1=l1, l2=l2,
-        distill=share, batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
+        mode=mode, granularity=granularity, multiple_of=multiple_of, min_width=min_width, schedule=schedule,
+        lr=lr, l1=l1, l2=l2, distill=share, batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
         acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
     )  # fmt: skip
     target, source = choose_target(layer or [], ratio or [], conf, model, mode)

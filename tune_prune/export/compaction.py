@@ -169,7 +169,7 @@ def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:
 
 
 def _find_kept_in_norms(model: nn.Module, group: Group) -> Tensor:
-    """Which channels of a group stay that layer norms read: those that one of them computes over."""
+    """Which channels of a group stay that norms read: those that one of them computes over."""
     kept = torch.zeros(group.count, dtype=torch.bool)
     for name in group.norms:
         channels, in_norm = group.in_norm(name), kept_in_norm(model.get_submodule(name))

@@ -98,7 +98,7 @@ def load(path: str | Path) -> nn.Module:
 def _write_plain(export_input: ExportInput) -> bytes:
     """The model's state dict, removed weights as zeros; a `UserError` for a model of which that does not tell all."""
     if kept_by_norm(export_input.model):
-        why = "its layer norms leave out channels that are gone, which a state dict cannot say"
+        why = "its norms leave out channels that are gone, which a state dict cannot say"
         raise UserError(f"--to safetensors: {why}; take --to dense, whose network does not have them, or --to sparse")
     # cloned, since safetensors refuses tensors that share memory, as tied weights do
     tensors = {key: value.detach().contiguous().clone() for key, value in export_input.model.state_dict().items()}

@@ -8,7 +8,7 @@ A pruned layer's `<weight>.kept` holds the kept weights in the order of the flat
 `<weight>.gaps` their positions. All other tensors are stored as in the model's state dict. The metadata's JSON under
 `tune_prune` has the `model`'s name, the `shapes` of pruned weights and their `layers` (labels) by tensor name, and as
 `tied` the name under which a tensor is stored for each other name of it. A tensor that holds several gates has the list
-of their labels, of equal parts along its first axis. Channels that a layer norm computes over, where it leaves some
+of their labels, of equal parts along its first axis. Channels that a norm computes over, where it leaves some
 out, are stored as in a checkpoint.
 """
 

@@ -167,6 +167,7 @@ PARAMETERS: Mapping[str, Check] = {
     "mode": _check_mode,
     "granularity": _check_granularity,
     "multiple_of": Number(1, whole=True),
+    "min_width": Number(1, whole=True),
 }
 """The parameters that `[space]` may hold beside the ratios, with their checks: the pruner, and fields of `Plan`."""
 

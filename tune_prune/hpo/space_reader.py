@@ -140,8 +140,9 @@ class _Reader:
             raise UserError(f"{self._source}: space.granularity: {grouped!r} cannot be one of several; search it alone")
         if grouped and space.get("mode", "layer") != "layer":
             raise UserError(f"{self._source}: granularity {grouped!r} has a ratio for each group; leave out mode")
-        if space.get("multiple_of", 1) != 1 and grouped in (None, BLOCK):
-            raise UserError(f"{self._source}: space.multiple_of is of channels; set granularity = 'channel'")
+        for key in ("multiple_of", "min_width"):
+            if space.get(key, 1) != 1 and grouped in (None, BLOCK):
+                raise UserError(f"{self._source}: space.{key} is of channels; set granularity = 'channel'")
 
     def _groups(self, space: Table, ratios: Table, mode: object) -> dict[str, str]:
         """The scale of each pattern whose layers share one ratio; in mode "global" all layers do."""

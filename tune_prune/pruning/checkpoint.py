@@ -1,9 +1,8 @@
 """Writes and reads checkpoints: weights, masks and notes in one safetensors file; nothing is ever unpickled.
 
-Tensors are named as in the model's state dict, masks `mask/<layer>` (bool, True keeps), and channels that a layer norm
-computes over, where it leaves some out, `norm/<its name>`. The file's metadata holds one
-JSON text under `tune_prune`: the model's name, and notes on how it was made. A dense model is a checkpoint without
-masks.
+Tensors are named as in the model's state dict, masks `mask/<layer>` (bool, True keeps), and channels that a norm
+computes over, where it leaves some out, `norm/<its name>`. The file's metadata holds one JSON text under `tune_prune`:
+the model's name, and notes on how it was made. A dense model is a checkpoint without masks.
 """
 
 import json
@@ -23,7 +22,7 @@ from tune_prune.common.entrypoints import describe_address, is_address, is_hande
 from tune_prune.common.errors import UserError, format_names, prefix_errors
 from tune_prune.common.parsing import parse_json
 from tune_prune.pruning import state_dict
-from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
+from tune_prune.pruning.channels.norms import count_normalised, kept_by_norm, set_kept_by_norm
 from tune_prune.pruning.masks import apply, dense_masks, find_damaged
 from tune_prune.tasks.fingerprints import hash_tensors
 from tune_prune.tasks.models import build, build_on_meta, pretrained_path
@@ -35,7 +34,7 @@ _MASK, NORM = "mask/", "norm/"
 class Checkpoint:
     """A file's content: the model's name, its state dict, masks by layer label (empty: dense), and notes.
 
-    `norms` are the channels that layer norms compute over, bool, by the name of the norm, where some are left out.
+    `norms` are the channels that norms compute over, bool, by the name of the norm, where some are left out.
     """
 
     model: str
@@ -74,7 +73,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def pop_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Takes out of a file's tensors the channels that layer norms compute over, by the name of the norm."""
+    """Takes out of a file's tensors the channels that norms compute over, by the name of the norm."""
     return {key.removeprefix(NORM): tensors.pop(key) for key in list(tensors) if key.startswith(NORM)}
 
 
@@ -134,14 +133,11 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
 
 
 def _load_norms(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
-    """Makes layer norms leave out the channels that they have left out."""
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    """Makes norms leave out the channels that they have left out."""
+    norms = {name: count_normalised(module) for name, module in model.named_modules()}
     for name, kept in checkpoint.norms.items():
-        weight = norms[name].weight if name in norms else None
-        if weight is None or weight.shape != kept.shape or kept.dtype != torch.bool:
-            raise UserError(
-                f"{source}: channels of layer norm {name} do not fit model {describe_address(checkpoint.model)}"
-            )
+        if name not in norms or kept.shape != (norms[name],) or kept.dtype != torch.bool or not bool(kept.any()):
+            raise UserError(f"{source}: channels of norm {name} do not fit model {describe_address(checkpoint.model)}")
     set_kept_by_norm(model, checkpoint.norms)
 
 

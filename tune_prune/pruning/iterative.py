@@ -198,7 +198,7 @@ def prune(
 
 def _actual_ratios(state: State, plan: Plan, requested: Mapping[str, float]) -> dict[str, float]:
     if plan.granularity in granularity.GROUPED:
-        return removal.actual_ratios(state.model, state.groups, state.masks, requested, plan.multiple_of)
+        return removal.actual_ratios(state.model, state.groups, state.masks, requested)
     return masks.actual_ratios(state.masks, requested)
 
 

@@ -54,8 +54,8 @@ class Plan:
     its ratio alone. In mode "layer" each layer has its own ratio; in mode "global" all have the same, which applies to
     all their weights together, and the scores decide which layers lose how much; each keeps one weight at least, unless
     `allow_empty`. `granularity` names the units that are removed whole (`granularity.granularities`); of channels, a
-    multiple of `multiple_of` is left. With
-    `scale_dropout` the rates of dropout fall with the ratios (`recalibration.scaled_dropout`).
+    multiple of `multiple_of` is left of each group, and no fewer than `min_width`. With `scale_dropout` the rates of
+    dropout fall with the ratios (`recalibration.scaled_dropout`).
     """
 
     ratios: Mapping[str, float]
@@ -82,6 +82,7 @@ class Plan:
     mode: str = "layer"
     granularity: str = "weight"
     multiple_of: int = 1
+    min_width: int = 1
     allow_empty: bool = False
 
     def __post_init__(self) -> None:

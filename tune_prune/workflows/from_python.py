@@ -48,7 +48,7 @@ CONFIG = (
     "workers_per_trial",
 )  # fmt: skip
 GOAL = ("at_most", "at_least")
-SPACE = ("exclude", "mode", "granularity", "multiple_of", "rounds", "steps", "lr", "batch_size")
+SPACE = ("exclude", "mode", "granularity", "multiple_of", "min_width", "rounds", "steps", "lr", "batch_size")
 
 
 def sort_arguments(given: Mapping[str, Any]) -> Arguments:

@@ -95,6 +95,7 @@ def make_plan(target: Conf, options: PruneOptions, epoch_steps: int) -> Plan:
         mode=options.mode,
         granularity=options.granularity,
         multiple_of=options.multiple_of,
+        min_width=options.min_width,
         schedule=options.schedule,
         steps=steps,
         final_steps=steps,

@@ -16,7 +16,7 @@ from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
 from tune_prune.tasks.splits import AnySplit
-from tune_prune.workflows.space_checks import check_group, check_multiple, count_removable
+from tune_prune.workflows.space_checks import check_group, check_width, count_removable
 
 CONFS = Path(__file__).parent / "confs"
 """The confs of the built-in models, one `<model>.conf` each."""
@@ -73,6 +73,7 @@ class PruneOptions:
     mode: str = "layer"
     granularity: str = "weight"
     multiple_of: int = 1
+    min_width: int = 1
     schedule: str = "linear"
     lr: float = 0.01
     l1: float = 0.0
@@ -95,8 +96,9 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
     if grouped and options.mode == "global":
         which = f"--mode global and --granularity {options.granularity}"
         raise UserError(f"{which} exclude each other: each group has its own ratio")
-    if (not grouped or options.granularity == BLOCK) and options.multiple_of != 1:
-        raise UserError("--multiple-of is of channels; add --granularity channel")
+    for flag, least in (("--multiple-of", options.multiple_of), ("--min-width", options.min_width)):
+        if (not grouped or options.granularity == BLOCK) and least != 1:
+            raise UserError(f"{flag} is of channels; add --granularity channel")
     if options.mode not in MODES:
         raise UserError(f"--mode {describe_choice(options.mode, MODES)}")
     if options.mode == "global" and len(set(target.ratios.values())) > 1:
@@ -140,4 +142,5 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
         count = channels.groups[label]
         if round(ratio * count) == count and label not in channels.blocks:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")
-    check_multiple(channels, target.ratios, options.multiple_of, "--multiple-of")
+    check_width(channels, target.ratios, options.multiple_of, "--multiple-of")
+    check_width(channels, target.ratios, options.min_width, "--min-width")

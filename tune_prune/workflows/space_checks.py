@@ -61,8 +61,9 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     shapes = shapes_with_ratios(model, channels)
     _check_searchable(space, shapes)
     pruned = [name.removeprefix("ratio/") for name in space.parameters_for(shapes) if name.startswith("ratio/")]
-    multiple_of = int(find_largest(space.parameters.get("multiple_of", 1), whole=True))
-    check_multiple(channels, pruned, multiple_of, f"{space.source}: space.multiple_of")
+    for key in ("multiple_of", "min_width"):
+        least = int(find_largest(space.parameters.get(key, 1), whole=True))
+        check_width(channels, pruned, least, f"{space.source}: space.{key}")
     return channels
 
 
@@ -97,12 +98,12 @@ def check_group(label: str, groups: Iterable[str], where: str) -> None:
         raise UserError(f"{where}: layer {label} names no group that can be removed; known: {known}")
 
 
-def check_multiple(channels: ChannelCounts, groups: Iterable[str], multiple_of: int, where: str) -> None:
-    """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at a time."""
+def check_width(channels: ChannelCounts, groups: Iterable[str], least: int, where: str) -> None:
+    """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at least."""
     for name in groups:
-        if name not in channels.blocks and multiple_of > channels.groups[name]:
+        if name not in channels.blocks and least > channels.groups[name]:
             count = channels.groups[name]
-            raise UserError(f"{where}: {multiple_of} is more than the {count} channels of group {name}; lower it")
+            raise UserError(f"{where}: {least} is more than the {count} channels of group {name}; lower it")
 
 
 def _check_trainable(space: Space, model: nn.Module) -> None:

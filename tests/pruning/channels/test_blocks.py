@@ -129,7 +129,7 @@ def test_weights_are_counted_as_masks_count_them(granularity: str, seed: int) ->
     made = removal.remove(model, blocks, masks.dense_masks(model), scores, ratios)
     shares = {group.name: round(ratios[group.name] * group.count) / group.count for group in blocks}
     assert count_channels(model, blocks).compression(shares) == pytest.approx(masks.compression(made))
-    assert removal.actual_ratios(model, blocks, made, ratios, 1) == ratios
+    assert removal.actual_ratios(model, blocks, made, ratios) == ratios
 
 
 def test_a_block_and_the_channels_of_the_others_by_hand() -> None:
@@ -149,7 +149,7 @@ def test_a_block_and_the_channels_of_the_others_by_hand() -> None:
     }  # fmt: skip
     masks.apply(model, made)
     assert not any(bool(one.any()) for one in model.blocks[1].parameters())
-    assert removal.actual_ratios(model, groups, made, ratios, 1) == ratios
+    assert removal.actual_ratios(model, groups, made, ratios) == ratios
     counts = count_channels(model, groups)
     assert counts.first_layer("blocks.0") == "blocks.0.up"
     assert counts.compression({"blocks.3": 0.9999}) == pytest.approx(144 / counts.total, rel=1e-3)
@@ -159,7 +159,7 @@ def test_all_blocks_may_leave_and_their_ratio_stays_below_one() -> None:
     model, made, x = removed(0.99)
     assert skipped_blocks(compact(model, x)) == ["blocks.0", "blocks.1", "blocks.3"]
     groups = find_groups(model, x, "block")
-    assert removal.actual_ratios(model, groups, made, {"blocks.0": 0.5}, 1) == {"blocks.0": 0.875}
+    assert removal.actual_ratios(model, groups, made, {"blocks.0": 0.5}) == {"blocks.0": 0.875}
 
 
 def test_it_is_trained_without_them() -> None:

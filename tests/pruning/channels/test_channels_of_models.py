@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from random_networks import remove_at_random
-from torch import nn
+from torch import Tensor, nn
 
 from tune_prune.export.compaction import ROUNDING, compact, find_removable
 from tune_prune.export.comparison import Difference
@@ -42,6 +42,30 @@ def differ(model: nn.Module, other: nn.Module, inputs: Batch) -> float:
     return difference.share
 
 
+class Logits(nn.Module):
+    """A model of Hugging Face that returns its logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.model(**batch).logits
+
+
+def test_the_width_of_t5_leaves_where_the_encoders_output_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    t5, inputs = load("transformers/T5ForConditionalGeneration", monkeypatch)
+    assert find_removable(t5, inputs).staying["shared"] == "the model returns them"
+    model = Logits(t5)
+    groups = find_removable(model, (inputs,)).groups
+    assert groups[0].name == "model.shared"
+    assert len(groups[0].norms) == 12
+    remove_at_random(model, groups, 0.5)
+    small = compact(model, (inputs,))
+    assert small.model.shared.weight.shape == (99, 16)
+    assert differ(model, small, (inputs,)) <= ROUNDING
+
+
 @pytest.mark.parametrize(
     ("key", "blocks"),
     [
@@ -70,7 +94,8 @@ def test_blocks_leave(key: str, blocks: list[str], monkeypatch: pytest.MonkeyPat
         ("transformers/BertForSequenceClassification", ["bert.encoder.layer.0.attention.self.query"]),
         ("transformers/GPT2LMHeadModel", ["transformer.wte", "transformer.h.0.mlp.c_fc"]),
         ("transformers/SwinForImageClassification", []),
-        ("transformers/LlamaForCausalLM", ["model.layers.0.mlp.gate_proj"]),
+        ("transformers/LlamaForCausalLM", ["model.embed_tokens", "model.layers.0.mlp.gate_proj"]),
+        ("transformers/Gemma2ForCausalLM", ["model.embed_tokens", "model.layers.0.mlp.gate_proj"]),
     ],
 )
 def test_channels_leave(key: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

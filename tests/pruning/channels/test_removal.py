@@ -68,6 +68,23 @@ def test_the_numbers_that_are_left_by_hand() -> None:
     assert [removal.count_left(10, ratio) for ratio in (0, 0.04, 0.5, 0.94, 0.99)] == [10, 10, 5, 1, 1]
     assert [removal.count_left(64, ratio, 8) for ratio in (0, 0.1, 0.5, 0.51, 0.99)] == [64, 64, 32, 32, 8]
     assert removal.count_left(12, 0.1, 8) == 12  # the next multiple is more than there are
+    assert [removal.count_left(64, ratio, 8, 20) for ratio in (0.5, 0.8, 0.99)] == [32, 24, 24]
+    assert [removal.count_left(64, ratio, 1, 20) for ratio in (0.5, 0.8, 0.99)] == [32, 20, 20]
+
+
+def test_the_ratio_that_holds_is_recorded_where_a_least_width_left_more() -> None:
+    model, x = Conv().eval(), torch.randn(2, 1, 8, 8)
+    groups, asked = find_groups(model, x), {"features.0": 0.5, "features.4": 0.9}
+    for multiple_of, min_width, held in (
+        (1, 1, {"features.0": 0.5, "features.4": 0.9}),
+        (4, 1, {"features.0": 0.0, "features.4": 0.5}),
+        (1, 3, {"features.0": 0.25, "features.4": 0.625}),
+    ):
+        before = masks.dense_masks(model)
+        made = removal.remove(model, groups, before, random_scores(model), asked, multiple_of, min_width)
+        assert removal.actual_ratios(model, groups, made, asked) == held
+        again = removal.remove(model, groups, before, random_scores(model), held)  # without a multiple, the same
+        assert all(torch.equal(made[label], again[label]) for label in made)
 
 
 def test_groups_of_a_small_network_by_hand() -> None:
@@ -99,14 +116,16 @@ def test_weights_are_counted_as_masks_count_them() -> None:
         ratios[group.name] = gone / group.count
     made = removal.remove(model, groups, masks.dense_masks(model), random_scores(model), ratios)
     assert count_channels(model, groups).compression(ratios) == pytest.approx(masks.compression(made))
-    assert removal.actual_ratios(model, groups, made, ratios, 1) == ratios
+    assert removal.actual_ratios(model, groups, made, ratios) == ratios
 
 
-def test_a_heads_queries_keys_and_values_leave_together() -> None:
+@pytest.mark.parametrize("change", ["nothing", "rotation", "norms"])
+def test_a_heads_queries_keys_and_values_leave_together(change: str) -> None:
     class Model(nn.Module):
         def __init__(self, *, is_fused: bool, shared: int) -> None:
             super().__init__()
-            self.attention, self.scores = Attention(8, 4, shared, is_fused=is_fused), nn.Linear(8, 2)
+            self.attention = Attention(8, 4, shared, is_fused=is_fused, change=change)
+            self.scores = nn.Linear(8, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.scores(self.attention(x))

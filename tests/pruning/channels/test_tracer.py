@@ -45,6 +45,9 @@ KEPT: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, int]] = {
     "shuffled": (lambda x: x.view(-1, 2, 3, 4, 4).transpose(1, 2).reshape(-1, 6, 4, 4), nn.Conv2d(6, 2, 1), 6),
     "two halves": (lambda x: torch.mul(*x.chunk(2, 1)), nn.Conv2d(3, 2, 1), 3),
     "grouped": (lambda x: x, nn.Conv2d(6, 4, 1, groups=2), 3),
+    "group norm": (lambda x: x, nn.Sequential(nn.GroupNorm(3, 6), nn.Conv2d(6, 2, 1)), 3),
+    "norm of one group": (lambda x: x, nn.Sequential(nn.GroupNorm(1, 6), nn.Conv2d(6, 2, 1)), 6),
+    "instance norm": (lambda x: x, nn.Sequential(nn.InstanceNorm2d(6, affine=True), nn.Conv2d(6, 2, 1)), 6),
     "depthwise": (lambda x: x, nn.Sequential(nn.Conv2d(6, 12, 1, groups=6), nn.Conv2d(12, 2, 1)), 6),
 }
 
@@ -63,12 +66,31 @@ def test_channels_are_followed(what: str) -> None:
         (lambda x: x.cumsum(1), nn.Conv2d(6, 2, 1)),
         (lambda x: x.sort(1).values, nn.Conv2d(6, 2, 1)),
         (lambda x: x * torch.arange(6.0).view(1, 6, 1, 1), nn.Conv2d(6, 2, 1)),
-        (lambda x: functional.group_norm(x, 2), nn.Conv2d(6, 2, 1)),
-        (lambda x: torch.cat([x, x.new_zeros(2, 2, 4, 4)], 1) @ x.new_ones(4, 4), nn.GroupNorm(2, 8)),
+        (lambda x: functional.group_norm(x, 1), nn.Conv2d(6, 2, 1)),
+        (lambda x: torch.cat([x, x.new_zeros(2, 2, 4, 4)], 1) @ x.new_ones(4, 4), nn.GroupNorm(1, 8)),
     ],
 )
 def test_what_mixes_channels_keeps_them(something: Callable[[Tensor], Tensor], read: nn.Module) -> None:
     assert counts(something, read) == []
+
+
+@pytest.mark.parametrize(("axis", "count", "vector"), [(1, 3, [0, 1, 2]), (2, 2, None)])
+def test_a_vector_beside_rows_of_channels(axis: int, count: int, vector: list[int] | None) -> None:
+    class Rows(nn.Module):
+        """Two rows of three channels, multiplied by one vector and summed along an axis."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.vector, self.read = nn.Linear(4, 6), nn.Parameter(torch.randn(3)), nn.Linear(count, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.read((self.vector * self.first(x).view(-1, 2, 3)).sum(axis))
+
+    (group,) = find_groups(Rows(), torch.randn(2, 4))
+    listed = {member.tensor: member.channels.tolist() for member in group.members}
+    assert group.count == count
+    assert listed["first.weight"] == ([0, 1, 2, 0, 1, 2] if axis == 1 else [0, 0, 0, 1, 1, 1])
+    assert listed.get("vector") == vector
 
 
 def test_the_outputs_of_the_model_stay() -> None:
@@ -92,7 +114,7 @@ def test_the_outputs_of_the_model_stay() -> None:
     [
         (nn.Sequential(nn.Linear(4, 8), nn.Softmax(1), nn.Linear(8, 5)), {"1": "softmax in 1 needs all of them"}),
         (
-            nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GroupNorm(2, 8)), nn.Linear(8, 5)),
+            nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.GroupNorm(1, 8, affine=False)), nn.Linear(8, 5)),
             {"1": "native_group_norm in 1.0"},
         ),
         (nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 5)), {}),

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from tune_prune.pruning.channels.labels import NONE, Constraints, find_varying
-from tune_prune.pruning.channels.products import add_vector, axis_labels
+from tune_prune.pruning.channels.products import add_vector, along, axis_labels
 from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine, list_tensors
 
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "_softmax",
     "_log_softmax", "_safe_softmax", "cumsum", "argmax", "prod",
 )  # fmt: skip
+OF_NORMS = ("mean", "sum", "var", "std", "var_mean", "std_mean", "linalg_vector_norm")
+"""Reductions by which norms are written by hand."""
 SPATIAL = (
     "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
@@ -40,17 +44,22 @@ def pad(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[An
 
 @add_rule(*REDUCTIONS)
 def reduce(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
-    """A reduction over an axis of channels needs all of them; others stay."""
-    source, outputs = args[0], list_tensors(output)
-    at = 2 if operation.overloadpacket.__name__ == "linalg_vector_norm" else 1
+    """A reduction over an axis of channels needs all of them, but for a norm's; what lies along other axes stays.
+
+    Where channels lie along other axes too, as heads do, those beside each other along this one hang together.
+    """
+    source, outputs, name = args[0], list_tensors(output), operation.overloadpacket.__name__
+    at = 2 if name == "linalg_vector_norm" else 1
     given = args[at] if len(args) > at and isinstance(args[at], int | list | tuple) else []
     numbers = [given] if isinstance(given, int) else [*given] or [*range(source.dim())]
     axes = {axis % max(source.dim(), 1) for axis in numbers}
     kept = []
     for labels in labelled(source):
-        if axes & set(find_varying(labels)):
-            made.fix(labels)
+        varying = set(find_varying(labels))
+        if axes & varying and varying <= axes:
+            made.normalise(labels, min(axes)) if len(axes) == 1 and name in OF_NORMS else made.fix(labels)
             continue
+        labels = made.restrict(labels, varying - axes)
         if outputs[0].dim() < source.dim():
             for axis in sorted(axes, reverse=True):
                 labels = labels.select(axis, 0)
@@ -85,7 +94,7 @@ def batch_norm(
     return [clean(families), [], []]
 
 
-@add_rule("native_layer_norm")
+@add_rule("native_layer_norm", "_fused_rms_norm")
 def layer_norm(
     made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any
 ) -> list[Families]:
@@ -94,11 +103,31 @@ def layer_norm(
     families = labelled(source)
     for labels in families:
         if set(find_varying(labels)) & set(normalised):
-            made.normalise(labels)
-    vectors = [(labelled(vector), vector.shape) for vector in args[2:4] if vector is not None]
-    if not vectors:  # nothing that would keep what the norm leaves out
-        made.fix_all(families)
-    return [clean(combine(made, [(families, source.shape), *vectors], source.shape)), [], []]
+            made.normalise(labels, normalised[0]) if len(normalised) == 1 else made.fix(labels)
+    vectors = [(labelled(vector), vector.shape) for vector in args[2:4] if isinstance(vector, Tensor)]
+    found = clean(combine(made, [(families, source.shape), *vectors], source.shape))
+    return [found, *([] for _ in list_tensors(output)[1:])]
+
+
+@add_rule("native_group_norm")
+def group_norm(
+    made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any
+) -> list[Families]:
+    """Normalises over each group of channels along the second axis, with a factor and a term for each channel.
+
+    Those of a group hang together, so that whole groups leave; of a single group, any.
+    """
+    source, weight, bias, groups = args[0], args[1], args[2], args[6]
+    families = []
+    for labels in (made.restrict(labels, [1]) for labels in labelled(source)):
+        if groups == 1 and 1 in find_varying(labels):
+            made.normalise(labels, 1)
+        elif 1 in find_varying(labels):
+            made.tie_along(along(labels, 1).view(groups, -1), 1)
+        families.append(labels)
+    for vector in (weight, bias):
+        families = add_vector(made, labelled, vector, families, source.shape, 1)
+    return [clean(families), [], []]
 
 
 @add_rule("embedding")

@@ -32,9 +32,8 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
 
     `inputs` are a few samples, as `call_model` takes them. With granularity "head", the groups are those of heads, and
     nothing is said of others. Channels stay where the outputs of the model list them, where an operation mixes them
-    that no rule is known for, where they meet a fixed number of zeros, where a norm over them is no `nn.LayerNorm`, and
-    where a group has fewer than two. The rest of a layer's channels can leave. Raises a `UserError` where the model
-    branches on data.
+    that no rule is known for, where they meet a fixed number of zeros, and where a group has fewer than two. The rest
+    of a layer's channels can leave. Raises a `UserError` where the model branches on data.
     """
     tracer = trace(model, inputs)
     resolved = tracer.constraints.resolve(tracer.count)
@@ -56,7 +55,7 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
                 role = _find_role(model, name, (name, axis) in outputs, name in layers)
                 members.append(Member(name, axis, channels, role))
         group = Group(label, len(roots), tuple(members), tuple(norms), bool(np.isin(roots, resolved.heads).any()))
-        if reason := _why_whole(model, group):
+        if reason := _why_whole(group):
             staying[label] = reason
         else:
             groups.append(group)
@@ -65,11 +64,8 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
     return ModelChannels(groups, staying)
 
 
-def _why_whole(model: nn.Module, group: Group) -> str:
+def _why_whole(group: Group) -> str:
     """Why no channel of a group can be removed, although no operation needs all of them; "" where some can."""
-    others = [name for name in group.norms if not isinstance(model.get_submodule(name), nn.LayerNorm)]
-    if others:
-        return f"{others[0]} normalises over them, and is no nn.LayerNorm"
     if group.count < 2:
         return "they hang together, all of them"
     return "" if any(member.role == "input" for member in group.members) else "no layer reads them"

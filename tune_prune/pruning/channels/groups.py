@@ -27,7 +27,7 @@ class Group:
     """So many channels that have one ratio, and all axes of parameters and buffers that list them.
 
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
-    label of the first layer that computes them. `norms` are the names of the layer norms that read them. In a group of
+    label of the first layer that computes them. `norms` are the names of the norms that read them. In a group of
     heads each channel is a head of an attention. In a group of blocks each is a block, to which all of its parameters
     belong; `blocks` are the names of their modules, and `name` is the first one's label.
     """
@@ -40,8 +40,8 @@ class Group:
     blocks: tuple[str, ...] = ()
 
     def in_norm(self, name: str) -> Tensor:
-        """The channel of each position of the layer norm of this name, as a member has them."""
-        return next(member.channels for member in self.members if member.tensor == f"{name}.weight")
+        """The channel of each position of the norm of this name, as a member has them."""
+        return next(member.channels for member in self.members if member.tensor.rpartition(".")[0] == name)
 
     def keep(self, kept: Tensor) -> "Group":
         """The group after channels have left: `kept` is bool [count]."""

@@ -73,9 +73,9 @@ def count_left(count: int, ratio: float, multiple_of: int = 1, least: int = 1) -
     return min(-(-left // multiple_of) * multiple_of, count)
 
 
-def count_left_of(group: Group, ratio: float, multiple_of: int = 1) -> int:
-    """Counts the channels that a ratio leaves of a group: at least one, and a multiple. Of blocks, all may leave."""
-    return count_left(group.count, ratio, *((1, 0) if group.blocks else (multiple_of, 1)))
+def count_left_of(group: Group, ratio: float, multiple_of: int = 1, min_width: int = 1) -> int:
+    """Counts the channels that a ratio leaves of a group, as `count_left` does; all blocks of a group may leave."""
+    return count_left(group.count, ratio, *((1, 0) if group.blocks else (multiple_of, min_width)))
 
 
 @torch.no_grad()
@@ -86,6 +86,7 @@ def remove(
     scores: Mapping[str, Tensor],
     ratios: Mapping[str, float],
     multiple_of: int = 1,
+    min_width: int = 1,
 ) -> dict[str, Tensor]:
     """Makes new masks of all layers whose channels are pruned to these ratios, and zeros in biases and norms.
 
@@ -102,7 +103,7 @@ def remove(
             continue
         kept = find_kept(group, by_name)
         order = score_channels(group, scored, by_name).masked_fill(~kept, -torch.inf).argsort(stable=True)
-        left = min(count_left_of(group, ratios[group.name], multiple_of), int(kept.sum()))
+        left = min(count_left_of(group, ratios[group.name], multiple_of, min_width), int(kept.sum()))
         gone = torch.ones(group.count, dtype=torch.bool, device=order.device)
         gone[order[group.count - left :]] = False
         if not group.blocks:
@@ -129,10 +130,9 @@ def _leave_one(group: Group, order: Tensor, gone: Tensor) -> None:
 
 
 def _leave_out_of_norms(model: nn.Module, group: Group, gone: Tensor) -> None:
-    """Makes the layer norms that read a group leave out channels that are gone, bool [count]."""
+    """Makes the norms that read a group leave out channels that are gone, bool [count]."""
     for name in group.norms:
         norm = model.get_submodule(name)
-        assert isinstance(norm, nn.LayerNorm)
         channels = group.in_norm(name).to(gone.device)
         before = kept_in_norm(norm)
         kept = ~(gone[channels] & (channels >= 0))
@@ -155,7 +155,7 @@ def prune(
     for pruner in dict.fromkeys(plan.pruners[name] for name in ratios):
         scores = score_layers(dict.fromkeys(labels, pruner), context)
         chosen = {name: ratio for name, ratio in ratios.items() if plan.pruners[name] == pruner}
-        made |= remove(context.model, groups, made, scores, chosen, plan.multiple_of)
+        made |= remove(context.model, groups, made, scores, chosen, plan.multiple_of, plan.min_width)
     return made
 
 
@@ -168,14 +168,16 @@ def actual_ratios(
     groups: Sequence[Group],
     masks: Mapping[str, Tensor],
     requested: Mapping[str, float],
-    multiple_of: int,
 ) -> dict[str, float]:
-    """The requested ratio of each group where so many channels have gone, else the share that has."""
+    """The requested ratio of each group where it alone removes as many channels as have gone, else the share that has.
+
+    The share is another where a multiple or a least width has left more of them.
+    """
     by_name, found = masks_by_name(model, masks), {}
     for group in groups:
         if group.name in requested:
             left, ratio = int(find_kept(group, by_name).sum()), requested[group.name]
             # a group inside blocks that have left keeps its ratio; a ratio is below 1, also where all blocks have left
-            reached = left == count_left_of(group, ratio, multiple_of) or not (left or group.blocks)
+            reached = left == count_left_of(group, ratio) or not (left or group.blocks)
             found[group.name] = ratio if reached else min(group.count - left, group.count - 0.25) / group.count
     return found

@@ -125,7 +125,7 @@ def join(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[A
         made.fix_all(of_axis[1:])
         shape = tensor.unsqueeze(axis).shape if is_new else tensor.shape
         along = along or bool(of_axis)
-        parts.append(made.restrict(of_axis[0], [axis]) if of_axis else torch.full((), NONE).expand(shape))
+        parts.append(of_axis[0] if of_axis else torch.full((), NONE).expand(shape))
         others.append((rest, [s if i != axis else 1 for i, s in enumerate(shape)]))
     joined = [torch.cat(parts, axis)] if along else []
     narrowed = [([one.narrow(axis, 0, 1) for one in rest], shape) for rest, shape in others]
@@ -134,26 +134,51 @@ def join(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[A
 
 
 def combine(made: Constraints, operands: Sequence[tuple[Families, Sequence[int]]], shape: Sequence[int]) -> Families:
-    """Ties the labels of operands (labels, shape) that are broadcast to a shape and combined element by element."""
-    found: Families = []
+    """Ties the labels of operands (labels, shape) that are broadcast to a shape and combined element by element.
+
+    Labels that have to stay are not passed on: they are as good as none.
+    """
     padded = []
     for families, own in operands:
         missing = [1] * (len(shape) - len(own))
         padded.append(([one.reshape(*missing, *own) for one in families], [*missing, *own]))
-    for at, (families, _) in enumerate(padded):
+    free: Families = []
+    for at, (families, own) in enumerate(padded):
         for labels in families:
-            axes = set(find_varying(labels))
+            can_leave = True
             for other, (rest, extent) in enumerate(padded):
-                if other == at or all(extent[axis] == 1 for axis in axes):
-                    continue
-                partners = [one for one in rest if axes & set(find_varying(one))]
-                for partner in partners:
-                    made.tie(labels, partner)
-                if not partners:
-                    made.fix(labels)
-            if not any(axes & set(find_varying(one)) for one in found):
-                found.append(labels.expand(*shape))
+                if other != at and (met := _find_met(labels, extent)):
+                    can_leave &= _tie_operand(made, labels, own, rest, met)
+            free.extend([labels] * can_leave)
+    found: Families = []
+    for labels in sorted(free, key=lambda one: len(find_varying(one)), reverse=True):
+        if not any(set(find_varying(labels)) & set(find_varying(one)) for one in found):
+            found.append(labels.expand(*shape))
     return found
+
+
+def _find_met(labels: Tensor, extent: Sequence[int]) -> set[int]:
+    """The axes along which labels vary and another operand, of this shape, is not broadcast."""
+    return {axis for axis in find_varying(labels) if extent[axis] > 1}
+
+
+def _tie_operand(made: Constraints, labels: Tensor, shape: Sequence[int], others: Families, met: set[int]) -> bool:
+    """Ties labels of an operand of a shape to those of another operand, which is not broadcast along the axes `met`.
+
+    Returns whether they can leave by what is known here.
+    """
+    is_wider = len(met) < len(find_varying(labels))
+    partners = [one for one in others if met & set(find_varying(one))]
+    for partner in partners:
+        met_by_partner = _find_met(partner, shape)
+        is_narrower = len(met_by_partner) < len(find_varying(partner)) and met_by_partner >= set(find_varying(labels))
+        if is_wider and met >= set(find_varying(partner)):
+            made.tie_if_alike(labels, partner, met)
+        elif not is_narrower:  # else the wider one of the two is tied to the other
+            made.tie(labels, partner)
+    if not partners:
+        made.tie_if_alike(labels, torch.full((), NONE), met) if is_wider else made.fix(labels)
+    return bool(partners) or is_wider
 
 
 def elementwise(

@@ -8,7 +8,7 @@ from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from tune_prune.pruning.channels.attention import narrow_attention
 from tune_prune.pruning.channels.blocks import skip_block
@@ -81,6 +81,8 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
     `by_group`: the groups of a convolution have an input each, and their number follows that of its outputs.
     """
     before = getattr(module, name)
+    if before is not None and value.shape != before.shape:
+        keep_all_in_norm(module)
     if name in module._buffers:
         module._buffers[name] = value.data
     else:
@@ -88,11 +90,13 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
         setattr(module, name, parameter)
     if isinstance(module, nn.MultiheadAttention) and name.endswith("proj_weight") and value.shape != before.shape:
         narrow_attention(module, value.shape[1])
-    elif isinstance(module, _BatchNorm) and value.dim():
+    elif isinstance(module, _NormBase) and value.dim():
         module.num_features = len(value)
-    elif isinstance(module, nn.LayerNorm) and name == "weight" and value.shape != before.shape:
+    elif isinstance(module, nn.GroupNorm) and name == "weight":
+        module.num_groups = max(module.num_groups * len(value) // len(before), 1)  # whole groups leave
+        module.num_channels = len(value)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and name == "weight":
         module.normalized_shape = tuple(value.shape)
-        keep_all_in_norm(module)
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
     elif name == "weight" and f"{type(module).__module__}.{type(module).__name__}" == CONV1D:

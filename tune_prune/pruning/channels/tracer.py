@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tune_prune.common.errors import UserError
 from tune_prune.pruning.channels import channelwise, products, rules
 from tune_prune.pruning.channels.labels import Constraints, number_axis
-from tune_prune.pruning.channels.norms import plain_norms
+from tune_prune.pruning.channels.norms import count_normalised, plain_norms
 from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls
 from tune_prune.tasks.splits import AnySplit
 
@@ -31,7 +31,8 @@ class Tracer(TorchDispatchMode):
     def __init__(self, model: nn.Module, inputs: Batch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.path: list[str] = []
-        self.constraints = Constraints(self.path)
+        norms = {name: count for name, module in model.named_modules() if (count := count_normalised(module))}
+        self.constraints = Constraints(self.path, norms)
         self.count = 0
         self.first_label: dict[tuple[str, int], int] = {}
         self._labels = WeakIdKeyDictionary()
