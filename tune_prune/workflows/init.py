@@ -17,8 +17,8 @@ from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_proposal import RatioLine, Training
 from tune_prune.pruning import checkpoint, masks
-from tune_prune.pruning.granularity import GROUPED
-from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.granularity import GROUPED, MIXTURES
+from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task, check_trained, prepare_task
@@ -98,6 +98,8 @@ def propose_space(request: ProposalRequest, resources: Resources, say: Callable[
     exclude = []
     if request.granularity in GROUPED:
         ratios = [RatioLine("*", 0.0, 0.9, 1, total)]
+        if request.granularity in MIXTURES:
+            ratios.insert(0, RatioLine(f"{WEIGHTS}*", 0.0, 0.95, 1, total))
     elif request.granularity in BY_OUTPUT and len(shapes) > 1:
         exclude = [list(shapes)[-1]]
     comments = [

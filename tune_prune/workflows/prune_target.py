@@ -136,8 +136,8 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
     """Raises a `UserError` that names `source` for a layer that names no group of channels, or a group left without."""
     channels = count_removable(model, train, source, options.granularity)
     for label, ratio in target.ratios.items():
-        check_group(label, channels.groups, source)
-        count = channels.groups[label]
-        if round(ratio * count) == count and label not in channels.blocks:
+        check_group(label, channels, source)
+        count = channels.groups.get(label)  # of a layer's weights, every channel that stays keeps one
+        if count is not None and round(ratio * count) == count and label not in channels.blocks:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")
     check_multiple(channels, target.ratios, options.multiple_of, "--multiple-of")
