@@ -152,6 +152,8 @@ def test_the_flags_of_prune(
     assert Path("a", "pruned.conf").read_text().startswith("features.4,weights/features.4\n0.5,0.9\n")
     assert command("prune", "--conf", Path("a", "pruned.conf"), "--replay", "--out", "b", "--json", *flags[:4]) == 0
     capsys.readouterr()
+    assert command("prune", "--conf", Path("a", "pruned.conf"), *flags) == 2
+    assert "weights/features.4 are weights that channels leave; add --granularity channel+" in capsys.readouterr().err
     assert command("prune", "--granularity", "channel", "-l", "weights/head", "-p", "0.5", *flags) == 2
     assert "known: features.0, features.4; single weights have ratios with granularity" in capsys.readouterr().err
     assert command("prune", "--granularity", "channel+2:4", "-l", "weights/tail", "-p", "0.5", *flags) == 2

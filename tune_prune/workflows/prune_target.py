@@ -10,8 +10,8 @@ from torch import nn
 
 from tune_prune.common.errors import UserError, describe_choice
 from tune_prune.pruning import criteria, masks
-from tune_prune.pruning.granularity import BLOCK, GROUPED, check_layers, check_name
-from tune_prune.pruning.plan import MODES, Plan, schedules
+from tune_prune.pruning.granularity import BLOCK, GROUPED, MIXTURES, check_layers, check_name
+from tune_prune.pruning.plan import MODES, WEIGHTS, Plan, schedules
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
@@ -113,6 +113,14 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
     check_layers(model, target.ratios, options.granularity, source)
     if not options.allow_empty and not grouped:
         _check_not_emptied(target, model, options.mode, source)
+
+
+def check_no_mixture(target: Conf, source: str) -> None:
+    """Raises a `UserError` that names `source` for a ratio of weights that channels leave, where no channels go."""
+    for label in target.ratios:
+        if label.startswith(WEIGHTS):
+            known = " or ".join(MIXTURES)
+            raise UserError(f"{source}: {label} are weights that channels leave; add --granularity {known}")
 
 
 def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -> None:
