@@ -18,6 +18,7 @@ from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import sparse_format
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.granularity import MIXTURES
 from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.results import records
 from tune_prune.results.constraints import COSTS, LATENCY, Constraints
@@ -344,18 +345,26 @@ def test_a_trial_out_of_memory_has_not_failed_yet(worker_data: WorkerData, monke
     assert timeless(run(made)) == timeless(run(worker(worker_data, config(0))))
 
 
+MIXTURE = {name: value for name, value in PARAMS.items() if not name.startswith("ratio/")} | {
+    "ratio/features.4": 0.5, "ratio/weights/features.0": 0.4, "ratio/weights/features.4": 0.8,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("limit", [0.0, 100.0])  # no round keeps it, and all do
 @pytest.mark.parametrize("cut", [1, 2])
+@pytest.mark.parametrize(
+    "params", [PARAMS, *(MIXTURE | {"granularity": name} for name in MIXTURES)], ids=["weight", *MIXTURES]
+)
 def test_a_trial_that_was_cut_off_goes_on_after_its_last_round(
-    task: Task, tmp_path: Path, limit: float, cut: int
+    task: Task, tmp_path: Path, limit: float, cut: int, params: Mapping[str, Any]
 ) -> None:
     whole, torn = (WorkerData.create(task, tmp_path / name, Constraints(limit), "cpu", 1) for name in ("whole", "torn"))
-    expected = run(worker(whole, config(4)))
-    first = worker(torn, config(4))
+    expected = run(worker(whole, config(4, params)))
+    first = worker(torn, config(4, params))
     for _ in range(cut):
         first.step()
     before = read(first, 4)
-    again = worker(torn, config(4))  # another process
+    again = worker(torn, config(4, params))  # another process
     taken_up = again.step()
     assert taken_up["rounds"] == cut  # told once more, since the first process may not have judged it
     assert (taken_up["val_error"], taken_up["done"], read(again, 4)) == (before.last.val_metric, False, before)

@@ -60,7 +60,11 @@ def prune(
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
     mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
     granularity: Annotated[
-        str, typer.Option(help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel.")
+        str,
+        typer.Option(
+            help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, "
+            "channel+weight, channel+2:4."
+        ),
     ] = "weight",
     multiple_of: Annotated[int, typer.Option(min=1, help="Leave a multiple of so many channels.")] = 1,
     min_width: Annotated[int, typer.Option(min=1, help="Leave at least so many channels of each group.")] = 1,

@@ -34,7 +34,11 @@ def sensitivity(
     data: Data = "mnist",
     pruner: Annotated[str, typer.Option(help="Pruners, separated by commas.")] = "mag",
     granularity: Annotated[
-        str, typer.Option(help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel.")
+        str,
+        typer.Option(
+            help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, "
+            "channel+weight, channel+2:4."
+        ),
     ] = "weight",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,

@@ -19,8 +19,8 @@ from tune_prune.hpo.parameters import (
     midpoint,
     parse_domain,
 )  # fmt: skip
-from tune_prune.pruning.granularity import GROUPED
-from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.granularity import GROUPED, MIXTURES
+from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.results.constraints import COSTS, LATENCY
 from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metric_functions import name_metric
@@ -155,11 +155,13 @@ class Space:
         for where, pattern in [*patterns, *((f"space.exclude: {pattern!r}", pattern) for pattern in self.exclude)]:
             if not any(fnmatchcase(label, pattern) for label in layers):
                 there = f"layers that can be pruned: {format_names(layers)}"
+                if pattern.startswith(WEIGHTS) and self.parameters.get("granularity") not in MIXTURES:
+                    there += f"; a name with {WEIGHTS} is of granularity {' or '.join(map(repr, MIXTURES))}"
                 raise UserError(f"{self.source}: {where} matches no layer of {describe_address(self.model)}; {there}")
 
     @property
     def prunes_channels(self) -> bool:
-        """Whether channels or heads are pruned, in groups of layers that have one ratio each."""
+        """Whether channels, heads or blocks are pruned, in groups of layers that have one ratio each."""
         return self.parameters.get("granularity") in GROUPED
 
     @property

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from tune_prune.common.errors import UserError, describe_unknown
 from tune_prune.common.registry import Registry
 from tune_prune.pruning import masks
+from tune_prune.pruning.plan import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,13 @@ BLOCK = "block"
 BLOCK_CHANNEL = "block+channel"
 """Whole residual blocks, and channels of those that stay: each kind of group has ratios of its own."""
 
-GROUPED = (CHANNEL, HEAD, BLOCK, BLOCK_CHANNEL)
+TWO_OF_FOUR = "2:4"
+"""Single weights, of every four neighbours the two lowest first."""
+
+MIXTURES: Mapping[str, str] = {"channel+weight": "weight", "channel+2:4": TWO_OF_FOUR}
+"""Channels, and within what they leave weights of the granularity on the right: groups have ratios, and layers do."""
+
+GROUPED = (CHANNEL, HEAD, BLOCK, BLOCK_CHANNEL, *MIXTURES)
 """The granularities whose units are of groups of layers, each of which has a ratio."""
 
 _LAST = 2**62
@@ -85,7 +92,7 @@ def two_of_four(scores: Tensor, mask: Tensor) -> Units:
 granularities.add("weight", weight)
 granularities.add("filter", outputs)
 granularities.add("neuron", outputs)
-granularities.add("2:4", two_of_four)
+granularities.add(TWO_OF_FOUR, two_of_four)
 
 
 def check_name(name: str) -> None:
@@ -103,10 +110,24 @@ def shrink(
     return remove({"": mask}, {"": scores}, ratio, granularity, {"": outputs_axis})[""]
 
 
+def halve_fours(mask: Tensor, scores: Tensor, outputs_axis: int | None) -> Tensor:
+    """Removes the two lowest of every four neighbours along the inputs, however many there are in all.
+
+    Where inputs have left since weights were removed, others are neighbours, of which too few may be zero.
+    """
+    axis = outputs_axis or 0
+    oriented = mask.movedim(axis, 0)
+    lower = two_of_four(scores.movedim(axis, 0), oriented).rank.view(oriented.shape) == 0
+    return mask.masked_fill(lower.movedim(0, axis), 0)
+
+
 def check_layers(model: nn.Module, labels: Collection[str], granularity: str, source: str) -> None:
     """Raises a `UserError` that names `source` for the first of these layers that has no such units."""
-    if granularity in GROUPED:
+    if granularity in MIXTURES:
+        labels = [label.removeprefix(WEIGHTS) for label in labels if label.startswith(WEIGHTS)]
+    elif granularity in GROUPED:
         return  # whose groups decide
+    granularity = MIXTURES.get(granularity, granularity)
     axes = masks.outputs_axes(model)
     for label, shape in masks.shapes(model).items():
         if label in labels:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning import criteria, granularity, masks, recalibration
-from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels import mixture
 from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import kept_by_norm, set_kept_by_norm
@@ -109,7 +109,7 @@ def prune_once(
     before = masks.compression(state.masks)
     state.groups = find_state_groups(state, plan, train)
     if plan.granularity in granularity.GROUPED:
-        state.masks |= removal.prune(context, state.groups, state.masks, plan, plan.ratios_at(round_))
+        state.masks |= mixture.prune(context, state.groups, state.masks, plan, plan.ratios_at(round_))
     else:
         scores = criteria.score_layers(plan.pruners, context)
         state.masks |= _shrink_masks(state, plan, plan.ratios_at(round_), scores)
@@ -198,7 +198,7 @@ def prune(
 
 def _actual_ratios(state: State, plan: Plan, requested: Mapping[str, float]) -> dict[str, float]:
     if plan.granularity in granularity.GROUPED:
-        return removal.actual_ratios(state.model, state.groups, state.masks, requested)
+        return mixture.actual_ratios(state.model, state.groups, state.masks, requested, plan)
     return masks.actual_ratios(state.masks, requested)
 
 

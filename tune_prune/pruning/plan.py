@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 MODES = ("layer", "global")
 """Whether each layer has its own ratio, or all have one together and the scores decide which layers lose how much."""
 
+WEIGHTS = "weights/"
+"""How the name of a ratio begins that is of a layer's single weights, where channels are pruned as well: `weights/8`
+beside the group `8`."""
+
 Schedule = Callable[[float, float], float]
 schedules: Registry[Schedule] = Registry("schedule")
 
@@ -54,8 +58,9 @@ class Plan:
     its ratio alone. In mode "layer" each layer has its own ratio; in mode "global" all have the same, which applies to
     all their weights together, and the scores decide which layers lose how much; each keeps one weight at least, unless
     `allow_empty`. `granularity` names the units that are removed whole (`granularity.granularities`); of channels, a
-    multiple of `multiple_of` is left of each group, and no fewer than `min_width`. With `scale_dropout` the rates of
-    dropout fall with the ratios (`recalibration.scaled_dropout`).
+    multiple of `multiple_of` is left of each group, and no fewer than `min_width`, and in a mixture `ratios` also hold
+    those of weights (`granularity.MIXTURES`). With `scale_dropout` the rates of dropout fall with the ratios
+    (`recalibration.scaled_dropout`).
     """
 
     ratios: Mapping[str, float]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning import criteria, granularity, iterative, masks, recalibration
-from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels import mixture, removal
 from tune_prune.pruning.channels.counting import count_channels
 from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import set_kept_by_norm
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.iterative import round_generator
-from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.pruning.statistics import CachedStatistics, Context
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import sequential_parts
@@ -101,7 +101,7 @@ def measure_retrained(
     state = iterative.initial_state(task.dense_model(device))
     point = next(iterative.prune(state, plan, task.train, task.validation, job.seed, cached=cached))
     if job.granularity in granularity.GROUPED:
-        kept, total = _count_group(state.model, state.groups, job)
+        kept, total = _count_group(state.model, state.groups, state.masks, job)
     else:
         kept, total = masks.kept_counts(state.masks)[job.layer]
     return SensitivityResult(job, kept, total, point.metric, point.loss, time.perf_counter() - began)
@@ -171,18 +171,27 @@ def _measure_groups(
     for job in jobs:
         began = time.perf_counter()
         plan = Plan({job.layer: job.ratio}, {job.layer: job.pruner}, granularity=job.granularity)
-        masks.apply(model, removal.prune(context, [groups[job.layer]], masks.dense_masks(model), plan, plan.ratios))
+        own = [groups[job.layer]] if job.layer in groups else list(groups.values())  # the latter for a layer's weights
+        made = mixture.prune(context, own, masks.dense_masks(model), plan, plan.ratios)
+        masks.apply(model, made)
         if job.ratio:
             recalibration.recalibrate(model, sample)
         measured = evaluate(model, validation)
         model.load_state_dict(dense)
         set_kept_by_norm(model, {})
-        kept, total = _count_group(model, list(groups.values()), job)
+        kept, total = _count_group(model, list(groups.values()), made, job)
         yield SensitivityResult(job, kept, total, measured.metric, measured.loss, time.perf_counter() - began)
 
 
-def _count_group(model: nn.Module, groups: Sequence[Group], job: SensitivityJob) -> tuple[int, int]:
-    """Counts the weights that are left, and all, of the layers that compute or read channels of the job's group."""
+def _count_group(
+    model: nn.Module, groups: Sequence[Group], made: Mapping[str, Tensor], job: SensitivityJob
+) -> tuple[int, int]:
+    """Counts the weights that are left, and all, of the layers that compute or read channels of the job's group.
+
+    Where the job is of single weights in a mixture, those of its layer in the masks `made`.
+    """
+    if job.layer.startswith(WEIGHTS):
+        return masks.kept_counts(made)[job.layer.removeprefix(WEIGHTS)]
     total = count_channels(model, groups).touched(job.layer)
     group = next(group for group in groups if group.name == job.layer)
     return round(total * removal.count_left_of(group, job.ratio) / group.count), total

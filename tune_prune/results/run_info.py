@@ -60,15 +60,17 @@ class RunInfo:
 
     @property
     def ratio_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of the layers that have a ratio: all, or the first of each group of channels or blocks."""
+        """The shapes of what has a ratio: all layers, or the first of each group of channels or blocks."""
         if self.channels is None:
             return self.shapes
-        return {name: self.shapes[self.channels.first_layer(name)] for name in self.channels.groups}
+        return {name: self.shapes[self.channels.first_layer(name)] for name in self.channels.names}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What may have a ratio: the groups of blocks, where blocks are pruned, and the layers in the model's order."""
-        return (*(self.channels.blocks if self.channels else ()), *self.shapes)
+        """What may have a ratio: groups of blocks, the layers in the model's order, and of a mixture their weights."""
+        if self.channels is None:
+            return tuple(self.shapes)
+        return (*self.channels.blocks, *self.shapes, *self.channels.weight_names)
 
     @property
     def totals(self) -> dict[str, int]:

@@ -62,7 +62,7 @@ def describe_search(config: Config, space: Space, loaded: LoadedTask | None = No
 def _list_parameters(space: Space, info: RunInfo) -> list[str]:
     """The parameters with their domains, in a column of their own the number of weights of each layer."""
     rows = [(name, str(domain)) for name, domain in space.parameters_for(info.ratio_shapes).items()]
-    totals = {f"ratio/{label}": total for label, total in info.totals.items()}
+    totals = {f"ratio/{name}": math.prod(shape) for name, shape in info.ratio_shapes.items()}
     width = max(len(f"{name} = {domain}") for name, domain in rows)
     lines = []
     for name, domain in rows:

@@ -16,8 +16,8 @@ from tune_prune.hpo import run_files, schedule_proposal, space_proposal, space_r
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space_proposal import RatioLine, Training
 from tune_prune.pruning import masks
-from tune_prune.pruning.granularity import GROUPED
-from tune_prune.pruning.plan import Plan
+from tune_prune.pruning.granularity import GROUPED, MIXTURES
+from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
 from tune_prune.tasks.task import Task
@@ -105,6 +105,8 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
     exclude = []
     if request.granularity in GROUPED:
         ratios = [RatioLine("*", 0.0, 0.9, 1, total)]
+        if request.granularity in MIXTURES:
+            ratios.insert(0, RatioLine(f"{WEIGHTS}*", 0.0, 0.95, 1, total))
     elif request.granularity in BY_OUTPUT and len(shapes) > 1:
         exclude = [list(shapes)[-1]]
     comments = [

@@ -22,7 +22,7 @@ from tune_prune.tasks.models import WEIGHTS, to_device
 from tune_prune.tasks.splits import Data, Split
 from tune_prune.tasks.task import check_compatible, check_trained
 from tune_prune.training.loop import Teacher, check_training, steps_for
-from tune_prune.workflows.prune_target import PruneOptions, check_channels, check_target
+from tune_prune.workflows.prune_target import PruneOptions, check_channels, check_no_mixture, check_target
 
 PRUNED_LENET5 = WEIGHTS / "lenet5-pruned.safetensors"
 """lenet5 pruned with torch7-pruner's ratios (experiments/lenet5/shipped.conf): what `tune-prune test` shows."""
@@ -46,6 +46,7 @@ def prune(
     """
     model, mask = open_model(name, start)
     if options.granularity not in GROUPED:
+        check_no_mixture(target, source)
         masks.require_layers(model, target.ratios, source)
     for label in target.ratios:
         check_label(label, f"model {name!r}")

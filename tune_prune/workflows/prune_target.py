@@ -10,8 +10,8 @@ from torch import nn
 
 from tune_prune.common.errors import UserError, describe_choice
 from tune_prune.pruning import criteria, masks
-from tune_prune.pruning.granularity import BLOCK, GROUPED, check_layers, check_name
-from tune_prune.pruning.plan import MODES, Plan, schedules
+from tune_prune.pruning.granularity import BLOCK, GROUPED, MIXTURES, check_layers, check_name
+from tune_prune.pruning.plan import MODES, WEIGHTS, Plan, schedules
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.models import build
@@ -117,6 +117,14 @@ def check_target(target: Conf, options: PruneOptions, model: nn.Module, source: 
         _check_not_emptied(target, model, options.mode, source)
 
 
+def check_no_mixture(target: Conf, source: str) -> None:
+    """Raises a `UserError` that names `source` for a ratio of weights that channels leave, where no channels go."""
+    for label in target.ratios:
+        if label.startswith(WEIGHTS):
+            known = " or ".join(MIXTURES)
+            raise UserError(f"{source}: {label} are weights that channels leave; add --granularity {known}")
+
+
 def _check_not_emptied(target: Conf, model: nn.Module, mode: str, source: str) -> None:
     """Raises a `UserError` for a ratio that leaves a layer no weight at all: no signal would pass it."""
     totals = {label: weight.numel() for label, weight in masks.prunable(model).items() if label in target.ratios}
@@ -138,9 +146,9 @@ def check_channels(target: Conf, options: PruneOptions, model: nn.Module, train:
     """Raises a `UserError` that names `source` for a layer that names no group of channels, or a group left without."""
     channels = count_removable(model, train, source, options.granularity)
     for label, ratio in target.ratios.items():
-        check_group(label, channels.groups, source)
-        count = channels.groups[label]
-        if round(ratio * count) == count and label not in channels.blocks:
+        check_group(label, channels, source)
+        count = channels.groups.get(label)  # of a layer's weights, every channel that stays keeps one
+        if count is not None and round(ratio * count) == count and label not in channels.blocks:
             raise UserError(f"{source}: ratio {ratio:g} leaves none of the {count} channels of group {label}; lower it")
     check_width(channels, target.ratios, options.multiple_of, "--multiple-of")
     check_width(channels, target.ratios, options.min_width, "--min-width")

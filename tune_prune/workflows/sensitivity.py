@@ -105,10 +105,11 @@ def _list_jobs(request: SensitivityRequest, task: Task, device: torch.device) ->
     """Lists every combination that is asked for."""
     dense, layers = task.dense_model(device), request.layers
     if request.granularity in GROUPED:
-        groups = count_removable(dense, task.train.to(device), "--granularity", request.granularity).groups
+        channels = count_removable(dense, task.train.to(device), "--granularity", request.granularity)
         for label in layers:
-            check_group(label, groups, "--layer")
-        layers = layers or list(groups)
+            check_group(label, channels, "--layer")
+        layers = layers or channels.names
+        check_layers(dense, layers, request.granularity, "--granularity")
     else:
         masks.require_layers(dense, layers, "--layer")
         check_layers(dense, layers or masks.shapes(dense), request.granularity, "--granularity")

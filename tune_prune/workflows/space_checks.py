@@ -1,6 +1,7 @@
 """Checks a space against the model and the task that it names, before a search begins."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -16,7 +17,8 @@ from tune_prune.hpo.space import Space
 from tune_prune.pruning import criteria, masks
 from tune_prune.pruning.channels.counting import ChannelCounts, count_channels
 from tune_prune.pruning.channels.tracer import find_inputs, trace
-from tune_prune.pruning.granularity import BLOCK, HEAD, check_layers
+from tune_prune.pruning.granularity import BLOCK, CHANNEL, HEAD, MIXTURES, check_layers
+from tune_prune.pruning.plan import WEIGHTS
 from tune_prune.results import conf
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.training.loop import check_training
@@ -61,6 +63,8 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
     shapes = shapes_with_ratios(model, channels)
     _check_searchable(space, shapes)
     pruned = [name.removeprefix("ratio/") for name in space.parameters_for(shapes) if name.startswith("ratio/")]
+    _check_mixture(space, channels, pruned)
+    check_layers(model, pruned, str(space.parameters["granularity"]), space.source)
     for key in ("multiple_of", "min_width"):
         least = int(find_largest(space.parameters.get(key, 1), whole=True))
         check_width(channels, pruned, least, f"{space.source}: space.{key}")
@@ -68,9 +72,9 @@ def check_with_data(config: Config, space: Space, model: nn.Module, train: AnySp
 
 
 def shapes_with_ratios(model: nn.Module, channels: ChannelCounts | None) -> dict[str, Shape]:
-    """The shapes of the layers that have a ratio: all, or the first of each group where groups are pruned."""
+    """The shapes of what has a ratio: all layers, or the first of each group where groups are pruned."""
     shapes = masks.shapes(model)
-    return {name: shapes[channels.first_layer(name)] for name in channels.groups} if channels else shapes
+    return {name: shapes[channels.first_layer(name)] for name in channels.names} if channels else shapes
 
 
 def count_removable(model: nn.Module, train: AnySplit, source: str, granularity: str) -> ChannelCounts:
@@ -88,21 +92,45 @@ def count_removable(model: nn.Module, train: AnySplit, source: str, granularity:
             why = "no module of this model returns its input where its weights are zero, as residual blocks do"
             why += f"; {label} stays since {reason}" if label else ""
         raise UserError(f"{source}: granularity {granularity!r}: {why}; prune it by granularity 'weight' or 'filter'")
-    return count_channels(model, found.groups, found.staying)
+    weights = tuple(masks.shapes(model)) if granularity in MIXTURES else ()
+    return replace(count_channels(model, found.groups, found.staying), weights=weights)
 
 
-def check_group(label: str, groups: Iterable[str], where: str) -> None:
-    """Raises a `UserError` that begins with `where` for a label that names none of these groups of channels."""
-    if label not in groups:
-        known = format_names(groups)
-        raise UserError(f"{where}: layer {label} names no group that can be removed; known: {known}")
+def check_group(label: str, channels: ChannelCounts, where: str) -> None:
+    """Raises a `UserError` that begins with `where` for a label that names none of the groups, and no layer's weights.
+
+    The latter have ratios in a mixture alone.
+    """
+    if label not in channels.names:
+        known = f"known: {format_names(channels.names)}"
+        if label.startswith(WEIGHTS) and not channels.weights:
+            known += f"; single weights have ratios with granularity {_list_mixtures()}"
+        raise UserError(f"{where}: layer {label} names no group that can be removed; {known}")
+
+
+def _list_mixtures() -> str:
+    return " or ".join(map(repr, MIXTURES))
+
+
+def _check_mixture(space: Space, channels: ChannelCounts, pruned: Iterable[str]) -> None:
+    """Raises a `UserError` where a mixture is asked for, and channels alone or weights alone have ratios."""
+    if not channels.weights:
+        return
+    granularity, by_kind = space.parameters["granularity"], {name.startswith(WEIGHTS) for name in pruned}
+    lacks = f"{space.source}: granularity {granularity!r} prunes channels, and weights of what they leave"
+    if True not in by_kind:
+        advice = f'"{WEIGHTS}*" = {{low = 0.0, high = 0.95}}, or take granularity {CHANNEL!r}'
+        raise UserError(f"{lacks}; space.ratio names no weights: add {advice}")
+    if False not in by_kind:
+        advice = f'"*" = {{low = 0.0, high = 0.9}}, or take granularity {MIXTURES[str(granularity)]!r}'
+        raise UserError(f"{lacks}; space.ratio names no channels: add {advice}")
 
 
 def check_width(channels: ChannelCounts, groups: Iterable[str], least: int, where: str) -> None:
     """Raises a `UserError` that begins with `where` for a group with fewer channels than are to be left at least."""
     for name in groups:
-        if name not in channels.blocks and least > channels.groups[name]:
-            count = channels.groups[name]
+        count = channels.groups.get(name, least)  # a width is of channels, not of weights
+        if name not in channels.blocks and least > count:
             raise UserError(f"{where}: {least} is more than the {count} channels of group {name}; lower it")
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.removal import name_weights
 from tune_prune.pruning.masks import shapes
+from tune_prune.pruning.plan import WEIGHTS
 
 BLOCK = -1
 """Stands for an axis along which a layer is as a whole in one block."""
@@ -34,13 +35,25 @@ class ChannelCounts:
     """The weights of each layer by label, and the groups that decide how many are left, in the model's order.
 
     `groups` are the numbers of channels by the name of a group, or of blocks, for groups that are named in `blocks`;
-    `staying` says why others stay, by the label of a layer or a block.
+    `staying` says why others stay, by the label of a layer or a block. `weights` are the layers whose weights have
+    ratios beside those of groups, in a mixture.
     """
 
     groups: Mapping[str, int]
     layers: Mapping[str, LayerCount]
     staying: Mapping[str, str] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """The names of the ratios of single weights, where there are any."""
+        return tuple(WEIGHTS + label for label in self.weights)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all ratios: the groups, then the layers of which weights have some."""
+        return (*self.groups, *self.weight_names)
 
     @property
     def total(self) -> int:
@@ -48,12 +61,12 @@ class ChannelCounts:
         return sum(layer.total for layer in self.layers.values())
 
     def left(self, kept: Mapping[str, float]) -> float:
-        """The weights that are left in all where groups keep these shares of their channels."""
-        return sum(layer.left(kept) for layer in self.layers.values())
+        """The weights that are left in all where groups keep these shares of their channels, and layers of the rest."""
+        return sum(layer.left(kept) * kept.get(WEIGHTS + label, 1.0) for label, layer in self.layers.items())
 
     def compression(self, ratios: Mapping[str, float]) -> float:
-        """The compression of the whole model that these ratios of groups make."""
-        return 1 - self.left({group: 1 - ratio for group, ratio in ratios.items()}) / self.total
+        """The compression of the whole model that these ratios make."""
+        return 1 - self.left({name: 1 - ratio for name, ratio in ratios.items()}) / self.total
 
     def describe(self) -> list[str]:
         """The groups of blocks with their numbers of blocks, and what stays, in lines."""
@@ -62,9 +75,14 @@ class ChannelCounts:
             lines.append(f"{label}: {'its channels stay' if label in self.layers else 'stays'}; {why}")
         return lines
 
-    def first_layer(self, group: str) -> str:
-        """The label of the first layer that computes or reads channels of a group, or lies in one of its blocks."""
-        return next(label for label, layer in self.layers.items() if any(group in axis for axis in layer.axes))
+    def first_layer(self, name: str) -> str:
+        """The label of the first layer that a ratio is of.
+
+        It computes or reads channels of the group, or lies in one of its blocks, or it is the layer of the weights.
+        """
+        if name.startswith(WEIGHTS):
+            return name.removeprefix(WEIGHTS)
+        return next(label for label, layer in self.layers.items() if any(name in axis for axis in layer.axes))
 
     def touched(self, group: str) -> int:
         """The weights that compute or read channels of a group."""

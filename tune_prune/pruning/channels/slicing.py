@@ -136,16 +136,15 @@ def narrowed(
     with torch.no_grad():
         whole = named_tensors(model)
         for name, value in named_tensors(small).items():
-            index = _index(whole[name], {axis: keep for (of, axis), keep in staying.items() if of == name})
-            whole[name][index] = value
+            whole[name][find_positions(name, whole[name], staying)] = value
 
 
-def _index(tensor: Tensor, staying: Mapping[int, Tensor]) -> tuple[Tensor, ...] | EllipsisType:
-    """The positions of a tensor that stay, as an index."""
-    if not staying:
+def find_positions(name: str, tensor: Tensor, staying: Mapping[Axis, Tensor]) -> tuple[Tensor, ...] | EllipsisType:
+    """The positions of a parameter or buffer of this name that stay, as an index."""
+    if not any((name, axis) in staying for axis in range(tensor.dim())):
         return ...
     positions = [
-        staying[axis].nonzero().flatten() if axis in staying else torch.arange(size)
+        staying[name, axis].nonzero().flatten() if (name, axis) in staying else torch.arange(size)
         for axis, size in enumerate(tensor.shape)
     ]
     shapes = [[-1 if at == axis else 1 for at in range(tensor.dim())] for axis in range(tensor.dim())]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas import DataFrame
 
+from tune_prune.pruning.plan import WEIGHTS
 from tune_prune.results import axis_ranges, front_picture
 from tune_prune.results.front_picture import Level
 from tune_prune.results.palette import BLACK, GRID, PAPER, VEIL
@@ -29,6 +30,8 @@ def describe_parameter(name: str) -> str:
     kind, _, layer = name.partition("/")
     if not layer:
         return {"lr": "learning rate (lr)"}.get(name, name.replace("_", " "))
+    if layer.startswith(WEIGHTS):
+        return f"{kind} of the weights of {layer.removeprefix(WEIGHTS)}"
     return f"ratio of layers {layer}" if kind == "group" else f"{kind} of layer {layer}"
 
 
