@@ -64,3 +64,11 @@ def test_packages_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(("count", "text"), [(0, "0 MB"), (2**20, "1 MB"), (1.5 * 2**30, "1.5 GB")])
 def test_bytes(count: float, text: str) -> None:
     assert format_bytes(count) == text
+
+
+def test_weights_that_channels_leave_are_counted_as_their_layer(tmp_path: Path) -> None:
+    text = SPACE.replace("toys:mlp", "toys:Conv").replace("[space]", '[space]\ngranularity = "channel+weight"')
+    old = '"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}'
+    lines = described(tmp_path, text.replace(old, '"features.*" = 0.5\n"weights/features.4" = {low = 0.1, high = 0.9}'))
+    counted = {line.split(" = ")[0].strip(): line.split()[-4] for line in lines if line.startswith("  ratio/")}
+    assert counted == {"ratio/features.0": "36", "ratio/features.4": "288", "ratio/weights/features.4": "288"}

@@ -15,9 +15,11 @@ from tune_prune.export.compaction import compact
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.granularity import MIXTURES
 from tune_prune.pruning.sensitivity import SensitivityJob, measure_retrained, measure_without_retraining
+from tune_prune.results.trial_params import TrialParams
+from tune_prune.workflows.refit import refit, refit_plan
 from tune_prune.workflows.space_checks import check_with_data, count_removable
 
 MIXTURE = SPACE.replace("toys:mlp", "toys:Conv").replace("[space]", '[space]\ngranularity = "channel+weight"')
@@ -184,6 +186,19 @@ def test_weights_alone_are_measured_as_of_a_network_whose_channels_stay() -> Non
     counts = count_removable(task.dense_model(device), task.train, "it", "channel+weight")
     assert counts.names == ("features.0", "features.4", *(name.removeprefix("ratio/") for name in WEIGHTS))
     assert counts.first_layer("weights/head") == "head"
+
+
+def test_a_refit_trains_the_weights_that_are_left() -> None:
+    torch.manual_seed(0)
+    task, ratios = task_of(Conv(), "toys:Conv"), {"features.4": 0.5, "weights/features.0": 0.5, "weights/head": 0.75}
+    params = TrialParams(ratios, "mag", training={"granularity": "channel+weight"})
+    state = iterative.initial_state(task.dense_model(torch.device("cpu")))
+    next(iterative.prune(state, params.to_plan(), task.train, task.validation, seed=0))
+    before = {label: weight.detach().clone() for label, weight in masks.prunable(state.model).items()}
+    refit(task, state, refit_plan(params, steps=5, lr=0.05), seed=1)
+    for label, weight in masks.prunable(state.model).items():
+        assert torch.equal(weight != 0, state.masks[label] != 0)
+        assert not torch.equal(weight, before[label])
 
 
 def test_a_conf_is_applied_from_python(tmp_path: Path) -> None:

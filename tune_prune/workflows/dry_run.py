@@ -10,7 +10,9 @@ import torch
 from tune_prune.common.entrypoints import describe_address
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
+from tune_prune.pruning.plan import WEIGHTS
 from tune_prune.results.run_info import RunInfo
+from tune_prune.results.trial_params import RATIO
 from tune_prune.training.resources import Resources
 from tune_prune.workflows.loss_curves import GRID
 from tune_prune.workflows.preparation import LoadedTask, Prepared, explain_tradeoff, format_budget, prepare
@@ -62,7 +64,7 @@ def describe_search(config: Config, space: Space, loaded: LoadedTask | None = No
 def _list_parameters(space: Space, info: RunInfo) -> list[str]:
     """The parameters with their domains, in a column of their own the number of weights of each layer."""
     rows = [(name, str(domain)) for name, domain in space.parameters_for(info.ratio_shapes).items()]
-    totals = {f"ratio/{name}": math.prod(shape) for name, shape in info.ratio_shapes.items()}
+    totals = {f"{kind}{label}": total for label, total in info.totals.items() for kind in (RATIO, RATIO + WEIGHTS)}
     width = max(len(f"{name} = {domain}") for name, domain in rows)
     lines = []
     for name, domain in rows:
