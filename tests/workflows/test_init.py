@@ -12,9 +12,17 @@ from toys import mlp, task_of
 
 from tune_prune.hpo import space_reader
 from tune_prune.pruning.plan import Plan
+from tune_prune.tasks.metrics import Evaluation
 from tune_prune.training.resources import Resources
 from tune_prune.workflows import init
-from tune_prune.workflows.init import LEARNING_RATES, ProposalRequest, choose_batches, find_learning_rate, propose_space
+from tune_prune.workflows.init import (
+    LEARNING_RATES,
+    ProposalRequest,
+    choose_batches,
+    find_learning_rate,
+    is_held_back,
+    propose_space,
+)
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images", "--force")
 
@@ -97,6 +105,7 @@ def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyP
         return 0.1
 
     monkeypatch.setattr(init, "find_learning_rate", find)
+    monkeypatch.setattr(init, "is_held_back", lambda *_: False)
     request = ProposalRequest("toys:mlp", "toys:images", seconds=300, force=True)
     written = tomllib.loads(propose_space(request, Resources(device="cpu"), lambda line: None))
     ((steps, plan),) = tried
@@ -117,6 +126,38 @@ def test_batches_are_smaller_where_time_is_short(monkeypatch: pytest.MonkeyPatch
     torch.manual_seed(0)
     plan, step = choose_batches(task_of(mlp(), "toys:mlp"), torch.device("cpu"), 1, seconds)
     assert (plan.batch_size, step) == (size, size / 128)
+
+
+@pytest.mark.parametrize(
+    ("alone", "taught", "held_back"),
+    [
+        (1.0, 1.1, True),
+        (1.0, 1.0, False),
+        (1.2, 1.1, False),
+        (1.0, None, True),
+        (None, 1.0, False),
+        (None, None, False),
+    ],
+)
+def test_distillation_is_left_out_where_it_holds_back(
+    monkeypatch: pytest.MonkeyPatch, alone: float | None, taught: float | None, held_back: bool
+) -> None:
+    """By the losses after some steps without a teacher and with one; None where the training diverged."""
+
+    def train_at(task: object, plan: Plan, lr: float, device: torch.device, steps: int) -> Evaluation | None:
+        assert (lr, steps) == (0.1, 7)
+        loss = taught if plan.distill else alone
+        return None if loss is None else Evaluation(5.0, loss)
+
+    monkeypatch.setattr(init, "_train_at", train_at)
+    torch.manual_seed(0)
+    task = task_of(mlp(), "toys:mlp")
+    assert is_held_back(task, Plan({}, {}, distill=0.5), 0.1, torch.device("cpu"), 7) == held_back
+    monkeypatch.setattr(init, "find_learning_rate", lambda *_: 0.1)
+    monkeypatch.setattr(init, "is_held_back", lambda *_: held_back)
+    request = ProposalRequest("toys:mlp", "toys:images", seconds=60, force=True)
+    written = tomllib.loads(propose_space(request, Resources(device="cpu"), lambda line: None))
+    assert written["space"]["distill"] == (0 if held_back else 0.5)
 
 
 def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -89,13 +89,15 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
     concurrent = resources.max_concurrent or (1 if device.type == "cuda" else os.cpu_count() or 1)
     seconds = TRAINED * concurrent * request.seconds
     plan, step = choose_batches(task, device, resources.threads, seconds)
-    batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
     rate_steps = min(RATE_STEPS, max(LEAST_RATE_STEPS, int(RATE_SHARE * request.seconds / step)))
     lr = find_learning_rate(task, plan, device, rate_steps, request.acc_tradeoff)
+    if request.settings.distill is None and is_held_back(task, plan, lr, device, rate_steps):
+        plan, step = choose_batches(task, device, resources.threads, seconds, distill=0.0)
+    batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
     schedule = schedule_proposal.propose_schedule(steps, epoch, request.trials)
     images = min(steps, schedule.trials * 3 * schedule.steps) * batch_size
     training = Training(
-        lr=lr, distill=DISTILL_SHARE, batch_size=batch_size, epoch=epoch,
+        lr=lr, distill=plan.distill, batch_size=batch_size, epoch=epoch,
         # measuring what pruners need costs as much as training on so many images
         sample=max(LEAST_IMAGES, min(plan.sample, schedule.steps * batch_size // 2)),
         measured=count_images(images, len(shapes)) > 0,
@@ -161,7 +163,9 @@ def _list_task(request: ProposalRequest) -> Mapping[str, object]:
     return {key: value for key, value in named.items() if value is not None} | given
 
 
-def choose_batches(task: Task, device: torch.device, threads: int, seconds: float) -> tuple[Plan, float]:
+def choose_batches(
+    task: Task, device: torch.device, threads: int, seconds: float, distill: float = DISTILL_SHARE
+) -> tuple[Plan, float]:
     """A plan with the largest batches of which so many seconds hold `ENOUGH_STEPS`, else the smallest.
 
     Returns the seconds of a step as well.
@@ -170,7 +174,7 @@ def choose_batches(task: Task, device: torch.device, threads: int, seconds: floa
     with limit_threads(threads):
         model, on_device = task.dense_model(device), task.to(device)
         for size in sizes:
-            plan = Plan({}, {}, distill=DISTILL_SHARE, temperature=space_proposal.TEMPERATURE, batch_size=size)
+            plan = Plan({}, {}, distill=distill, temperature=space_proposal.TEMPERATURE, batch_size=size)
             step = time_step(model, on_device, plan)
             if seconds / step >= schedule_proposal.ENOUGH_STEPS:
                 break
@@ -193,6 +197,16 @@ def find_learning_rate(
         if found is not None and metric.cost(found.metric) <= limit:
             return lr
     return LEARNING_RATES[-1]
+
+
+def is_held_back(task: Task, plan: Plan, lr: float, device: torch.device, steps: int) -> bool:
+    """Whether distillation holds the model back: so many steps leave a lower validation loss without it than with it.
+
+    So it is of models that are not trained to the end.
+    """
+    on_device = task.to(device)
+    alone, taught = (_train_at(on_device, p, lr, device, steps) for p in (replace(plan, distill=0.0), plan))
+    return alone is not None and (taught is None or alone.loss < taught.loss)
 
 
 def _train_at(task: Task, plan: Plan, lr: float, device: torch.device, steps: int) -> Evaluation | None:
