@@ -54,6 +54,7 @@ def read_screen(command: list[str], folder: str, columns: int, seconds: float) -
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
         os.environ |= {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(ROWS)}
         os.execvp(command[0], command)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))

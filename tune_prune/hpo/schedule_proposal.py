@@ -56,8 +56,9 @@ def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Sch
 
     A trial has two rounds, the second trained twice as long. Where time allows for TRIALS trials of LEAST_STEPS, most
     of them train briefly, and a tenth refines for long; otherwise there are fewer trials, of a third of an epoch, and
-    more of them refine: trials of much less than an epoch say little of large networks. Where time does not even allow
-    for LEAST_TRIALS of those, trials prune gradually, so that each makes a front of its own.
+    more of them refine: trials of much less than an epoch say little of large networks. Where time does not allow for
+    LEAST_TRIALS of those, there are so many shorter ones. Where even these would have fewer than LEAST_STEPS, trials
+    prune gradually, so that each makes a front of its own.
     """
     wanted = trials or TRIALS
     each = min(int(steps / (wanted * (3 * (1 - BRIEF_SHARE) + STEPS_OF_SHARE * BRIEF_SHARE))), epoch)
@@ -69,6 +70,8 @@ def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Sch
         each = max(LEAST_STEPS, min(each, int(steps / (trials * of_each))))
     found = trials or min(int(steps / (each * of_each)), TRIALS)
     if trials is None and found < LEAST_TRIALS:
+        found, each = LEAST_TRIALS, int(steps / (LEAST_TRIALS * of_each))
+    if each < LEAST_STEPS:
         return Schedule(max(1, int(steps / (GRADUAL_ROUNDS * LEAST_STEPS))), LEAST_STEPS, 0.0, 1, GRADUAL_ROUNDS)
     return Schedule(found, each, LONG_SHARE, 12 * each)
 
