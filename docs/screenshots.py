@@ -1,8 +1,8 @@
 """Makes the screenshots of these documents anew, in docs/pictures.
 
     pip install playwright pyte
-    python docs/screenshots.py report runs/lenet5-20        # of a finished run's report.html, by Debian's chromium
-    python docs/screenshots.py terminal 80 150              # of a search of lenet5, after 150 seconds; and 140 columns
+    python docs/screenshots.py report runs/lenet5-22        # of a finished run's report.html, by Debian's chromium
+    python docs/screenshots.py terminal 80 95               # of a search of lenet5, after 95 seconds; and 140 columns
 
 A search for a screenshot is ended by Ctrl-C once the picture is taken.
 """
