@@ -13,6 +13,7 @@ from tune_prune.cli.options import (
     Data,
     Device,
     Force,
+    Granularity,
     Model,
     NoCode,
     announce,
@@ -59,13 +60,7 @@ def prune(
     ] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
     mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
-    granularity: Annotated[
-        str,
-        typer.Option(
-            help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, "
-            "channel+weight, channel+2:4."
-        ),
-    ] = "weight",
+    granularity: Granularity = "weight",
     multiple_of: Annotated[int, typer.Option(min=1, help="Leave a multiple of so many channels.")] = 1,
     min_width: Annotated[int, typer.Option(min=1, help="Leave at least so many channels of each group.")] = 1,
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,

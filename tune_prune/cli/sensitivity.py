@@ -14,6 +14,7 @@ from tune_prune.cli.options import (
     Data,
     Device,
     Force,
+    Granularity,
     Model,
     NoCode,
     announce,
@@ -33,13 +34,7 @@ def sensitivity(
     model: Model = "lenet5",
     data: Data = "mnist",
     pruner: Annotated[str, typer.Option(help="Pruners, separated by commas.")] = "mag",
-    granularity: Annotated[
-        str,
-        typer.Option(
-            help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, "
-            "channel+weight, channel+2:4."
-        ),
-    ] = "weight",
+    granularity: Granularity = "weight",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,

@@ -22,7 +22,6 @@ LARGE = 100_000
 POINTS = (0.5, 0.75, 0.9, 0.95, 0.98)
 """Ratios of the initial points where measuring the layers would take too long."""
 
-
 TEMPERATURE = 2
 """The temperature of distillation; a higher one lets gradients grow with its square, and lower rates alone go well."""
 
