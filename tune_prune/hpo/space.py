@@ -19,7 +19,7 @@ from tune_prune.hpo.parameters import (
     midpoint,
     parse_domain,
 )  # fmt: skip
-from tune_prune.pruning.granularity import GROUPED, MIXTURES
+from tune_prune.pruning.granularity import GROUPED, MIXTURE_NAMES, MIXTURES
 from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.results.constraints import COSTS, LATENCY
 from tune_prune.results.trial_params import TrialParams
@@ -156,7 +156,7 @@ class Space:
             if not any(fnmatchcase(label, pattern) for label in layers):
                 there = f"layers that can be pruned: {format_names(layers)}"
                 if pattern.startswith(WEIGHTS) and self.parameters.get("granularity") not in MIXTURES:
-                    there += f"; a name with {WEIGHTS} is of granularity {' or '.join(map(repr, MIXTURES))}"
+                    there += f"; a name with {WEIGHTS} is of granularity {MIXTURE_NAMES}"
                 raise UserError(f"{self.source}: {where} matches no layer of {describe_address(self.model)}; {there}")
 
     @property

@@ -53,6 +53,9 @@ TWO_OF_FOUR = "2:4"
 MIXTURES: Mapping[str, str] = {"channel+weight": "weight", "channel+2:4": TWO_OF_FOUR}
 """Channels, and within what they leave weights of the granularity on the right: groups have ratios, and layers do."""
 
+MIXTURE_NAMES = " or ".join(map(repr, MIXTURES))
+"""Their names, for messages."""
+
 GROUPED = (CHANNEL, HEAD, BLOCK, BLOCK_CHANNEL, *MIXTURES)
 """The granularities whose units are of groups of layers, each of which has a ratio."""
 

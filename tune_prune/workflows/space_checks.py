@@ -17,7 +17,7 @@ from tune_prune.hpo.space import Space
 from tune_prune.pruning import criteria, masks
 from tune_prune.pruning.channels.counting import ChannelCounts, count_channels
 from tune_prune.pruning.channels.tracer import find_inputs, trace
-from tune_prune.pruning.granularity import BLOCK, CHANNEL, HEAD, MIXTURES, check_layers
+from tune_prune.pruning.granularity import BLOCK, CHANNEL, HEAD, MIXTURE_NAMES, MIXTURES, check_layers
 from tune_prune.pruning.plan import WEIGHTS
 from tune_prune.results import conf
 from tune_prune.tasks.splits import AnySplit
@@ -104,12 +104,8 @@ def check_group(label: str, channels: ChannelCounts, where: str) -> None:
     if label not in channels.names:
         known = f"known: {format_names(channels.names)}"
         if label.startswith(WEIGHTS) and not channels.weights:
-            known += f"; single weights have ratios with granularity {_list_mixtures()}"
+            known += f"; single weights have ratios with granularity {MIXTURE_NAMES}"
         raise UserError(f"{where}: layer {label} names no group that can be removed; {known}")
-
-
-def _list_mixtures() -> str:
-    return " or ".join(map(repr, MIXTURES))
 
 
 def _check_mixture(space: Space, channels: ChannelCounts, pruned: Iterable[str]) -> None:
