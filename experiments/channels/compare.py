@@ -1,12 +1,13 @@
 """Cuts half of the channels of every group of a model, by this package and by Torch-Pruning, and compares the networks.
 
     OMP_NUM_THREADS=1 python experiments/channels/compare.py latency MODEL...
+    python experiments/channels/compare.py gpu MODEL...
     OMP_NUM_THREADS=1 python experiments/channels/compare.py exact [MODEL...]
     python experiments/channels/compare.py table
 
 `exact` cuts models by this package alone and compares the outputs with those of the whole network with masks. `latency`
-cuts one copy by each, and measures processor time on one core, dense, ours and theirs in turn. Rows that are there are
-not made again.
+cuts one copy by each, and measures processor time on one core, dense, ours and theirs in turn; `gpu` the time on a GPU.
+Rows that are there are not made again.
 """
 
 import copy
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,34 @@ from tune_prune.tasks.batches import Batch
 
 RESULTS = Path(__file__).parent / "results"
 EXACT = ["model", "cut", "difference", "groups", "params_before", "params_after", "macs_before", "macs_after"]
-BATCHES, READINGS, RATIO = (1, 16), 9, 0.5
-LATENCY = ["model", "who", "params", "macs", *(f"ms_{batch}" for batch in BATCHES)]
-SPREAD = [f"{name}_{batch}" for batch in BATCHES for name in ("share", "low", "high")]
+READINGS, RATIO = 9, 0.5
 TOO_LARGE = {"vit_h_14", "regnet_y_128gf"}  # several copies take more memory than 24 GiB
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on: the device, the sizes of batches, and how often a network runs for one reading."""
+
+    device: str
+    batches: tuple[int, ...]
+    runs: int
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of the table of latencies."""
+        spread = [f"{name}_{batch}" for batch in self.batches for name in ("share", "low", "high")]
+        return ["model", "who", "params", "macs", *(f"ms_{batch}" for batch in self.batches), *spread]
+
+    def clock(self) -> float:
+        """Seconds of processor time on a CPU; on a GPU of the clock, once it has ended what it was given."""
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+BENCHES = {"latency": Bench("cpu", (1, 16), 1), "gpu": Bench("cuda", (1, 64), 20)}
 
 
 def cut(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> tuple[nn.Module, nn.Module, int]:
@@ -70,8 +95,8 @@ def measure_exact(name: str) -> Row:
 
 
 @torch.no_grad()
-def measure_latency(name: str) -> list[Row]:
-    """The rows of LATENCY of a model: dense, ours, and theirs where Torch-Pruning can cut it."""
+def measure_latency(name: str, bench: Bench) -> list[Row]:
+    """The rows of a model: dense, ours, and theirs where Torch-Pruning can cut it."""
     model, inputs = make(name)
     networks = {"dense": model, "ours": cut(model, inputs)[1]}
     theirs = copy.deepcopy(model)
@@ -87,16 +112,18 @@ def measure_latency(name: str) -> list[Row]:
     for who, network in networks.items():
         macs, params = tp.utils.count_ops_and_params(network, inputs[:1])
         rows[who] = {"model": name, "who": who, "params": params, "macs": int(macs)}
-    for batch in BATCHES:
-        sample = torch.randn(batch, *inputs.shape[1:])
+        network.to(bench.device)
+    for batch in bench.batches:
+        sample = torch.randn(batch, *inputs.shape[1:]).to(bench.device)
         readings: dict[str, list[float]] = {who: [] for who in networks}
         for _ in range(READINGS + 1):
             for who, network in networks.items():
-                began = time.process_time()
-                network(sample)
-                readings[who].append(1000 * (time.process_time() - began))
+                began = bench.clock()
+                for _ in range(bench.runs):
+                    network(sample)
+                readings[who].append(1000 * (bench.clock() - began) / bench.runs)
         for who, row in rows.items():  # the first reading of each warms up
-            row[f"ms_{batch}"] = f"{statistics.median(readings[who][1:]):.1f}"
+            row[f"ms_{batch}"] = f"{statistics.median(readings[who][1:]):.4g}"
         if "Torch-Pruning" in networks:
             pairs = zip(readings["ours"][1:], readings["Torch-Pruning"][1:], strict=True)
             low, middle, high = statistics.quantiles([ours / other for ours, other in pairs], n=4)
@@ -123,23 +150,28 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 
-def print_tables() -> None:
-    """Prints the comparison of latencies, and how many models each of the two cuts."""
-    rows = {(row["model"], row["who"]): row for row in read_rows(RESULTS / "latency.csv")}
-    print("Dense / ours / theirs; in brackets the median and the quartiles of our time as a share of theirs.\n")
-    print("| model | parameters, millions | multiply-adds, millions | ms, one image | ms, 16 images |")
+def print_latencies(what: str) -> None:
+    """Prints the comparison of latencies on a CPU or a GPU."""
+    bench, rows = BENCHES[what], {(row["model"], row["who"]): row for row in read_rows(RESULTS / f"{what}.csv")}
+    few, many = bench.batches
+    print(f"\nOn {bench.device}: dense / ours / theirs; in brackets the median and the quartiles of ours / theirs.\n")
+    print(f"| model | parameters, millions | multiply-adds, millions | ms, {few} image | ms, {many} images |")
     print("|---|---|---|---|---|")
     for name in dict.fromkeys(model for model, _ in rows):
         of_model = [rows.get((name, who), {}) for who in ("dense", "ours", "Torch-Pruning")]
         cells = [
             " / ".join(f"{int(row[key]) / 1e6:.4g}" if row else "-" for row in of_model) for key in ("params", "macs")
         ]
-        for batch in BATCHES:
+        for batch in bench.batches:
             times = " / ".join(row[f"ms_{batch}"] if row else "-" for row in of_model)
             share = of_model[1].get(f"share_{batch}")
             spread = f" ({share}, {of_model[1][f'low_{batch}']} to {of_model[1][f'high_{batch}']})" if share else ""
             cells.append(times + spread)
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def print_counts() -> None:
+    """Prints how many models each of the two cuts."""
     ours = {row["model"]: row for row in read_rows(RESULTS / "exact.csv")}
     theirs = {row["model"]: row for row in read_rows(RESULTS / "torch_pruning_survey.csv")}
     exact = [name for name, row in ours.items() if row["cut"] == "True" and float(row["difference"]) <= 1e-4]
@@ -153,13 +185,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     what, names = sys.argv[1], sys.argv[2:]
     if what == "table":
-        print_tables()
+        for where in BENCHES:
+            print_latencies(where)
+        print_counts()
         return
-    path, columns = RESULTS / f"{what}.csv", EXACT if what == "exact" else LATENCY + SPREAD
+    path, columns = RESULTS / f"{what}.csv", EXACT if what == "exact" else BENCHES[what].columns
     there = {row["model"] for row in read_rows(path)}
     for name in names or torchvision.models.list_models(module=torchvision.models):
         if name not in there and (names or name not in TOO_LARGE):
-            rows = [measure_exact(name)] if what == "exact" else measure_latency(name)
+            rows = [measure_exact(name)] if what == "exact" else measure_latency(name, BENCHES[what])
             add_rows(path, columns, rows)
             print(rows, flush=True)
 

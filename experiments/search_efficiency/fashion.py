@@ -21,13 +21,14 @@ nothing is chosen by. fashion.sh runs everything; the table takes what is there.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from baselines import RULES
 from matplotlib.figure import Figure
 from table import COLOURS, read_rows, write_rows
+from torch import Tensor
 
 from tune_prune.pruning import iterative, masks
 from tune_prune.pruning.checkpoint import load_dense_model
@@ -36,6 +37,7 @@ from tune_prune.results import records
 from tune_prune.results.pareto import front, hypervolume
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.settings import TaskSettings
+from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task, prepare_task
 
 CASE = Path(__file__).parents[1] / "tasks" / "resnet20_fashion"
@@ -73,7 +75,7 @@ def read_search(run_dir: Path) -> list[Row]:
     return rows
 
 
-def dense_task() -> tuple[Task, object]:
+def dense_task() -> tuple[Task, Callable[[], AnySplit]]:
     """The model that every method prunes, and the function that loads its test split."""
     sys.path[:0] = [str(CASE), str(CASE.parents[1] / "resnet20")]
     name = "resnet20:resnet20(channels=1)"
@@ -81,16 +83,17 @@ def dense_task() -> tuple[Task, object]:
     return prepare_task(name, dense, "resnet20_fashion:data", CPU, settings=TaskSettings(precision="bf16"))
 
 
+def even_ratios(weights: Mapping[str, Tensor], factor: float) -> dict[str, float]:
+    """The same ratio in every layer but the first, which stays whole."""
+    inner = {label: weight.numel() for label, weight in weights.items() if label != "conv1"}
+    kept = (sum(inner.values()) + weights["conv1"].numel()) / factor - weights["conv1"].numel()
+    return dict.fromkeys(inner, 1 - kept / sum(inner.values()))
+
+
 def make_plan(method: str, task: Task, factor: float, lr: float, steps: int) -> Plan:
     """What a rule does."""
     weights = {label: weight.detach() for label, weight in masks.prunable(task.dense_model(CPU)).items()}
-    count = sum(weight.numel() for weight in weights.values())
-    if method == "erk":
-        ratios = RULES["erk"](weights, factor)
-    else:
-        inner = {label: weight for label, weight in weights.items() if label != "conv1"}
-        kept = count / factor - weights["conv1"].numel()
-        ratios = dict.fromkeys(inner, 1 - kept / sum(weight.numel() for weight in inner.values()))
+    ratios = RULES["erk"](weights, factor) if method == "erk" else even_ratios(weights, factor)
     rounds = 20 if method == "gradual" else 3
     step = steps // 2 // (rounds - 1)
     return Plan(
@@ -109,7 +112,7 @@ def run(method: str, factor: float, lr: float, steps: int) -> list[Row]:
         spent = plan.recipe_at(point.round).steps, f"{point.seconds:.1f}"
         rows.append([0, point.round, *spent, point.compression, point.metric, ""])
         print(f"{method} {factor:g} {lr:g}: round {point.round}, {point.factor:.1f}x, {point.metric:.2f} %", flush=True)
-    rows[-1][-1] = evaluate(state.model, load_test()).metric  # type: ignore[operator]
+    rows[-1][-1] = evaluate(state.model, load_test()).metric
     return [*rows]
 
 

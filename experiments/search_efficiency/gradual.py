@@ -4,13 +4,14 @@
     python experiments/search_efficiency/gradual.py OUT_DIR MODEL search RUN_DIR
     python experiments/search_efficiency/gradual.py OUT_DIR MODEL table
 
-MODEL is lenet_300_100 or lenet5; its dense weights are OUT_DIR/dense.safetensors, or where that is not there the
-package's. Each trajectory goes from the dense model to a factor of its own in sixteen rounds, each of which leaves the
-same share of the weights; the last trains three times as long. Every round is a point, and learning rate, distillation
-and pruner are those of the shipped space. SHARE, 1 unless given, is the share of the steps that are spent; DEVICE is
+MODEL is lenet_300_100, lenet5, or resnet20 (on Fashion-MNIST); the dense weights of the first two are
+OUT_DIR/dense.safetensors, or where that is not there the package's. Each trajectory goes from the dense model to a
+factor of its own in sixteen rounds, each of which leaves the same share of the weights; the last trains three times as
+long, and of ResNet-20 for half of the steps. Every round is a point, and learning rate, distillation and pruner are
+those of the refinements of the space. SHARE, 1 unless given, is the share of the steps that are spent; DEVICE is
 cpu or cuda. RULE is
 
-- uniform, erk: ratios by layer, as in baselines.py;
+- uniform, erk: ratios by layer, as in baselines.py; of ResNet-20 the first layer stays whole in the first of them;
 - global: one threshold for all layers, found again in every round;
 - lamp: the same with scores that are relative to the layer's larger weights (Lee et al. 2021, eq. 3);
 - curves: the ratios that raise the loss least, by the layers' loss curves (`workflows/loss_curves.py`).
@@ -26,12 +27,14 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from baselines import CPU, RULES
+from fashion import dense_task, even_ratios
 from matplotlib.figure import Figure
 from plain import dense
 from table import read_rows, write_rows
@@ -45,27 +48,36 @@ from tune_prune.results import records
 from tune_prune.results.pareto import front, hypervolume
 from tune_prune.tasks.datasets import load_data
 from tune_prune.tasks.metrics import evaluate
+from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.task import Task
 from tune_prune.workflows.initial_trials import compression_levels
 from tune_prune.workflows.loss_curves import measure_curves
 
 COLUMNS = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
-ROUNDS, LAST = 16, 3
-"""The rounds of a trajectory, and how many times as long the last one trains."""
+ROUNDS = 16
+"""The rounds of a trajectory."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The factors at which trajectories end, the steps of all of them together, and the limit in percent."""
+    """The factors at which trajectories end, the steps of all of them together, and the limit in percent.
+
+    The last round is trained `last` times as long as each of the others.
+    """
 
     factors: tuple[float, ...]
     steps: int
     limit: float
+    last: int = 3
+    lr: float = 0.1
+    distill: float = 0.7
+    weight_decay: float = 0.0
 
 
 CASES = {
     "lenet_300_100": Case((12, 25, 50, 100, 200), 150_000, 2.25),
     "lenet5": Case((40, 110), 21_300, 1.04),
+    "resnet20": Case((4, 6, 8, 10, 14), 12_700, 5.82, ROUNDS - 1, 0.05, 0.5, 1e-4),
 }
 
 
@@ -79,19 +91,27 @@ def lamp(weight: Tensor) -> Tensor:
     return scores.view_as(weight)
 
 
-def make_plan(rule: str, factor: float, task: Task, steps: int) -> Plan:
+def load(out: Path, model: str) -> tuple[Task, Callable[[], AnySplit]]:
+    """The model that every method prunes with its data, and the function that loads its test split."""
+    return dense_task() if model == "resnet20" else (dense(out, model), load_data("mnist").load_test)
+
+
+def make_plan(rule: str, model: str, factor: float, task: Task, steps: int) -> Plan:
     """The trajectory that ends at a factor."""
+    case = CASES[model]
     weights = {label: weight.detach() for label, weight in masks.prunable(task.dense_model(CPU)).items()}
     if rule == "curves":
         curves = measure_curves(task, dict.fromkeys(weights, Range(0.0, 0.9999)), "mag", CPU)
         (ratios,) = compression_levels(curves, 0, [factor])
+    elif rule == "uniform" and model == "resnet20":
+        ratios = even_ratios(weights, factor)
     else:
         ratios = RULES["uniform" if rule in ("global", "lamp") else rule](weights, factor)
-    step = steps // (ROUNDS - 1 + LAST)
+    step = steps // (ROUNDS - 1 + case.last)
     return Plan(
         ratios, dict.fromkeys(ratios, "lamp" if rule == "lamp" else "mag"), rounds=ROUNDS, schedule="geometric",
-        steps=step, final_steps=step * LAST, lr=0.1, distill=0.7, temperature=2,
-        mode="global" if rule in ("global", "lamp") else "layer",
+        steps=step, final_steps=step * case.last, lr=case.lr, distill=case.distill, temperature=2,
+        weight_decay=case.weight_decay, mode="global" if rule in ("global", "lamp") else "layer",
     )  # fmt: skip
 
 
@@ -214,10 +234,10 @@ def run(out: Path, model: str, rule: str, seed: int, share: float, device: torch
     """Runs the trajectories of a rule."""
     case = CASES[model]
     torch.set_num_threads(1)
-    task, rows, states = dense(out, model), list[list[Any]](), list[dict[str, Tensor]]()
+    (task, load_test), rows, states = load(out, model), list[list[Any]](), list[dict[str, Tensor]]()
     on_device, used = task.to(device), time.process_time()
     for number, factor in enumerate(case.factors):
-        plan = make_plan(rule, factor, task, int(case.steps * share / len(case.factors)))
+        plan = make_plan(rule, model, factor, task, int(case.steps * share / len(case.factors)))
         state, teacher = iterative.initial_state(task.dense_model(device)), on_device.make_teacher(plan.distill)
         trial_seed = derive_seed(seed, number)
         for point in iterative.prune(state, plan, on_device.train, on_device.validation, trial_seed, teacher):
@@ -229,7 +249,7 @@ def run(out: Path, model: str, rule: str, seed: int, share: float, device: torch
                 f"{rule} {seed}: {factor:g}x, round {point.round}, {point.factor:.1f}x, {point.metric:.2f} %",
                 flush=True,
             )
-    test, tested = load_data("mnist").load_test(), task.dense_model(CPU)
+    test, tested = load_test(), task.dense_model(CPU)
     for at in front([(row[3], row[4] if row[4] <= case.limit else math.inf) for row in rows]):
         tested.load_state_dict(states[at])
         rows[at][-1] = evaluate(tested, test).metric
