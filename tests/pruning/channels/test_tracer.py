@@ -52,6 +52,18 @@ KEPT: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module, int]] = {
 }
 
 
+ACTIVATIONS: tuple[type[nn.Module], ...] = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.ELU, nn.CELU, nn.SELU, nn.SiLU),
+    *(nn.Mish, nn.Threshold, nn.RReLU),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_in_place_are_followed(activation: type[nn.Module]) -> None:
+    settings = {"threshold": 0.0, "value": 0.0} if activation is nn.Threshold else {}
+    assert counts(activation(inplace=True, **settings), nn.Conv2d(6, 2, 1)) == [6]
+
+
 @pytest.mark.parametrize("what", KEPT)
 def test_channels_are_followed(what: str) -> None:
     something, read, count = KEPT[what]

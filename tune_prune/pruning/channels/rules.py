@@ -30,7 +30,11 @@ MOVES = (
     "permute", "transpose", "t", "slice", "select", "expand", "unsqueeze", "squeeze", "flip", "roll", "repeat",
     "unfold", "diagonal", "unbind", "index_select", "index", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
 )  # fmt: skip
-SAME = ("clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "hardswish", "dropout")
+SAME = (
+    "clone", "contiguous", "detach", "alias", "_to_copy", "lift_fresh", "hardswish", "dropout",
+    # torch tags most operations on each element as pointwise, but not these, or not where they work in place (2.11)
+    "leaky_relu", "hardtanh", "hardsigmoid", "elu", "celu", "selu", "mish", "threshold", "rrelu_with_noise",
+)  # fmt: skip
 RESHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias")
 SPLITS = (
     "split", "unsafe_split", "chunk", "split_with_sizes", "unsafe_split_with_sizes", "unsafe_chunk",
