@@ -13,10 +13,11 @@ from toys import ended
 from tune_prune.common import files
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.gradual_pruning import GradualTrials
 from tune_prune.hpo.parameters import Choice, Parameter, Range
+from tune_prune.hpo.phases import Features, Refinement
 from tune_prune.hpo.run_lock import RunLock
-from tune_prune.hpo.scheduler import InitialPoint, SearchSettings
-from tune_prune.hpo.space import Features, Refinement
+from tune_prune.hpo.search_settings import InitialPoint, SearchSettings
 from tune_prune.hpo.trials import Trials
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
@@ -49,6 +50,7 @@ class Driver:
     refinement_seconds: float = 0.0
     budget: Budget = field(default_factory=lambda: Budget(40))
     lock: RunLock | None = None
+    gradual: GradualTrials | None = None
 
     def __post_init__(self) -> None:
         queue = self.initial_points, self.levels
@@ -61,6 +63,7 @@ class Driver:
             self.features,
             {"2": 1000},
             self.refinement_seconds,
+            gradual=self.gradual,
         )
         self.trials = Trials(self.study, self.run_dir, PARAMETERS, settings, "tpe", self.seed, self.lock)
         self.searcher = StudySearcher(self.trials, self.changed)
@@ -109,7 +112,9 @@ def measured(config: Mapping[str, Any], state: str = "complete") -> TrialRecord:
     start = config["start"]
     parent, round_ = (start.trial, start.round) if start else (None, None)
     params = TrialParams.from_columns(config["params"])
-    return replace(record, params=params, parent=parent, parent_round=round_, refines=config["refines"])
+    return replace(record, params=params, parent=parent, parent_round=round_, refines=config["refines"],
+        gradual=config["gradual"],
+    )  # fmt: skip
 
 
 def level(ratio: float) -> InitialPoint:

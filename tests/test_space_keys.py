@@ -12,7 +12,7 @@ from tune_prune.common.flags import declared_settings
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.groups import SCALES
 from tune_prune.hpo.parameters import PARAMETERS, PRUNER_SCOPES, RATIO, Check, Number
-from tune_prune.hpo.space_keys import FEATURES, INITIAL, KEYS, REFINE
+from tune_prune.hpo.space_keys import FEATURES, GRADUAL, INITIAL, KEYS, REFINE
 from tune_prune.pruning.criteria import criteria
 from tune_prune.pruning.granularity import GROUPED, granularities
 from tune_prune.pruning.plan import MODES, Plan, schedules
@@ -131,6 +131,7 @@ EXPECTED: Mapping[str, Callable[[], dict[str, tuple[str, str]]]] = {
     "space": space_rows,
     "goal": goal_rows,
     "refine": lambda: table_of("refine", REFINE, SPACE.refine),
+    "gradual": lambda: table_of("gradual", GRADUAL, SPACE.gradual),
     "initial": initial_rows,
     "features": lambda: table_of("features", FEATURES, SPACE.features),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from tune_prune.common.flags import build
 from tune_prune.hpo import run_files, space_reader, storage
 from tune_prune.hpo.config import Config
-from tune_prune.hpo.space import Features
+from tune_prune.hpo.phases import Features
 from tune_prune.hpo.study import open_study
 from tune_prune.results.constraints import Constraints
 

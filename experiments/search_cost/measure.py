@@ -21,7 +21,7 @@ from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.distributed.trainable import from_ray
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget
-from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.space_reader import locate, read
 from tune_prune.hpo.study import STUDY_NAME, open_study
 from tune_prune.hpo.trials import TrialConfig, Trials

@@ -11,7 +11,7 @@ from toys import ended
 
 from tune_prune.distributed.searcher import StudySearcher
 from tune_prune.hpo import early_stopping
-from tune_prune.hpo.space import Features
+from tune_prune.hpo.phases import Features
 from tune_prune.hpo.trials import MAX_STARTS
 from tune_prune.results import records
 from tune_prune.results.records import TrialRecord

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from toys import ended
 
 from tune_prune.hpo import early_stopping
-from tune_prune.hpo.space import Features
+from tune_prune.hpo.phases import Features
 from tune_prune.results import records
 from tune_prune.results.trial_params import TrialParams
 

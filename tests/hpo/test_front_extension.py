@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_prune.hpo.front_extension import LEAST_STEP, STEP, next_compression, scale_kept
-from tune_prune.hpo.space import Features
+from tune_prune.hpo.phases import Features
 from tune_prune.hpo.trial_attrs import TrialAttrs
 
 COMPRESSIONS = st.floats(0.1, 0.999)

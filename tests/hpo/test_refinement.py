@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ended, turned
 
+from tune_prune.hpo.phases import Refinement
 from tune_prune.hpo.refinement import Recovery, choose_trial, refined_pairs, refinement_params, should_refine
-from tune_prune.hpo.space import Refinement
 from tune_prune.results.constraints import Constraints, make_constraints
 from tune_prune.results.records import TrialRecord
 from tune_prune.results.trial_params import TrialParams

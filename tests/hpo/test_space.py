@@ -8,7 +8,8 @@ from toys import fault
 
 from tune_prune.hpo.groups import GroupedRatio
 from tune_prune.hpo.parameters import Choice, Domain, Parameter, Range
-from tune_prune.hpo.space import Refinement, Space
+from tune_prune.hpo.phases import Refinement
+from tune_prune.hpo.space import Space
 from tune_prune.results.trial_params import TrialParams
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -5,7 +5,7 @@ from toys import fault
 
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.parameters import PARAMETERS, Choice, Range
-from tune_prune.hpo.space import Refinement
+from tune_prune.hpo.phases import Refinement
 from tune_prune.pruning.criteria import criteria
 
 LENET = dict.fromkeys(["1", "4", "8", "10", "12"], (10, 10))
@@ -98,7 +98,7 @@ def test_the_shortest_space(file: Path) -> None:
     assert list(space.initial_points) == []
 
 
-TOP = ", ".join(["task", "space", "goal", "refine", "initial", "features"])
+TOP = ", ".join(["task", "space", "goal", "refine", "gradual", "initial", "features"])
 SPACE = ", ".join(["ratio", "pruner_scope", "exclude", *PARAMETERS])
 PRUNERS = ", ".join(criteria)
 FAULTS = [

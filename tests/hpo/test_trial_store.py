@@ -10,7 +10,7 @@ from drivers import LIMIT, Driver
 from toys import fault
 
 from tune_prune.hpo import storage
-from tune_prune.hpo.space import Features
+from tune_prune.hpo.phases import Features
 from tune_prune.hpo.study import open_study
 from tune_prune.results.constraints import Constraints
 

@@ -14,10 +14,10 @@ from toys import ended, fault
 
 from tune_prune.common.errors import HeldError
 from tune_prune.hpo.budget import Budget
+from tune_prune.hpo.phases import Features, Refinement
 from tune_prune.hpo.refinement import MIN_WEIGHTS_RATIO, refinement_params
 from tune_prune.hpo.run_lock import join_run, lock_run
 from tune_prune.hpo.scheduler import coarse_to_fine
-from tune_prune.hpo.space import Features, Refinement
 from tune_prune.hpo.trial_store import MAX_STARTS
 from tune_prune.results import records
 from tune_prune.results.trial_params import TrialParams

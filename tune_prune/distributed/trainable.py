@@ -21,6 +21,7 @@ def to_ray(config: TrialConfig) -> dict[str, Any]:
         "seed": config.seed,
         "params": config.params.to_columns(),
         "refines": config.refines,
+        "gradual": config.gradual,
         "start": config.start,
     }
 

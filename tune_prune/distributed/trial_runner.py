@@ -230,6 +230,7 @@ class TrialRunner:
             parent=start.trial if start else None,
             parent_round=start.round if start else None,
             refines=config.refines,
+            gradual=config.gradual,
             seconds=time.perf_counter() - self._started,
             cpu_seconds=self._cpu_clock() - self._cpu_started,
         )  # fmt: skip

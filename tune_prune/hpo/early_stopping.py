@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tune_prune.common.seeding import derive_seed
 from tune_prune.hpo.refinement import ASSUMED_RECOVERY, refined_pairs
-from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.results import records
 from tune_prune.results.constraints import Constraints
@@ -44,7 +44,7 @@ class EarlyStopping:
         Queued trials, those that extend the front, and exempt ones are not stopped.
         """
         settings, attrs = self._settings, self._trial_store.attrs(number)
-        may_stop = attrs.exempt is None and attrs.queued is None and attrs.extends is None
+        may_stop = attrs.exempt is None and attrs.queued is None and attrs.extends is None and not attrs.gradual
         if not settings.features.early_stopping or not may_stop:
             return False
         record = self._trial_store.read_record(number)
@@ -104,7 +104,7 @@ def reason_to_stop(
     metric, excess = limits.metric, _Excess(dense, limits)
     later = _excess_ratios(record, ended, excess)
     refined = [excess.of_cost(pair.after) / excess.of_cost(pair.before) for pair in refined_pairs(ended, metric)]
-    if len(later) < MIN_COMPARED or record.kind == "refine":
+    if len(later) < MIN_COMPARED or record.kind != "explore":
         return ""
     left = min(1.0, _best(refined or [ASSUMED_RECOVERY])) if refined or refining else 1.0
     best = metric.cost(dense) + excess.of_value(record.last.judged) * _best(later) * left

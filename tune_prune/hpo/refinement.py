@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tune_prune.hpo.space import Refinement
+from tune_prune.hpo.phases import Refinement
 from tune_prune.results.constraints import Constraints
 from tune_prune.results.pareto import front
 from tune_prune.results.records import PointRecord, TrialRecord

@@ -1,69 +1,20 @@
 """Chooses the next trial and the checkpoint it starts from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-from tune_prune.hpo import refinement
-from tune_prune.hpo.budget import Budget
+from tune_prune.hpo import gradual_pruning, refinement
 from tune_prune.hpo.checkpoint_store import CheckpointStore
 from tune_prune.hpo.front_extension import LEAST_STEP, next_compression, scale_kept
 from tune_prune.hpo.parameters import Choice, Parameter
 from tune_prune.hpo.refinement import Recovery, refined_pairs
-from tune_prune.hpo.space import Features, Refinement
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.study import bounds_of_kept, from_study_params, to_study_params
 from tune_prune.hpo.trial_attrs import TrialAttrs
 from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.hpo.warm_start import WarmStart, find_warm_start
-from tune_prune.pruning import masks
-from tune_prune.pruning.channels.counting import ChannelCounts
-from tune_prune.results.constraints import Constraints
 from tune_prune.results.records import PointRecord, TrialRecord
-from tune_prune.tasks.metrics import ERROR, Metric
-
-InitialPoint = Mapping[str, object]
-"""Parameters of a trial under the space's names; what it leaves out is drawn."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What a search is for: its budget, the constraints on points, and how it spends its trials.
-
-    `initial_points` are tried first, then `levels`, ascending in compression, as far as they can keep the limit.
-    `dense_metric` is the dense model's metric, `totals` are the weights of each layer, `refinement_seconds` the
-    expected duration of a refinement, `samples` the number of validation images. A search ends once more than the
-    share `max_failures` of its trials has failed. `channels` are the groups of channels, where these are pruned.
-    """
-
-    budget: Budget
-    dense_metric: float
-    limits: Constraints
-    refine: Refinement
-    initial_points: Sequence[InitialPoint] = ()
-    levels: Sequence[InitialPoint] = ()
-    features: Features = field(default_factory=Features)
-    totals: Mapping[str, int] = field(default_factory=dict)
-    refinement_seconds: float = 0.0
-    samples: int = 0
-    max_failures: float = 1.0
-    channels: ChannelCounts | None = None
-
-    @property
-    def metric(self) -> Metric:
-        """What models are judged by."""
-        return self.limits.metric
-
-    @property
-    def standard_error(self) -> float:
-        """That of the dense model's error, in percentage points; 0 for other metrics, of which it is not known."""
-        known = self.metric == ERROR and self.samples > 0
-        return refinement.standard_error(self.dense_metric, self.samples) if known else 0.0
-
-    def compression(self, ratios: Mapping[str, float]) -> float:
-        """The compression of the whole model that these ratios, by layer or group of channels, make."""
-        if self.channels is not None:
-            return self.channels.compression(ratios)
-        removed = sum(masks.count_removed(ratio, self.totals[label]) for label, ratio in ratios.items())
-        return removed / sum(self.totals.values())
+from tune_prune.results.trial_params import TrialParams
 
 
 def coarse_to_fine(count: int) -> list[int]:
@@ -90,13 +41,15 @@ class TrialScheduler:
     def choose_next(self) -> tuple[dict[str, object] | None, TrialAttrs]:
         """The next trial's parameters under the study's names, None where they are to be drawn, and its attributes."""
         settings, store = self._settings, self._trial_store
+        if (gradual := self._next_gradual()) is not None:
+            return gradual
         queued = self._next_queued()
         if queued is not None:
             return to_study_params([*settings.initial_points, *settings.levels][queued]), TrialAttrs(queued=queued)
         started, share = len(store.numbers), settings.refine.share
         expected = settings.budget.expected_trials(started, self._started_before)
         is_time = refinement.should_refine(started, len(store.refinements), expected, share)
-        if not is_time or not self._has_time_to_refine():
+        if not is_time or not self._has_time_for("refine"):
             return None, TrialAttrs()
         beyond_front = len(set(store.refinements.values())) % 2 == 1  # every other one
         chosen = self._trial_to_refine(beyond_front)
@@ -110,6 +63,37 @@ class TrialScheduler:
         if start is None:
             return params, TrialAttrs(refines=chosen.trial)
         return params, TrialAttrs(refines=chosen.trial, parent=start.trial, parent_round=start.round)
+
+    def params(self, number: int) -> TrialParams:
+        """A trial's parameters; refinements and rounds of gradual pruning retrain in their own way."""
+        store, settings = self._trial_store, self._settings
+        params, attrs = store.params(number), store.attrs(number)
+        if attrs.gradual and settings.gradual is not None:
+            return settings.gradual.train(params)
+        if attrs.refines is None:
+            return params
+        start = store.start_of(number)
+        return refinement.refinement_params(settings.refine, params, start.ratios if start else {})
+
+    def _next_gradual(self) -> tuple[dict[str, object], TrialAttrs] | None:
+        """The next round of gradual pruning; None while one runs, without time for it, and once it has ended."""
+        store, gradual = self._trial_store, self._settings.gradual
+        numbers, records = store.gradual, store.estimates.records
+        if gradual is None or any(number not in records for number in numbers) or not self._has_time_for("gradual"):
+            return None
+        last = records[numbers[-1]] if numbers else None
+        factor = gradual.next_factor(last)
+        if factor is None:
+            return None
+        start, target = None if last is None else last.last, 1 - 1 / factor
+        weights, to_params = gradual.read_weights(start), gradual.to_params
+        found = gradual_pruning.find_params(
+            weights, to_params, lambda params: self._compression(to_study_params(params)), target
+        )
+        if found is None:
+            return None
+        parent, round_ = (None, None) if last is None else (last.trial, last.last.round)
+        return to_study_params(found), TrialAttrs(gradual=True, parent=parent, parent_round=round_)
 
     def choose_warm_start(self, drawn: Mapping[str, object], max_compression: float = 1.0) -> WarmStart | None:
         """The recorded round from which a trial with these study parameters starts; None means the dense model."""
@@ -129,7 +113,7 @@ class TrialScheduler:
 
     def expected_metrics(self, record: TrialRecord) -> list[float]:
         """The validation metrics of a trial's rounds as they are expected after refinement."""
-        if not self._settings.refine.share or record.kind == "refine":
+        if not self._settings.refine.share or record.kind != "explore":
             return [point.judged for point in record.points]
         recovery, metric = self._recovery(), self._settings.metric
         return [
@@ -140,7 +124,7 @@ class TrialScheduler:
     def with_expected_costs(self, record: TrialRecord) -> TrialRecord:
         """A trial's record with the further metrics of its rounds as they are expected after refinement."""
         limits = self._settings.limits
-        if not limits.dense or not self._settings.refine.share or record.kind == "refine":
+        if not limits.dense or not self._settings.refine.share or record.kind != "explore":
             return record
         left = self._recovery().share_left
         points = [replace(p, costs=limits.after_refinement(p.costs, left(p.compression))) for p in record.points]
@@ -184,10 +168,11 @@ class TrialScheduler:
         limit = self._settings.limits.max_cost
         return self._recovery().max_recoverable_error(limit, compression) if self._settings.refine.share else limit
 
-    def _has_time_to_refine(self) -> bool:
-        """Whether a refinement would end in time, judged by the longest that has ended."""
-        seconds = [record.seconds for record in self._trial_store.records.values() if record.kind == "refine"]
-        return max(seconds, default=self._settings.refinement_seconds) <= self._settings.budget.remaining
+    def _has_time_for(self, kind: str) -> bool:
+        """Whether a refinement, or a round of gradual pruning, would end in time, judged by the longest that did."""
+        seconds = [record.seconds for record in self._trial_store.records.values() if record.kind == kind]
+        expected = self._settings.refinement_seconds if kind == "refine" else 0.0
+        return max(seconds, default=expected) <= self._settings.budget.remaining
 
     def _trial_to_refine(self, beyond_front: bool) -> TrialRecord | None:
         """The trial to refine next, for the far end of the front where that is asked for."""
@@ -212,7 +197,7 @@ class TrialScheduler:
             return None
         if any(number not in records for number in extensions):
             return None, TrialAttrs()
-        failed = [r.last.compression for r in records.values() if r.kind == "refine" and r.points]
+        failed = [r.last.compression for r in records.values() if r.kind != "explore" and r.points]
         failed += [self._compression(store.study_params(n)) for n in extensions if not self._is_recoverable(records[n])]
         target = next_compression(reached, failed)
         if target is None:

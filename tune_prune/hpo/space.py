@@ -19,6 +19,7 @@ from tune_prune.hpo.parameters import (
     midpoint,
     parse_domain,
 )  # fmt: skip
+from tune_prune.hpo.phases import Features, GradualPruning, InitialTrials, Refinement
 from tune_prune.pruning.granularity import GROUPED, MIXTURE_NAMES, MIXTURES
 from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.results.constraints import COSTS, LATENCY
@@ -26,48 +27,8 @@ from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metric_functions import name_metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
-
-@dataclass(frozen=True)
-class Refinement:
-    """How promising trials are refined: the `share` of the budget for refinements, and how they prune and train.
-
-    A refinement starts from a recorded round with few removed weights. Its schedule is geometric, in so many `rounds`
-    from the dense model on; its `steps` are spread evenly over the rounds that are left, and with `final_steps` over
-    those before the last, which trains so many.
-    """
-
-    share: float = 0.0
-    rounds: int = 12
-    steps: int = 1000
-    lr: float = 0.05
-    final_steps: int | None = None
-
-    @property
-    def total_steps(self) -> int:
-        """The steps of all rounds together."""
-        return self.steps + (self.final_steps or 0)
-
-
-@dataclass(frozen=True)
-class InitialTrials:
-    """How many levels of compression, by the layers' loss curves, are tried first, and between which factors."""
-
-    trials: int = 16
-    min_factor: float = 3.0
-    max_factor: float = 100.0
-
-
-@dataclass(frozen=True)
-class Features:
-    """Parts of a search that save compute; each can be switched off to measure what it is worth.
-
-    `learn_from_rounds`: the sampler learns from every round, not from the last ones alone. `early_stopping`: trials
-    that promise nothing are stopped. `warm_start`: trials start from recorded rounds whose masks contain theirs.
-    """
-
-    learn_from_rounds: bool = True
-    early_stopping: bool = True
-    warm_start: bool = True
+GRADUAL_SHARE = 3
+"""Gradual pruning takes at most one of so many trials of the budget."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +55,7 @@ class Space:
     initial_points: Sequence[Mapping[str, object]]
     pruner_scope: str = "model"
     initial: InitialTrials = field(default_factory=InitialTrials)
+    gradual: GradualPruning = field(default_factory=GradualPruning)
     features: Features = field(default_factory=Features)
     exclude: Sequence[str] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
@@ -163,6 +125,12 @@ class Space:
     def prunes_channels(self) -> bool:
         """Whether channels, heads or blocks are pruned, in groups of layers that have one ratio each."""
         return self.parameters.get("granularity") in GROUPED
+
+    def gradual_within(self, budget: int | None) -> GradualPruning | None:
+        """Gradual pruning, which takes at most one of GRADUAL_SHARE trials; None where no trial starts from another."""
+        if not self.gradual.steps or not self.features.warm_start:
+            return None
+        return self.gradual if budget is None else self.gradual.within(budget // GRADUAL_SHARE)
 
     @property
     def uses_latency(self) -> bool:

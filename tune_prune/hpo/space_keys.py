@@ -48,6 +48,12 @@ REFINE: Mapping[str, Check] = {
     "lr": Number(0),
     "final_steps": Number(1, whole=True),
 }
+GRADUAL: Mapping[str, Check] = {
+    "rounds": Number(1, whole=True),
+    "max_factor": Number(1.01),
+    "steps": Number(0, whole=True),
+    "lr": Number(0),
+}
 INITIAL: Mapping[str, Check] = {"trials": Number(0, whole=True), "min_factor": Number(1.01), "max_factor": Number(1.01)}
 FEATURES: Mapping[str, Check] = dict.fromkeys(["learn_from_rounds", "early_stopping", "warm_start"], check_switch)
 """The checks of the tables whose keys are all optional; the classes in `space.py` hold the defaults."""
@@ -60,6 +66,7 @@ KEYS: Mapping[str, Sequence[str]] = {
     "space": ["ratio", "pruner_scope", "exclude", *PARAMETERS],
     "goal": ["acc_tradeoff", "budget", "at_most", "at_least", "objectives"],
     "refine": [*REFINE],
+    "gradual": [*GRADUAL],
     "initial": [*INITIAL, "point"],
     "features": [*FEATURES],
 }

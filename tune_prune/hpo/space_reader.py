@@ -9,9 +9,11 @@ from tune_prune.common.errors import UserError, describe_unknown, format_names
 from tune_prune.common.parsing import parse_toml, read_text
 from tune_prune.hpo.groups import SCALES
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Domain, Number, check_scope, parse_domain, parse_scalar
-from tune_prune.hpo.space import Features, InitialTrials, Refinement, Space
+from tune_prune.hpo.phases import Features, GradualPruning, InitialTrials, Refinement
+from tune_prune.hpo.space import Space
 from tune_prune.hpo.space_keys import (
     FEATURES,
+    GRADUAL,
     INITIAL,
     KEYS,
     REFINE,
@@ -108,6 +110,7 @@ class _Reader:
             at_least=self._limits(goal, "at_least", "val_f1 = 0.8"),
             objectives=self._value(goal, "goal.objectives", check_objectives, []),
             refine=Refinement(**self._values(tables, "refine", REFINE)),
+            gradual=GradualPruning(**self._values(tables, "gradual", GRADUAL)),
             initial=InitialTrials(**self._values(tables, "initial", INITIAL)),
             features=Features(**self._values(tables, "features", FEATURES)),
             pruner_scope=self._value(space, "space.pruner_scope", check_scope, "model"),

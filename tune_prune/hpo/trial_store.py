@@ -78,10 +78,10 @@ class TrialStore:
         fault = self._find_unmeasured(record)
         if fault:
             raise UserError(f"{path}: damaged trial record ({fault}); delete it and its trial is run again")
-        drawn, measured, refines = self.params(number), record.params, self.attrs(number).refines
-        if refines is not None:  # it retrains as refinements do
+        drawn, measured, attrs = self.params(number), record.params, self.attrs(number)
+        if attrs.refines is not None or attrs.gradual:  # it retrains as these do
             drawn, measured = replace(drawn, training={}), replace(measured, training={})
-        if measured != drawn or record.refines != refines:
+        if measured != drawn or record.refines != attrs.refines or record.gradual != attrs.gradual:
             theirs, ours = drawn.to_columns(), measured.to_columns()
             differs = format_names(
                 [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)] or ["refines"]
@@ -121,9 +121,16 @@ class TrialStore:
 
     @property
     def checkpoints_in_use(self) -> set[str]:
-        """The files from which trials that have not ended start."""
+        """The files from which trials that have not ended start, and that from which gradual pruning goes on."""
         starts = [self.start_of(number) for number in self._attrs if number not in self.records]
-        return {start.checkpoint for start in starts if start is not None}
+        ended = [self.records[number] for number in self.gradual[-1:] if number in self.records]
+        last = {point.checkpoint for record in ended for point in record.points[-1:] if point.checkpoint is not None}
+        return last | {start.checkpoint for start in starts if start is not None}
+
+    @property
+    def gradual(self) -> list[int]:
+        """The trials that are rounds of gradual pruning, started or ended, in their order."""
+        return [number for number, attrs in self._attrs.items() if attrs.gradual]
 
     def attrs(self, number: int) -> TrialAttrs:
         """What the study notes of a trial."""

@@ -13,13 +13,13 @@ from pathlib import Path
 import optuna
 
 from tune_prune.common.seeding import derive_seed
-from tune_prune.hpo import refinement
 from tune_prune.hpo.checkpoint_store import CheckpointStore
 from tune_prune.hpo.early_stopping import EarlyStopping
 from tune_prune.hpo.observations import Observations
 from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.run_lock import RunLock, sole_process
-from tune_prune.hpo.scheduler import SearchSettings, TrialScheduler
+from tune_prune.hpo.scheduler import TrialScheduler
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.trial_store import MAX_STARTS, TrialStore
 from tune_prune.hpo.warm_start import WarmStart
 from tune_prune.results import records
@@ -32,7 +32,8 @@ from tune_prune.results.trial_params import TrialParams
 class TrialConfig:
     """What a worker needs to run a trial: its number, seed and parameters, and the round that it starts from, if any.
 
-    `refines` is the trial whose ratios it has, where it refines another; `is_initial` says that it was planned.
+    `refines` is the trial whose ratios it has, where it refines another; `is_initial` says that it was planned,
+    `gradual` that it is a round of gradual pruning.
     """
 
     trial: int
@@ -41,6 +42,7 @@ class TrialConfig:
     refines: int | None = None
     start: WarmStart | None = None
     is_initial: bool = False
+    gradual: bool = False
 
 
 class Trials:
@@ -122,15 +124,8 @@ class Trials:
         """What a worker needs to run a trial."""
         attrs, seed = self._trial_store.attrs(number), derive_seed(self._seed, number)
         start, is_initial = self._trial_store.start_of(number), attrs.queued is not None
-        return TrialConfig(number, seed, self._params(number), attrs.refines, start, is_initial)
-
-    def _params(self, number: int) -> TrialParams:
-        """A trial's parameters; a refinement has those of the trial that it refines, but retrains in its own way."""
-        params = self._trial_store.params(number)
-        if self._trial_store.attrs(number).refines is None:
-            return params
-        start = self._trial_store.start_of(number)
-        return refinement.refinement_params(self._settings.refine, params, start.ratios if start else {})
+        params = self._scheduler.params(number)
+        return TrialConfig(number, seed, params, attrs.refines, start, is_initial, attrs.gradual)
 
     def _restart(self) -> int | None:
         """A trial that was started before, under its number and with its parameters."""
@@ -146,7 +141,8 @@ class Trials:
         given, attrs = self._scheduler.choose_next()
         # the seed follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
-        start = None if attrs.refines is not None else self._scheduler.choose_warm_start(drawn)
+        is_chosen = attrs.refines is not None or attrs.gradual
+        start = None if is_chosen else self._scheduler.choose_warm_start(drawn)
         if start is not None:
             attrs = replace(attrs, parent=start.trial, parent_round=start.round)
         return self._trial_store.start(drawn, replace(attrs, process=self.process))
@@ -204,8 +200,8 @@ class Trials:
         """Writes the record of a trial whose worker could not write its end."""
         attrs = self._trial_store.attrs(number)
         failed = TrialRecord(
-            number, "failed", self._params(number), {}, record.points if record else [], reason,
-            attrs.parent, attrs.parent_round, attrs.refines,
+            number, "failed", self._scheduler.params(number), {}, record.points if record else [], reason,
+            attrs.parent, attrs.parent_round, attrs.refines, attrs.gradual,
         )  # fmt: skip
         records.write(self._run_dir, failed)
         return failed

@@ -63,7 +63,8 @@ class TrialRecord:
     """A trial: `state` is running, complete, stopped or failed, `reason` why it stopped or failed.
 
     `pruners` are by layer label. `parent` and `parent_round` are the trial and the round whose weights and masks this
-    one started from; `refines` is the trial whose ratios it has, where it refines another. `seconds` are wall-clock;
+    one started from; `refines` is the trial whose ratios it has, where it refines another; `gradual` says that it is a
+    round of gradual pruning. `seconds` are wall-clock;
     `cpu_seconds` of a worker's first trial include the start of the worker.
     """
 
@@ -76,12 +77,15 @@ class TrialRecord:
     parent: int | None = None
     parent_round: int | None = None
     refines: int | None = None
+    gradual: bool = False
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     @property
     def kind(self) -> str:
-        """ "refine" where it refines another trial, else "explore"."""
+        """ "refine" where it refines another trial, "gradual" where it is a round of that, else "explore"."""
+        if self.gradual:
+            return "gradual"
         return "explore" if self.refines is None else "refine"
 
     @property

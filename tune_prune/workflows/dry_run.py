@@ -79,11 +79,14 @@ def _list_phases(config: Config, space: Space, info: RunInfo) -> list[str]:
     points, levels, refine = len(space.initial_params(info.ratio_shapes)), space.initial, space.refine
     layers = sum(name.startswith("ratio/") for name in space.parameters_for(info.ratio_shapes))
     most = levels.trials if config.budget is None else min(levels.trials, max(3, config.budget // 5))
-    plan = space.midpoint(info.ratio_shapes).to_plan()
+    plan, gradual = space.midpoint(info.ratio_shapes).to_plan(), space.gradual_within(config.budget)
     lines = []
     if most:
         lines.append(f"  measuring layers: {layers} layers, each alone at {len(GRID)} ratios, without training")
     of_levels = f", and up to {most} levels from {levels.min_factor:g}x to {levels.max_factor:g}x" if most else ""
+    if gradual is not None:
+        way = f"{gradual.rounds} rounds to {gradual.max_factor:g}x, one after the other"
+        lines.append(f"  gradual pruning: {way}, {gradual.round_steps:,} steps each")
     lines.append(f"  initial trials: {points} of the space{of_levels}")
     steps = [plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1)]
     lines.append(f"  search: sampler {config.sampler}, trials of {len(steps)} rounds, {sum(steps):,} steps each")
@@ -116,7 +119,10 @@ def _estimate(config: Config, space: Space, prepared: Prepared) -> list[str]:
     trial = sum(_round(timings, plan.recipe_at(round_).steps) for round_ in range(1, plan.rounds + 1))
     refinement = refine.rounds * _round(timings, refine.total_steps // refine.rounds) if refine.share else 0.0
     average = (1 - refine.share) * trial + refine.share * refinement
-    most = config.budget * average / count + RAY_START + FILES if config.budget else math.inf
+    gradual = space.gradual_within(config.budget)
+    chain = gradual.rounds * _round(timings, gradual.round_steps) if gradual else 0.0
+    others = (config.budget or math.inf) - (gradual.rounds if gradual else 0)
+    most = max(chain, (others * average + chain) / count) + RAY_START + FILES
     parts = f"a step takes {1000 * timings.step:.3g} ms here, a trial {trial:.0f} s, a refinement {refinement:.0f} s"
     limit = config.time_budget or math.inf
     until = "until the time budget ends" if most >= limit else f"at most about {format_clock(most)}"

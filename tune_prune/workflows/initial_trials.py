@@ -16,7 +16,7 @@ from tune_prune.common.typecheck import check_fields, fits_type
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.groups import GroupedRatio, LossCurve, allocate_weights
 from tune_prune.hpo.parameters import Domain, Range
-from tune_prune.hpo.scheduler import InitialPoint
+from tune_prune.hpo.search_settings import InitialPoint
 from tune_prune.hpo.space import Space
 from tune_prune.pruning.channels.counting import ChannelCounts
 from tune_prune.workflows.console import SearchConsole
@@ -107,7 +107,7 @@ def _measure_layers(
     if not images and not asked:
         console.say("no initial levels: measuring the layers would take long compared with so little training")
         return {}
-    pruner = _choose_pruner(space)
+    pruner = choose_pruner(space)
     cached = cached_statistics(space.with_pruners([pruner]), prepared.task, config, console.say)
     device = torch.device(config.resources.own_device)
     granularity = space.midpoint(prepared.info.ratio_shapes).to_plan().granularity
@@ -143,11 +143,11 @@ def _plan_levels(
     if pooled:  # the scores spread the weights over the layers, and so a level is one ratio
         inside, total = sum(totals.values()) - others, sum(totals.values())
         levels = [dict.fromkeys(pruned, 1 - max(total / factor - others, 0.0) / inside) for factor in factors]
-    params = [space.level_params(ratios, _choose_pruner(space), prepared.info.ratio_shapes) for ratios in levels]
+    params = [space.level_params(ratios, choose_pruner(space), prepared.info.ratio_shapes) for ratios in levels]
     return [one for at, one in enumerate(params) if one not in params[:at]]  # a group's bounds can make two equal
 
 
-def _choose_pruner(space: Space) -> str:
+def choose_pruner(space: Space) -> str:
     """Chooses the pruner for curves and levels: `mag` where the space has it, else its first."""
     return "mag" if "mag" in space.pruners else space.pruners[0]
 

@@ -219,6 +219,7 @@ def fingerprint_search(space: Space, info: RunInfo, contents: Mapping[str, str])
         "sampler": info.sampler,
         "refinement": repr(space.refine),
         "initial trials": repr(space.initial),
+        **({"gradual pruning": repr(space.gradual)} if space.gradual.steps else {}),
         "features": repr(space.features),
         f"{info.metric.name} of the dense model": repr(info.dense_metric),
         **contents,

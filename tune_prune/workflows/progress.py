@@ -22,7 +22,7 @@ from tune_prune.results.run_info import RunInfo
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.status import RunningTrial, Status, format_clock, select_params
 
-INITIAL, SEARCH, REFINEMENT = "initial trials", "search", "refinement"
+INITIAL, SEARCH, REFINEMENT, GRADUAL = "initial trials", "search", "refinement", "gradual pruning"
 """The phases of a search that have trials."""
 
 FILES = 3.0
@@ -139,7 +139,7 @@ class Progress:
         rounds = config.params.to_plan().rounds
         params = select_params(config.params, self._varying)
         done = points[-1].round if points else 0
-        return RunningTrial(number, min(done + 1, rounds), rounds, latest, params, config.refines)
+        return RunningTrial(number, min(done + 1, rounds), rounds, latest, params, config.refines, config.gradual)
 
     def _find_phase(self, trials: Trials) -> str:
         """What the trial that was started last is part of."""
@@ -148,6 +148,8 @@ class Progress:
             return SEARCH if trials.started else INITIAL
         if self._configs[newest].refines is not None:
             return REFINEMENT
+        if self._configs[newest].gradual:
+            return GRADUAL
         return INITIAL if self._configs[newest].is_initial else SEARCH
 
     def _seconds_left(self, now: float, done: int) -> float | None:

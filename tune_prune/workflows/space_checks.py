@@ -29,6 +29,7 @@ def check_before_data(config: Config, space: Space, model: nn.Module) -> None:
     if space.settings.metric is None and config.acc_tradeoff is not None and config.acc_tradeoff > 100:
         raise UserError(f"--acc-tradeoff must be between 0 and 100 points, got {config.acc_tradeoff}")
     space.check_limits()
+    _check_gradual(space)
     _check_pruners(config, space)
     shapes = masks.shapes(model)
     if not shapes:
@@ -164,6 +165,15 @@ def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shap
     domain = params.get("granularity", "weight")
     for name in domain.options if isinstance(domain, Choice) else [domain]:
         check_layers(model, labels, str(name), space.source)
+
+
+def _check_gradual(space: Space) -> None:
+    """Raises a `UserError` where gradual pruning by one threshold is asked for, and no single weights are pruned."""
+    granularity, what = space.parameters.get("granularity", "weight"), "[gradual] compares the weights of all layers"
+    if space.gradual.steps and granularity != "weight":
+        raise UserError(f"{space.source}: {what}, one by one; leave it out with granularity {granularity}")
+    if space.gradual.steps and space.parameters.get("mode") == "global":
+        raise UserError(f'{space.source}: {what}, as all trials do in mode "global"; leave one of the two out')
 
 
 def _check_latency(config: Config, space: Space, model: nn.Module, train: AnySplit) -> None:

@@ -15,8 +15,8 @@ AREA = "share of the possible area"
 class RunningTrial:
     """A trial that runs: its number, the round that it is in, of how many, and its `latest` point in words.
 
-    `latest` is empty before the first. `refines` is the trial that it refines; `params` are the parameters by name,
-    those that are the same in all trials left out.
+    `latest` is empty before the first. `refines` is the trial that it refines, `gradual` says that it is a round of
+    gradual pruning; `params` are the parameters by name, those that are the same in all trials left out.
     """
 
     number: int
@@ -25,11 +25,13 @@ class RunningTrial:
     latest: str
     params: Mapping[str, object]
     refines: int | None = None
+    gradual: bool = False
 
     def describe(self, width: int) -> str:
         """Where the trial is and what it tries, in at most so many characters; what does not fit is left out."""
         refines = "" if self.refines is None else f" refining trial {self.refines}"
-        head = f"round {self.round}/{self.rounds}{refines}" + (f", {self.latest}" if self.latest else "")
+        what = "gradual pruning" if self.gradual else f"round {self.round}/{self.rounds}{refines}"
+        head = what + (f", {self.latest}" if self.latest else "")
         ratios = {name: float(str(value)) for name, value in self.params.items() if name.startswith((RATIO, GROUP))}
         others = ", ".join(_format_param(*item) for item in self.params.items() if item[0] not in ratios)
         each = ", ".join(f"{name.partition('/')[2]}: {ratio:.3g}" for name, ratio in ratios.items())

@@ -5,15 +5,22 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.hpo import storage
 from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.config import Config
+from tune_prune.hpo.gradual_pruning import GradualTrials
 from tune_prune.hpo.run_lock import RunLock
-from tune_prune.hpo.scheduler import SearchSettings
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
+from tune_prune.pruning import checkpoint, masks
+from tune_prune.results.records import PointRecord
+from tune_prune.results.trial_params import RATIO
 from tune_prune.workflows import initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.latency import find_table
@@ -73,9 +80,28 @@ def make_trials(
         refinement_seconds=refine.rounds * timings.round_seconds(refine.total_steps // refine.rounds),
         max_failures=config.max_failures,
         samples=info.samples,
+        gradual=_make_gradual(config, space, prepared, run_dir),
     )
     parameters = space.parameters_for(info.ratio_shapes, curves)
     return Trials(study, run_dir, parameters, settings, config.sampler, config.seed, lock)
+
+
+def _make_gradual(config: Config, space: Space, prepared: Prepared, run_dir: Path) -> GradualTrials | None:
+    """What makes the rounds of gradual pruning; None where the space has none, or no trial starts from another."""
+    pruning = space.gradual_within(config.budget)
+    if pruning is None:
+        return None
+    shapes, pruner = prepared.info.ratio_shapes, initial_trials.choose_pruner(space)
+    pruned = {name.removeprefix(RATIO) for name in space.parameters_for(shapes) if name.startswith(RATIO)}
+
+    def read_weights(point: PointRecord | None) -> dict[str, Tensor]:
+        model = prepared.task.dense_model(torch.device("cpu"))
+        if point is not None:
+            path = run_dir / str(point.checkpoint)
+            checkpoint.restore_into(model, checkpoint.read(path), str(path))
+        return {label: weight for label, weight in masks.prunable(model).items() if label in pruned}
+
+    return GradualTrials(pruning, read_weights, lambda ratios: space.level_params(ratios, pruner, shapes))
 
 
 def make_worker_data(

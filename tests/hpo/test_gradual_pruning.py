@@ -1,0 +1,144 @@
+"""Gradual pruning by one threshold for all layers: one trial after the other, each from the one before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from drivers import Driver, level, measured
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from toys import ended, seeded
+
+from tune_prune.hpo.gradual_pruning import GradualTrials, Params, find_params
+from tune_prune.hpo.phases import Features, GradualPruning
+from tune_prune.hpo.trial_attrs import TrialAttrs
+
+SIZES = {"1": 20, "2": 300, "3": 80}
+
+
+def draw_weights(seed: int) -> dict[str, Tensor]:
+    """Weights of three layers, some of them removed already."""
+    generator = seeded(seed)
+    drawn = {label: torch.randn(size, generator=generator) for label, size in SIZES.items()}
+    return {label: weight * (weight.abs() > 0.3) for label, weight in drawn.items()}
+
+
+def compression(params: Params) -> float:
+    return sum(float(str(params[label])) * size for label, size in SIZES.items()) / sum(SIZES.values())
+
+
+def bounded(low: float, high: float) -> GradualTrials:
+    def to_params(ratios: object) -> Params:
+        assert isinstance(ratios, dict)
+        return {label: min(max(ratio, low), high) for label, ratio in ratios.items()}
+
+    return GradualTrials(GradualPruning(), lambda point: {}, to_params)
+
+
+@given(st.integers(0, 50), st.integers(120, 380))
+def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
+    weights = draw_weights(seed)
+    found = find_params(weights, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values()))
+    assert found is not None
+    every = torch.cat([*weights.values()]).abs().sort().values
+    removed = max(count, int((every == 0).sum()))
+    threshold = every[removed - 1]
+    expected = {label: float((weight.abs() <= threshold).sum()) / SIZES[label] for label, weight in weights.items()}
+    assert found == pytest.approx(expected)
+
+
+@given(st.integers(0, 50), st.floats(0.0, 0.5), st.floats(0.5, 0.98), st.floats(0.1, 0.99))
+def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, high: float, target: float) -> None:
+    found = find_params(draw_weights(seed), bounded(low, high).to_params, compression, target)
+    if found is None:
+        assert compression(dict.fromkeys(SIZES, high)) < target
+        return
+    assert all(low <= float(str(ratio)) <= high for ratio in found.values())
+    assert compression(found) >= target
+
+
+def test_the_next_factor() -> None:
+    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400))
+    assert trials.pruning.step_factor == pytest.approx(2)
+    assert trials.pruning.round_steps == 100
+    assert trials.next_factor(None) == pytest.approx(2)
+    last = ended(0, (1 - 1 / 8, 1.0))
+    assert trials.next_factor(last) == pytest.approx(16)
+    assert trials.next_factor(ended(0, (1 - 1 / 16, 1.0))) is None  # the end
+    assert trials.next_factor(ended(0, (1 - 1 / 8, 99.0))) is None  # outside the limit
+    assert trials.next_factor(replace(last, state="failed")) is None
+
+
+def test_fewer_rounds_are_larger_and_train_as_long() -> None:
+    whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600)
+    few = whole.within(4)
+    assert (few.rounds, few.round_steps, few.step_factor) == (4, 100, pytest.approx(4))
+    assert whole.within(100) == whole
+    assert GradualPruning().within(2).steps == 0
+
+
+# Within a search
+
+PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2)
+
+
+def make(run_dir: Path, study: optuna.Study) -> Driver:
+    """A search with a level, whose gradual pruning removes what is asked for of its only layer."""
+
+    def to_params(ratios: object) -> Params:
+        assert isinstance(ratios, dict)
+        return {"ratio/2": min(max(ratios["2"], 0.1), 0.99), "pruner": "mag"}
+
+    weights = {"2": torch.linspace(0.001, 1, 1000)}
+    gradual = GradualTrials(PRUNING, lambda point: weights, to_params)
+    return Driver(run_dir, study, levels=[level(0.3)], features=Features(early_stopping=False), gradual=gradual)
+
+
+def attrs(driver: Driver, number: int) -> TrialAttrs:
+    return driver.trials._trial_store.attrs(number)
+
+
+def test_one_round_at_a_time_each_from_the_one_before(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study)
+    first = driver.suggest()
+    assert first["gradual"]
+    assert first["start"] is None
+    assert first["params"]["ratio/2"] == pytest.approx(1 / 2, abs=1e-3)
+    assert {key: first["params"][key] for key in ("rounds", "steps", "final_steps", "lr")} == {
+        "rounds": 1, "steps": 11, "final_steps": 11, "lr": 0.2,
+    }  # fmt: skip
+    other = driver.suggest()  # while it runs, the level
+    assert not other["gradual"]
+    assert attrs(driver, 1).queued == 0
+    driver.end(first, replace(measured(first), points=measured(first).points[-1:]))
+    second = driver.suggest()
+    assert second["gradual"]
+    assert (second["start"].trial, attrs(driver, 2).parent) == (0, 0)
+    assert second["params"]["ratio/2"] == pytest.approx(3 / 4, abs=1e-3)
+
+
+def test_it_ends_outside_the_limit(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study)
+    config = driver.suggest()
+    driver.end(config, replace(measured(config), points=ended(0, (0.5, 99.0)).points))
+    assert not any(config["gradual"] for config in driver.run(6))
+
+
+def test_a_resumed_search_goes_on(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study)
+    cut = driver.suggest()
+    again = make(tmp_path, study)
+    assert again.suggest()["params"] == cut["params"]
+    again.end(cut | {"trial": 0}, measured(cut))
+    assert again.suggest()["params"]["ratio/2"] == pytest.approx(3 / 4, abs=1e-3)
+    driver.run(0)
+
+
+def test_the_checkpoint_from_which_it_goes_on_stays(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study)
+    config = driver.suggest()
+    driver.end(config, record := measured(config))
+    assert record.last.checkpoint in driver.trials._trial_store.checkpoints_in_use

@@ -1,0 +1,78 @@
+"""Gradual pruning by one threshold: the parameters of the next round on the way from the dense model to the far end.
+
+One threshold for all layers, found again in every round on weights that were retrained meanwhile, is a strong rule for
+the layers (Han et al. 2015 with Zhu and Gupta 2017). Each of its rounds is a trial, from which others may start.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tune_prune.hpo.phases import GradualPruning
+from tune_prune.results.records import PointRecord, TrialRecord
+from tune_prune.results.trial_params import TrialParams
+
+Params = Mapping[str, object]
+"""Parameters of a trial under the space's names."""
+
+HALVINGS = 60
+"""How often the range of thresholds is halved."""
+
+
+@dataclass(frozen=True)
+class GradualTrials:
+    """What makes the trials of gradual pruning: how they prune and train, and where their weights come from.
+
+    `read_weights` reads the weights of the prunable layers, by label, from the checkpoint of a point, or those of the
+    dense model where there is none. `to_params` makes the parameters of a trial of ratios by layer, within the bounds
+    of the space.
+    """
+
+    pruning: GradualPruning
+    read_weights: Callable[[PointRecord | None], Mapping[str, Tensor]]
+    to_params: Callable[[Mapping[str, float]], Params]
+
+    def next_factor(self, last: TrialRecord | None) -> float | None:
+        """The factor of the round after the `last` one, None where that has ended outside the limit, or at the end."""
+        if last is not None and (last.state != "complete" or not last.last.feasible or last.last.checkpoint is None):
+            return None
+        reached = 1.0 if last is None else last.last.factor
+        factor = reached * self.pruning.step_factor
+        return factor if factor <= self.pruning.max_factor * math.sqrt(self.pruning.step_factor) else None
+
+    def train(self, params: TrialParams) -> TrialParams:
+        """The parameters of a trial, trained as a round of gradual pruning."""
+        steps = self.pruning.round_steps
+        return params.with_training(rounds=1, steps=steps, final_steps=steps, lr=self.pruning.lr)
+
+
+def find_params(
+    weights: Mapping[str, Tensor],
+    to_params: Callable[[Mapping[str, float]], Params],
+    compression: Callable[[Params], float],
+    target: float,
+) -> Params | None:
+    """The parameters that the lowest threshold makes whose `compression`, within the bounds, reaches the target.
+
+    `weights` are by layer; those that are zero count as removed. None where the bounds end below the target.
+    """
+    sizes = {label: weight.detach().abs().flatten().double().sort().values for label, weight in weights.items()}
+
+    def params_at(threshold: float) -> Params:
+        bound = torch.tensor(threshold, dtype=torch.float64)
+        removed = {label: int(torch.searchsorted(values, bound, right=True)) for label, values in sizes.items()}
+        return to_params({label: count / len(sizes[label]) for label, count in removed.items()})
+
+    low, high = 0.0, max(float(values[-1]) for values in sizes.values())
+    if compression(params_at(high)) < target:
+        return None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if compression(params_at(middle)) < target:
+            low = middle
+        else:
+            high = middle
+    return params_at(high)

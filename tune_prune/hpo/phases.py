@@ -1,0 +1,75 @@
+"""The phases of a search, as a space describes them, and the parts that it can do without."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How promising trials are refined: the `share` of the budget for refinements, and how they prune and train.
+
+    A refinement starts from a recorded round with few removed weights. Its schedule is geometric, in so many `rounds`
+    from the dense model on; its `steps` are spread evenly over the rounds that are left, and with `final_steps` over
+    those before the last, which trains so many.
+    """
+
+    share: float = 0.0
+    rounds: int = 12
+    steps: int = 1000
+    lr: float = 0.05
+    final_steps: int | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of all rounds together."""
+        return self.steps + (self.final_steps or 0)
+
+
+@dataclass(frozen=True)
+class InitialTrials:
+    """How many levels of compression, by the layers' loss curves, are tried first, and between which factors."""
+
+    trials: int = 16
+    min_factor: float = 3.0
+    max_factor: float = 100.0
+
+
+@dataclass(frozen=True)
+class GradualPruning:
+    """Gradual pruning by one threshold for all layers: `steps` of training in all, none of it where that is 0.
+
+    It takes so many `rounds` from the dense model to `max_factor`. Each is a trial of its own, starts where the one
+    before ended, leaves the same share of its weights and trains alike. It ends once a round is outside the limit.
+    """
+
+    rounds: int = 16
+    max_factor: float = 100.0
+    steps: int = 0
+    lr: float = 0.1
+
+    @property
+    def step_factor(self) -> float:
+        """How many times fewer weights a round leaves than the one before."""
+        return float(self.max_factor ** (1 / self.rounds))
+
+    @property
+    def round_steps(self) -> int:
+        """The steps of training of a round."""
+        return max(1, self.steps // self.rounds)
+
+    def within(self, trials: int) -> "GradualPruning":
+        """The same with so many trials at most, in larger rounds that train as long each."""
+        rounds = max(1, min(self.rounds, trials))
+        return replace(self, rounds=rounds, steps=self.round_steps * rounds if self.steps else 0)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Parts of a search that save compute; each can be switched off to measure what it is worth.
+
+    `learn_from_rounds`: the sampler learns from every round, not from the last ones alone. `early_stopping`: trials
+    that promise nothing are stopped. `warm_start`: trials start from recorded rounds whose masks contain theirs.
+    """
+
+    learn_from_rounds: bool = True
+    early_stopping: bool = True
+    warm_start: bool = True
