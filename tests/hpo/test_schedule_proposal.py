@@ -3,7 +3,16 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, LEAST_STEPS, TRIALS, list_batch_sizes, propose_schedule
+from tune_prune.hpo.schedule_proposal import (
+    CHAIN_ROUNDS,
+    CHAIN_TIME,
+    GRADUAL_ROUNDS,
+    LEAST_STEPS,
+    TRIALS,
+    list_batch_sizes,
+    propose_gradual,
+    propose_schedule,
+)
 
 
 def count(of: tuple[int, int, float, int, int]) -> float:
@@ -29,6 +38,27 @@ def test_a_budget_in_trials_is_kept(steps: float, epoch: int, trials: int) -> No
     assert (found.trials, found.rounds) == (trials, 2)
     taken = count((found.trials, found.steps, found.share, found.refine_steps, found.rounds))
     assert taken <= max(1.01 * steps, trials * LEAST_STEPS * 6.61)
+
+
+@given(st.floats(1, 1e7), st.integers(1, 16), st.integers(1, 5000), st.none() | st.integers(1, 300))
+@settings(max_examples=300, deadline=None)
+def test_gradual_pruning_takes_its_part_of_the_time(steps: float, workers: int, epoch: int, trials: int | None) -> None:
+    found = propose_gradual(steps, steps / workers, epoch, trials)
+    if not found.chain_rounds:
+        assert found == propose_schedule(steps, epoch, trials)
+        return
+    assert trials is None or found.trials == trials
+    assert found.chain_rounds <= min(CHAIN_ROUNDS, found.trials // 2)  # as many as `Space.gradual_within` leaves
+    chain = found.chain_rounds * found.chain_steps
+    assert chain <= CHAIN_TIME * steps / workers
+    rest = count((found.trials - found.chain_rounds, found.steps, found.share, found.refine_steps, found.rounds))
+    assert chain + rest <= max(1.02 * steps, found.trials * LEAST_STEPS * 6.61)
+
+
+def test_half_of_the_steps_prune_gradually() -> None:
+    found = propose_gradual(50_000, 25_000, 390)
+    assert (found.trials, found.chain_rounds, found.chain_steps, found.steps) == (116, 16, 1250, 25)
+    assert not propose_gradual(700, 350, 100).chain_rounds
 
 
 def test_time_makes_trials_longer_first_and_then_more() -> None:

@@ -35,7 +35,7 @@ def test_a_space_is_written_for_a_model(command: Callable[..., int], tmp_path: P
     raw = tomllib.loads(text)
     assert raw["task"] == {"model": "toys:mlp", "data": "toys:images", "optimizer": "torch.optim:AdamW"}
     assert list(raw["space"]["ratio"]) == ["2", "4"]
-    assert space_reader.read(out).budget == 100
+    assert space_reader.read(out).budget == 116
     assert command("init", *TOY, "--out", out) == 2  # it is there
     assert command("search", "--space", out, "--force", "--dry-run") == 0
 

@@ -1,7 +1,7 @@
 """Proposes how trials train in the time that a search has: how many trials, for how many steps, in which batches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TRIALS, LEAST_TRIALS = 100, 12
 """Trials of a search where time allows for them, and the fewest: below, longer trials gain more than further ones."""
@@ -14,6 +14,12 @@ STEPS_OF_SHARE = 90
 
 GRADUAL_ROUNDS = 8
 """Rounds of a trial where there is time for a few: each makes a point of the front."""
+
+CHAIN_ROUNDS, LEAST_CHAIN = 16, 4
+"""Rounds of gradual pruning, which follow one another, and the fewest that are worth it."""
+
+CHAIN_SHARE, CHAIN_TIME = 0.5, 0.8
+"""The share of all steps that gradual pruning has, and the share of the time that it may take on one processor."""
 
 BATCH_SIZES, LEAST_EPOCH = (128, 64, 32), 40
 """Batch sizes, the first of which has so many steps in an epoch; a small data set needs smaller batches."""
@@ -29,7 +35,8 @@ BRIEF_SHARE, LONG_SHARE = 0.1, 0.4
 class Schedule:
     """How many trials a search has, the steps after a round of each, and the share and the steps of refinements.
 
-    A trial has two `rounds`, the second trained twice as long, or `GRADUAL_ROUNDS`, each of which trains alike.
+    A trial has two `rounds`, the second trained twice as long, or `GRADUAL_ROUNDS`, each of which trains alike. Of the
+    trials, `chain_rounds` are rounds of gradual pruning, which train for `chain_steps` steps each.
     """
 
     trials: int
@@ -37,18 +44,43 @@ class Schedule:
     share: float
     refine_steps: int
     rounds: int = 2
+    chain_rounds: int = 0
+    chain_steps: int = 0
 
     @property
     def is_short(self) -> bool:
         """Whether time allows for few trials."""
         return self.share != BRIEF_SHARE
 
+    @property
+    def refine_share(self) -> float:
+        """The share of all trials, those of gradual pruning too, that refine others."""
+        return self.share * (1 - self.chain_rounds / self.trials)
+
     def describe(self) -> str:
         """The schedule in words, to begin a sentence."""
         last = self.steps if self.rounds == GRADUAL_ROUNDS else 2 * self.steps
         steps = f"{self.steps} steps after a round, {last} after the last"
-        refining = f"; {self.share:.0%} of them refine others, for {self.refine_steps} steps" if self.share else ""
-        return f"Trials: about {self.trials} of {self.rounds} rounds, {steps}{refining}"
+        said = f"Trials: about {self.trials} of {self.rounds} rounds, {steps}"
+        if self.share:
+            said += f"; {self.refine_share:.0%} of them refine others, for {self.refine_steps} steps"
+        if self.chain_rounds:
+            said += f"; {self.chain_rounds} of them prune gradually, for {self.chain_steps} steps each"
+        return said
+
+
+def propose_gradual(steps: float, serial: float, epoch: int, trials: int | None = None) -> Schedule:
+    """A schedule with gradual pruning where time allows for it; `serial` steps can follow one another in the time.
+
+    Half of the steps are its own, and the rest is spent as `propose_schedule` says.
+    """
+    long = min(CHAIN_SHARE * steps, CHAIN_TIME * serial)
+    rounds = min(CHAIN_ROUNDS, int(long / LEAST_STEPS), CHAIN_ROUNDS if trials is None else trials // 2)
+    rest = propose_schedule(steps - long, epoch, None if trials is None else trials - rounds)
+    rounds = min(rounds, rest.trials)
+    if rounds < LEAST_CHAIN or rest.rounds == GRADUAL_ROUNDS:
+        return propose_schedule(steps, epoch, trials)
+    return replace(rest, trials=rest.trials + rounds, chain_rounds=rounds, chain_steps=int(long / rounds))
 
 
 def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Schedule:

@@ -27,7 +27,7 @@ from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metric_functions import name_metric
 from tune_prune.tasks.settings import DEFAULT, TaskSettings
 
-GRADUAL_SHARE = 3
+GRADUAL_SHARE = 2
 """Gradual pruning takes at most one of so many trials of the budget."""
 
 

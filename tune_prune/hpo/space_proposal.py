@@ -148,9 +148,10 @@ def write_proposal(
         f"budget = {schedule.trials}    # trials",
         "",
         *_write_initial(schedule, training),
+        *_write_gradual(schedule, training),
         "",
         "[refine]",
-        f"share = {schedule.share:g}    # of the trials prune the most promising ones anew, in small steps",
+        f"share = {schedule.refine_share:.3g}    # of the trials prune the most promising ones anew, in small steps",
         f"rounds = {8 if schedule.is_short else 12}",
         f"steps = {schedule.refine_steps}",
         f"lr = {lr:g}",
@@ -168,6 +169,25 @@ def _write_rounds(schedule: Schedule, training: Training) -> list[str]:
     return [rounds, steps, f"final_steps = {2 * schedule.steps}"]
 
 
+def _write_gradual(schedule: Schedule, training: Training) -> list[str]:
+    """The lines of gradual pruning, where there is any."""
+    if not schedule.chain_rounds:
+        return []
+    return [
+        "",
+        "[gradual]                      # one long way to the far end, by one threshold for all layers",
+        f"rounds = {schedule.chain_rounds}",
+        f"max_factor = {_find_far_end(schedule)}",
+        f"steps = {schedule.chain_rounds * schedule.chain_steps}    # over all rounds together",
+        f"lr = {training.lr:g}",
+    ]
+
+
+def _find_far_end(schedule: Schedule) -> int:
+    """How many times fewer weights levels and gradual pruning end at."""
+    return 50 if schedule.is_short else 250
+
+
 def _write_initial(schedule: Schedule, training: Training) -> list[str]:
     """The lines of what is tried first: levels of compression, or fixed ratios where no layer is measured."""
     if training.measured:
@@ -175,7 +195,7 @@ def _write_initial(schedule: Schedule, training: Training) -> list[str]:
             "[initial]",
             f"trials = {6 if schedule.is_short else 16}   # levels of compression that are tried first",
             "min_factor = 2",
-            f"max_factor = {50 if schedule.is_short else 250}",
+            f"max_factor = {_find_far_end(schedule)}",
         ]
     points = POINTS[-1:] if schedule.rounds == GRADUAL_ROUNDS else POINTS
     lines = ["[initial]", "trials = 0    # levels would need each layer to be measured, which takes too long here"]
