@@ -9,7 +9,8 @@ OUT_DIR/dense.safetensors, or where that is not there the package's. Each trajec
 factor of its own in sixteen rounds, each of which leaves the same share of the weights; the last trains three times as
 long, and of ResNet-20 for half of the steps. Every round is a point, and learning rate, distillation and pruner are
 those of the refinements of the space. SHARE, 1 unless given, is the share of the steps that are spent; DEVICE is
-cpu or cuda. RULE is
+cpu or cuda. With `long_` before its name, all steps of a rule are spent on one trajectory, to 160x or 200x (ResNet-20:
+16x), whose rounds train alike. RULE is
 
 - uniform, erk: ratios by layer, as in baselines.py; of ResNet-20 the first layer stays whole in the first of them;
 - global: one threshold for all layers, found again in every round;
@@ -54,30 +55,36 @@ from tune_prune.workflows.initial_trials import compression_levels
 from tune_prune.workflows.loss_curves import measure_curves
 
 COLUMNS = ["trial", "cpu_seconds", "steps", "compression", "val_error", "test_error"]
-ROUNDS = 16
-"""The rounds of a trajectory."""
+LONG = "long_"
+"""How the name of a rule begins whose steps are spent on one trajectory."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """The factors at which trajectories end, their rounds, and how many times as long the last of these trains."""
+
+    factors: tuple[float, ...]
+    rounds: int = 16
+    last: int = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """The factors at which trajectories end, the steps of all of them together, and the limit in percent.
+    """Several trajectories, or one long one; the steps of all of them together, and the limit in percent."""
 
-    The last round is trained `last` times as long as each of the others.
-    """
-
-    factors: tuple[float, ...]
+    several: Way
+    long: Way
     steps: int
     limit: float
-    last: int = 3
     lr: float = 0.1
     distill: float = 0.7
     weight_decay: float = 0.0
 
 
 CASES = {
-    "lenet_300_100": Case((12, 25, 50, 100, 200), 150_000, 2.25),
-    "lenet5": Case((40, 110), 21_300, 1.04),
-    "resnet20": Case((4, 6, 8, 10, 14), 12_700, 5.82, ROUNDS - 1, 0.05, 0.5, 1e-4),
+    "lenet_300_100": Case(Way((12, 25, 50, 100, 200)), Way((200,), 20, 1), 150_000, 2.25),
+    "lenet5": Case(Way((40, 110)), Way((160,), 16, 1), 21_300, 1.04),
+    "resnet20": Case(Way((4, 6, 8, 10, 14), last=15), Way((16,), 10, 1), 12_700, 5.82, 0.05, 0.5, 1e-4),
 }
 
 
@@ -96,7 +103,7 @@ def load(out: Path, model: str) -> tuple[Task, Callable[[], AnySplit]]:
     return dense_task() if model == "resnet20" else (dense(out, model), load_data("mnist").load_test)
 
 
-def make_plan(rule: str, model: str, factor: float, task: Task, steps: int) -> Plan:
+def make_plan(rule: str, model: str, way: Way, factor: float, task: Task, steps: int) -> Plan:
     """The trajectory that ends at a factor."""
     case = CASES[model]
     weights = {label: weight.detach() for label, weight in masks.prunable(task.dense_model(CPU)).items()}
@@ -107,10 +114,10 @@ def make_plan(rule: str, model: str, factor: float, task: Task, steps: int) -> P
         ratios = even_ratios(weights, factor)
     else:
         ratios = RULES["uniform" if rule in ("global", "lamp") else rule](weights, factor)
-    step = steps // (ROUNDS - 1 + case.last)
+    step = steps // (way.rounds - 1 + way.last)
     return Plan(
-        ratios, dict.fromkeys(ratios, "lamp" if rule == "lamp" else "mag"), rounds=ROUNDS, schedule="geometric",
-        steps=step, final_steps=step * case.last, lr=case.lr, distill=case.distill, temperature=2,
+        ratios, dict.fromkeys(ratios, "lamp" if rule == "lamp" else "mag"), rounds=way.rounds, schedule="geometric",
+        steps=step, final_steps=step * way.last, lr=case.lr, distill=case.distill, temperature=2,
         weight_decay=case.weight_decay, mode="global" if rule in ("global", "lamp") else "layer",
     )  # fmt: skip
 
@@ -136,6 +143,9 @@ NAMES = {
     "curves": "curves of layers pruned alone",
     "global": "one global threshold",
     "lamp": "LAMP",
+    "long_global": "one global threshold, one trajectory",
+    "long_erk": "ERK, one trajectory",
+    "ten_refinements": "this search, without gradual pruning",
     "uniform": "one ratio for all layers",
 }
 """The methods in words."""
@@ -236,14 +246,17 @@ def run(out: Path, model: str, rule: str, seed: int, share: float, device: torch
     torch.set_num_threads(1)
     (task, load_test), rows, states = load(out, model), list[list[Any]](), list[dict[str, Tensor]]()
     on_device, used = task.to(device), time.process_time()
-    for number, factor in enumerate(case.factors):
-        plan = make_plan(rule, model, factor, task, int(case.steps * share / len(case.factors)))
+    way = case.long if rule.startswith(LONG) else case.several
+    for number, factor in enumerate(way.factors):
+        steps = int(case.steps * share / len(way.factors))
+        plan = make_plan(rule.removeprefix(LONG), model, way, factor, task, steps)
         state, teacher = iterative.initial_state(task.dense_model(device)), on_device.make_teacher(plan.distill)
         trial_seed = derive_seed(seed, number)
         for point in iterative.prune(state, plan, on_device.train, on_device.validation, trial_seed, teacher):
             before, used = used, time.process_time()
-            steps = plan.recipe_at(point.round).steps
-            rows.append([number, f"{used - before:.2f}", steps, point.compression, point.metric, ""])
+            rows.append(
+                [number, f"{used - before:.2f}", plan.recipe_at(point.round).steps, point.compression, point.metric, ""]
+            )
             states.append({name: value.clone() for name, value in state.model.state_dict().items()})
             print(
                 f"{rule} {seed}: {factor:g}x, round {point.round}, {point.factor:.1f}x, {point.metric:.2f} %",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import ended, seeded
 
+from tune_prune.hpo import space_reader
 from tune_prune.hpo.gradual_pruning import GradualTrials, Params, find_params
 from tune_prune.hpo.phases import Features, GradualPruning
 from tune_prune.hpo.trial_attrs import TrialAttrs
@@ -72,12 +73,34 @@ def test_the_next_factor() -> None:
     assert trials.next_factor(replace(last, state="failed")) is None
 
 
-def test_fewer_rounds_are_larger_and_train_as_long() -> None:
+def test_a_small_budget_has_fewer_and_larger_rounds() -> None:
     whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600)
-    few = whole.within(4)
-    assert (few.rounds, few.round_steps, few.step_factor) == (4, 100, pytest.approx(4))
-    assert whole.within(100) == whole
-    assert GradualPruning().within(2).steps == 0
+    assert whole.within(100, 3.0) == whole
+    fewer = whole.within(12, 0.75)
+    assert (fewer.rounds, fewer.round_steps, fewer.max_factor) == (12, 100, 256.0)
+    few = whole.within(4, 0.25)
+    assert (few.rounds, few.round_steps, few.step_factor) == (4, 100, pytest.approx(2))
+    assert whole.within(3).steps == GradualPruning().within(4).steps == 0
+
+
+def test_of_a_space_it_is_half_of_the_trials() -> None:
+    text = TOML + "\n[gradual]\nrounds = 16\nmax_factor = 256\nsteps = 1600\n"
+    space = space_reader.parse(text, "toy", "toy.toml")
+    assert space.gradual_within(None) == space.gradual
+    found = space.gradual_within(10)
+    assert found is not None
+    assert (found.rounds, found.steps) == (5, 160)
+    assert space.gradual_within(7) is None
+    assert replace(space, features=Features(warm_start=False)).gradual_within(None) is None
+
+
+TOML = """
+[task]
+model = "toys:mlp"
+data = "toys:images"
+[space.ratio]
+"*" = {low = 0.1, high = 0.9}
+"""
 
 
 # Within a search

@@ -33,6 +33,13 @@ class InitialTrials:
     max_factor: float = 100.0
 
 
+LEAST_ROUNDS = 4
+"""Gradual pruning in fewer rounds is left out."""
+
+MOST_STEP = 2.0
+"""The most times fewer weights that a round of gradual pruning leaves, where a small budget holds fewer rounds."""
+
+
 @dataclass(frozen=True)
 class GradualPruning:
     """Gradual pruning by one threshold for all layers: `steps` of training in all, none of it where that is 0.
@@ -56,10 +63,17 @@ class GradualPruning:
         """The steps of training of a round."""
         return max(1, self.steps // self.rounds)
 
-    def within(self, trials: int) -> "GradualPruning":
-        """The same with so many trials at most, in larger rounds that train as long each."""
-        rounds = max(1, min(self.rounds, trials))
-        return replace(self, rounds=rounds, steps=self.round_steps * rounds if self.steps else 0)
+    def within(self, trials: int, share: float = 1.0) -> "GradualPruning":
+        """The same with so many trials at most, in larger rounds, and a share of the steps.
+
+        A round leaves at least one of `MOST_STEP` weights, and so fewer rounds may end before `max_factor`. Too few
+        have no steps at all.
+        """
+        rounds = min(self.rounds, trials)
+        if rounds < min(LEAST_ROUNDS, self.rounds):
+            return replace(self, steps=0)
+        far = min(self.max_factor, MOST_STEP**rounds)
+        return replace(self, rounds=rounds, max_factor=far, steps=int(min(1.0, share) * self.steps))
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,16 @@ class Space:
         return self.parameters.get("granularity") in GROUPED
 
     def gradual_within(self, budget: int | None) -> GradualPruning | None:
-        """Gradual pruning, which takes at most one of GRADUAL_SHARE trials; None where no trial starts from another."""
-        if not self.gradual.steps or not self.features.warm_start:
+        """Gradual pruning within a budget of trials; None where there is none, or no trial starts from another.
+
+        It takes at most one of GRADUAL_SHARE trials, and of a budget below the space's that share of its steps.
+        """
+        if not self.features.warm_start:
             return None
-        return self.gradual if budget is None else self.gradual.within(budget // GRADUAL_SHARE)
+        found = self.gradual
+        if budget is not None:
+            found = found.within(budget // GRADUAL_SHARE, budget / self.budget)
+        return found if found.steps else None
 
     @property
     def uses_latency(self) -> bool:
