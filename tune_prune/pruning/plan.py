@@ -20,6 +20,9 @@ WEIGHTS = "weights/"
 """How the name of a ratio begins that is of a layer's single weights, where channels are pruned as well: `weights/8`
 beside the group `8`."""
 
+SLACK = 0.2
+"""The most of what is left of a layer that a small round may remove and be left out."""
+
 Schedule = Callable[[float, float], float]
 schedules: Registry[Schedule] = Registry("schedule")
 
@@ -102,9 +105,18 @@ class Plan:
         return {label: ratio_at(ratio, round_ / self.rounds) for label, ratio in self.ratios.items()}
 
     def rounds_within(self, reached: Mapping[str, float]) -> int:
-        """Counts the rounds before the last whose ratios are no higher than those that were `reached` already."""
-        done = 0
-        while done + 1 < self.rounds and all(r <= reached.get(k, 0.0) for k, r in self.ratios_at(done + 1).items()):
+        """Counts the rounds before the last that what was `reached` already makes superfluous.
+
+        Their ratios are no higher; or they would, in the small steps of the schedule "geometric", remove at most
+        `SLACK` of what is left of any layer, which the next round does as well. From the dense model all are run.
+        """
+        slack, done = SLACK if reached and self.schedule == "geometric" else 0.0, 0
+
+        def is_within(label: str, ratio: float) -> bool:
+            before = reached.get(label, 0.0)
+            return ratio <= before or 1 - ratio >= (1 - slack) * (1 - before)
+
+        while done + 1 < self.rounds and all(is_within(*one) for one in self.ratios_at(done + 1).items()):
             done += 1
         return done
 
