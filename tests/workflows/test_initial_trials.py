@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from searches import SPACE
 from strategies import loss_curves
+from torch import nn
 from toys import images, mlp, seeded, task_of
 
 from tune_prune.hpo import run_files
@@ -116,11 +117,18 @@ def test_spaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "layers", "images"),
-    [(100 * 600 * 128, 5, 1000), (4 * 20 * 128, 22, 0), (100 * 100 * 128, 54, 547), (1e12, 1000, 1000)],
+    ("trained_on", "layers", "images", "with_norms"),
+    [
+        (100 * 600 * 128, 5, 1000, 1000),
+        (4 * 20 * 128, 22, 0, 0),
+        (100 * 100 * 128, 54, 547, 291),
+        (100 * 60 * 128, 54, 328, 0),
+        (1e12, 1000, 1000, 1000),
+    ],
 )
-def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int) -> None:
-    assert count_images(trained_on, layers) == images
+def test_measuring_is_little_beside_training(trained_on: float, layers: int, images: int, with_norms: int) -> None:
+    assert count_images(trained_on, layers, mlp()) == images
+    assert count_images(trained_on, layers, nn.Sequential(mlp(), nn.BatchNorm1d(10))) == with_norms
 
 
 def test_a_search_by_time_counts_the_steps_that_it_has(tmp_path: Path) -> None:

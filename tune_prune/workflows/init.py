@@ -103,7 +103,7 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
         lr=lr, distill=plan.distill, batch_size=batch_size, epoch=epoch,
         # measuring what pruners need costs as much as training on so many images
         sample=max(LEAST_IMAGES, min(plan.sample, schedule.steps * batch_size // 2)),
-        measured=count_images(images, len(shapes)) > 0,
+        measured=count_images(images, len(shapes), loaded.dense) > 0,
     )  # fmt: skip
     ratios = space_proposal.propose_ratios(shapes)
     total = sum(line.weights for line in ratios)

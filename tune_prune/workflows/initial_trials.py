@@ -103,7 +103,8 @@ def _measure_layers(
     if not asked and not (space.initial.trials and open_ratios):
         return {}
     ratios = _ratio_domains(space, prepared)
-    images = count_images(_count_trained_images(space, prepared, config.budget, steps), len(ratios))
+    trained_on = _count_trained_images(space, prepared, config.budget, steps)
+    images = count_images(trained_on, len(ratios), prepared.task.dense_model(torch.device("cpu")))
     if not images and not asked:
         console.say("no initial levels: measuring the layers would take long compared with so little training")
         return {}

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from tune_prune.hpo.groups import LossCurve
 from tune_prune.hpo.parameters import Choice, Domain, Range
-from tune_prune.pruning import sensitivity
+from tune_prune.pruning import recalibration, sensitivity
 from tune_prune.pruning.sensitivity import SensitivityJob
 from tune_prune.pruning.statistics import CachedStatistics
 from tune_prune.tasks.metrics import evaluate
@@ -38,12 +39,14 @@ UNMEASURED = 2.0
 """The power of a layer with too few ratios between the rises: a typical value of fitted ones."""
 
 
-def count_images(trained_on: float, layers: int) -> int:
+def count_images(trained_on: float, layers: int, model: nn.Module) -> int:
     """The number of images to measure `layers` layers on, for a search that trains on `trained_on` images with repeats.
 
     0 where it would be less than `LEAST_IMAGES`. An image costs about three times as much in training as in measuring.
+    Batch norms are measured again, on further images, for each ratio.
     """
     images = int(SHARE * 3 * trained_on / (layers * len(GRID)))
+    images -= recalibration.IMAGES if recalibration.batch_norms(model) else 0
     return min(IMAGES, images) if images >= LEAST_IMAGES else 0
 
 
