@@ -13,6 +13,7 @@ from torch import Tensor
 from toys import ended, seeded
 
 from tune_prune.hpo import space_reader
+from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.gradual_pruning import GradualTrials, Params, find_params
 from tune_prune.hpo.phases import Features, GradualPruning
 from tune_prune.hpo.trial_attrs import TrialAttrs
@@ -108,7 +109,7 @@ data = "toys:images"
 PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2)
 
 
-def make(run_dir: Path, study: optuna.Study) -> Driver:
+def make(run_dir: Path, study: optuna.Study, budget: int = 40) -> Driver:
     """A search with a level, whose gradual pruning removes what is asked for of its only layer."""
 
     def to_params(ratios: object) -> Params:
@@ -117,7 +118,8 @@ def make(run_dir: Path, study: optuna.Study) -> Driver:
 
     weights = {"2": torch.linspace(0.001, 1, 1000)}
     gradual = GradualTrials(PRUNING, lambda point: weights, to_params)
-    return Driver(run_dir, study, levels=[level(0.3)], features=Features(early_stopping=False), gradual=gradual)
+    features = Features(early_stopping=False)
+    return Driver(run_dir, study, levels=[level(0.3)], features=features, gradual=gradual, budget=Budget(budget))
 
 
 def attrs(driver: Driver, number: int) -> TrialAttrs:
@@ -165,3 +167,27 @@ def test_the_checkpoint_from_which_it_goes_on_stays(tmp_path: Path, study: optun
     config = driver.suggest()
     driver.end(config, record := measured(config))
     assert record.last.checkpoint in driver.trials._trial_store.checkpoints_in_use
+
+
+def test_the_last_trials_of_the_budget_are_kept_for_it(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study, budget=6)  # four rounds, and two others
+    first = driver.suggest()
+    assert not driver.trials.should_wait()
+    others = [driver.suggest(), driver.suggest()]
+    assert driver.trials.should_wait()
+    assert driver.searcher.suggest("asked too early") is None
+    driver.end(others[0], measured(others[0]))
+    assert driver.trials.should_wait()
+    driver.end(first, replace(measured(first), points=measured(first).points[-1:]))
+    assert not driver.trials.should_wait()
+    assert driver.suggest()["gradual"]
+    assert driver.trials.should_wait()
+
+
+def test_nothing_waits_for_rounds_outside_the_limit(tmp_path: Path, study: optuna.Study) -> None:
+    driver = make(tmp_path, study, budget=6)
+    first, other = driver.suggest(), driver.suggest()
+    driver.end(first, replace(measured(first), points=ended(0, (0.5, 99.0)).points))
+    assert not driver.trials.should_wait()
+    assert [driver.suggest()["gradual"] for _ in range(4)] == [False] * 4
+    driver.end(other, measured(other))

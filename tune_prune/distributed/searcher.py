@@ -36,9 +36,14 @@ class StudySearcher(Searcher):
         """Nothing: Ray pickles its searchers for snapshots, and the study is what a run resumes from."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The configuration of the next trial; `FINISHED` after an error, or where others run all that remain."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The configuration of the next trial; `FINISHED` after an error, or where others run all that remain.
+
+        None where the trials that are left are kept for gradual pruning: Ray asks again.
+        """
         with self._keep_error():
+            if self.trials.should_wait():
+                return None
             number = self.trials.start_next()
             if number is not None:
                 self._numbers[trial_id] = number

@@ -40,8 +40,12 @@ class GradualTrials:
         if last is not None and (last.state != "complete" or not last.last.feasible or last.last.checkpoint is None):
             return None
         reached = 1.0 if last is None else last.last.factor
-        factor = reached * self.pruning.step_factor
-        return factor if factor <= self.pruning.max_factor * math.sqrt(self.pruning.step_factor) else None
+        return reached * self.pruning.step_factor if self.count_rounds(reached) else None
+
+    def count_rounds(self, reached: float) -> int:
+        """How many rounds follow a factor that was reached, as long as they stay within the limit."""
+        step = self.pruning.step_factor
+        return max(0, int(math.log(self.pruning.max_factor * math.sqrt(step) / reached, step)))
 
     def train(self, params: TrialParams) -> TrialParams:
         """The parameters of a trial, trained as a round of gradual pruning."""

@@ -13,6 +13,7 @@ from tune_prune.hpo.study import bounds_of_kept, from_study_params, to_study_par
 from tune_prune.hpo.trial_attrs import TrialAttrs
 from tune_prune.hpo.trial_store import TrialStore
 from tune_prune.hpo.warm_start import WarmStart, find_warm_start
+from tune_prune.pruning import masks
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
@@ -94,6 +95,14 @@ class TrialScheduler:
             return None
         parent, round_ = (None, None) if last is None else (last.trial, last.last.round)
         return to_study_params(found), TrialAttrs(gradual=True, parent=parent, parent_round=round_)
+
+    def should_wait(self) -> bool:
+        """Whether the trials that are left of the budget are kept for gradual pruning, of which a round runs."""
+        store, gradual = self._trial_store, self._settings.gradual
+        if gradual is None or not store.gradual or store.gradual[-1] in store.estimates.records:
+            return False
+        reached = masks.factor(self._compression(store.study_params(store.gradual[-1])))
+        return 0 < self._settings.budget.trials_left(len(store.numbers)) <= gradual.count_rounds(reached)
 
     def choose_warm_start(self, drawn: Mapping[str, object], max_compression: float = 1.0) -> WarmStart | None:
         """The recorded round from which a trial with these study parameters starts; None means the dense model."""

@@ -120,6 +120,10 @@ class Trials:
         self.running.add(number)
         return number
 
+    def should_wait(self) -> bool:
+        """Whether no trial can be started now, and one can once a round of gradual pruning has ended here."""
+        return not self._to_restart and bool(self.running) and self._scheduler.should_wait()
+
     def worker_config(self, number: int) -> TrialConfig:
         """What a worker needs to run a trial."""
         attrs, seed = self._trial_store.attrs(number), derive_seed(self._seed, number)
