@@ -50,6 +50,7 @@ def test_gradual_pruning_takes_its_part_of_the_time(steps: float, workers: int, 
     assert trials is None or found.trials == trials
     assert found.chain_rounds <= min(CHAIN_ROUNDS, found.trials // 2)  # as many as `Space.gradual_within` leaves
     chain = found.chain_rounds * found.chain_steps
+    assert found.chain_steps <= found.refine_steps  # few trials are over soon, however much time there is
     assert chain <= CHAIN_TIME * steps / workers
     rest = count((found.trials - found.chain_rounds, found.steps, found.share, found.refine_steps, found.rounds))
     assert chain + rest <= max(1.02 * steps, found.trials * LEAST_STEPS * 6.61)

@@ -72,7 +72,8 @@ class Schedule:
 def propose_gradual(steps: float, serial: float, epoch: int, trials: int | None = None) -> Schedule:
     """A schedule with gradual pruning where time allows for it; `serial` steps can follow one another in the time.
 
-    Half of the steps are its own, and the rest is spent as `propose_schedule` says.
+    Half of the steps are its own, if a round then trains no longer than a refinement, and the rest is spent as
+    `propose_schedule` says.
     """
     long = min(CHAIN_SHARE * steps, CHAIN_TIME * serial)
     rounds = min(CHAIN_ROUNDS, int(long / LEAST_STEPS), CHAIN_ROUNDS if trials is None else trials // 2)
@@ -80,7 +81,8 @@ def propose_gradual(steps: float, serial: float, epoch: int, trials: int | None 
     rounds = min(rounds, rest.trials)
     if rounds < LEAST_CHAIN or rest.rounds == GRADUAL_ROUNDS:
         return propose_schedule(steps, epoch, trials)
-    return replace(rest, trials=rest.trials + rounds, chain_rounds=rounds, chain_steps=int(long / rounds))
+    each = min(int(long / rounds), rest.refine_steps)
+    return replace(rest, trials=rest.trials + rounds, chain_rounds=rounds, chain_steps=each)
 
 
 def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Schedule:
