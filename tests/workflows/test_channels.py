@@ -40,7 +40,7 @@ def space(text: str) -> Space:
 
 def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
-    path.write_text(CHANNELS)
+    path.write_text(CHANNELS.replace("final_steps = 10", "final_steps = 60"))  # enough training to measure layers for
     code, run_dir = searched(path, acc_tradeoff=60.0)
     assert code == 0
     table = points(run_dir)
