@@ -43,7 +43,9 @@ def bounded(low: float, high: float) -> GradualTrials:
 @given(st.integers(0, 50), st.integers(120, 380))
 def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
     weights = draw_weights(seed)
-    found = find_params(weights, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values()))
+    found = find_params(
+        SIZES, lambda: weights, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values())
+    )
     assert found is not None
     every = torch.cat([*weights.values()]).abs().sort().values
     removed = max(count, int((every == 0).sum()))
@@ -54,7 +56,7 @@ def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
 
 @given(st.integers(0, 50), st.floats(0.0, 0.5), st.floats(0.5, 0.98), st.floats(0.1, 0.99))
 def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, high: float, target: float) -> None:
-    found = find_params(draw_weights(seed), bounded(low, high).to_params, compression, target)
+    found = find_params(SIZES, lambda: draw_weights(seed), bounded(low, high).to_params, compression, target)
     if found is None:
         assert compression(dict.fromkeys(SIZES, high)) < target
         return
@@ -159,7 +161,6 @@ def test_a_resumed_search_goes_on(tmp_path: Path, study: optuna.Study) -> None:
     assert again.suggest()["params"] == cut["params"]
     again.end(cut | {"trial": 0}, measured(cut))
     assert again.suggest()["params"]["ratio/2"] == pytest.approx(3 / 4, abs=1e-3)
-    driver.run(0)
 
 
 def test_the_checkpoint_from_which_it_goes_on_stays(tmp_path: Path, study: optuna.Study) -> None:

@@ -44,7 +44,7 @@ class EarlyStopping:
         Queued trials, those that extend the front, and exempt ones are not stopped.
         """
         settings, attrs = self._settings, self._trial_store.attrs(number)
-        may_stop = attrs.exempt is None and attrs.queued is None and attrs.extends is None and not attrs.gradual
+        may_stop = attrs.exempt is None and attrs.queued is None and attrs.extends is None
         if not settings.features.early_stopping or not may_stop:
             return False
         record = self._trial_store.read_record(number)

@@ -5,7 +5,7 @@ the layers (Han et al. 2015 with Zhu and Gupta 2017). Each of its rounds is a tr
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,15 +54,20 @@ class GradualTrials:
 
 
 def find_params(
-    weights: Mapping[str, Tensor],
+    layers: Iterable[str],
+    read_weights: Callable[[], Mapping[str, Tensor]],
     to_params: Callable[[Mapping[str, float]], Params],
     compression: Callable[[Params], float],
     target: float,
 ) -> Params | None:
     """The parameters that the lowest threshold makes whose `compression`, within the bounds, reaches the target.
 
-    `weights` are by layer; those that are zero count as removed. None where the bounds end below the target.
+    `read_weights` reads the weights by layer; those that are zero count as removed. None where the bounds of the
+    `layers` end below the target: no weights are read then.
     """
+    if compression(to_params(dict.fromkeys(layers, 1.0))) < target:
+        return None
+    weights = read_weights()
     sizes = {label: weight.detach().abs().flatten().double().sort().values for label, weight in weights.items()}
 
     def params_at(threshold: float) -> Params:
@@ -71,8 +76,6 @@ def find_params(
         return to_params({label: count / len(sizes[label]) for label, count in removed.items()})
 
     low, high = 0.0, max(float(values[-1]) for values in sizes.values())
-    if compression(params_at(high)) < target:
-        return None
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         if compression(params_at(middle)) < target:

@@ -87,9 +87,12 @@ class TrialScheduler:
         if factor is None:
             return None
         start, target = None if last is None else last.last, 1 - 1 / factor
-        weights, to_params = gradual.read_weights(start), gradual.to_params
         found = gradual_pruning.find_params(
-            weights, to_params, lambda params: self._compression(to_study_params(params)), target
+            self._settings.totals,
+            lambda: gradual.read_weights(start),
+            gradual.to_params,
+            lambda params: self._compression(to_study_params(params)),
+            target,
         )
         if found is None:
             return None

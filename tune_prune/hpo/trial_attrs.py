@@ -33,7 +33,12 @@ class TrialAttrs:
     @property
     def is_given(self) -> bool:
         """Whether its parameters were given, not drawn by the sampler."""
-        return self.gradual or any(one is not None for one in (self.queued, self.refines, self.extends))
+        return self.trains_long or self.queued is not None or self.extends is not None
+
+    @property
+    def trains_long(self) -> bool:
+        """Whether it refines another or prunes gradually: its training and its start are not those of other trials."""
+        return self.gradual or self.refines is not None
 
     @classmethod
     def read(cls, number: int, written: Mapping[str, Any]) -> "TrialAttrs":

@@ -79,7 +79,7 @@ class TrialStore:
         if fault:
             raise UserError(f"{path}: damaged trial record ({fault}); delete it and its trial is run again")
         drawn, measured, attrs = self.params(number), record.params, self.attrs(number)
-        if attrs.refines is not None or attrs.gradual:  # it retrains as these do
+        if attrs.trains_long:
             drawn, measured = replace(drawn, training={}), replace(measured, training={})
         if measured != drawn or record.refines != attrs.refines or record.gradual != attrs.gradual:
             theirs, ours = drawn.to_columns(), measured.to_columns()

@@ -145,8 +145,7 @@ class Trials:
         given, attrs = self._scheduler.choose_next()
         # the seed follows from the number of trials: a resumed run draws what an uninterrupted one would have drawn
         drawn = self._observations.draw(number, derive_seed(self._seed, number, 1), given)
-        is_chosen = attrs.refines is not None or attrs.gradual
-        start = None if is_chosen else self._scheduler.choose_warm_start(drawn)
+        start = None if attrs.trains_long else self._scheduler.choose_warm_start(drawn)
         if start is not None:
             attrs = replace(attrs, parent=start.trial, parent_round=start.round)
         return self._trial_store.start(drawn, replace(attrs, process=self.process))

@@ -149,7 +149,7 @@ def _plan_levels(
 
 
 def choose_pruner(space: Space) -> str:
-    """Chooses the pruner for curves and levels: `mag` where the space has it, else its first."""
+    """Chooses the pruner for curves, levels and gradual pruning: `mag` where the space has it, else its first."""
     return "mag" if "mag" in space.pruners else space.pruners[0]
 
 

@@ -20,7 +20,6 @@ from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initi
 from tune_prune.hpo.trials import Trials
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.results.records import PointRecord
-from tune_prune.results.trial_params import RATIO
 from tune_prune.workflows import initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.latency import find_table
@@ -92,14 +91,13 @@ def _make_gradual(config: Config, space: Space, prepared: Prepared, run_dir: Pat
     if pruning is None:
         return None
     shapes, pruner = prepared.info.ratio_shapes, initial_trials.choose_pruner(space)
-    pruned = {name.removeprefix(RATIO) for name in space.parameters_for(shapes) if name.startswith(RATIO)}
 
     def read_weights(point: PointRecord | None) -> dict[str, Tensor]:
         model = prepared.task.dense_model(torch.device("cpu"))
         if point is not None:
             path = run_dir / str(point.checkpoint)
             checkpoint.restore_into(model, checkpoint.read(path), str(path))
-        return {label: weight for label, weight in masks.prunable(model).items() if label in pruned}
+        return masks.prunable(model)
 
     return GradualTrials(pruning, read_weights, lambda ratios: space.level_params(ratios, pruner, shapes))
 
