@@ -2,7 +2,7 @@
 
     python experiments/search_efficiency/tree.py RUN_DIR PICTURE
 
-The first trials are the trunk, up to the number of initial trials in the space; the others branch from their rounds or
+Gradual pruning and the initial trials, as many as the space says, are the trunk; the others branch from their rounds or
 from each other's; refinements are drawn over them. A line leads from the round that a trial began with, or from the
 dense model, through its own rounds. Errors are counted on validation images.
 """
@@ -19,26 +19,29 @@ from tune_prune.results import records
 from tune_prune.results.records import TrialRecord
 
 STYLES = {
+    "trunk: gradual pruning": {"color": "#0072B2", "linewidth": 2.2, "zorder": 5},
     "trunk: initial trials": {"color": "#1C1C1C", "linewidth": 1.6, "zorder": 3},
     "branches: drawn trials": {"color": "#9AA7B8", "linewidth": 0.7, "zorder": 2},
     "refinements": {"color": "#C4472D", "linewidth": 1.2, "zorder": 4},
 }
-TRUNK, BRANCHES, REFINEMENTS = STYLES
+GRADUAL, INITIAL, BRANCHES, REFINEMENTS = STYLES
 
 
-def role(record: TrialRecord, initial: int) -> str:
-    """What a trial is in the tree."""
-    return REFINEMENTS if record.kind == "refine" else TRUNK if record.trial < initial else BRANCHES
+def roles(found: dict[int, TrialRecord], initial: int) -> dict[int, str]:
+    """What each trial is in the tree, whose first `initial` trials of no other kind are the initial ones."""
+    kinds = {"gradual": GRADUAL, "refine": REFINEMENTS}
+    first = [trial for trial in sorted(found) if found[trial].kind not in kinds][:initial]
+    return {trial: kinds.get(found[trial].kind, INITIAL if trial in first else BRANCHES) for trial in found}
 
 
 def draw(axes: Axes, found: dict[int, TrialRecord], initial: int, dense: float) -> None:
     """Draws every trial that has a point."""
-    labelled = set[str]()
+    labelled, names = set[str](), roles(found, initial)
     for record in found.values():
         before = [] if record.parent is None else found[record.parent].points
         start = [(point.factor, point.val_metric) for point in before if point.round == record.parent_round]
         points = [*(start or [(1.0, dense)]), *((point.factor, point.val_metric) for point in record.points)]
-        name = role(record, initial)
+        name = names[record.trial]
         label = name if name not in labelled else None
         labelled.add(name)
         axes.plot(*zip(*points, strict=True), marker=".", markersize=3, label=label, **STYLES[name])  # type: ignore[arg-type]
