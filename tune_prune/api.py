@@ -30,9 +30,9 @@ from tune_prune.tasks.sources import Rows
 from tune_prune.tasks.splits import AnySplit, Data, Split, check_split
 from tune_prune.tasks.user_splits import make_split
 from tune_prune.workflows import from_python
+from tune_prune.workflows.conf_notes import read_noted
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.from_python import Domain
-from tune_prune.workflows.replay import check_values
 from tune_prune.workflows.search import search as run_search
 
 OptimizerFunction = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
@@ -108,7 +108,8 @@ def prune(
     where the loss cannot be computed.
     """
     settings, where = conf.read(Path(path)), str(path)
-    if settings.notes.get("granularity") not in GROUPED:
+    how = read_noted(settings, where, (*conf.UNITS, "sample"))
+    if how.get("granularity") not in GROUPED:
         masks.require_layers(model, settings.ratios, where)
     pruners = dict(settings.pruners or dict.fromkeys(settings.ratios, "mag"))
     needed = criteria.required_statistics(pruners.values()) - {"weight", "noise"}
@@ -122,12 +123,12 @@ def prune(
         if isinstance(split, BatchSplit):
             split.head(2).check_loss(model, with_gradient=True)
     state = iterative.initial_state(to_device(copy.deepcopy(model), device))
-    kept = ("granularity", "multiple_of", "min_width", "sample")
-    how: dict[str, Any] = {key: settings.notes[key] for key in kept if key in settings.notes}
-    check_values(how, where)
     if how.get("granularity") in GROUPED and train is None:
         raise UserError(f"{where}: channels are found by running the model; give train=(inputs, labels)")
-    plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
+    try:
+        plan = Plan(dict(settings.ratios), pruners, rounds=1, **how)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
     iterative.prune_once(state, plan, 1, split, iterative.round_generator(0, 1))
     return state.model
 

@@ -438,7 +438,7 @@ def test_conf_of_a_last_round_says_nothing_twice() -> None:
     assert made.pruners == {"8": "mag"}
     assert made.notes == {
         **{"model": "lenet5", "data": "mnist", "seed": 7, "trial": 6, "round": 2, "parent": 4},
-        **{"compression": 0.9, "val_error": 1.0, "test_error": 0.9, "rounds": 2, "lr": 0.1},
+        **{"compression": 0.9, "granularity": "weight", "val_error": 1.0, "test_error": 0.9, "rounds": 2, "lr": 0.1},
         "history": [
             {"trial": 0, "round": 1, **RECORDS[0].params.to_columns()},
             {"trial": 4, "round": RECORDS[0].last.round, **RECORDS[0].params.to_columns()},
@@ -463,7 +463,7 @@ def test_conf_of_a_dense_point_names_every_layer() -> None:
         None,
         {
             **{"model": "lenet5", "data": "mnist", "seed": 7, "trial": 0, "round": 1},
-            **{"compression": 0.0, "val_error": 0.8, "pruner": "mag", "rounds": 2, "lr": 0.1},
+            **{"compression": 0.0, "granularity": "weight", "val_error": 0.8, "pruner": "mag", "rounds": 2, "lr": 0.1},
         },
     )
 

@@ -20,6 +20,7 @@ from tune_prune.hpo.config import Config
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.sensitivity import SensitivityJob, measure_retrained, measure_without_retraining
+from tune_prune.results import conf
 from tune_prune.workflows.space_checks import check_with_data, count_removable
 
 CHANNELS = (
@@ -215,6 +216,60 @@ def test_the_flags_of_prune(command: Callable[..., int], tmp_path: Path, monkeyp
     assert int((biases == 0).sum()) == 4
 
 
+def test_prune_removes_what_a_conf_says(
+    trials: Trials, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(CHANNELS.replace("low = 0.1", "low = 0.5"))
+    _, run_dir = searched(path, acc_tradeoff=60.0, budget=2)
+    found = conf.read(run_dir / "best.conf")
+    assert (found.notes["granularity"], found.notes["multiple_of"]) == ("channel", 2)
+    flags = ("prune", "--model", "toys:Conv", "--data", "toys:images", "--force", "--conf", run_dir / "best.conf")
+    flags = (*flags, "--out", tmp_path / "pruned")
+    assert command(*flags) == 0
+    assert len(emptied := empty_channels(tmp_path / "pruned" / "pruned.safetensors")) == len(found.ratios)
+    assert emptied == {
+        label: round(ratio * {"features.0": 4, "features.4": 8}[label]) for label, ratio in found.ratios.items()
+    }
+    assert conf.read(tmp_path / "pruned" / "pruned.conf").ratios == found.ratios
+    assert command(*flags, "--granularity", "channel", "--multiple-of", 2) == 0
+    capsys.readouterr()
+    for flag, given, noted in (("--granularity", "weight", "channel"), ("--multiple-of", 4, 2)):
+        assert command(*flags, flag, given) == 2
+        said = f"best.conf: its ratios are for {flag} {noted}, not {given}; leave {flag} out\n"
+        assert capsys.readouterr().err.endswith(said)
+
+
+def empty_channels(path: Path) -> dict[str, int]:
+    """How many whole outputs each layer of a checkpoint has lost, where it has lost some."""
+    found = {label: int((~mask.flatten(1).any(1)).sum()) for label, mask in checkpoint.read(path).masks.items()}
+    return {label: count for label, count in found.items() if count}
+
+
+@pytest.mark.parametrize(("granularity", "empty"), [("filter", 8), ("weight", 0)])
+def test_a_search_always_notes_what_its_ratios_count(
+    trials: Trials, tmp_path: Path, granularity: str, empty: int, command: Callable[..., int]
+) -> None:
+    path = tmp_path / "toy.toml"
+    named = f'[space]\ngranularity = "{granularity}"' if granularity != "weight" else "[space]"
+    path.write_text(re.sub('"2" = .*', '"2" = 0.5', SPACE.replace("[space]", named)))
+    _, run_dir = searched(path, acc_tradeoff=60.0, budget=2)
+    assert conf.read(run_dir / "best.conf").notes["granularity"] == granularity
+    flags = ("--model", "toys:mlp", "--data", "toys:images", "--force", "--out", tmp_path / "pruned")
+    assert command("prune", "--conf", run_dir / "best.conf", *flags) == 0
+    assert empty_channels(tmp_path / "pruned" / "pruned.safetensors").get("2", 0) == empty
+    assert command("prune", "--conf", run_dir / "best.conf", *flags, "--granularity", "2:4") == 2
+
+
+def test_a_conf_without_notes_is_as_the_flags_say(command: Callable[..., int], tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("2\n0.5\nmag\n")
+    flags = ("--model", "toys:mlp", "--data", "toys:images", "--force", "--out", tmp_path / "pruned", "--conf", path)
+    for granularity, empty in (("weight", 0), ("filter", 8)):
+        assert command("prune", *flags, "--granularity", granularity) == 0
+        assert empty_channels(tmp_path / "pruned" / "pruned.safetensors").get("2", 0) == empty
+
+
 def test_the_flags_of_sensitivity(command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = ("--model", "toys:Conv", "--data", "toys:images", "--granularity", "channel", "--force", "-p", "0.5")
@@ -236,6 +291,17 @@ def test_a_conf_is_applied_from_python(tmp_path: Path) -> None:
     pruned = tune_prune.prune(mlp(), path, images().train)
     assert [int(weight.flatten(1).any(1).sum()) for weight in masks.prunable(pruned).values()] == [8, 4]
     with pytest.raises(UserError, match="channels are found by running the model; give train"):
+        tune_prune.prune(mlp(), path)
+
+
+def test_a_mode_is_applied_from_python(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text('2,4\n0.9,0.9\nmag,mag\n# mode = "global"\n')
+    kept = [int(weight.count_nonzero()) for weight in masks.prunable(tune_prune.prune(mlp(), path)).values()]
+    assert sum(kept) == round(0.1 * (1024 + 64))
+    assert kept[1] != round(0.1 * 64)
+    path.write_text('2,4\n0.9,0.8\nmag,mag\n# mode = "global"\n')
+    with pytest.raises(UserError, match=r"a.conf: mode 'global' takes one ratio for all layers"):
         tune_prune.prune(mlp(), path)
 
 

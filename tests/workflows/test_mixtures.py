@@ -153,8 +153,12 @@ def test_the_flags_of_prune(
     assert kept == {"features.0": 36, "features.4": 144 - round(0.9 * 144), "head": 64}
     assert Path("a", "pruned.conf").read_text().startswith("features.4,weights/features.4\n0.5,0.9\n")
     assert command("prune", "--conf", Path("a", "pruned.conf"), "--replay", "--out", "b", "--json", *flags[:4]) == 0
+    assert command("prune", "--conf", Path("a", "pruned.conf"), *flags, "--out", "c") == 0
+    again = checkpoint.read(Path("c", "pruned.safetensors"))
+    assert {label: int(mask.sum()) for label, mask in again.masks.items()} == kept
+    Path("old.conf").write_text("features.4,weights/features.4\n0.5,0.9\n")
     capsys.readouterr()
-    assert command("prune", "--conf", Path("a", "pruned.conf"), *flags) == 2
+    assert command("prune", "--conf", "old.conf", *flags) == 2
     assert "weights/features.4 are weights that channels leave; add --granularity channel+" in capsys.readouterr().err
     assert command("prune", "--granularity", "channel", "-l", "weights/head", "-p", "0.5", *flags) == 2
     assert "known: features.0, features.4; single weights have ratios with granularity" in capsys.readouterr().err

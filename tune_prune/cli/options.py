@@ -99,13 +99,9 @@ TestBatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Test samples at a time, unless the data comes in batches."),
 ]
-Granularity = Annotated[
-    str,
-    typer.Option(
-        help="What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, "
-        "channel+weight, channel+2:4."
-    ),
-]
+GRANULARITIES = (
+    "What goes as one: weight, filter, neuron, 2:4, channel, head, block, block+channel, channel+weight, channel+2:4."
+)
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoCode = Annotated[
     bool,

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from tune_prune.cli.options import (
+    GRANULARITIES,
     AsJson,
     BatchSize,
     Data,
     Device,
     Force,
-    Granularity,
     Model,
     NoCode,
     announce,
@@ -45,6 +45,9 @@ PANELS = {
 }
 """The groups of flags, in the order in which `--help` shows them."""
 
+OR_NOTED = "or as --conf notes"
+"""The default of what a .conf file may note: what its ratios count."""
+
 
 @takes_settings(TaskSettings, [*PANELS], ["distill", *SEARCHING])
 @grouped(PANELS)
@@ -56,13 +59,21 @@ def prune(
     model: Model = "lenet5",
     data: Data = "mnist",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights to start from.  [default: dense, or as --conf notes]")
+        Path | None, typer.Option(help="Weights to start from.  [default: dense; to --replay, as --conf notes]")
     ] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
-    mode: Annotated[str, typer.Option(help="layer: each its ratio; global: one for all, scores decide.")] = "layer",
-    granularity: Granularity = "weight",
-    multiple_of: Annotated[int, typer.Option(min=1, help="Leave a multiple of so many channels.")] = 1,
-    min_width: Annotated[int, typer.Option(min=1, help="Leave at least so many channels of each group.")] = 1,
+    mode: Annotated[
+        str | None,
+        typer.Option(help=f"layer: each its ratio; global: one for all, scores decide.  [default: layer, {OR_NOTED}]"),
+    ] = None,
+    granularity: Annotated[str | None, typer.Option(help=f"{GRANULARITIES}  [default: weight, {OR_NOTED}]")] = None,
+    multiple_of: Annotated[
+        int | None, typer.Option(min=1, help=f"Leave a multiple of so many channels.  [default: 1, {OR_NOTED}]")
+    ] = None,
+    min_width: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Leave at least so many channels of each group.  [default: 1, {OR_NOTED}]"),
+    ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Rounds of pruning.")] = 1,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left after every round.")] = False,
     epochs: Annotated[float | None, typer.Option(help="Epochs of a round's retraining.  [default: 1]")] = None,
@@ -103,6 +114,7 @@ def prune(
     from math import inf
 
     from tune_prune.training.resources import pick_device
+    from tune_prune.workflows.conf_notes import read_noted
     from tune_prune.workflows.prune_outputs import prune_and_write
     from tune_prune.workflows.prune_resume import PruneRequest
     from tune_prune.workflows.prune_target import PruneOptions, choose_target
@@ -114,13 +126,14 @@ def prune(
     if retrain and epochs is not None and not 0 < epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
     share, function = parse_distill(distill)
+    target, source = choose_target(layer or [], ratio or [], conf, model, mode)
+    given = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of, "min_width": min_width}
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
-        mode=mode, granularity=granularity, multiple_of=multiple_of, min_width=min_width, schedule=schedule,
-        lr=lr, l1=l1, l2=l2, distill=share, batch_size=batch_size, scale_dropout=scale_dropout, reload=reload,
-        acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
+        schedule=schedule, lr=lr, l1=l1, l2=l2, distill=share, batch_size=batch_size, scale_dropout=scale_dropout,
+        reload=reload, acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
+        **read_noted(target, source, flags=given),
     )  # fmt: skip
-    target, source = choose_target(layer or [], ratio or [], conf, model, mode)
     request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
     say = silent if json else echo
     summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)

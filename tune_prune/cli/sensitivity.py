@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from tune_prune.cli.options import (
+    GRANULARITIES,
     AsJson,
     BatchSize,
     Data,
     Device,
     Force,
-    Granularity,
     Model,
     NoCode,
     announce,
@@ -34,7 +34,7 @@ def sensitivity(
     model: Model = "lenet5",
     data: Data = "mnist",
     pruner: Annotated[str, typer.Option(help="Pruners, separated by commas.")] = "mag",
-    granularity: Granularity = "weight",
+    granularity: Annotated[str, typer.Option(help=GRANULARITIES)] = "weight",
     retrain: Annotated[bool, typer.Option("--retrain", help="Train what is left, spread over Ray's workers.")] = False,
     epochs: Annotated[float, typer.Option(min=0.001, help="Epochs of the retraining.")] = 1.0,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of the retraining.")] = 0.01,

@@ -21,6 +21,9 @@ from tune_prune.common.errors import UserError, format_names
 from tune_prune.common.parsing import MAX_KEY, parse_toml, read_bytes
 from tune_prune.common.toml_writer import format_key, format_value
 
+UNITS = ("mode", "granularity", "multiple_of", "min_width")
+"""The notes that say what a ratio counts: with others, the same ratios remove other weights."""
+
 
 @dataclass(frozen=True)
 class Conf:

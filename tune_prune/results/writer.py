@@ -83,6 +83,7 @@ def make_conf(member: Member, test: TestResult | None, info: RunInfo, by_trial: 
         "round": point.round,
         "parent": record.parent,
         "compression": point.compression,
+        "granularity": record.params.to_plan().granularity,
         info.metric.val: point.val_metric,
         **{name: point.costs[name] for name in list_further([point])},
         info.metric.test: None if test is None or test.refit else test.metric,

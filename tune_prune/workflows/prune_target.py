@@ -30,7 +30,9 @@ def model_conf(model: str) -> Path:
     return path
 
 
-def choose_target(layers: list[str], ratios: list[float], path: Path | None, model: str, mode: str) -> tuple[Conf, str]:
+def choose_target(
+    layers: list[str], ratios: list[float], path: Path | None, model: str, mode: str | None
+) -> tuple[Conf, str]:
     """Chooses the target, and what messages call it: layers given by hand, else a conf file, else the model's own conf.
 
     In mode "global" a single ratio without layers is the ratio of all layers together.

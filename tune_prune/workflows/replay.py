@@ -1,6 +1,5 @@
 """Replays a .conf: prunes and retrains as its comment lines say, and compares the result with what they state."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
-from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Number
+from tune_prune.hpo.parameters import PARAMETERS
 from tune_prune.hpo.warm_start import Stage, retrace
 from tune_prune.pruning import checkpoint, criteria, masks, statistics_cache
 from tune_prune.pruning.granularity import GROUPED
@@ -28,36 +27,9 @@ from tune_prune.tasks.settings import TaskSettings, read_settings
 from tune_prune.tasks.splits import Data
 from tune_prune.tasks.task import prepare_task
 from tune_prune.training.resources import limit_threads
+from tune_prune.workflows.conf_notes import MEASURED, check_values
 from tune_prune.workflows.prune import open_model, prune
 from tune_prune.workflows.prune_target import PruneOptions
-
-
-def _check_text(value: object) -> str | None:
-    return None if isinstance(value, str) else f"must be text, got {value!r}"
-
-
-def _check_switch(value: object) -> str | None:
-    return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
-
-
-NOTES: Mapping[str, Check] = {
-    **PARAMETERS,
-    **dict.fromkeys(("model", "data", "weights", "weights_hash"), _check_text),
-    **dict.fromkeys(("scale_dropout", "reload", "allow_empty"), _check_switch),
-    **dict.fromkeys(("seed", "trial"), Number(0, whole=True)),
-    **dict.fromkeys(("round", "iterations", "cached_sample"), Number(1, whole=True)),
-    **dict.fromkeys(("epochs", "l2", "acc_tradeoff"), Number(0)),
-    "compression": Number(0, 1),
-    "val_error": Number(0, 100),
-    "test_error": Number(0, 100),
-}
-"""The notes that a replay reads, with their checks, beside `ratio/<layer>`, `pruner/<layer>` and `history`.
-
-Values of other metrics, `val_<name>` and `test_<name>`, are any numbers.
-"""
-
-MEASURED = ("val_", "test_")
-"""How the notes begin of what was measured by the metric."""
 
 
 @dataclass(frozen=True)
@@ -136,24 +108,6 @@ def check_notes(conf: Conf, source: str) -> dict[str, Any]:
         if not {"trial", "round"} <= one.keys():
             raise UserError(f"{source}: history[{number}] must note trial and round, has {format_names(one)}")
     return notes
-
-
-def check_values(notes: Mapping[str, Any], source: str, prefix: str = "") -> None:
-    """Raises a `UserError` that names `source` and the note, after `prefix`, for the first value that cannot be."""
-    for key, value in notes.items():
-        check = NOTES.get(key)
-        if key.startswith(trial_params.RATIO):
-            check = RATIO
-        elif key.startswith(trial_params.PRUNER):
-            check = PARAMETERS["pruner"]
-        elif key.startswith(MEASURED) and check is None:
-            check = Number(-math.inf)
-        try:
-            fault = check(value) if check else None
-        except UserError as error:  # of a registry, which does not know where the name stands
-            raise UserError(f"{source}: {prefix}{key}: {error}") from error
-        if fault:
-            raise UserError(f"{source}: {prefix}{key} {fault}")
 
 
 def _read_settings(notes: Mapping[str, Any], source: str) -> TaskSettings:

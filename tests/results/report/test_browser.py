@@ -176,9 +176,15 @@ CLICK = """([name, index]) => {
 }"""
 
 
+UNITS = '# granularity = "channel"\n# multiple_of = 2\n'
+
+
 @pytest.mark.parametrize(
     ("name", "index", "conf"),
-    [("front, validation", 0, "8\n0.95\nmag\n"), ("round within", 0, "8\n0.5\nmag\n# trial = 4\n# round = 1\n")],
+    [
+        ("front, validation", 0, "8\n0.95\nmag\n"),
+        ("round within", 0, "8\n0.5\nmag\n# trial = 4\n# round = 1\n" + UNITS),
+    ],
 )
 def test_a_click_shows_a_conf(browser: Any, path: Path, name: str, index: int, conf: str) -> None:
     opened, faults = page(browser, path, 1280)

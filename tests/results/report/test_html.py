@@ -106,8 +106,9 @@ def run_dir(path: Path, summary: Any = SUMMARY) -> Path:
         "4,1,0.5,2.0,0.8,True,0.5,mag,1.0\n4,2,0.9,10.0,0.9,True,0.95,mag,1.0\n5,1,0.9,10.0,4.0,False,0.95,mag,1.0\n"
     )
     (path / "trials.csv").write_text(
-        "trial,state,ratio/8,lr,compression,factor,val_error,feasible,reason,kind\n"
-        "4,complete,0.95,0.1,0.9,10.0,0.9,True,,explore\n5,stopped,0.95,0.2,0.9,10.0,4.0,False,why,explore\n"
+        "trial,state,ratio/8,lr,granularity,multiple_of,compression,factor,val_error,feasible,reason,kind\n"
+        "4,complete,0.95,0.1,channel,2,0.9,10.0,0.9,True,,explore\n"
+        "5,stopped,0.95,0.2,channel,,0.9,10.0,4.0,False,why,explore\n"
     )
     (path / "pareto.png").write_bytes(PNG)
     (path / "best.conf").write_text("8\n0.95\nmag\n")
@@ -281,7 +282,7 @@ def test_trials_say_why_they_ended_early_and_what_all_have_alike(tmp_path: Path)
     assert (first["trial"], first["state"], first["why it ended early"]) == ("4", "complete", "")
     assert (last["state"], last["within the limit"], last["why it ended early"]) == ("stopped", "no", "why")
     assert (first["lr"], last["lr"]) == ("0.1", "0.2")
-    assert "The same in all: ratio of layer 8 0.95." in report(tmp_path).text
+    assert "The same in all: ratio of layer 8 0.95, granularity channel." in report(tmp_path).text
 
 
 def test_the_best_and_the_knee_are_named_first(tmp_path: Path) -> None:

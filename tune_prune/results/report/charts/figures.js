@@ -49,7 +49,9 @@
     const pruned = data.layers.map((layer, i) => [layer, ratios[i], pruners[i]]).filter(([, ratio]) => ratio > 0);
     const lines = pruned.length ? [0, 1, 2].map((k) => pruned.map((layer) => layer[k])) : [data.layers, ratios];
     lines[1] = lines[1].map((ratio) => Number(ratio.toFixed(6)));
-    return [...lines.map((line) => line.join(",")), `# trial = ${trial}`, `# round = ${round}`, ""].join("\n");
+    const notes = { trial, round, ...data.units[trial] };
+    const noted = Object.entries(notes).map(([key, value]) => `# ${key} = ${JSON.stringify(value)}`);
+    return [...lines.map((line) => line.join(",")), ...noted, ""].join("\n");
   }
 
   function showConf({ points }) {

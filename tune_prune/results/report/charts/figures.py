@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pandas import DataFrame
+from pandas import DataFrame, isna
 
+from tune_prune.results import conf
 from tune_prune.results.front_picture import describe_front
 from tune_prune.results.palette import DARK
 from tune_prune.results.published import find_published
@@ -43,8 +44,16 @@ def make_charts(run: RunResults, others: Mapping[str, RunResults], find_shares: 
     html = {name: f'<div class="chart" id="chart-{name}"></div>' for name in figures}
     if "front" in html:
         html["front"] += CLICKED
-    html["scripts"] = make_scripts(figures, {"layers": list_layers(run.points), "confs": run.confs})
+    data = {"layers": list_layers(run.points), "confs": run.confs, "units": list_units(run.trials)}
+    html["scripts"] = make_scripts(figures, data)
     return html
+
+
+def list_units(trials: DataFrame) -> dict[str, dict[str, object]]:
+    """What the ratios of each trial count, by its number as text: what trials.csv has of `conf.UNITS`."""
+    kept = trials[[name for name in conf.UNITS if name in trials]].astype(object)
+    rows = zip(trials["trial"], kept.to_dict("records"), strict=True)
+    return {str(trial): {str(name): value for name, value in row.items() if not isna(value)} for trial, row in rows}
 
 
 def _draw_front(run: RunResults, others: Mapping[str, RunResults]) -> "dict[str, Figure]":
