@@ -16,11 +16,15 @@ from tune_prune.common.errors import UserError
 from tune_prune.export.compaction import compact
 from tune_prune.export.exporter import export
 from tune_prune.hpo import space_reader
+from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.config import Config
+from tune_prune.hpo.phases import Refinement
+from tune_prune.hpo.search_settings import SearchSettings
 from tune_prune.hpo.space import Space
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.sensitivity import SensitivityJob, measure_retrained, measure_without_retraining
-from tune_prune.results import conf
+from tune_prune.results import conf, records
+from tune_prune.results.constraints import Constraints
 from tune_prune.workflows.space_checks import check_with_data, count_removable
 
 CHANNELS = (
@@ -57,6 +61,22 @@ def test_a_search_finds_smaller_dense_networks(trials: Trials, tmp_path: Path) -
     assert all(len(weight) % 2 == 0 for weight in list(masks.prunable(small).values())[:2])
     levels = [point for point in table.itertuples() if point.round == 2]
     assert len({round(point.compression, 3) for point in levels}) > 2
+
+
+@pytest.mark.parametrize("granularity", ["channel", "channel+weight"])
+def test_trials_end_at_the_compression_that_was_planned(trials: Trials, tmp_path: Path, granularity: str) -> None:
+    path, text = tmp_path / "toy.toml", CHANNELS.replace("[space]", "[space]\nmin_width = 3")
+    text = text.replace('"channel"', f'"{granularity}"').replace("low = 0.1, high = 0.8", "low = 0.0, high = 0.8")
+    if granularity != "channel":  # at ratios that empty no channel, each of which keeps a weight
+        text = text.replace('"*" =', '"weights/*" = {low = 0.0, high = 0.6}\n"*" =')
+    path.write_text(text)
+    _, run_dir = searched(path, acc_tradeoff=100.0)
+    counts = count_removable(Conv(), images().train, "it", granularity)
+    settings = SearchSettings(Budget(8), 0.0, Constraints(0.0), Refinement(), channels=counts)
+    ended = [record for record in records.read_all(run_dir) if record.state == "complete"]
+    assert len({record.last.compression for record in ended}) > 1
+    for record in ended:
+        assert settings.compression(record.params) == pytest.approx(record.last.compression)
 
 
 def test_a_least_width_holds_in_the_records_and_in_a_replay(

@@ -52,7 +52,7 @@ class EarlyStopping:
         estimates = self._trial_store.estimates
         record = replace(record, points=[estimates.estimate(point) for point in record.points])
         ended = list(estimates.records.values())
-        target = settings.compression(record.params.ratios)
+        target = settings.compression(record.params)
         refining = settings.refine.share > 0
         reason = reason_to_stop(record, target, ended, settings.dense_metric, settings.limits, refining)
         if reason and derive_seed(self._seed, number, 2) % EXEMPT_ONE_IN == 0:

@@ -111,10 +111,10 @@ class TrialScheduler:
         """The recorded round from which a trial with these study parameters starts; None means the dense model."""
         if not self._settings.features.warm_start:
             return None
-        ratios = from_study_params(drawn, self._parameters).ratios
-        max_cost = self._max_recoverable_cost(self._settings.compression(ratios))
+        params = from_study_params(drawn, self._parameters)
+        max_cost = self._max_recoverable_cost(self._settings.compression(params))
         metric = self._settings.metric
-        return find_warm_start(self._same_granularity(drawn), ratios, max_cost, max_compression, metric)
+        return find_warm_start(self._same_granularity(drawn), params.ratios, max_cost, max_compression, metric)
 
     def _same_granularity(self, drawn: Mapping[str, object]) -> list[tuple[int, PointRecord]]:
         """The stored rounds, with their trials, whose masks have the granularity of a trial with these parameters."""
@@ -219,4 +219,4 @@ class TrialScheduler:
 
     def _compression(self, study_params: Mapping[str, object]) -> float:
         """The compression that a trial with these study parameters ends at."""
-        return self._settings.compression(from_study_params(study_params, self._parameters).ratios)
+        return self._settings.compression(from_study_params(study_params, self._parameters))

@@ -10,6 +10,7 @@ from tune_prune.hpo.phases import Features, Refinement
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels.counting import ChannelCounts
 from tune_prune.results.constraints import Constraints
+from tune_prune.results.trial_params import TrialParams
 from tune_prune.tasks.metrics import ERROR, Metric
 
 InitialPoint = Mapping[str, object]
@@ -52,9 +53,10 @@ class SearchSettings:
         known = self.metric == ERROR and self.samples > 0
         return refinement.standard_error(self.dense_metric, self.samples) if known else 0.0
 
-    def compression(self, ratios: Mapping[str, float]) -> float:
-        """The compression of the whole model that these ratios, by layer or group of channels, make."""
+    def compression(self, params: TrialParams) -> float:
+        """The compression of the whole model at which a trial with these parameters ends."""
         if self.channels is not None:
-            return self.channels.compression(ratios)
-        removed = sum(masks.count_removed(ratio, self.totals[label]) for label, ratio in ratios.items())
+            plan = params.to_plan()
+            return self.channels.compression(plan.ratios, plan.multiple_of, plan.min_width)
+        removed = sum(masks.count_removed(ratio, self.totals[label]) for label, ratio in params.ratios.items())
         return removed / sum(self.totals.values())

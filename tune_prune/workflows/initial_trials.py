@@ -5,8 +5,9 @@ Each level takes the ratios that reach its compression at the least rise of the 
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ from tune_prune.hpo.groups import GroupedRatio, LossCurve, allocate_weights
 from tune_prune.hpo.parameters import Domain, Range
 from tune_prune.hpo.search_settings import InitialPoint
 from tune_prune.hpo.space import Space
-from tune_prune.pruning.channels.counting import ChannelCounts
 from tune_prune.workflows.console import SearchConsole
 from tune_prune.workflows.loss_curves import GRID, LEAST_IMAGES, count_images, measure_curves
 from tune_prune.workflows.preparation import Prepared, cached_statistics
@@ -28,25 +28,29 @@ def compression_levels(
     curves: Mapping[str, LossCurve],
     others: int,
     factors: Sequence[float],
-    channels: ChannelCounts | None = None,
+    count_left: Callable[[Mapping[str, float]], float] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yields for each factor, ascending, the ratios of all layers that reach it at the least rise of the loss.
 
-    `others` counts the weights of layers that are not pruned; `channels` count those of groups of channels. Where the
-    bounds keep a level from its factor it comes as near as they allow; a level equal to the one before is left out. No
-    ratio falls from one level to the next.
+    `others` counts the weights of layers that are not pruned. Of groups of channels, `count_left` counts the weights
+    that their ratios leave in all. Where the bounds keep a level from its factor it comes as near as they allow; a
+    level equal to the one before is left out. No ratio falls from one level to the next.
     """
-    total = channels.total if channels else others + sum(curve.weights for curve in curves.values())
+    total = count_left({}) if count_left else others + sum(curve.weights for curve in curves.values())
     before: dict[str, float] = {}
     for factor in factors:
-        if channels is None:
+        if count_left is None:
             shares = allocate_weights(curves, total / factor - others)
         else:
-            shares = allocate_weights(curves, total / factor, channels.left)
-        ratios = {layer: 1 - share for layer, share in shares.items()}
+            shares = allocate_weights(curves, total / factor, lambda kept: count_left(_to_ratios(kept)))
+        ratios = _to_ratios(shares)
         if ratios != before:
             yield ratios
         before = ratios
+
+
+def _to_ratios(shares: Mapping[str, float]) -> dict[str, float]:
+    return {layer: 1 - share for layer, share in shares.items()}
 
 
 def space_factors(count: int, first: float, last: float) -> list[float]:
@@ -140,7 +144,9 @@ def _plan_levels(
     factors = space_factors(count, space.initial.min_factor, space.initial.max_factor)
     totals, pruned = prepared.info.totals, _ratio_domains(space, prepared).keys()
     others = sum(total for label, total in totals.items() if label not in pruned)
-    levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors, prepared.info.channels)
+    plan, channels = space.midpoint(prepared.info.ratio_shapes).to_plan(), prepared.info.channels
+    left = partial(channels.left, multiple_of=plan.multiple_of, min_width=plan.min_width) if channels else None
+    levels: Iterable[Mapping[str, float]] = compression_levels(curves, others, factors, left)
     if pooled:  # the scores spread the weights over the layers, and so a level is one ratio
         inside, total = sum(totals.values()) - others, sum(totals.values())
         levels = [dict.fromkeys(pruned, 1 - max(total / factor - others, 0.0) / inside) for factor in factors]

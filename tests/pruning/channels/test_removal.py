@@ -119,6 +119,19 @@ def test_weights_are_counted_as_masks_count_them() -> None:
     assert removal.actual_ratios(model, groups, made, ratios) == ratios
 
 
+@pytest.mark.parametrize(("multiple_of", "min_width"), [(1, 1), (2, 1), (1, 3), (4, 3), (2, 5)])
+def test_what_ratios_are_planned_to_leave_is_what_they_leave(multiple_of: int, min_width: int) -> None:
+    model, inputs = make("images", 7)
+    groups = find_groups(model, inputs)
+    counts = count_channels(model, groups)
+    for ratio in (0.0, 0.3, 0.55, 0.7, 0.95):
+        ratios = {group.name: ratio for group in groups}
+        made = removal.remove(
+            model, groups, masks.dense_masks(model), random_scores(model), ratios, multiple_of, min_width
+        )
+        assert counts.compression(ratios, multiple_of, min_width) == pytest.approx(masks.compression(made))
+
+
 @pytest.mark.parametrize("change", ["nothing", "rotation", "norms"])
 def test_a_heads_queries_keys_and_values_leave_together(change: str) -> None:
     class Model(nn.Module):

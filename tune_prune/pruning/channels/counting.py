@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from tune_prune.pruning.channels.groups import Group
-from tune_prune.pruning.channels.removal import name_weights
-from tune_prune.pruning.masks import shapes
+from tune_prune.pruning.channels.removal import OF_BLOCKS, count_left, name_weights
+from tune_prune.pruning.masks import count_removed, shapes
 from tune_prune.pruning.plan import WEIGHTS
 
 BLOCK = -1
@@ -60,13 +60,21 @@ class ChannelCounts:
         """All weights."""
         return sum(layer.total for layer in self.layers.values())
 
-    def left(self, kept: Mapping[str, float]) -> float:
-        """The weights that are left in all where groups keep these shares of their channels, and layers of the rest."""
-        return sum(layer.left(kept) * kept.get(WEIGHTS + label, 1.0) for label, layer in self.layers.items())
+    def left(self, ratios: Mapping[str, float], multiple_of: int = 1, min_width: int = 1) -> float:
+        """The weights that are left in all at these ratios: of whole channels, and of the weights that they leave."""
+        least = {name: OF_BLOCKS if name in self.blocks else (multiple_of, min_width) for name in self.groups}
+        kept = {
+            name: count_left(count, ratios[name], *least[name]) / count
+            for name, count in self.groups.items()
+            if name in ratios
+        }
+        left = {label: layer.left(kept) for label, layer in self.layers.items()}
+        shares = {label: ratios[WEIGHTS + label] for label in left if WEIGHTS + label in ratios}
+        return sum(left.values()) - sum(count_removed(share, round(left[label])) for label, share in shares.items())
 
-    def compression(self, ratios: Mapping[str, float]) -> float:
+    def compression(self, ratios: Mapping[str, float], multiple_of: int = 1, min_width: int = 1) -> float:
         """The compression of the whole model that these ratios make."""
-        return 1 - self.left({name: 1 - ratio for name, ratio in ratios.items()}) / self.total
+        return 1 - self.left(ratios, multiple_of, min_width) / self.total
 
     def describe(self) -> list[str]:
         """The groups of blocks with their numbers of blocks, and what stays, in lines."""

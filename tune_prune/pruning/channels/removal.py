@@ -73,9 +73,13 @@ def count_left(count: int, ratio: float, multiple_of: int = 1, least: int = 1) -
     return min(-(-left // multiple_of) * multiple_of, count)
 
 
+OF_BLOCKS = (1, 0)
+"""What stands for `multiple_of` and `min_width` where a group is of blocks."""
+
+
 def count_left_of(group: Group, ratio: float, multiple_of: int = 1, min_width: int = 1) -> int:
     """Counts the channels that a ratio leaves of a group, as `count_left` does; all blocks of a group may leave."""
-    return count_left(group.count, ratio, *((1, 0) if group.blocks else (multiple_of, min_width)))
+    return count_left(group.count, ratio, *(OF_BLOCKS if group.blocks else (multiple_of, min_width)))
 
 
 @torch.no_grad()
