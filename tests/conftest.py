@@ -36,6 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = deadlines.TEST
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files directly in tests/, which run whole programs: none of these long ones is to end alone."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def toy_task() -> Task:
     """Of the untrained `mlp`, which is wrong in 70 % or so."""

@@ -3,10 +3,8 @@
 import ast
 import importlib
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -120,9 +118,12 @@ def test_the_readmes_own_model_runs_as_printed(
 
 
 def test_the_documented_files_of_a_model_run_as_printed(
-    command: Callable[..., object], blocks: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., object],
+    trials: searches.Trials,
+    blocks: list[Block],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The search in a process of its own, with Ray."""
     code, space, shell = blocks
     (tmp_path / "mine.py").write_text(code.text)
     (tmp_path / "mine.toml").write_text(space.text)
@@ -131,11 +132,9 @@ def test_the_documented_files_of_a_model_run_as_printed(
     monkeypatch.chdir(tmp_path)
     sys.modules.pop("mine", None)  # that of another test
     assert command(*train) == 0
+    assert command(*search) == 0
     del sys.modules["mine"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "tune_prune", *search]
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    assert trials.started == 8
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mine-*/summary.json")]
     assert [summary["trials"]["completed"] + summary["trials"]["stopped"] for summary in summaries] == [8]
 

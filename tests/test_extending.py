@@ -226,7 +226,13 @@ def test_a_loop_of_ones_own(install: Install, command: Command, tmp_path: Path) 
 
 
 def test_a_tuner_of_ones_own(tmp_path: Path) -> None:
-    """As printed, in a process of its own."""
+    """As printed, in a process of its own, in whose folder the space `lenet5` trains for few steps."""
+    space = (ROOT / "search_spaces" / "lenet5.toml").read_text()
+    space = re.sub(r"^(steps|final_steps|trials) = \d+", lambda match: f"{match[1]} = 3", space, flags=re.MULTILINE)
+    space = space.replace("acc_tradeoff = 0.5", "acc_tradeoff = 20")
+    space = re.sub(r"\n\[gradual\]\n.*?(?=\n\[)", "", space.replace("trials = 3", "trials = 0"), flags=re.DOTALL)
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / "search_spaces" / "lenet5.toml").write_text(space)
     (tmp_path / "own.py").write_text(RECIPES["tuner of your own"])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     ended = subprocess.run(

@@ -29,6 +29,9 @@ PACKAGES = {
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's dataset-fashion-mnist puts its files."""
 
+FEW = {"detection": ("(300, 60, 60)", "(40, 20, 20)"), "unet": ("(400, 100, 100)", "(32, 16, 16)")}
+"""How many samples a case makes of each split, and how many here; batches have as many as there."""
+
 SMALL = {"rounds": 1, "steps": 1, "final_steps": 2, "sample": 16, "trials": 0}
 
 
@@ -50,6 +53,10 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param == "resnet18":  # most of its eleven million weights are in the last two stages
         text = text.replace('"*" =', '"layer[12].*" =')
     space.write_text(text.replace('pruner = ["mag", "taylor1"]', 'pruner = "taylor1"'))
+    if request.param in FEW:
+        many, few = FEW[request.param]
+        (module,) = (path for path in folder.glob("*.py") if many in path.read_text())
+        module.write_text(module.read_text().replace(many, few))
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(CASES.parent / "resnet20"))
     monkeypatch.syspath_prepend(str(folder))

@@ -1,6 +1,7 @@
 """What a study is refused for that is not as a search has written it."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +22,20 @@ def opened(run_dir: Path) -> Driver:
     return Driver(run_dir, study, features=Features(early_stopping=False))
 
 
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    """Three trials that have ended, and one that runs and was killed."""
-    driver = opened(tmp_path)
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search of three trials that have ended, and one that runs and was killed."""
+    folder = tmp_path_factory.mktemp("searched")
+    driver = opened(folder)
     driver.run(3)
     assert driver.suggest()["start"] is not None
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def run_dir(searched: Path, tmp_path: Path) -> Path:
+    """A copy of that search, of the test's own."""
+    return shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
 
 
 def test_what_was_written_is_read_again(run_dir: Path) -> None:

@@ -40,14 +40,14 @@ def test_one_search_finds_small_sparse_networks_and_repeats_itself(
 ) -> None:
     path = tmp_path / "toy.toml"
     path.write_text(MIXTURE.replace("channel+weight", granularity))
-    code, run_dir = searched(path, acc_tradeoff=60.0)
+    code, run_dir = searched(path, acc_tradeoff=60.0, budget=5)
     assert code == 0
     table = points(run_dir)
     ratios = ["ratio/features.0", "ratio/features.4", *WEIGHTS]
     assert [name for name in table if name.startswith("ratio/") and table[name].any()] == ratios
     assert (table[table["round"] == 2]["ratio/weights/head"] == 0.25).all()
     assert set(trials_of(run_dir)["kind"]) == {"explore", "refine"}
-    _, again = searched(path, "again", acc_tradeoff=60.0)
+    _, again = searched(path, "again", acc_tradeoff=60.0, budget=5)
     assert points(again).equals(table)
     front = json.loads((run_dir / "summary.json").read_text())["front"]
     model, found = checkpoint.restore(checkpoint.read(run_dir / front[-1]["checkpoint"]), "it")
