@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+KINDS = ("*.md", "*.css", "*.js")
 LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
@@ -27,7 +28,7 @@ def find_linked(path: Path) -> set[Path]:
 
 def find_pages() -> set[Path]:
     """Finds all documents of the site, and the pictures and files that they link to."""
-    found, new = set[Path](), {ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.css")}
+    found, new = set[Path](), {ROOT / "README.md", *(file for kind in KINDS for file in (ROOT / "docs").glob(kind))}
     while new:
         found |= new
         new = {target for path in new if path.suffix == ".md" for target in find_linked(path)} - found

@@ -1,9 +1,10 @@
 """Fixtures that the tests share."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import deadlines  # before PyTorch, whose import it times
 import optuna
@@ -102,6 +103,23 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
 def blocks(request: pytest.FixtureRequest) -> list[Block]:
     """The fenced blocks of the documents that name this test."""
     return of_test(f"{request.node.path.stem}::{request.node.originalname}")
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, by playwright; a test that asks for it is skipped where there is none."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # as root there is no sandbox
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * deadlines.WAIT)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from deadlines import WAIT
 
 import tune_prune
 
@@ -64,6 +66,20 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     styles = list(site.rglob("*.css"))
     assert styles
     assert [path.name for path in styles if re.search(r"url\([\"']?(https?:)?//|@import", path.read_text())] == []
+
+
+@pytest.mark.parametrize("name", ["index.html", "docs/tutorial.html"])
+def test_search_works_without_a_server(site: Path, browser: Any, name: str) -> None:
+    opened, faults = browser.new_page(), list[str]()
+    opened.set_default_timeout(1000 * WAIT)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
+    opened.goto((site / name).as_uri())
+    opened.get_by_role("button", name="Search").first.click()
+    opened.keyboard.type("hypervolume")
+    opened.get_by_text(re.compile(r"^\d+ results$")).wait_for()
+    assert faults == []
+    opened.close()
 
 
 def test_links_and_anchors_lead_somewhere(site: Path) -> None:

@@ -7,18 +7,22 @@ if TYPE_CHECKING:
     from tune_prune.common.errors import HeldError, UserError
     from tune_prune.distributed.searcher import StudySearcher
     from tune_prune.distributed.trainable import PruneTrainable
+    from tune_prune.distributed.tuner import SearchStopper
     from tune_prune.export.formats import load
     from tune_prune.pruning.layers import register
     from tune_prune.pruning.own_loop import apply_masks, masks, save
-    from tune_prune.results.saved_front import Front
-    from tune_prune.workflows.own_tuner import prepare_search
+    from tune_prune.results.saved_front import Front, Pruned
+    from tune_prune.workflows.own_tuner import PreparedSearch, prepare_search
 
 
 __version__ = "0.1.0"
 __all__ = [
     "Front",
     "HeldError",
+    "PreparedSearch",
     "PruneTrainable",
+    "Pruned",
+    "SearchStopper",
     "StudySearcher",
     "UserError",
     "__version__",
@@ -34,10 +38,13 @@ __all__ = [
 
 _FROM = {
     "Front": "results.saved_front",
+    "Pruned": "results.saved_front",
     "HeldError": "common.errors",
     "UserError": "common.errors",
     "PruneTrainable": "distributed.trainable",
     "StudySearcher": "distributed.searcher",
+    "SearchStopper": "distributed.tuner",
+    "PreparedSearch": "workflows.own_tuner",
     "prepare_search": "workflows.own_tuner",
     "prune": "api",
     "search": "api",

@@ -1,7 +1,5 @@
 """The report in a real browser: it opens without an error, its points are there, and a click shows a .conf."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,6 @@ from tune_prune.results.report.charts import figures
 from tune_prune.results.report.comparison import make_comparison_page
 from tune_prune.results.report.html import write_report
 from tune_prune.results.run_results import read_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        # as root there is no sandbox
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * WAIT)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
