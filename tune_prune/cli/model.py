@@ -15,6 +15,7 @@ from tune_prune.cli.options import (
     Model,
     NoCode,
     TestBatchSize,
+    TrainingProgress,
     announce,
     echo,
     silent,
@@ -73,10 +74,15 @@ def train(
         left = (done[-1] - done[0]) / (len(done) - 1) * (epochs - epoch.epoch) if len(done) > 1 else None
         echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}  {format_clock(left)} left")
 
+    def describe(steps_done: int, steps: int) -> tuple[str, int, int]:
+        of_epoch = max(steps // epochs, 1)
+        return f"epoch {(steps_done - 1) // of_epoch + 1}/{epochs}", (steps_done - 1) % of_epoch + 1, of_epoch
+
     torch_device = pick_device(device)
-    history = train.train(
-        model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
-    )
+    with TrainingProgress(describe):
+        history = train.train(
+            model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
+        )
     best = min(history, key=lambda epoch: epoch.rank(metric))
     echo(f"{out}: epoch {best.epoch}, validation {metric.name} {metric.format(best.val_metric)}")
 

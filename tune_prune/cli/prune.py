@@ -16,6 +16,7 @@ from tune_prune.cli.options import (
     Force,
     Model,
     NoCode,
+    TrainingProgress,
     announce,
     echo,
     grouped,
@@ -136,7 +137,8 @@ def prune(
     )  # fmt: skip
     request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
     say = silent if json else echo
-    summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
+    with TrainingProgress(lambda done, steps: ("retraining", done, steps), quiet=json):
+        summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
     echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
     return 0
 

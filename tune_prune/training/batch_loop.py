@@ -19,6 +19,7 @@ from tune_prune.tasks.samples import take_samples
 from tune_prune.tasks.sources import Items
 from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import Optimizer, Recipe
+from tune_prune.training.progress import step_done
 from tune_prune.training.step import update
 
 STACKED = 64
@@ -66,6 +67,7 @@ def fit_batches(
                 (loss if len(batches) == 1 else loss / len(batches)).backward()
                 losses.append(loss.detach())
             update(optimizer, recipe, masks, recipe.lr_at(done - 1))
+            step_done(done, recipe.steps)
             if done % per_epoch == 0 or done == recipe.steps:
                 mean = check(torch.cat([*stacked, torch.stack(losses)]), done)
                 losses.clear()

@@ -20,6 +20,7 @@ from tune_prune.tasks.splits import AnySplit, Split
 from tune_prune.training.batch_loop import fit_batches
 from tune_prune.training.data_parallel import Replica
 from tune_prune.training.optim import SGD, Optimizer, Recipe
+from tune_prune.training.progress import step_done
 from tune_prune.training.sparse_layers import sparse_layers
 from tune_prune.training.step import RecordedStep, Step, can_record
 from tune_prune.training.torch_optimizer import TorchOptimizer
@@ -128,6 +129,7 @@ def _fit_in_memory(
             result = step(index, recipe.lr_at(done - 1))
             losses.append(result.loss)
             wrong.append(result.wrong)
+            step_done(done, recipe.steps)
             if done % per_epoch == 0 or done == recipe.steps:
                 mean = _mean_loss(torch.stack(losses), done, recipe, eager.replica)
                 if on_epoch is not None and done % per_epoch == 0:

@@ -19,6 +19,7 @@ from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.user_code import user_code
 from tune_prune.training.optim import Recipe
+from tune_prune.training.progress import step_done
 
 
 class EpochBatches:
@@ -36,16 +37,17 @@ class EpochBatches:
 
 
 class AfterStep:
-    """Sets removed weights back to zero; `calls` counts how often it was called."""
+    """Sets removed weights back to zero; `calls` counts how often it was called, about once in each of the `steps`."""
 
-    def __init__(self, masks: Sequence[tuple[Tensor, Tensor]]) -> None:
-        self._masks, self.calls = masks, 0
+    def __init__(self, masks: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
+        self._masks, self._steps, self.calls = masks, steps, 0
 
     def __call__(self, *ignored: object, **also: object) -> None:
         """To be called after every step of an optimizer; as a callback of a library it may get any arguments."""
         self.calls += 1
         for weight, mask in self._masks:  # one by one: a library may have moved some to another device
             weight.data.mul_(mask.to(weight.device))
+        step_done(min(self.calls, self._steps), self._steps)
 
 
 def fit_by_user(
@@ -63,7 +65,7 @@ def fit_by_user(
     """
     function, name = split.objective.fit_function, split.objective.name_of("fit")
     assert function is not None
-    after_step, batches = AfterStep(masks), EpochBatches(split, recipe.batch_size, generator)
+    after_step, batches = AfterStep(masks, recipe.steps), EpochBatches(split, recipe.batch_size, generator)
     given = (model, batches, recipe.steps, recipe.lr, after_step)
     model.train()
     seed = derive_seed(generator.initial_seed(), 1)
