@@ -127,10 +127,10 @@ def test_a_training_in_a_terminal_is_a_bar_of_which_nothing_stays(
         for done in range(1, 15):
             step_done(done, 20)
         progress.bar.refresh()
-        print("part 1 has ended")
+        progress.say("part 1 has ended")
     out = capsys.readouterr().out
     assert re.search(r"part 2 .* 40%", out)
-    assert "part 1 has ended" in out
+    assert "\x1b[2Kpart 1 has ended\n" in out  # the bar leaves the line
     assert out.endswith("\x1b[2K")
 
 

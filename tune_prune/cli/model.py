@@ -72,14 +72,14 @@ def train(
         loss = "" if isnan(epoch.train_loss) else f"train loss {epoch.train_loss:.4f}  "  # a `fit` need not return it
         done.append(monotonic() - began)
         left = (done[-1] - done[0]) / (len(done) - 1) * (epochs - epoch.epoch) if len(done) > 1 else None
-        echo(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}  {format_clock(left)} left")
+        progress.say(f"epoch {epoch.epoch:3d}/{epochs}  {loss}{measured}  {format_clock(left)} left")
 
     def describe(steps_done: int, steps: int) -> tuple[str, int, int]:
         of_epoch = max(steps // epochs, 1)
         return f"epoch {(steps_done - 1) // of_epoch + 1}/{epochs}", (steps_done - 1) % of_epoch + 1, of_epoch
 
     torch_device = pick_device(device)
-    with TrainingProgress(describe):
+    with TrainingProgress(describe) as progress:
         history = train.train(
             model, loaded, recipe, out.absolute(), seed=seed, device=torch_device, resume=resume, on_epoch=show
         )

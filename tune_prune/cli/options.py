@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tune_prune import __version__
 from tune_prune.common.flags import Setting, declared_settings, parse_settings
@@ -168,6 +169,13 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._block.close()
 
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        if self.bar.disable:
+            echo(line)
+        else:
+            self.bar.console.print(Text(make_printable(line)), soft_wrap=True)
+
     def show(self, done: int, steps: int) -> None:
         """Shows that so many of a training's steps are done."""
         name, of_part, part = self._describe(done, steps)
@@ -187,7 +195,7 @@ class TrainingProgress:
         if now - self._last_line >= LINE_EVERY:
             self._last_line = now
             left = (now - self._began) / (of_part - 1) * (part - of_part)
-            echo(f"{self._name}: {of_part / part:.0%} of its steps, {format_clock(left)} left")
+            self.say(f"{self._name}: {of_part / part:.0%} of its steps, {format_clock(left)} left")
 
 
 def silent(line: str) -> None:

@@ -136,8 +136,8 @@ def prune(
         **read_noted(target, source, flags=given),
     )  # fmt: skip
     request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
-    say = silent if json else echo
-    with TrainingProgress(lambda done, steps: ("retraining", done, steps), quiet=json):
+    with TrainingProgress(lambda done, steps: ("retraining", done, steps), quiet=json) as progress:
+        say = silent if json else progress.say
         summary = prune_and_write(out.absolute(), request, pick_device(device), source, resume, say)
     echo(dumps(summary) if json else f"files: {out} (pruned.safetensors, pruned.conf, points.csv, points.png)")
     return 0
