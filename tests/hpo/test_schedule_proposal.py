@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_prune.hpo.schedule_proposal import (
-    CHAIN_ROUNDS,
     CHAIN_TIME,
-    GRADUAL_ROUNDS,
+    FEW_TRIALS_ROUNDS,
     LEAST_STEPS,
+    MOST_GRADUAL_ROUNDS,
     TRIALS,
     list_batch_sizes,
     propose_gradual,
@@ -28,7 +28,7 @@ def test_a_schedule_takes_about_the_steps_that_there_are(steps: float, epoch: in
     found = propose_schedule(steps, epoch)
     assert 1 <= found.trials <= TRIALS
     taken = count((found.trials, found.steps, found.share, found.refine_steps, found.rounds))
-    assert taken <= max(1.01 * steps, GRADUAL_ROUNDS * LEAST_STEPS)
+    assert taken <= max(1.01 * steps, FEW_TRIALS_ROUNDS * LEAST_STEPS)
 
 
 @given(st.floats(1, 1e7), st.integers(1, 5000), st.integers(1, 300))
@@ -48,7 +48,7 @@ def test_gradual_pruning_takes_its_part_of_the_time(steps: float, workers: int, 
         assert found == propose_schedule(steps, epoch, trials)
         return
     assert trials is None or found.trials == trials
-    assert found.chain_rounds <= min(CHAIN_ROUNDS, found.trials // 2)  # as many as `Space.gradual_within` leaves
+    assert found.chain_rounds <= min(MOST_GRADUAL_ROUNDS, found.trials // 2)  # as many as `Space.gradual_within` leaves
     chain = found.chain_rounds * found.chain_steps
     assert found.chain_steps <= found.refine_steps  # few trials are over soon, however much time there is
     assert chain <= CHAIN_TIME * steps / workers

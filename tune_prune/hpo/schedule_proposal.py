@@ -12,10 +12,10 @@ LEAST_STEPS, MOST_STEPS = 20, 300
 STEPS_OF_SHARE = 90
 """Steps of a refinement, as a multiple of a trial's steps after a round; so LeNet-5's were found to be best."""
 
-GRADUAL_ROUNDS = 8
+FEW_TRIALS_ROUNDS = 8
 """Rounds of a trial where there is time for a few: each makes a point of the front."""
 
-CHAIN_ROUNDS, LEAST_CHAIN = 16, 4
+MOST_GRADUAL_ROUNDS, LEAST_GRADUAL_ROUNDS = 16, 4
 """Rounds of gradual pruning, which follow one another, and the fewest that are worth it."""
 
 CHAIN_SHARE, CHAIN_TIME = 0.5, 0.8
@@ -35,8 +35,8 @@ BRIEF_SHARE, LONG_SHARE = 0.1, 0.4
 class Schedule:
     """How many trials a search has, the steps after a round of each, and the share and the steps of refinements.
 
-    A trial has two `rounds`, the second trained twice as long, or `GRADUAL_ROUNDS`, each of which trains alike. Of the
-    trials, `chain_rounds` are rounds of gradual pruning, which train for `chain_steps` steps each.
+    A trial has two `rounds`, the second trained twice as long, or `FEW_TRIALS_ROUNDS`, each of which trains alike. Of
+    the trials, `chain_rounds` are rounds of gradual pruning, which train for `chain_steps` steps each.
     """
 
     trials: int
@@ -59,7 +59,7 @@ class Schedule:
 
     def describe(self) -> str:
         """The schedule in words, to begin a sentence."""
-        last = self.steps if self.rounds == GRADUAL_ROUNDS else 2 * self.steps
+        last = self.steps if self.rounds == FEW_TRIALS_ROUNDS else 2 * self.steps
         steps = f"{self.steps} steps after a round, {last} after the last"
         said = f"Trials: about {self.trials} of {self.rounds} rounds, {steps}"
         if self.share:
@@ -76,10 +76,10 @@ def propose_gradual(steps: float, serial: float, epoch: int, trials: int | None 
     `propose_schedule` says.
     """
     long = min(CHAIN_SHARE * steps, CHAIN_TIME * serial)
-    rounds = min(CHAIN_ROUNDS, int(long / LEAST_STEPS), CHAIN_ROUNDS if trials is None else trials // 2)
+    rounds = min(MOST_GRADUAL_ROUNDS, int(long / LEAST_STEPS), MOST_GRADUAL_ROUNDS if trials is None else trials // 2)
     rest = propose_schedule(steps - long, epoch, None if trials is None else trials - rounds)
     rounds = min(rounds, rest.trials)
-    if rounds < LEAST_CHAIN or rest.rounds == GRADUAL_ROUNDS:
+    if rounds < LEAST_GRADUAL_ROUNDS or rest.rounds == FEW_TRIALS_ROUNDS:
         return propose_schedule(steps, epoch, trials)
     each = min(int(long / rounds), rest.refine_steps)
     return replace(rest, trials=rest.trials + rounds, chain_rounds=rounds, chain_steps=each)
@@ -106,7 +106,7 @@ def propose_schedule(steps: float, epoch: int, trials: int | None = None) -> Sch
     if trials is None and found < LEAST_TRIALS:
         found, each = LEAST_TRIALS, int(steps / (LEAST_TRIALS * of_each))
     if each < LEAST_STEPS:
-        return Schedule(max(1, int(steps / (GRADUAL_ROUNDS * LEAST_STEPS))), LEAST_STEPS, 0.0, 1, GRADUAL_ROUNDS)
+        return Schedule(max(1, int(steps / (FEW_TRIALS_ROUNDS * LEAST_STEPS))), LEAST_STEPS, 0.0, 1, FEW_TRIALS_ROUNDS)
     return Schedule(found, each, LONG_SHARE, 12 * each)
 
 

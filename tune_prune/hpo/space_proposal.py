@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from tune_prune.hpo.groups import Shape
-from tune_prune.hpo.schedule_proposal import GRADUAL_ROUNDS, Schedule
+from tune_prune.hpo.schedule_proposal import FEW_TRIALS_ROUNDS, Schedule
 from tune_prune.pruning.plan import Plan
 
 MOST_PATTERNS = 12
@@ -123,7 +123,7 @@ def write_proposal(
     exclude: Sequence[str] = (),
 ) -> str:
     """The text of a space's file, with `comments` at the top; layers of `exclude` are not pruned."""
-    gradual, lr = schedule.rounds == GRADUAL_ROUNDS, training.lr
+    gradual, lr = schedule.rounds == FEW_TRIALS_ROUNDS, training.lr
     pruners = '["mag", "taylor1"]    # by size; by what a weight does to the loss'
     rows = [
         *(f"# {line}" for line in comments),
@@ -162,7 +162,7 @@ def write_proposal(
 def _write_rounds(schedule: Schedule, training: Training) -> list[str]:
     """The lines of the rounds of a trial."""
     steps = f"steps = {schedule.steps}     # of training after a round; an epoch has {training.epoch:,}"
-    if schedule.rounds == GRADUAL_ROUNDS:
+    if schedule.rounds == FEW_TRIALS_ROUNDS:
         rounds = f"rounds = {schedule.rounds}                     # each makes a point of the front"
         return [rounds, 'schedule = "geometric"', steps, f"final_steps = {schedule.steps}"]
     rounds = "rounds = 2                     # 87.5 % of the ratio, then all of it"
@@ -197,7 +197,7 @@ def _write_initial(schedule: Schedule, training: Training) -> list[str]:
             "min_factor = 2",
             f"max_factor = {_find_far_end(schedule)}",
         ]
-    points = POINTS[-1:] if schedule.rounds == GRADUAL_ROUNDS else POINTS
+    points = POINTS[-1:] if schedule.rounds == FEW_TRIALS_ROUNDS else POINTS
     lines = ["[initial]", "trials = 0    # levels would need each layer to be measured, which takes too long here"]
     for ratio in points:
         lines += ["", "[[initial.point]]", f"ratio = {ratio}", 'pruner = "mag"', f"lr = {training.lr:g}"]
