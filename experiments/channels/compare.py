@@ -29,6 +29,7 @@ from torch_pruning_survey import build, new_pruner, update_sizes
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
+from tune_prune.pruning.channels.groups import ModelChannels
 from tune_prune.pruning.granularity import CHANNEL
 from tune_prune.tasks.batches import Batch
 
@@ -64,14 +65,15 @@ class Bench:
 BENCHES = {"latency": Bench("cpu", (1, 16), 1), "gpu": Bench("cuda", (1, 64), 20)}
 
 
-def cut(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> tuple[nn.Module, nn.Module, int]:
-    """The model with masks on half of each group, or on all blocks; the smaller network, and the number of groups."""
-    whole, groups = copy.deepcopy(model), find_removable(model, inputs, granularity).groups
+def cut(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -> tuple[nn.Module, nn.Module, ModelChannels]:
+    """The model with masks on half of each group, or on all blocks; the smaller network, and the groups."""
+    channels = find_removable(model, inputs, granularity)
+    whole, groups = copy.deepcopy(model), channels.groups
     found = masks.dense_masks(whole)
     scores = {label: torch.rand_like(mask) for label, mask in found.items()}
     ratios = {group.name: 0.999 if group.blocks else RATIO for group in groups}
     masks.apply(whole, removal.remove(whole, groups, found, scores, ratios))
-    return whole, compact(whole, inputs), len(groups)
+    return whole, compact(whole, inputs), channels
 
 
 def make(name: str) -> tuple[nn.Module, Tensor]:
@@ -86,11 +88,20 @@ def measure_exact(name: str) -> Row:
     """A row of EXACT."""
     model, inputs = make(name)
     macs, params = tp.utils.count_ops_and_params(model, inputs[:1])
-    whole, small, groups = cut(model, inputs)
+    whole, small, channels = cut(model, inputs)
     expected, found = whole(inputs), small(inputs)
     macs_after, params_after = tp.utils.count_ops_and_params(small, inputs[:1])
     difference = float((expected - found).abs().max() / expected.abs().max())
-    row = [name, params_after < params, f"{difference:.2g}", groups, params, params_after, int(macs), int(macs_after)]
+    row = [
+        name,
+        params_after < params,
+        f"{difference:.2g}",
+        len(channels.groups),
+        params,
+        params_after,
+        int(macs),
+        int(macs_after),
+    ]
     return dict(zip(EXACT, row, strict=True))
 
 

@@ -1,7 +1,6 @@
 """Exports of models that are no classifiers of tensors in memory: inputs and outputs of any structure."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import fault, seeded
 
 from tune_prune.export import exporter, formats
-from tune_prune.export.comparison import Difference, find_varying_axes
+from tune_prune.export.comparison import find_varying_axes
 from tune_prune.export.report import ExportReport
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks import in_memory
@@ -291,24 +290,6 @@ def test_precision_is_that_of_files() -> None:
     data = load_data("tasks_of_users:rows", settings=TaskSettings(**settings, precision="bf16"))
     report = exporter.export(Path("a.safetensors"), "sparse", data, None, lambda line: None)
     assert report.test_metric == pytest.approx(measure(model), rel=1e-5)
-
-
-def test_differences() -> None:
-    found = Difference()
-    found.add([torch.tensor([1.0, -4.0, -math.inf]), torch.tensor([2])], [torch.tensor([1.0, -3.0, -math.inf])] * 2)
-    assert found.share == math.inf  # of another shape
-    found = Difference()
-    found.add([torch.tensor([1.0, -4.0, -math.inf]), torch.tensor([2])], [torch.tensor([1.0, -3.0, -math.inf]),
-              torch.tensor([3])])  # fmt: skip
-    assert found.differences == [1, 1]
-    assert found.share == 0.5
-    found.add([torch.zeros(0)], [torch.zeros(0), torch.zeros(1)])
-    assert found.share == math.inf  # one tensor more
-    found = Difference()
-    found.add([torch.tensor([math.nan, 1.0])], [torch.tensor([math.nan, 1.0])])
-    assert found.share == 0
-    found.add([torch.tensor([0.0, 1.0])], [torch.tensor([math.nan, 1.0])])
-    assert found.share == math.inf
 
 
 def test_axes_that_vary() -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tune_prune.common.errors import describe_error
 from tune_prune.common.source_lines import find_failure
-from tune_prune.export.comparison import Difference
 from tune_prune.export.folding import find_readers
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
@@ -25,10 +24,8 @@ from tune_prune.pruning.channels.removal import sum_by_channel
 from tune_prune.pruning.channels.slicing import narrowed, remove_channels
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.granularity import BLOCK, BLOCK_CHANNEL, CHANNEL
-from tune_prune.tasks.batches import Batch, call_model, iterate_tensors
-
-ROUNDING = 1e-4
-"""The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
+from tune_prune.tasks.batches import Batch, call_model
+from tune_prune.tasks.outputs import ROUNDING, differ
 
 BROKEN = "the code of the model does not work with fewer of them"
 CHANGED = "the model computes something else without them"
@@ -133,10 +130,8 @@ def _try_without(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> nn
         output = call_model(made, inputs)
     except Exception as error:  # code that holds the number of channels may raise anything
         return f"{BROKEN}: it fails{find_failure(error)} ({describe_error(error)})"
-    difference = Difference()
     before = call_model(copy.deepcopy(model), inputs)
-    difference.add(*map(list, map(iterate_tensors, (before, output))))
-    return made if difference.share <= ROUNDING else CHANGED
+    return made if differ(before, output) <= ROUNDING else CHANGED
 
 
 def _find_kept(model: nn.Module, group: Group, inputs: Batch) -> Tensor:

@@ -1,7 +1,7 @@
 """Compares a model with the file that it was written to: both get the inputs of the same batches, one at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError, describe_error
 from tune_prune.pruning.channels.tracer import as_batch
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls, split_batch
-from tune_prune.tasks.outputs import find_logits, find_scores
+from tune_prune.tasks.outputs import Difference, find_logits, find_scores
 from tune_prune.tasks.random_states import seeded_generators
 from tune_prune.tasks.splits import AnySplit
 from tune_prune.tasks.user_code import user_code
@@ -59,42 +59,6 @@ def find_varying_axes(batches: Iterable[Batch]) -> list[set[int]]:
 def _find_varying(shapes: Sequence[torch.Size]) -> set[int]:
     shared = min(map(len, shapes))
     return {axis for axis in range(1, shared) if len({shape[axis] for shape in shapes}) > 1}
-
-
-@dataclass
-class Difference:
-    """The largest difference of two models' outputs, tensor by tensor, over all batches that were added."""
-
-    differences: list[float] = field(default_factory=list)
-    largest: list[float] = field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        """The largest difference of two values of a tensor, as a share of its largest value; of all tensors."""
-        pairs = zip(self.differences, self.largest, strict=True)
-        return max((difference / max(largest, 1e-12) for difference, largest in pairs), default=0.0)
-
-    def add(self, before: list[Tensor], after: list[Tensor]) -> None:
-        """Adds the tensors of two outputs for the same inputs. Other shapes, or NaN in one alone, differ infinitely."""
-        count = max(len(before), len(after), len(self.largest))
-        for values in (self.differences, self.largest):
-            values += [0.0] * (count - len(values))
-        for at, (ours, theirs) in enumerate(zip(before, after, strict=False)):
-            self.differences[at] = max(self.differences[at], _largest_difference(ours, theirs))
-            finite = ours[ours.isfinite()]
-            self.largest[at] = max(self.largest[at], float(finite.abs().max()) if finite.numel() else 0.0)
-        if len(before) != len(after):
-            self.differences[-1] = torch.inf
-
-
-def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    if ours.shape != theirs.shape:
-        return torch.inf
-    if not ours.is_floating_point():
-        ours, theirs = ours.double(), theirs.double()
-    same = (ours == theirs) | (ours.isnan() & theirs.isnan())  # infinities among them, as of masks
-    apart = (ours - theirs).abs().nan_to_num(torch.inf).masked_fill(same, 0)
-    return float(apart.max()) if apart.numel() else 0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tune_prune.common import files
 from tune_prune.common.errors import UserError
 from tune_prune.export import costs
-from tune_prune.export.compaction import ROUNDING, compact
+from tune_prune.export.compaction import compact
 from tune_prune.export.comparison import FileError, compare, find_inputs, find_varying_axes
 from tune_prune.export.formats import ANY_MODEL, ExportInput, Format, Scores, formats
 from tune_prune.export.latency.readings import compare_latency
@@ -24,6 +24,7 @@ from tune_prune.export.resizing import own_state
 from tune_prune.pruning import checkpoint, masks
 from tune_prune.tasks.batches import Batch, count_samples, map_tensors
 from tune_prune.tasks.metrics import ERROR, evaluate
+from tune_prune.tasks.outputs import ROUNDING
 from tune_prune.tasks.samples import take_first
 from tune_prune.tasks.splits import AnySplit, Data
 from tune_prune.tasks.task import check_compatible

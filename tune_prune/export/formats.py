@@ -87,6 +87,7 @@ def load(path: str | Path) -> nn.Module:
         name = str(header.get("model"))
         model = build_on_meta(name) or build(name)
         resizing.skip_blocks(model, header.get("skipped", []), str(path))
+        resizing.set_changed_numbers(model, header.get("numbers", {}), str(path))
         resizing.load_resized(model, tensors, str(path))
     elif isinstance(header, dict) and "shapes" in header:
         model = checkpoint.restore(sparse_format.read(path), str(path))[0]
@@ -122,7 +123,9 @@ def _write_dense(export_input: ExportInput) -> bytes:
         key: value.detach().contiguous().clone() for key, value in resizing.own_state(export_input.compacted).items()
     }
     skipped = skipped_blocks(export_input.compacted)
+    numbers = resizing.find_changed_numbers(export_input.model, export_input.compacted)
     header = {"model": export_input.name, "compact": True} | ({"skipped": skipped} if skipped else {})
+    header |= {"numbers": numbers} if numbers else {}
     return save(tensors, {"tune_prune": json.dumps(header)})
 
 

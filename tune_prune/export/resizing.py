@@ -1,13 +1,14 @@
 """Gives a model weights of other sizes than its own, as files of smaller networks hold them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning.channels import blocks
-from tune_prune.pruning.channels.slicing import set_tensor
+from tune_prune.pruning.channels.slicing import list_numbers, set_numbers, set_tensor
 from tune_prune.pruning.layers import TRANSPOSED
 
 RESIZABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -32,6 +33,32 @@ def skip_blocks(model: nn.Module, names: object, source: str) -> None:
         raise UserError(f"{source}: the model has no blocks {names!r}; the file is damaged, or another model's")
     for name in names:
         blocks.skip_block(model.get_submodule(name))
+
+
+def find_changed_numbers(model: nn.Module, smaller: nn.Module) -> dict[str, dict[str, int]]:
+    """The numbers that the modules of a smaller model hold, where they are not the model's, by module and attribute."""
+    found: dict[str, dict[str, int]] = {}
+    for name, module in smaller.named_modules():
+        before = list_numbers(model.get_submodule(name))
+        if changed := {key: value for key, value in list_numbers(module).items() if before.get(key, value) != value}:
+            found[name] = changed
+    return found
+
+
+def set_changed_numbers(model: nn.Module, numbers: Any, source: str) -> None:
+    """Sets what `find_changed_numbers` has found; a `UserError` names `source` where the model has no such number."""
+    known = {name: list_numbers(module) for name, module in model.named_modules()}
+    fits = isinstance(numbers, dict) and all(
+        name in known and isinstance(held, dict) and all(key in known[name] and _is_count(held[key]) for key in held)
+        for name, held in numbers.items()
+    )
+    if not fits:
+        raise UserError(f"{source}: the model holds no numbers {numbers!r}; the file is damaged, or another model's")
+    set_numbers(model, numbers)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 @torch.no_grad()

@@ -1,14 +1,19 @@
-"""What a model returns: the tensors and the class scores in it, and losses of class scores."""
+"""What a model returns: tensors and class scores in it, losses of class scores, and how far two outputs differ."""
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, split_batch
+
+ROUNDING = 1e-4
+"""The largest difference of outputs, as a share of the largest output, that another order of summation may make."""
 
 
 def _compute_own_loss(model: nn.Module, batch: Batch) -> Tensor | None:
@@ -86,3 +91,46 @@ def divergence(scores: Tensor, wanted: Tensor, temperature: float, classes: int)
     soft = F.kl_div(F.log_softmax(ours, 1), F.log_softmax(theirs, 1), log_target=True, reduction="batchmean")
     # the square keeps the soft gradients' size independent of the temperature
     return temperature * temperature * soft
+
+
+@dataclass
+class Difference:
+    """The largest difference of two models' outputs, tensor by tensor, over all batches that were added."""
+
+    differences: list[float] = field(default_factory=list)
+    largest: list[float] = field(default_factory=list)
+
+    @property
+    def share(self) -> float:
+        """The largest difference of two values of a tensor, as a share of its largest value; of all tensors."""
+        pairs = zip(self.differences, self.largest, strict=True)
+        return max((difference / max(largest, 1e-12) for difference, largest in pairs), default=0.0)
+
+    def add(self, before: list[Tensor], after: list[Tensor]) -> None:
+        """Adds the tensors of two outputs for the same inputs. Other shapes, or NaN in one alone, differ infinitely."""
+        count = max(len(before), len(after), len(self.largest))
+        for values in (self.differences, self.largest):
+            values += [0.0] * (count - len(values))
+        for at, (ours, theirs) in enumerate(zip(before, after, strict=False)):
+            self.differences[at] = max(self.differences[at], _largest_difference(ours, theirs))
+            finite = ours[ours.isfinite()]
+            self.largest[at] = max(self.largest[at], float(finite.abs().max()) if finite.numel() else 0.0)
+        if len(before) != len(after):
+            self.differences[-1] = torch.inf
+
+
+def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return torch.inf
+    if not ours.is_floating_point():
+        ours, theirs = ours.double(), theirs.double()
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())  # infinities among them, as of masks
+    apart = (ours - theirs).abs().nan_to_num(torch.inf).masked_fill(same, 0)
+    return float(apart.max()) if apart.numel() else 0.0
+
+
+def differ(one: object, other: object) -> float:
+    """How far two outputs of models lie apart, as a share of the largest value of a tensor."""
+    difference = Difference()
+    difference.add(*([tensor.detach() for tensor in iterate_tensors(output)] for output in (one, other)))
+    return difference.share

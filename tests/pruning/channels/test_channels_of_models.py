@@ -8,12 +8,13 @@ import torch
 from random_networks import remove_at_random
 from torch import Tensor, nn
 
-from tune_prune.export.compaction import ROUNDING, compact, find_removable
-from tune_prune.export.comparison import Difference
+from tune_prune.export.compaction import compact, find_removable
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels.blocks import skipped_blocks
 from tune_prune.pruning.channels.tracer import as_batch
-from tune_prune.tasks.batches import Batch, call_model, iterate_tensors, record_calls
+from tune_prune.tasks import outputs
+from tune_prune.tasks.batches import Batch, call_model, record_calls
+from tune_prune.tasks.outputs import ROUNDING
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -36,10 +37,8 @@ def load(key: str, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
 
 def differ(model: nn.Module, other: nn.Module, inputs: Batch) -> float:
     """The largest difference of outputs, as a share of the largest output."""
-    difference = Difference()
     with torch.no_grad():
-        difference.add(*(list(iterate_tensors(call_model(one, inputs))) for one in (model, other)))
-    return difference.share
+        return outputs.differ(*(call_model(one, inputs) for one in (model, other)))
 
 
 class Logits(nn.Module):
@@ -51,6 +50,21 @@ class Logits(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         return self.model(**batch).logits
+
+
+def test_the_width_of_a_vision_transformer_leaves() -> None:
+    from torchvision.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    model, inputs = VisionTransformer(32, 8, 2, 4, 24, 48, num_classes=5).eval(), torch.randn(2, 3, 32, 32)
+    torch.nn.init.normal_(model.heads.head.weight)  # which are zeros
+    found = find_removable(model, inputs)
+    assert [group.count for group in found.groups] == [24, 4, 48, 4, 48]
+    assert found.staying == {"heads.head": "the model returns them"}
+    remove_at_random(model, found.groups, 0.5)
+    small = compact(model, inputs)
+    assert (small.hidden_dim, small.conv_proj.out_channels) == (12, 12)
+    assert differ(model, small, inputs) <= ROUNDING
 
 
 def test_the_width_of_t5_leaves_where_the_encoders_output_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +106,11 @@ def test_blocks_leave(key: str, blocks: list[str], monkeypatch: pytest.MonkeyPat
         ("torchvision/shufflenet_v2_x0_5", ["stage2.1.branch2.0"]),
         ("timm/lcnet_035", ["conv_stem"]),
         ("transformers/BertForSequenceClassification", ["bert.encoder.layer.0.attention.self.query"]),
-        ("transformers/GPT2LMHeadModel", ["transformer.wte", "transformer.h.0.mlp.c_fc"]),
+        (
+            "transformers/GPT2LMHeadModel",
+            ["transformer.wte", "transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_fc"],
+        ),
+        ("transformers/OPTForCausalLM", ["model.decoder.layers.0.self_attn.k_proj"]),
         ("transformers/SwinForImageClassification", []),
         ("transformers/LlamaForCausalLM", ["model.embed_tokens", "model.layers.0.mlp.gate_proj"]),
         ("transformers/Gemma2ForCausalLM", ["model.embed_tokens", "model.layers.0.mlp.gate_proj"]),

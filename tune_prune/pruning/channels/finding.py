@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tune_prune.pruning.channels.blocks import find_blocks
 from tune_prune.pruning.channels.groups import Group, Member, ModelChannels
+from tune_prune.pruning.channels.held import find_held
 from tune_prune.pruning.channels.tracer import find_owner, named_tensors, trace
 from tune_prune.pruning.granularity import BLOCK, BLOCK_CHANNEL, CHANNEL, HEAD
 from tune_prune.pruning.weights import find_weights
@@ -60,8 +61,8 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
         else:
             groups.append(group)
     if granularity == HEAD:
-        return ModelChannels([group for group in groups if group.are_heads], {})
-    return ModelChannels(groups, staying)
+        groups, staying = [group for group in groups if group.are_heads], {}
+    return ModelChannels(find_held(model, inputs, groups), staying)
 
 
 def _why_whole(group: Group) -> str:

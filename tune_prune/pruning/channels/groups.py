@@ -23,13 +23,26 @@ class Member:
 
 
 @dataclass(frozen=True)
+class HeldNumber:
+    """A number that a module's code holds, and that falls by one for each entry of `channels` whose channel leaves.
+
+    `attribute` is the name of the module's attribute, followed by a point and a place where it is a tuple or a list.
+    """
+
+    module: str
+    attribute: str
+    channels: Tensor
+
+
+@dataclass(frozen=True)
 class Group:
     """So many channels that have one ratio, and all axes of parameters and buffers that list them.
 
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
     label of the first layer that computes them. `norms` are the names of the norms that read them. In a group of
     heads each channel is a head of an attention. In a group of blocks each is a block, to which all of its parameters
-    belong; `blocks` are the names of their modules, and `name` is the first one's label.
+    belong; `blocks` are the names of their modules, and `name` is the first one's label. `held` are numbers in the
+    model's code that change with the channels.
     """
 
     name: str
@@ -38,6 +51,7 @@ class Group:
     norms: tuple[str, ...] = ()
     are_heads: bool = False
     blocks: tuple[str, ...] = ()
+    held: tuple[HeldNumber, ...] = ()
 
     def in_norm(self, name: str) -> Tensor:
         """The channel of each position of the norm of this name, as a member has them."""
@@ -50,7 +64,8 @@ class Group:
         if self.blocks:  # whose tensors have left as a whole
             members = tuple(member for member in members if int(member.channels[0]) >= 0)
         blocks = tuple(name for name, keep in zip(self.blocks, kept.tolist(), strict=False) if keep)
-        return replace(self, count=int(kept.sum()), members=members, blocks=blocks)
+        held = tuple(replace(number, channels=numbers[number.channels[kept[number.channels]]]) for number in self.held)
+        return replace(self, count=int(kept.sum()), members=members, blocks=blocks, held=held)
 
 
 @dataclass(frozen=True)

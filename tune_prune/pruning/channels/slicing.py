@@ -22,6 +22,9 @@ from tune_prune.pruning.weights import find_weights
 CONV1D = "transformers.pytorch_utils.Conv1D"
 """A linear layer of Hugging Face's, whose weight is [inputs, outputs]."""
 
+OWN = "tune_prune.pruning."
+"""How the names of modules begin whose classes take the place of others, as of norms that leave out channels."""
+
 Axis = tuple[str, int]
 """The name of a parameter or buffer, and the number of one of its axes."""
 
@@ -44,12 +47,14 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
     for group, keep in zip(groups, kept, strict=True):
         for block in [name for name, stays in zip(group.blocks, keep.tolist(), strict=False) if not stays]:
             skip_block(model.get_submodule(block))
+    numbers = _count_numbers(model, groups, kept)
     tensors = named_tensors(model)
     staying = {axis: of_axis for axis, of_axis in find_staying(groups, kept).items() if axis[0] in tensors}
     depthwise = {member.tensor for group in groups for member in group.members if member.role == "depthwise"}
     for (name, axis), of_axis in staying.items():
         if not bool(of_axis.all()):
             _keep_positions(model, name, axis, of_axis, by_group=name in depthwise and axis == 0)
+    set_numbers(model, numbers)
     left = []
     for group, keep in zip(groups, kept, strict=True):
         group = group.keep(keep)
@@ -59,6 +64,52 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
         if members:  # none of a group inside a block that has left
             left.append(replace(group, members=tuple(members)))
     return left
+
+
+def _count_numbers(model: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[str, int]]:
+    """The numbers that modules hold after channels have left, by the module's name and the attribute."""
+    numbers: dict[str, dict[str, int]] = {}
+    known = dict(model.named_modules())
+    for group, keep in zip(groups, kept, strict=True):
+        for number in group.held if not bool(keep.all()) else ():
+            if number.module in known and number.attribute in (held := list_numbers(known[number.module])):
+                of_module = numbers.setdefault(number.module, {})
+                before = of_module.get(number.attribute, held[number.attribute])
+                of_module[number.attribute] = before - int((~keep[number.channels]).sum())
+    return numbers
+
+
+def list_numbers(module: nn.Module) -> dict[str, int]:
+    """The whole numbers that a module holds, by the name of its attribute, with a place where it is a tuple or a list.
+
+    Those of PyTorch's own modules follow from their weights.
+    """
+    own = next(kind for kind in type(module).__mro__ if not kind.__module__.startswith(OWN))
+    if own.__module__.startswith("torch.nn.") or _is_conv1d(module):
+        return {}
+    found: dict[str, int] = {}
+    for name, value in vars(module).items():
+        values = {f"{name}.{place}": one for place, one in enumerate(value)} if type(value) in (tuple, list) else {}
+        found |= {key: one for key, one in (values or {name: value}).items() if type(one) is int}
+    return found
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    return f"{type(module).__module__}.{type(module).__name__}" == CONV1D
+
+
+def set_numbers(model: nn.Module, numbers: Mapping[str, Mapping[str, int]]) -> None:
+    """Sets numbers that modules hold, by the module's name and the attribute as `list_numbers` names it."""
+    for name, of_module in numbers.items():
+        attributes = vars(model.get_submodule(name))
+        for key, value in of_module.items():
+            attribute, _, place = key.partition(".")
+            if place:
+                values = list(attributes[attribute])
+                values[int(place)] = value
+                attributes[attribute] = type(attributes[attribute])(values)
+            else:
+                attributes[attribute] = value
 
 
 def _keep_positions(model: nn.Module, name: str, axis: int, keep: Tensor, *, by_group: bool) -> None:
@@ -99,7 +150,7 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
         module.normalized_shape = tuple(value.shape)
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
-    elif name == "weight" and f"{type(module).__module__}.{type(module).__name__}" == CONV1D:
+    elif name == "weight" and _is_conv1d(module):
         vars(module).update(nx=value.shape[0], nf=value.shape[1])
     elif name == "weight" and hasattr(module, "out_channels"):
         groups = int(module.groups)  # type: ignore[arg-type]
