@@ -70,7 +70,7 @@ def _why_not_half(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> s
     """Why half of the channels, or nine of ten blocks, of these groups cannot be removed; "" where they can."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     found = masks.dense_masks(model)
-    scores = {label: torch.rand(mask.shape, generator=generator).to(mask.device) for label, mask in found.items()}
+    scores = removal.draw_scores(model, groups, found, generator)
     ratios = {group.name: 0.9 if group.blocks else 0.5 for group in groups}
     masks.apply(model, removal.remove(model, groups, found, scores, ratios))
     made = _try_without(model, inputs, groups)

@@ -58,7 +58,7 @@ def set_changed_numbers(model: nn.Module, numbers: Any, source: str) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and value >= 0
 
 
 @torch.no_grad()

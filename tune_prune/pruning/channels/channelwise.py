@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from tune_prune.pruning.channels.labels import NONE, Constraints, find_varying
-from tune_prune.pruning.channels.products import add_vector, along, axis_labels
-from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine, list_tensors
+from tune_prune.pruning.channels.products import add_vector, axis_labels
+from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, along, clean, combine, list_tensors
 
 REDUCTIONS = (
     "mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "_softmax",

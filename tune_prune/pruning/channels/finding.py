@@ -44,7 +44,7 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
         (name, axis): resolved.root[first : first + tensors[name].shape[axis]]
         for (name, axis), first in tracer.first_label.items()
     }
-    groups, staying = [], {}
+    groups, staying, parts = [], {}, {}
     for label, joined in _join({axis: label for axis, label in outputs.items() if axis in labels}, labels):
         if not len(roots := resolved.find_free(joined)):
             staying[label] = resolved.why_fixed(joined)
@@ -60,9 +60,10 @@ def find_channels(model: nn.Module, inputs: Batch, granularity: str = CHANNEL) -
             staying[label] = reason
         else:
             groups.append(group)
+            parts[label] = [(name, [_find_positions(one, roots) for one in of_all]) for name, of_all in resolved.parts]
     if granularity == HEAD:
         groups, staying = [group for group in groups if group.are_heads], {}
-    return ModelChannels(find_held(model, inputs, groups), staying)
+    return ModelChannels(find_held(model, inputs, groups, parts), staying)
 
 
 def _why_whole(group: Group) -> str:

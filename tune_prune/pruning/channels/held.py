@@ -16,20 +16,23 @@ from torch import Tensor, nn
 
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
-from tune_prune.pruning.channels.groups import Group, HeldNumber
+from tune_prune.pruning.channels.groups import Group, HeldNumber, Member
 from tune_prune.pruning.channels.norms import set_kept_by_norm
 from tune_prune.pruning.channels.slicing import list_numbers, narrowed
 from tune_prune.tasks.batches import Batch, call_model
 from tune_prune.tasks.outputs import ROUNDING, differ
 
-SHARES = (0.5, 0.25)
-"""The shares of a group's channels that are removed in tries; numbers that are found are tried at both."""
+SHARES = (0.5, 0.75, 0.25)
+"""The shares of a group's channels that are removed in tries, at other places each; what is found works with all."""
 
-TRIES = 40
+TRIES = 24
 """The most combinations of attributes that are tried for a group."""
 
 Kind = tuple[type[nn.Module], str]
 """The class of a module, and the name of one of its attributes."""
+
+Parts = Sequence[tuple[str, Sequence[Tensor]]]
+"""What modules separate of a group: the module's name, and for each part the channels, -1 for one of another group."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ class Candidate:
     numbers: tuple[HeldNumber, ...]
 
 
-def find_held(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> list[Group]:
+def find_held(
+    model: nn.Module, inputs: Batch, groups: Sequence[Group], parts: Mapping[str, Parts] | None = None
+) -> list[Group]:
     """The groups, with the numbers that have to change where channels of them leave, as far as such are found.
 
-    `inputs` are a few samples, as `call_model` takes them. The model stays as it is.
+    `inputs` are a few samples, as `call_model` takes them; `parts` are by the name of a group. The model stays as is.
     """
     alike: dict[tuple[Kind, ...], list[Group]] = defaultdict(list)
-    candidates = {group.name: list_candidates(model, group) for group in groups}
+    candidates = {group.name: list_candidates(model, group, (parts or {}).get(group.name, ())) for group in groups}
     for group in groups:
         if kinds := tuple(one.kind for one in candidates[group.name]):
             alike[kinds].append(group)
@@ -67,7 +72,8 @@ class _Search:
         set_kept_by_norm(self._model, {})
         with torch.no_grad():
             for parameter in self._model.parameters():  # zeros would hide what is computed wrongly
-                drawn = torch.randn(parameter.shape).to(parameter) / max(parameter[:1].numel(), 1) ** 0.5
+                inputs_of_one = max(parameter[:1].numel(), 1) if parameter.dim() else 1
+                drawn = torch.randn(parameter.shape).to(parameter) / inputs_of_one**0.5
                 parameter.copy_(torch.where(parameter == 0, drawn, parameter))
 
     def resolve(self, groups: Sequence[Group]) -> Sequence[Group]:
@@ -86,15 +92,20 @@ class _Search:
         left = [group for group in groups if group.name not in found]
         return [*found.values(), *(self.resolve(left) if left else ())]
 
-    def _find_kinds(self, group: Group) -> tuple[Kind, ...] | None:
-        """The fewest kinds of attributes with which a group can lose channels; None where there are none."""
+    def _find_kinds(self, group: Group) -> list[Kind] | None:
+        """Kinds of attributes with which a group can lose channels, none of which is superfluous; None if none help."""
         kinds = [one.kind for one in self._candidates[group.name]]
-        choices = (chosen for size in range(1, len(kinds) + 1) for chosen in combinations(kinds, size))
-        for chosen in islice(choices, TRIES):
-            changed = self._change(group, chosen)
-            if all(self.works([changed], share) for share in SHARES):
+        for chosen in islice(_list_choices(kinds), TRIES):
+            if self._work_with(group, chosen):
+                for kind in chosen if len(chosen) > 2 else ():
+                    fewer = [one for one in chosen if one != kind]
+                    chosen = fewer if self._work_with(group, fewer) else chosen
                 return chosen
         return None
+
+    def _work_with(self, group: Group, kinds: Sequence[Kind]) -> bool:
+        changed = self._change(group, kinds)
+        return all(self.works([changed], share) for share in SHARES)
 
     def _change(self, group: Group, kinds: Sequence[Kind]) -> Group:
         chosen = [one for one in self._candidates[group.name] if one.kind in kinds]
@@ -103,9 +114,9 @@ class _Search:
     @torch.no_grad()
     def works(self, groups: Sequence[Group], share: float = SHARES[0]) -> bool:
         """Whether the model without a share of the channels of these groups computes what the masked one does."""
-        whole, generator = copy.deepcopy(self._model), torch.Generator().manual_seed(0)
+        whole, generator = copy.deepcopy(self._model), torch.Generator().manual_seed(round(100 * share))
         found = masks.dense_masks(whole)
-        scores = {label: torch.rand(mask.shape, generator=generator).to(mask.device) for label, mask in found.items()}
+        scores = removal.draw_scores(whole, groups, found, generator)
         made = removal.remove(whole, groups, found, scores, {group.name: share for group in groups})
         masks.apply(whole, made)
         expected = call_model(whole, self._inputs)
@@ -117,45 +128,77 @@ class _Search:
         return differ(expected, output) <= ROUNDING
 
 
-def list_candidates(model: nn.Module, group: Group) -> list[Candidate]:
+def _list_choices(kinds: Sequence[Kind]) -> Iterator[list[Kind]]:
+    """The choices of kinds in the order of trial: each alone, all, all but one, two, three and more."""
+    yield from ([kind] for kind in kinds)
+    if len(kinds) > 1:
+        yield list(kinds)
+    if len(kinds) > 2:
+        yield from ([one for one in kinds if one != kind] for kind in kinds)
+    for size in range(2, len(kinds) - 1):
+        yield from map(list, combinations(kinds, size))
+
+
+def list_candidates(model: nn.Module, group: Group, parts: Parts = ()) -> list[Candidate]:
     """The attributes that may count channels of a group, those first that are as large as one of its sizes.
 
-    They are numbers of the modules in which layers of the group lie; of those the innermost come first.
+    Of these, numbers of the innermost modules come first.
     """
     if group.blocks:
         return []
-    sizes = _list_sizes(group)
     found: dict[Kind, list[HeldNumber]] = defaultdict(list)
     order: dict[Kind, tuple[bool, int]] = {}
-    for name in _list_modules(group):
+    for name in _list_modules(group, parts):
         module = model.get_submodule(name)
-        for attribute, value in list_numbers(module).items():
-            counted = sizes.get(value)
-            is_multiple = value % group.count == 0 and 0 < value < max(sizes)
-            if counted is None and is_multiple:
+        own = [of_split for other, of_split in parts if other == name]
+        inside = [member for member in group.members if member.tensor.startswith(f"{name}." if name else "")]
+        sizes, numbers = _list_sizes(group.count, inside, own), list_numbers(module)
+        for attribute, value in numbers.items():
+            counted = _find_place(attribute, numbers, own)
+            counted = sizes.get(value) if counted is None else counted
+            if counted is None and value % group.count == 0 and 0 < value < max(sizes):
                 counted = torch.arange(group.count).repeat(value // group.count)
             if counted is not None:
-                kind = (type(module), attribute)
+                kind = (type(module), attribute.partition(".")[0])
                 found[kind].append(HeldNumber(name, attribute, counted))
                 order.setdefault(kind, (value not in sizes, -name.count(".") - bool(name)))
     return [Candidate(kind, tuple(found[kind])) for kind in sorted(found, key=lambda kind: order[kind])]
 
 
-def _list_sizes(group: Group) -> dict[int, Tensor]:
-    """The channels that are counted by a number, by its value: the group's own, and those of the axes that list them.
+def _find_place(attribute: str, numbers: Mapping[str, int], splits: Sequence[Sequence[Tensor]]) -> Tensor | None:
+    """The channels of the part whose size is at a place in a tuple, where it holds the sizes of all parts."""
+    name, _, place = attribute.partition(".")
+    values = [value for key, value in numbers.items() if place and key.startswith(f"{name}.")]
+    for parts in splits:
+        if values == [len(part) for part in parts]:
+            return parts[int(place)][parts[int(place)] >= 0]
+    return None
+
+
+def _list_sizes(count: int, members: Sequence[Member], splits: Sequence[Sequence[Tensor]]) -> dict[int, Tensor]:
+    """The channels that are counted by a number, by its value: those of parts, all `count`, and those of the axes.
 
     The number of an axis counts positions of other groups as well.
     """
-    sizes = {group.count: torch.arange(group.count)}
-    for member in group.members:
+    sizes: dict[int, Tensor] = {}
+    for channels in [part for parts in splits for part in parts] + [torch.arange(count)]:
+        if bool((channels >= 0).any()):
+            sizes.setdefault(len(channels), channels[channels >= 0])
+    for member in members:
         inside = member.channels[member.channels >= 0]
         for size in (len(inside), len(member.channels)):
             sizes.setdefault(size, inside)
     return sizes
 
 
-def _list_modules(group: Group) -> Iterator[str]:
-    """The names of the modules in which tensors of a group lie, without repetition."""
+def _list_modules(group: Group, parts: Parts) -> list[str]:
+    """The names of the modules in which tensors of a group lie or that separate it, up to the first that has them all.
+
+    Code further out works with what these return.
+    """
     names = {member.tensor.rpartition(".")[0] for member in group.members}
-    parts = {tuple(name.split("."))[:end] for name in names if name for end in range(1, name.count(".") + 2)}
-    yield from sorted([""] + [".".join(part) for part in parts])
+    names |= {name for name, of_split in parts if any(bool((part >= 0).any()) for part in of_split)}
+    paths = [name.split(".") if name else [] for name in names]
+    columns = enumerate(zip(*paths, strict=False))
+    shared = next((at for at, column in columns if len(set(column)) > 1), min(map(len, paths)))
+    return sorted({".".join(path[:end]) for path in paths for end in range(shared, len(path) + 1)})

@@ -63,6 +63,7 @@ class Constraints:
         self._fixed: list[tuple[str, NDArray[np.int64]]] = []
         self._normalised: list[tuple[str, NDArray[np.int64]]] = []
         self._heads: list[NDArray[np.int64]] = []
+        self._parts: list[tuple[str, tuple[NDArray[np.int64], ...]]] = []
 
     def fix(self, labels: Tensor) -> None:
         """The positions with these labels have to stay."""
@@ -82,6 +83,10 @@ class Constraints:
     def mark_heads(self, labels: Tensor) -> None:
         """The positions with these labels lie in a batch of products, as the heads of an attention do."""
         self._heads.append(np.unique(_reduce(labels).numpy()))
+
+    def note_parts(self, parts: Sequence[Tensor]) -> None:
+        """The module that is running separates these channels, whose labels are vectors, by numbers of its own."""
+        self._parts.append((self._path[-1] if self._path else "", tuple(part.numpy() for part in parts)))
 
     def fix_all(self, families: Iterable[Tensor]) -> None:
         """The positions with the labels of a tensor have to stay."""
@@ -137,7 +142,10 @@ class Constraints:
         root = _unite(all_pairs, count) if self._wider else root
         norms = [(name, _find_roots(labels, root)) for name, labels in self._normalised]
         fixed = [(reason, _find_roots(labels, root)) for reason, labels in all_fixed if len(labels)]
-        return Resolved(root, fixed, norms, _find_roots(np.concatenate([[NONE], *self._heads]), root))
+        parts = [
+            (name, [np.where(part == NONE, NONE, root[part]) for part in of_split]) for name, of_split in self._parts
+        ]
+        return Resolved(root, fixed, norms, _find_roots(np.concatenate([[NONE], *self._heads]), root), parts)
 
 
 def _pair(one: NDArray[np.int64], other: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -173,13 +181,14 @@ class Resolved:
     """For each label the lowest that it hangs together with, its root.
 
     `fixed` are roots that have to stay, by a reason, `norms` those that a norm sees, by its name, and `heads`
-    those of heads.
+    those of heads. `parts` are those that a module separates, by its name.
     """
 
     root: NDArray[np.int64]
     fixed: Sequence[tuple[str, NDArray[np.int64]]]
     norms: Sequence[tuple[str, NDArray[np.int64]]]
     heads: NDArray[np.int64]
+    parts: Sequence[tuple[str, Sequence[NDArray[np.int64]]]] = ()
 
     @cached_property
     def _all_fixed(self) -> NDArray[np.int64]:

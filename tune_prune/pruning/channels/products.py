@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from tune_prune.pruning.channels.labels import Constraints, find_varying
-from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, clean, combine
+from tune_prune.pruning.channels.rules import Families, Labelled, add_rule, along, clean, combine
 
 
 def add_vector(
@@ -54,14 +54,6 @@ def multiply(
         for side, own in enumerate((first, second))
     ]
     return clean(combine(made, narrowed, shape))
-
-
-def along(labels: Tensor, axis: int) -> Tensor:
-    """Labels that vary along one axis, as a vector."""
-    for other in range(labels.dim() - 1, -1, -1):
-        if other != axis % labels.dim():
-            labels = labels.select(other, 0)
-    return labels
 
 
 @add_rule("mm", "bmm", "matmul")

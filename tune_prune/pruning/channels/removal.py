@@ -67,6 +67,26 @@ def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[st
     return torch.stack([found / found.sum() if float(found.sum()) else found for found in sums.values()]).mean(0)
 
 
+def draw_scores(
+    model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Scores of weights, by the label of a layer, by which channels at random places go: in every part of a group.
+
+    The scores of a channel's weights are alike in all layers and far from other channels', so that those which few
+    layers list go no sooner than others.
+    """
+    labels = name_weights(model)
+    scores = {label: torch.ones_like(mask) for label, mask in masks.items()}
+    for group in groups:
+        drawn = 10 ** (-6 * torch.rand(group.count, generator=generator))
+        for member in group.members:
+            if member.tensor in labels:
+                of_weight = scores[labels[member.tensor]]
+                along = torch.where(member.channels >= 0, drawn[member.channels], 1.0).to(of_weight)
+                of_weight *= along.view([-1 if axis == member.axis else 1 for axis in range(of_weight.dim())])
+    return scores
+
+
 def count_left(count: int, ratio: float, multiple_of: int = 1, least: int = 1) -> int:
     """Counts the channels that a ratio leaves of `count`: at least `least`, and a multiple, the next higher one."""
     left = max(count - round(ratio * count), least)

@@ -99,18 +99,30 @@ def reshape(made: Constraints, labelled: Labelled, operation: Any, args: Sequenc
     return [clean([labels.reshape(output.shape) for labels in labelled(args[0])])]
 
 
+def along(labels: Tensor, axis: int) -> Tensor:
+    """Labels that vary along one axis, as a vector."""
+    return labels.movedim(axis, -1)[(0,) * (labels.dim() - 1)]
+
+
 @add_rule(*SPLITS)
 def split(made: Constraints, labelled: Labelled, operation: Any, args: Sequence[Any], output: Any) -> list[Families]:
-    """Moves labels; parts of a channel axis must keep as many channels each, so those at the same place are tied."""
+    """Moves labels; parts of a channel axis must keep as many channels each, so those at the same place are tied.
+
+    Where the code gives each part a size of its own, the sizes are numbers that may change with the channels.
+    """
     axis = (args[2] if len(args) > 2 else 0) % args[0].dim()
+    sizes = [part.shape[axis] for part in output]
+    are_given = operation.overloadpacket.__name__.endswith("with_sizes")
     for labels in labelled(args[0]):
-        if axis in find_varying(labels):
-            parts = labels.split([part.shape[axis] for part in output], axis)
-            for part in parts:
-                if part.shape == parts[0].shape:
-                    made.tie(parts[0], part)
-                else:
-                    made.fix(labels)
+        varying = find_varying(labels)
+        parts = labels.split(sizes, axis)
+        if axis in varying and are_given and varying == [axis]:
+            made.note_parts([along(part, axis) for part in parts])
+        if axis in varying and len(set(sizes)) == 1:
+            for part in parts[1:]:
+                made.tie(parts[0], part)
+        elif axis in varying and not are_given:
+            made.fix(labels)
     return move(made, labelled, operation, args, output)
 
 

@@ -55,6 +55,7 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
         if not bool(of_axis.all()):
             _keep_positions(model, name, axis, of_axis, by_group=name in depthwise and axis == 0)
     set_numbers(model, numbers)
+    _drop_caches(model)
     left = []
     for group, keep in zip(groups, kept, strict=True):
         group = group.keep(keep)
@@ -64,6 +65,14 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
         if members:  # none of a group inside a block that has left
             left.append(replace(group, members=tuple(members)))
     return left
+
+
+def _drop_caches(model: nn.Module) -> None:
+    """Lets modules drop what they keep between calls in evaluation mode, as when they are trained; the mode stays."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    for module, mode in modes:
+        module.training = mode
 
 
 def _count_numbers(model: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor]) -> dict[str, dict[str, int]]:
