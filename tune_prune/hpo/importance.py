@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 from pandas import DataFrame, api
 
@@ -35,6 +34,9 @@ def parameter_importance(trials: DataFrame, members: DataFrame, metric: Metric =
     }
     if len(done) < MIN_TRIALS or len(drawn) < 2 or not len(members):
         return {}
+    # not on import: it imports scikit-learn, which takes a second, and few calls get here
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study, cost = optuna.create_study(), metric.cost
     front = [(float(row.compression), cost(float(row[metric.val]))) for _, row in members.iterrows()]
@@ -44,7 +46,7 @@ def parameter_importance(trials: DataFrame, members: DataFrame, metric: Metric =
         study.add_trial(create_trial(params=params, distributions=drawn, value=value))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the evaluator is experimental, and warns of its quantiles
-        importances = optuna.importance.get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+        importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     shares = dict(list(importances.items())[:MAX_NAMED])
     return shares if all(map(math.isfinite, shares.values())) and sum(shares.values()) > 0 else {}
 
