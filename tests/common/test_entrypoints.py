@@ -24,6 +24,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
     def write(name: str, source: str) -> None:
         (tmp_path / f"{name}.py").write_text(source)
+        sys.modules.pop(name, None)  # that of another test
         importlib.invalidate_caches()
 
     return write
