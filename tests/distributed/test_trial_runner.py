@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from deadlines import WAIT
+from torch import nn
 from toys import Conv, task_of
 
 from tune_prune.distributed import trial_runner
@@ -17,12 +18,14 @@ from tune_prune.distributed.trainable import PruneTrainable
 from tune_prune.distributed.worker_data import WorkerData
 from tune_prune.export import sparse_format
 from tune_prune.hpo.warm_start import WarmStart
-from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning import checkpoint, iterative, masks
+from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.granularity import MIXTURES
 from tune_prune.pruning.masks import count_removed, prunable
 from tune_prune.results import records
 from tune_prune.results.constraints import COSTS, LATENCY, Constraints
 from tune_prune.results.records import TrialRecord
+from tune_prune.tasks.batches import Batch
 from tune_prune.tasks.metrics import evaluate
 from tune_prune.tasks.models import to_device
 from tune_prune.tasks.task import Task
@@ -348,6 +351,23 @@ def test_a_trial_out_of_memory_has_not_failed_yet(worker_data: WorkerData, monke
 MIXTURE = {name: value for name, value in PARAMS.items() if not name.startswith("ratio/")} | {
     "ratio/features.4": 0.5, "ratio/weights/features.0": 0.4, "ratio/weights/features.4": 0.8,
 }  # fmt: skip
+
+
+def test_groups_are_found_once_in_the_dense_model(worker_data: WorkerData, monkeypatch: pytest.MonkeyPatch) -> None:
+    find, asked = iterative.find_groups, list[bool]()
+
+    def counting(model: nn.Module, inputs: Batch, granularity: str) -> list[Group]:
+        asked.append(all(bool(weight.all()) for weight in prunable(model).values()))
+        return find(model, inputs, granularity)
+
+    monkeypatch.setattr(iterative, "find_groups", counting)
+    params = MIXTURE | {"granularity": "channel+weight"}
+    made = worker(worker_data, config(0, params))
+    parent = run(made)
+    start = WarmStart.from_point(parent.trial, parent.last)
+    made.reset_config(config(1, params | {"ratio/features.4": 0.75}, start=start))
+    assert run(made).state == "complete"
+    assert asked == [True]
 
 
 @pytest.mark.parametrize("limit", [0.0, 100.0])  # no round keeps it, and all do

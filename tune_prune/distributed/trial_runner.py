@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from tune_prune.export import costs, sparse_format
 from tune_prune.export.latency.prediction import LatencyPredictor
 from tune_prune.hpo.trials import TrialConfig
 from tune_prune.pruning import checkpoint
+from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.checkpoint import Checkpoint
-from tune_prune.pruning.iterative import Point, Retrain, State, initial_state, prune, retrain
+from tune_prune.pruning.iterative import Point, Retrain, State, find_state_groups, initial_state, prune, retrain
 from tune_prune.results import records
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.tasks.further_metrics import measure_further
@@ -67,7 +68,7 @@ class TrialRunner:
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         torch.set_num_threads(worker_data.threads)
-        self._worker_data, self._loaded = worker_data, False
+        self._worker_data, self._loaded, self._groups = worker_data, False, dict[str, Sequence[Group]]()
         self._retrain, self._cpu_clock = retrain, cpu_clock
         self._partial = list[Path]()
         self.begin(config)
@@ -139,9 +140,8 @@ class TrialRunner:
         self._latency = None
         if data.latency is not None:
             dense = self._task.dense_model(torch.device(data.device))
-            self._latency = LatencyPredictor(
-                data.latency, find_inputs(dense, self._task.validation, data.latency.batch)
-            )
+            inputs = find_inputs(dense, self._task.validation, data.latency.batch)
+            self._latency = LatencyPredictor(data.latency, inputs)
         self._loaded = True
 
     def _start_rounds(self) -> Iterator[Point]:
@@ -159,6 +159,9 @@ class TrialRunner:
         Rounds that this state has passed are not run again.
         """
         state = initial_state(self._task.dense_model(torch.device(self._worker_data.device)))
+        if (kind := self._plan.granularity) not in self._groups:  # whatever a trial starts from
+            self._groups[kind] = find_state_groups(state, self._plan, self._task.train)
+        state.groups = self._groups[kind]
         saved, start = self._read_cut_off(), self._config.start
         if saved is not None:
             state.rounds_done = self._points[-1].round
