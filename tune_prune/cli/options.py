@@ -163,7 +163,8 @@ class TrainingProgress:
         from tune_prune.training.progress import on_step
 
         self._block.enter_context(self.bar)
-        self._block.enter_context(on_step(self.show))
+        if not self._quiet:
+            self._block.enter_context(on_step(self.show))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,7 +185,7 @@ class TrainingProgress:
             self._name, self._began = name, now
             self.bar.reset(self._task, description=name, total=part)
         self.bar.update(self._task, completed=of_part, visible=of_part < part)
-        if self.bar.disable and not self._quiet and 1 < of_part < part:
+        if self.bar.disable and 1 < of_part < part:
             self._say(now, of_part, part)
 
     def _say(self, now: float, of_part: int, part: int) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tune_prune.common.errors import describe_error
 from tune_prune.common.source_lines import find_failure
 from tune_prune.export.folding import find_readers
-from tune_prune.pruning import masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.blocks import find_blocks, find_kept_blocks
 from tune_prune.pruning.channels.finding import find_channels, find_groups
@@ -69,10 +68,8 @@ def _choose_working(groups: Sequence[Group], why_not: Callable[[Sequence[Group]]
 def _why_not_half(model: nn.Module, inputs: Batch, groups: Sequence[Group]) -> str:
     """Why half of the channels, or nine of ten blocks, of these groups cannot be removed; "" where they can."""
     model, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    found = masks.dense_masks(model)
-    scores = removal.draw_scores(model, groups, found, generator)
     ratios = {group.name: 0.9 if group.blocks else 0.5 for group in groups}
-    masks.apply(model, removal.remove(model, groups, found, scores, ratios))
+    removal.mask_at_random(model, groups, ratios, generator)
     made = _try_without(model, inputs, groups)
     return made if isinstance(made, str) else ""
 

@@ -14,6 +14,7 @@ from tune_prune.pruning.channels.groups import Group, Member
 from tune_prune.pruning.channels.norms import keep_in_norm, kept_in_norm
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.criteria import score_layers
+from tune_prune.pruning.masks import apply, dense_masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import Context
 from tune_prune.pruning.weights import find_weights
@@ -67,10 +68,20 @@ def score_channels(group: Group, scores: Mapping[str, Tensor], masks: Mapping[st
     return torch.stack([found / found.sum() if float(found.sum()) else found for found in sums.values()]).mean(0)
 
 
-def draw_scores(
+def mask_at_random(
+    model: nn.Module, groups: Sequence[Group], ratios: Mapping[str, float], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Masks channels of a dense model in place, at random places and in every part of a group; returns the masks."""
+    dense = dense_masks(model)
+    made = remove(model, groups, dense, _draw_scores(model, groups, dense, generator), ratios)
+    apply(model, made)
+    return made
+
+
+def _draw_scores(
     model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Scores of weights, by the label of a layer, by which channels at random places go: in every part of a group.
+    """Random scores of weights, by the label of a layer, by which channels in every part of a group go.
 
     The scores of a channel's weights are alike in all layers and far from other channels', so that those which few
     layers list go no sooner than others.
