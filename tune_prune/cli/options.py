@@ -102,8 +102,9 @@ def _make_parameter(setting: Setting) -> inspect.Parameter:
     )
 
 
-Model = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
-Data = Annotated[str, typer.Option(help="Built-in name or package.module:factory.")]
+NAME_OR_ADDRESS = "Built-in name or package.module:factory."
+Model = Annotated[str, typer.Option(help=NAME_OR_ADDRESS)]
+Data = Annotated[str, typer.Option(help=NAME_OR_ADDRESS)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Training samples in a batch.")]
 TestBatchSize = Annotated[
     int | None,

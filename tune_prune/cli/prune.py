@@ -9,12 +9,11 @@ import typer
 
 from tune_prune.cli.options import (
     GRANULARITIES,
+    NAME_OR_ADDRESS,
     AsJson,
     BatchSize,
-    Data,
     Device,
     Force,
-    Model,
     NoCode,
     TrainingProgress,
     announce,
@@ -57,8 +56,8 @@ def prune(
     layer: Annotated[list[str] | None, typer.Option("-l", "--layer", help="Layer to prune: position or name.")] = None,
     ratio: Annotated[list[float] | None, typer.Option("-p", "--ratio", help="Share of its weights to remove.")] = None,
     conf: Annotated[Path | None, typer.Option(help="A .conf file.  [default: the model's own]")] = None,
-    model: Model = "lenet5",
-    data: Data = "mnist",
+    model: Annotated[str | None, typer.Option(help=f"{NAME_OR_ADDRESS}  [default: lenet5]")] = None,
+    data: Annotated[str | None, typer.Option(help=f"{NAME_OR_ADDRESS}  [default: mnist]")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights to start from.  [default: dense; to --replay, as --conf notes]")
     ] = None,
@@ -115,7 +114,7 @@ def prune(
     from math import inf
 
     from tune_prune.training.resources import pick_device
-    from tune_prune.workflows.conf_notes import read_noted
+    from tune_prune.workflows.conf_notes import choose_named, read_noted
     from tune_prune.workflows.prune_outputs import prune_and_write
     from tune_prune.workflows.prune_resume import PruneRequest
     from tune_prune.workflows.prune_target import PruneOptions, choose_target
@@ -127,7 +126,9 @@ def prune(
     if retrain and epochs is not None and not 0 < epochs < inf:
         raise UserError(f"--epochs must be above 0 with --retrain, got {epochs:g}")
     share, function = parse_distill(distill)
-    target, source = choose_target(layer or [], ratio or [], conf, model, mode)
+    target, source = choose_target(layer or [], ratio or [], conf, model or "lenet5", mode)
+    model = choose_named(target, source, "--model", model, "lenet5")
+    data = choose_named(target, source, "--data", data, "mnist")
     given = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of, "min_width": min_width}
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tune_prune.common.entrypoints import is_handed_over
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.parameters import PARAMETERS, RATIO, Check, Number
 from tune_prune.results import trial_params
@@ -71,3 +72,16 @@ def read_noted(
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{source}: its ratios are for {flag} {noted[name]}, not {value}; leave {flag} out")
     return noted | given
+
+
+def choose_named(conf: Conf, source: str, flag: str, given: str | None, default: str) -> str:
+    """Returns the model or data that its flag names, else the default.
+
+    Raises a `UserError` where the conf notes another one than the default: nothing that a file names runs unasked.
+    """
+    noted = conf.notes.get(flag.removeprefix("--"), default)
+    if given is not None or noted == default:
+        return given or default
+    if is_handed_over(noted):
+        raise UserError(f"{source}: its {flag.removeprefix('--')} came from Python as an object; name it with {flag}")
+    raise UserError(f"{source}: was made with {flag} {noted}, not {default}; give {flag}, this one or another")
