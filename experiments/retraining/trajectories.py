@@ -59,6 +59,13 @@ GROUPS: dict[str, list[Way]] = {
         replace(BASE, name="0.1 of them exchanged by gradient", grown=0.1),
         replace(BASE, name="0.3 of them exchanged by gradient", grown=0.3),
     ],
+    "returning": [
+        BASE,
+        replace(BASE, name="returning, a tenth of the gradients", returning=True, leak=0.1),
+        replace(BASE, name="returning, a tenth, for a third of a round", returning=True, leak=0.1, free=0.35),
+        replace(BASE, name="returning, a thirtieth", returning=True, leak=0.03),
+        replace(BASE, name="returning, a quarter", returning=True, leak=0.25),
+    ],
     "averages": [
         BASE,
         replace(BASE, name="average 0.99", average=0.99),
