@@ -7,7 +7,9 @@ import pytest
 import torch
 from toys import fault, images, mlp
 
+from tune_prune.cli import prune as prune_command
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.plan import Plan
 from tune_prune.results import conf
 from tune_prune.results.conf import Conf
 from tune_prune.tasks.metrics import evaluate
@@ -286,3 +288,20 @@ def test_what_compression_does_not_count_is_said(command, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["coverage"] == summary["coverage"]
     assert summary["compression"] == 0.5
     assert summary["coverage"]["left_out"][0] == {"module": "mixer", "type": "Mixer", "weights": 1024}
+
+
+# Samples of the pruners
+
+
+def test_the_samples_of_a_pruner_are_given_or_noted(command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Plan.sample == prune_command.SAMPLE
+    flags = (*UNTRAINED, "-l", "2", "-p", "0.5", "--pruner", "taylor1")
+    for out, more in (("few", ("--sample", "3")), ("all", ())):
+        assert command("prune", *flags, *more, "--out", out) == 0
+    assert command("prune", *UNTRAINED, "--conf", "few/pruned.conf", "--out", "again") == 0
+    few, every, again = (checkpoint.read(Path(out, "pruned.safetensors")).masks["2"] for out in ("few", "all", "again"))
+    assert not torch.equal(few, every)
+    assert torch.equal(few, again)
+    capsys.readouterr()
+    assert command("prune", "--conf", "few/pruned.conf", "--force") == 2
+    assert "few/pruned.conf: was made with --model toys:mlp, not lenet5; give --model" in capsys.readouterr().err

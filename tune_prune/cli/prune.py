@@ -39,14 +39,18 @@ PRUNE_EXAMPLES = """Examples:
 PANELS = {
     "What is pruned": "layer ratio conf model data checkpoint no_code",
     TASK: "",
-    "How": "pruner mode granularity multiple_of min_width iterations schedule reload allow_empty force acc_tradeoff",
+    "How": "pruner sample mode granularity multiple_of min_width "
+    "iterations schedule reload allow_empty force acc_tradeoff",
     "What is trained after each round": "retrain epochs batch_size lr l1 l2 distill scale_dropout",
     "How it runs": "device seed out resume replay json",
 }
 """The groups of flags, in the order in which `--help` shows them."""
 
 OR_NOTED = "or as --conf notes"
-"""The default of what a .conf file may note: what its ratios count."""
+"""The default of what a .conf file may note: what its ratios count, and the samples of its pruners."""
+
+SAMPLE = 1024
+"""The default of `--sample`, here too, since what defines it imports PyTorch."""
 
 
 @takes_settings(TaskSettings, [*PANELS], ["distill", *SEARCHING])
@@ -62,6 +66,10 @@ def prune(
         Path | None, typer.Option(help="Weights to start from.  [default: dense; to --replay, as --conf notes]")
     ] = None,
     pruner: Annotated[str, typer.Option(help="Which weights go first.")] = "mag",
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Training samples on which pruners judge.  [default: {SAMPLE}, {OR_NOTED}]"),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(help=f"layer: each its ratio; global: one for all, scores decide.  [default: layer, {OR_NOTED}]"),
@@ -130,11 +138,12 @@ def prune(
     model = choose_named(target, source, "--model", model, "lenet5")
     data = choose_named(target, source, "--data", data, "mnist")
     given = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of, "min_width": min_width}
+    how = read_noted(target, source, ["sample"]) if sample is None else {"sample": sample}
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
         schedule=schedule, lr=lr, l1=l1, l2=l2, distill=share, batch_size=batch_size, scale_dropout=scale_dropout,
         reload=reload, acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
-        **read_noted(target, source, flags=given),
+        **read_noted(target, source, flags=given), **how,
     )  # fmt: skip
     request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
     with TrainingProgress(lambda done, steps: ("retraining", done, steps), quiet=json) as progress:

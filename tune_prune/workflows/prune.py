@@ -104,6 +104,7 @@ def make_plan(target: Conf, options: PruneOptions, epoch_steps: int) -> Plan:
         l1=options.l1,
         weight_decay=options.l2,
         batch_size=options.batch_size,
+        sample=options.sample,
         reload=options.reload,
         distill=options.distill,
         scale_dropout=options.scale_dropout,

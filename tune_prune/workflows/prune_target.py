@@ -82,6 +82,7 @@ class PruneOptions:
     l2: float = 0.0
     distill: float = 0.0
     batch_size: int = Plan.batch_size
+    sample: int = Plan.sample
     scale_dropout: bool = False
     reload: bool = False
     acc_tradeoff: float | None = None
