@@ -154,6 +154,7 @@ NAMES = {
     "lamp": "LAMP",
     "long_global": "one global threshold, one trajectory",
     "longer_global": "one global threshold, one trajectory of 2.2 times the steps",
+    "longer_lamp": "LAMP, one trajectory of 2.2 times the steps",
     "long_erk": "ERK, one trajectory",
     "ten_refinements": "this search, without gradual pruning",
     "uniform": "one ratio for all layers",

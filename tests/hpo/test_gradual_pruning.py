@@ -17,6 +17,7 @@ from tune_prune.hpo.budget import Budget
 from tune_prune.hpo.gradual_pruning import GradualTrials, Params, find_params
 from tune_prune.hpo.phases import Features, GradualPruning
 from tune_prune.hpo.trial_attrs import TrialAttrs
+from tune_prune.results.records import TrialRecord
 
 SIZES = {"1": 20, "2": 300, "3": 80}
 
@@ -65,24 +66,57 @@ def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, hi
 
 
 def test_the_next_factor() -> None:
-    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400))
+    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400, growth=1.0))
     assert trials.pruning.step_factor == pytest.approx(2)
-    assert trials.pruning.round_steps == 100
-    assert trials.next_factor(None) == pytest.approx(2)
+    assert trials.pruning.round_steps == [100] * 4
+    assert trials.next_round([]) == (pytest.approx(2), None)
     last = ended(0, (1 - 1 / 8, 1.0))
-    assert trials.next_factor(last) == pytest.approx(16)
-    assert trials.next_factor(ended(0, (1 - 1 / 16, 1.0))) is None  # the end
-    assert trials.next_factor(ended(0, (1 - 1 / 8, 99.0))) is None  # outside the limit
-    assert trials.next_factor(replace(last, state="failed")) is None
+    assert trials.next_round([last]) == (pytest.approx(16), last)
+    assert trials.next_round([ended(0, (1 - 1 / 16, 1.0))]) is None  # the end
+    assert trials.next_round([ended(0, (1 - 1 / 8, 99.0))]) is None  # outside the limit, and nothing within
+    assert trials.next_round([replace(last, state="failed")]) is None
+
+
+@pytest.mark.parametrize(
+    ("errors", "factors"),
+    [
+        ([1, 1, 99, 99, 99], [2, 4, 8, 4 * 2**0.5, 4 * 2**0.25]),
+        ([1, 1, 99, 1, 99], [2, 4, 8, 4 * 2**0.5, 4 * 2**0.75]),
+        ([1, 1, 1, 99, 1, 1], [2, 4, 8, 16, 8 * 2**0.5, 8 * 2**0.75]),
+    ],
+)
+def test_outside_the_limit_it_goes_half_as_far_from_the_last_within(errors: list[float], factors: list[float]) -> None:
+    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400))
+    rounds, within = list[TrialRecord](), list[TrialRecord]()
+    for error, expected in zip(errors, factors, strict=True):
+        found = trials.next_round(rounds)
+        assert found == (pytest.approx(expected), within[-1] if within else None)
+        rounds.append(ended(len(rounds), (1 - 1 / expected, error)))
+        within += rounds[-1:] if error == 1 else []
+    assert trials.next_round(rounds) is None
+
+
+def test_each_round_trains_longer_than_the_one_before() -> None:
+    pruning = GradualPruning(rounds=4, max_factor=16.0, steps=1500, growth=8.0)
+    assert pruning.round_steps == [100, 200, 400, 800]
+    # a round that the bounds of the space let end elsewhere trains as the nearest
+    assert [pruning.steps_to(factor) for factor in (1.1, 2.0, 4.1, 7.9, 16.5, 40.0)] == [100, 100, 200, 400, 800, 800]
+
+
+@given(st.integers(1, 30), st.floats(0.1, 20), st.integers(1000, 100_000))
+def test_the_rounds_share_the_steps(rounds: int, growth: float, steps: int) -> None:
+    found = GradualPruning(rounds=rounds, steps=steps, growth=growth).round_steps
+    assert sum(found) == pytest.approx(steps, abs=rounds)
+    assert found[-1] / found[0] == pytest.approx(growth if rounds > 1 else 1, abs=2 * growth / found[0] + 0.1)
 
 
 def test_a_small_budget_has_fewer_and_larger_rounds() -> None:
-    whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600)
+    whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600, growth=1.0)
     assert whole.within(100, 3.0) == whole
     fewer = whole.within(12, 0.75)
-    assert (fewer.rounds, fewer.round_steps, fewer.max_factor) == (12, 100, 256.0)
+    assert (fewer.rounds, fewer.round_steps, fewer.max_factor) == (12, [100] * 12, 256.0)
     few = whole.within(4, 0.25)
-    assert (few.rounds, few.round_steps, few.step_factor) == (4, 100, pytest.approx(2))
+    assert (few.rounds, few.round_steps, few.step_factor) == (4, [100] * 4, pytest.approx(2))
     assert whole.within(3).steps == GradualPruning().within(4).steps == 0
 
 
@@ -108,7 +142,7 @@ data = "toys:images"
 
 # Within a search
 
-PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2)
+PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2, growth=1.0)
 
 
 def make(run_dir: Path, study: optuna.Study, budget: int = 40) -> Driver:

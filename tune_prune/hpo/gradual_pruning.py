@@ -5,7 +5,7 @@ the layers (Han et al. 2015 with Zhu and Gupta 2017). Each of its rounds is a tr
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ Params = Mapping[str, object]
 HALVINGS = 60
 """How often the range of thresholds is halved."""
 
+LEAST_STEP = 1.1
+"""After a round outside the limit, how many times fewer weights another tries at least."""
+
 
 @dataclass(frozen=True)
 class GradualTrials:
@@ -35,22 +38,39 @@ class GradualTrials:
     read_weights: Callable[[PointRecord | None], Mapping[str, Tensor]]
     to_params: Callable[[Mapping[str, float]], Params]
 
-    def next_factor(self, last: TrialRecord | None) -> float | None:
-        """The factor of the round after the `last` one, None where that has ended outside the limit, or at the end."""
-        if last is not None and (last.state != "complete" or not last.last.feasible or last.last.checkpoint is None):
+    def next_round(self, rounds: Sequence[TrialRecord]) -> tuple[float, TrialRecord | None] | None:
+        """The factor of the round after these, and the round from which it starts, if any; None at the end.
+
+        After a round outside the limit the next goes half as far from the last one within it, in the logarithm of the
+        factor, until that is nearer than `LEAST_STEP`.
+        """
+        if any(one.state != "complete" or one.last.checkpoint is None for one in rounds):
             return None
-        reached = 1.0 if last is None else last.last.factor
-        return reached * self.pruning.step_factor if self.count_rounds(reached) else None
+        within = find_furthest(rounds)
+        if rounds and within is None:
+            return None
+        reached = 1.0 if within is None else within.last.factor
+        outside = [one.last.factor for one in rounds if one.last.factor > reached]
+        if outside:
+            step = math.sqrt(min(outside) / reached)
+            return (reached * step, within) if step >= LEAST_STEP else None
+        return (reached * self.pruning.step_factor, within) if self.count_rounds(reached) else None
 
     def count_rounds(self, reached: float) -> int:
         """How many rounds follow a factor that was reached, as long as they stay within the limit."""
         step = self.pruning.step_factor
         return max(0, int(math.log(self.pruning.max_factor * math.sqrt(step) / reached, step)))
 
-    def train(self, params: TrialParams) -> TrialParams:
-        """The parameters of a trial, trained as a round of gradual pruning."""
-        steps = self.pruning.round_steps
+    def train(self, params: TrialParams, factor: float) -> TrialParams:
+        """The parameters of a trial, trained as the round of gradual pruning that ends at a factor."""
+        steps = self.pruning.steps_to(factor)
         return params.with_training(rounds=1, steps=steps, final_steps=steps, lr=self.pruning.lr)
+
+
+def find_furthest(rounds: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The most compressed round within the limit, from which gradual pruning goes on; None where none is."""
+    within = [one for one in rounds if one.points and one.last.feasible]
+    return max(within, key=lambda one: one.last.factor, default=None)
 
 
 def find_params(

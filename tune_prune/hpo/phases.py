@@ -1,5 +1,6 @@
 """The phases of a search, as a space describes them, and the parts that it can do without."""
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -45,13 +46,15 @@ class GradualPruning:
     """Gradual pruning by one threshold for all layers: `steps` of training in all, none of it where that is 0.
 
     It takes so many `rounds` from the dense model to `max_factor`. Each is a trial of its own, starts where the one
-    before ended, leaves the same share of its weights and trains alike. It ends once a round is outside the limit.
+    before ended and leaves the same share of its weights. From one to the next, training grows by the same factor, so
+    that the last trains `growth` times as long as the first. It ends at the limit.
     """
 
     rounds: int = 16
     max_factor: float = 100.0
     steps: int = 0
     lr: float = 0.1
+    growth: float = 12.0
 
     @property
     def step_factor(self) -> float:
@@ -59,9 +62,15 @@ class GradualPruning:
         return float(self.max_factor ** (1 / self.rounds))
 
     @property
-    def round_steps(self) -> int:
-        """The steps of training of a round."""
-        return max(1, self.steps // self.rounds)
+    def round_steps(self) -> list[int]:
+        """The steps of training of each round."""
+        shares = [self.growth ** (place / max(1, self.rounds - 1)) for place in range(self.rounds)]
+        return [max(1, round(self.steps * share / sum(shares))) for share in shares]
+
+    def steps_to(self, factor: float) -> int:
+        """The steps of the round that ends at about a factor."""
+        place = round(math.log(factor) / math.log(self.step_factor))
+        return self.round_steps[min(max(place, 1), self.rounds) - 1]
 
     def within(self, trials: int, share: float = 1.0) -> "GradualPruning":
         """The same with so many trials at most, in larger rounds, and a share of the steps.

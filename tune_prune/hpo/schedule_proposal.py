@@ -36,7 +36,7 @@ class Schedule:
     """How many trials a search has, the steps after a round of each, and the share and the steps of refinements.
 
     A trial has two `rounds`, the second trained twice as long, or `FEW_TRIALS_ROUNDS`, each of which trains alike. Of
-    the trials, `chain_rounds` are rounds of gradual pruning, which train for `chain_steps` steps each.
+    the trials, `chain_rounds` are rounds of gradual pruning, which train for `chain_steps` steps on average.
     """
 
     trials: int
@@ -65,7 +65,8 @@ class Schedule:
         if self.share:
             said += f"; {self.refine_share:.0%} of them refine others, for {self.refine_steps} steps"
         if self.chain_rounds:
-            said += f"; {self.chain_rounds} of them prune gradually, for {self.chain_steps} steps each"
+            together = self.chain_rounds * self.chain_steps
+            said += f"; {self.chain_rounds} of them prune gradually, for {together} steps together"
         return said
 
 

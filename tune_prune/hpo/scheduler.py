@@ -70,7 +70,7 @@ class TrialScheduler:
         store, settings = self._trial_store, self._settings
         params, attrs = store.params(number), store.attrs(number)
         if attrs.gradual and settings.gradual is not None:
-            return settings.gradual.train(params)
+            return settings.gradual.train(params, masks.factor(settings.compression(params)))
         if attrs.refines is None:
             return params
         start = store.start_of(number)
@@ -82,22 +82,22 @@ class TrialScheduler:
         numbers, records = store.gradual, store.estimates.records
         if gradual is None or any(number not in records for number in numbers) or not self._has_time_for("gradual"):
             return None
-        last = records[numbers[-1]] if numbers else None
-        factor = gradual.next_factor(last)
-        if factor is None:
+        found = gradual.next_round([records[number] for number in numbers])
+        if found is None:
             return None
+        factor, last = found
         start, target = None if last is None else last.last, 1 - 1 / factor
-        found = gradual_pruning.find_params(
+        params = gradual_pruning.find_params(
             self._settings.totals,
             lambda: gradual.read_weights(start),
             gradual.to_params,
             lambda params: self._compression(to_study_params(params)),
             target,
         )
-        if found is None:
+        if params is None:
             return None
         parent, round_ = (None, None) if last is None else (last.trial, last.last.round)
-        return to_study_params(found), TrialAttrs(gradual=True, parent=parent, parent_round=round_)
+        return to_study_params(params), TrialAttrs(gradual=True, parent=parent, parent_round=round_)
 
     def should_wait(self) -> bool:
         """Whether the trials that are left of the budget are kept for gradual pruning, of which a round runs."""

@@ -53,6 +53,7 @@ GRADUAL: Mapping[str, Check] = {
     "max_factor": Number(1.01),
     "steps": Number(0, whole=True),
     "lr": Number(0),
+    "growth": Number(0.01),
 }
 INITIAL: Mapping[str, Check] = {"trials": Number(0, whole=True), "min_factor": Number(1.01), "max_factor": Number(1.01)}
 FEATURES: Mapping[str, Check] = dict.fromkeys(["learn_from_rounds", "early_stopping", "warm_start"], check_switch)

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from tune_prune.common.errors import UserError, format_names
+from tune_prune.hpo.gradual_pruning import find_furthest
 from tune_prune.hpo.parameters import Parameter
 from tune_prune.hpo.storage import refuse_damage
 from tune_prune.hpo.study import (
@@ -123,9 +124,10 @@ class TrialStore:
     def checkpoints_in_use(self) -> set[str]:
         """The files from which trials that have not ended start, and that from which gradual pruning goes on."""
         starts = [self.start_of(number) for number in self._attrs if number not in self.records]
-        ended = [self.records[number] for number in self.gradual[-1:] if number in self.records]
-        last = {point.checkpoint for record in ended for point in record.points[-1:] if point.checkpoint is not None}
-        return last | {start.checkpoint for start in starts if start is not None}
+        furthest = find_furthest(self.estimates.records[n] for n in self.gradual if n in self.estimates.records)
+        going_on = furthest.last.checkpoint if furthest else None
+        used = {start.checkpoint for start in starts if start is not None}
+        return used | {going_on} if going_on else used
 
     @property
     def gradual(self) -> list[int]:

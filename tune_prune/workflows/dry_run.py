@@ -86,7 +86,9 @@ def _list_phases(config: Config, space: Space, info: RunInfo) -> list[str]:
     of_levels = f", and up to {most} levels from {levels.min_factor:g}x to {levels.max_factor:g}x" if most else ""
     if gradual is not None:
         way = f"{gradual.rounds} rounds to {gradual.max_factor:g}x, one after the other"
-        lines.append(f"  gradual pruning: {way}, {gradual.round_steps:,} steps each")
+        first, last = gradual.round_steps[0], gradual.round_steps[-1]
+        each = f"{first:,} steps each" if first == last else f"{first:,} to {last:,} steps each"
+        lines.append(f"  gradual pruning: {way}, {each}")
     lines.append(f"  initial trials: {points} of the space{of_levels}")
     steps = [plan.recipe_at(round_).steps for round_ in range(1, plan.rounds + 1)]
     lines.append(f"  search: sampler {config.sampler}, trials of {len(steps)} rounds, {sum(steps):,} steps each")
@@ -120,7 +122,7 @@ def _estimate(config: Config, space: Space, prepared: Prepared) -> list[str]:
     refinement = refine.rounds * _round(timings, refine.total_steps // refine.rounds) if refine.share else 0.0
     average = (1 - refine.share) * trial + refine.share * refinement
     gradual = space.gradual_within(config.budget)
-    chain = gradual.rounds * _round(timings, gradual.round_steps) if gradual else 0.0
+    chain = sum(_round(timings, steps) for steps in gradual.round_steps) if gradual else 0.0
     others = (config.budget or math.inf) - (gradual.rounds if gradual else 0)
     most = max(chain, (others * average + chain) / count) + RAY_START + FILES
     parts = f"a step takes {1000 * timings.step:.3g} ms here, a trial {trial:.0f} s, a refinement {refinement:.0f} s"
