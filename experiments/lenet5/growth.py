@@ -36,7 +36,7 @@ def table(path: Path) -> None:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     shown = " | ".join(f"error (loss) at {factor}x" for factor in SHOWN)
     print(f"| growth | seed | {shown} | steps to {SHOWN[-1]}x | CPU seconds |\n" + "|---" * (len(SHOWN) + 4) + "|")
-    for growth, seed in dict.fromkeys((row["growth"], row["seed"]) for row in rows):
+    for growth, seed in sorted({(row["growth"], row["seed"]) for row in rows}):
         own = [row for row in rows if (row["growth"], row["seed"]) == (growth, seed)]
         cells = list[str]()
         for factor in SHOWN:

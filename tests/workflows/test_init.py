@@ -44,6 +44,12 @@ def test_a_space_is_written_for_a_model(command: Callable[..., int], tmp_path: P
     ("flags", "says"),
     [
         (("--model", "toys:mlp"), "--model and --data go together: name both, or a --space"),
+        (("--granularity", "channel"), "--granularity is of a search without --space; name --model and --data"),
+        (
+            ("--granularity", "channel", "--space", "lenet5"),
+            "--granularity is of a search without --space; write granularity = 'channel' into [space] of the file",
+        ),
+        ((*TOY, "--granularity", "chanel"), "unknown granularity 'chanel'"),
         ((*TOY, "--space", "lenet5"), "--space names model and data already; leave out --model, --data and --weights"),
         (("--model", "toys:mlp", "--data", "toys:images"), "model 'toys:mlp' is near chance"),
         (
@@ -92,6 +98,7 @@ def test_the_layer_of_the_scores_stays_whole(tmp_path: Path) -> None:
     assert written["space"]["exclude"] == ["head"]
     assert written["space"]["batch_size"] == 32  # of 240 samples
     written = tomllib.loads(propose_space(replace(request, granularity="channel"), *say))
+    assert written["space"]["granularity"] == "channel"
     assert written["space"]["ratio"] == {"*": {"low": 0, "high": 0.9}}
 
 

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import Data, Device, Force, Model, NoCode, announce, echo, silent, takes_task, waiting
+from tune_prune.cli.options import (
+    GRANULARITIES,
+    Data,
+    Device,
+    Force,
+    Model,
+    NoCode,
+    announce,
+    echo,
+    silent,
+    takes_task,
+    waiting,
+)
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings
@@ -19,7 +31,7 @@ SearchedModel = Annotated[
 ]
 SearchedData = Annotated[str | None, typer.Option(help="Its data: built-in name or package.module:factory.")]
 Weights = Annotated[str | None, typer.Option(help="File of the dense weights.  [default: they come with the model]")]
-
+Granularity = Annotated[str | None, typer.Option(help=f"{GRANULARITIES}  [default: weight]")]
 
 MEASURED = "measuring the dense model, a step of training, and learning rates"
 """What a proposal of a space takes its time for."""
@@ -31,6 +43,7 @@ def init(
     model: Model,
     data: Data,
     weights: Weights = None,
+    granularity: Granularity = None,
     time: Annotated[str, typer.Option(help="How long a search is to take: 15m, 1h30m.")] = "30m",
     settings: Mapping[str, Any],
     device: Device = "auto",
@@ -47,7 +60,8 @@ def init(
     if out.exists():
         raise UserError(f"--out {out} exists already; name another file")
     seconds = parse_duration(time, "--time")
-    request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force)
+    how = choose_granularity(granularity)
+    request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force, granularity=how)
     with waiting(MEASURED):
         text = propose_space(request, Resources(device=pick_device(device).type), echo)
     files.write_text(out, text)
@@ -59,15 +73,29 @@ def propose_search(
     data: str | None,
     weights: str | None,
     space: str | None,
+    granularity: str | None,
     given: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> "Begun":
     """Begins a search without a file; `given` are the settings that the user named."""
     from tune_prune.workflows import init
 
+    if granularity is not None and not (model and data):
+        where = f"write granularity = {granularity!r} into [space] of the file" if space else "name --model and --data"
+        raise UserError(f"--granularity is of a search without --space; {where}")
     if space is not None:
         raise UserError("--space names model and data already; leave out --model, --data and --weights")
     if model is None or data is None:
         raise UserError("--model and --data go together: name both, or a --space")
+    how = choose_granularity(granularity)
     with waiting(MEASURED, quiet=say is silent):
-        return init.propose_search(model, data, weights, given, say)
+        return init.propose_search(model, data, weights, given, say, granularity=how)
+
+
+def choose_granularity(name: str | None) -> str:
+    """The granularity of this name, by default that of single weights; a `UserError` where there is none."""
+    from tune_prune.pruning.granularity import check_name
+
+    if name is not None:
+        check_name(name)
+    return name or "weight"

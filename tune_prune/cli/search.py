@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.init import SearchedData, SearchedModel, Weights, propose_search
+from tune_prune.cli.init import Granularity, SearchedData, SearchedModel, Weights, propose_search
 from tune_prune.cli.options import NoCode, announce, echo, grouped, silent, takes_settings
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
@@ -20,6 +20,8 @@ EXAMPLES = """Examples:
 
 `tune-prune search --model mine:model --data mine:data --weights trained.safetensors --time-budget 15m`
 
+`tune-prune search --model mine:model --data mine:data --granularity channel --time-budget 1h`
+
 `tune-prune search --space mine.toml --time-budget 30m --acc-tradeoff 0.2`
 
 `tune-prune search --space mine.toml --loss mine:loss --metric mine:f1 --better higher`
@@ -29,13 +31,16 @@ EXAMPLES = """Examples:
 
 
 @takes_settings(Config, PANELS)
-@grouped({SEARCHED: "space model data weights", FILES: "run_dir resume dry_run quiet json", MACHINE: "no_code"})
+@grouped(
+    {SEARCHED: "space model data weights granularity", FILES: "run_dir resume dry_run quiet json", MACHINE: "no_code"}
+)
 def search(
     *,
     space: Annotated[str | None, typer.Option(help="Name of a space, or a .toml file.  [default: lenet5]")] = None,
     model: SearchedModel = None,
     data: SearchedData = None,
     weights: Weights = None,
+    granularity: Granularity = None,
     run_dir: Annotated[Path | None, typer.Option(help="Where to write.  [default: runs/SPACE-DATE-TIME]")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on in this run directory.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be searched and stop.")] = False,
@@ -57,14 +62,15 @@ def search(
     from tune_prune.workflows.preparation import Begun
     from tune_prune.workflows.search import search as run_search
 
-    named = {"--model": model, "--data": data, "--weights": weights}
+    named = {"--model": model, "--data": data, "--weights": weights, "--granularity": granularity}
     if resume is not None:
         directory = resume.absolute()
         barred = {"--space": space, "--run-dir": run_dir, **named}
         begun = Begun(*run_files.resume_run(directory, settings, barred), text=None)
     elif any(named.values()):
         run_files.new_run_dir(run_dir, "space")  # an error in it comes before the time that measuring takes
-        begun = propose_search(model, data, weights, space, settings, silent if quiet or json else echo)
+        say = silent if quiet or json else echo
+        begun = propose_search(model, data, weights, space, granularity, settings, say)
         directory = run_files.new_run_dir(run_dir, begun.space.name)
     else:
         begun = Begun(*run_files.start_run(space or "lenet5", settings))

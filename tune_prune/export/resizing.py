@@ -1,7 +1,7 @@
 """Gives a model weights of other sizes than its own, as files of smaller networks hold them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,17 @@ def _is_by_group(module: nn.Module, name: str) -> bool:
     return is_grouped and module.get_parameter("weight").shape[1] == 1
 
 
-def skip_blocks(model: nn.Module, names: object, source: str) -> None:
-    """Makes the modules of these names return their input; a `UserError` names `source` where one is not there."""
+def skip_blocks(model: nn.Module, skipped: Any, source: str) -> None:
+    """Makes modules return their input, of each name in a tuple of so many items, as `skipped_blocks` lists them.
+
+    Files of earlier versions list the names alone. A `UserError` names `source` where the model has no such block.
+    """
+    names = dict.fromkeys(map(str, skipped), 0) if isinstance(skipped, list) else skipped
     known = {name for name, _ in model.named_modules() if name}
-    if not (isinstance(names, list) and known.issuperset(map(str, names))):
-        raise UserError(f"{source}: the model has no blocks {names!r}; the file is damaged, or another model's")
-    for name in names:
-        blocks.skip_block(model.get_submodule(name))
+    if not (isinstance(names, dict) and known.issuperset(names) and all(map(_is_size, names.values()))):
+        raise UserError(f"{source}: the model has no blocks {skipped!r}; the file is damaged, or another model's")
+    for name, items in names.items():
+        blocks.skip_block(model.get_submodule(name), items)
 
 
 def find_changed_numbers(model: nn.Module, smaller: nn.Module) -> dict[str, dict[str, int]]:
@@ -57,7 +61,12 @@ def set_changed_numbers(model: nn.Module, numbers: Any, source: str) -> None:
     set_numbers(model, numbers)
 
 
-def _is_count(value: object) -> bool:
+def _is_size(value: object) -> bool:
+    """Whether a value is the size of a tuple that a function may return: a file can name any number."""
+    return _is_count(value) and value < 1000
+
+
+def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 

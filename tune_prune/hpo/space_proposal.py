@@ -121,8 +121,12 @@ def write_proposal(
     schedule: Schedule,
     training: Training,
     exclude: Sequence[str] = (),
+    granularity: object = "weight",
 ) -> str:
-    """The text of a space's file, with `comments` at the top; layers of `exclude` are not pruned."""
+    """The text of a space's file, with `comments` at the top; layers of `exclude` are not pruned.
+
+    `granularity` is what is removed as one, or several of which trials choose.
+    """
     gradual, lr = schedule.rounds == FEW_TRIALS_ROUNDS, training.lr
     pruners = '["mag", "taylor1"]    # by size; by what a weight does to the loss'
     rows = [
@@ -133,6 +137,7 @@ def write_proposal(
         "",
         "[space]",
         'pruner = "mag"                 # by size' if gradual else f"pruner = {pruners}",
+        *([f"granularity = {json.dumps(granularity)}    # what is removed as one"] if granularity != "weight" else []),
         *(["exclude = " + json.dumps(list(exclude), ensure_ascii=False)] if exclude else []),
         *_write_rounds(schedule, training),
         f"lr = {{low = {lr / 3:.2g}, high = {1.2 * lr:.2g}, log = true}}",

@@ -121,7 +121,8 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
         f"{1000 * step:.3g} ms.",
         f"{schedule.describe()}, in batches of {batch_size}, at learning rates around {lr:g}.",
     ]
-    return space_proposal.write_proposal(_list_task(request), comments, ratios, schedule, training, exclude)
+    how = (schedule, training, exclude, request.granularity)
+    return space_proposal.write_proposal(_list_task(request), comments, ratios, *how)
 
 
 def propose_search(

@@ -16,6 +16,7 @@ import tune_prune
 from tune_prune.export.compaction import compact, find_removable
 from tune_prune.export.exporter import export
 from tune_prune.export.formats import formats
+from tune_prune.export.resizing import skip_blocks
 from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.blocks import find_blocks, skip_block, skipped_blocks
@@ -167,7 +168,7 @@ def test_a_block_and_the_channels_of_the_others_by_hand() -> None:
 
 def test_all_blocks_may_leave_and_their_ratio_stays_below_one() -> None:
     model, made, x = removed(0.99)
-    assert skipped_blocks(compact(model, x)) == ["blocks.0", "blocks.1", "blocks.3"]
+    assert skipped_blocks(compact(model, x)) == {"blocks.0": 0, "blocks.1": 0, "blocks.3": 0}
     groups = find_groups(model, x, "block")
     assert removal.actual_ratios(model, groups, made, {"blocks.0": 0.5}) == {"blocks.0": 0.875}
 
@@ -212,7 +213,7 @@ def test_a_file_that_names_blocks_of_another_model(tmp_path: Path) -> None:
 
     from safetensors.torch import save_file
 
-    for skipped in (["blocks.9"], "blocks.0", [["blocks.0"]]):
+    for skipped in (["blocks.9"], "blocks.0", [["blocks.0"]], {"blocks.0": -1}, {"blocks.0": 10**9}, {"blocks.9": 0}):
         header = {"tune_prune": json.dumps({"model": "test_blocks:Stages", "compact": True, "skipped": skipped})}
         save_file(stages().state_dict(), tmp_path / "a.safetensors", header)
         said = fault(lambda: tune_prune.load(tmp_path / "a.safetensors"))
@@ -229,6 +230,51 @@ def test_a_skipped_block_keeps_its_attributes_and_class() -> None:
     assert torch.equal(again.blocks[0](x), x)
     assert torch.equal(again.blocks[0](x=x), x)
     assert not list(again.blocks[0].parameters())
+
+
+class Saying(Stages):
+    """Its blocks return a tuple: their output, and something else, which only the last layer's caller would look at."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Inside(block, items) for block in self.blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x.flatten(1))
+        for block in self.blocks:
+            x = block(x)[0]
+        return self.scores(x)
+
+
+class Inside(nn.Module):
+    """The output of a block in a tuple of so many items."""
+
+    def __init__(self, block: nn.Module, items: int) -> None:
+        super().__init__()
+        self.up, self.down, self.is_residual, self.items = block.up, block.down, block.is_residual, items
+
+    def forward(self, x: Tensor) -> tuple[Tensor | None, ...]:
+        y = Block.forward(self, x)
+        return (y, *[y.sum()] * (self.items - 1))
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_blocks_that_return_a_tuple(items: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = Saying(items).eval(), torch.rand(3, 1, 8, 8)
+    groups = find_removable(model, x, "block").groups
+    assert [group.blocks for group in groups] == [("blocks.0", "blocks.1"), ("blocks.3",)]
+    assert {group.items for group in groups} == {items}
+    made = remove_at_random(model, groups, 0.9)
+    small = compact(model, x)
+    assert skipped_blocks(small) == {"blocks.0": items, "blocks.1": items, "blocks.3": items}
+    torch.testing.assert_close(small(x), model(x))
+    other = Saying(items)
+    skip_blocks(other, skipped_blocks(small), "a file")
+    other.load_state_dict(small.state_dict())
+    torch.testing.assert_close(other(x), model(x))
+    with narrowed(model, groups, made) as (narrow, _):
+        torch.testing.assert_close(narrow(x), model(x))
 
 
 class Sharing(Stages):

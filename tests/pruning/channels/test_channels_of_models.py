@@ -87,6 +87,8 @@ def test_the_width_of_t5_leaves_where_the_encoders_output_is_not_returned(monkey
         ("transformers/GPT2LMHeadModel", ["transformer.h.0", "transformer.h.1"]),
         ("transformers/Gemma2ForCausalLM", ["model.layers.0", "model.layers.1"]),  # appends to a cache
         ("transformers/SegformerForSemanticSegmentation", [f"segformer.stages.{i}.blocks.0" for i in range(4)]),
+        ("transformers/BloomForCausalLM", ["transformer.h.0", "transformer.h.1"]),  # in a tuple with attention scores
+        ("transformers/SwinForImageClassification", [f"swin.encoder.layers.{i}.blocks.0" for i in range(2)]),
         ("transformers/BertForSequenceClassification", []),  # whose norms come after the sums
     ],
 )

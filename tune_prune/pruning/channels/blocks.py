@@ -1,8 +1,9 @@
 """Residual blocks: which modules a network computes without, and how they leave it.
 
 A block is a module that returns its input where all of its parameters are zero, as x + f(x) does, and relu(x + f(x))
-after another relu. So a block is found by trying, whatever its code looks like. Blocks in the same module that have the
-same class and shapes, as those of a stage, are one group: its ratio is the share of them that leaves.
+after another relu: alone, or as the first item of a tuple, before attention scores or what else it tells. So a block is
+found by trying, whatever its code looks like. Blocks in the same module that have the same class and shapes, as those
+of a stage, are one group: its ratio is the share of them that leaves.
 """
 
 import copy
@@ -24,20 +25,28 @@ CHANGES = "it does not return its input where its weights are zero, as where its
 
 
 class _Skipped:
-    """Mixed into the class of a block that has left: it returns its first argument."""
+    """Mixed into the class of a block that has left: it returns its first argument, in a tuple of so many `items`.
+
+    The others are None; without items it is not in a tuple.
+    """
 
     first_argument: str
+    items: int
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the block was called with."""
-        return args[0] if args else kwargs[self.first_argument]
+        value = args[0] if args else kwargs[self.first_argument]
+        return (value, *[None] * (self.items - 1)) if self.items else value
 
 
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-def skip_block(module: nn.Module) -> None:
-    """Makes a module return its first argument; its parameters and its parts are dropped, its attributes stay."""
+def skip_block(module: nn.Module, items: int = 0) -> None:
+    """Makes a module return its first argument, with `items` the first of a tuple of so many, the others None.
+
+    Its parameters and its parts are dropped, its attributes stay.
+    """
     kind = type(module)
     if kind not in _classes:
         _classes[kind] = type(f"Skipped{kind.__name__}", (_Skipped, kind), {})
@@ -45,16 +54,16 @@ def skip_block(module: nn.Module) -> None:
     for parts in (module._modules, module._parameters, module._buffers):
         parts.clear()
     module.__class__ = _classes[kind]
-    vars(module)["first_argument"] = first_argument
+    vars(module).update(first_argument=first_argument, items=items)
 
 
 def _name_first_argument(module: nn.Module) -> str:
     return next(iter(inspect.signature(module.forward).parameters), "")
 
 
-def skipped_blocks(model: nn.Module) -> list[str]:
-    """The names of the modules that `skip_block` has made return their input."""
-    return [name for name, module in model.named_modules() if isinstance(module, _Skipped)]
+def skipped_blocks(model: nn.Module) -> dict[str, int]:
+    """The modules that `skip_block` has made return their input, by name, and the items of the tuple of each."""
+    return {name: module.items for name, module in model.named_modules() if isinstance(module, _Skipped)}
 
 
 @torch.no_grad()
@@ -67,15 +76,16 @@ def find_blocks(model: nn.Module, inputs: Batch) -> ModelChannels:
     found = _find_identities(model, inputs)
     labels = {id(module): label for label, module in labelled_modules(model)}
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
-    for name in found:
+    for name, items in found.items():
         module = model.get_submodule(name)
-        parent = name.rpartition(".")[0]
-        alike[parent, type(module), *((key, value.shape) for key, value in module.state_dict().items())].append(name)
+        shapes = ((key, value.shape) for key, value in module.state_dict().items())
+        alike[name.rpartition(".")[0], type(module), items, *shapes].append(name)
     names = {id(tensor): name for name, tensor in model.named_parameters()}
     groups = []
     for blocks in map(tuple, alike.values()):
         label = labels[id(model.get_submodule(blocks[0]))]
-        groups.append(Group(label, len(blocks), _list_members(model, blocks, names), blocks=blocks))
+        members = _list_members(model, blocks, names)
+        groups.append(Group(label, len(blocks), members, blocks=blocks, items=found[blocks[0]]))
     kinds = {type(model.get_submodule(name)) for name in found} - {nn.Sequential}
     others = [module for name, module in model.named_modules() if type(module) in kinds and name not in found]
     return ModelChannels(groups, {labels[id(module)]: CHANGES for module in others})
@@ -91,8 +101,11 @@ def _list_members(model: nn.Module, blocks: Sequence[str], names: dict[int, str]
     )
 
 
-def _find_identities(model: nn.Module, inputs: Batch) -> list[str]:
-    """The names of the innermost modules with weights that return their input in each call where these are zero."""
+def _find_identities(model: nn.Module, inputs: Batch) -> dict[str, int]:
+    """The innermost modules with weights that return their input in each call where these are zero, by name.
+
+    The number is that of `_count_items`.
+    """
     calls: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _list_candidates(model)}
     hooks = []
     for name, of_module in calls.items():
@@ -106,12 +119,14 @@ def _find_identities(model: nn.Module, inputs: Batch) -> list[str]:
     finally:
         for hook in hooks:
             hook.remove()
-    found: list[str] = []
+    found: dict[str, int] = {}
     for name, of_module in reversed(calls.items()):  # the innermost first
-        module, is_outer = model.get_submodule(name), any(other.startswith(f"{name}.") for other in found)
-        if of_module and not is_outer and all(_returns_input(module, *call) for call in of_module):
-            found.append(name)
-    return found[::-1]
+        if not of_module or any(other.startswith(f"{name}.") for other in found):
+            continue
+        items = {_count_items(model.get_submodule(name), *call) for call in of_module}
+        if len(items) == 1 and (of_all := items.pop()) is not None:
+            found[name] = of_all
+    return dict(reversed(found.items()))
 
 
 def _list_candidates(model: nn.Module) -> Iterator[str]:
@@ -134,16 +149,22 @@ def _count_uses(model: nn.Module) -> Counter[int]:
     return Counter(id(one) for module in modules for one in module._parameters.values() if one is not None)
 
 
-def _returns_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call of a module returns its first argument, and nothing else, where its parameters are zero."""
+def _count_items(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """How many items the tuple has that a call returns where parameters are zero, 0 where it returns a tensor.
+
+    None where that tensor, or the tuple's first item, is not the first argument.
+    """
     value = args[0] if args else kwargs.get(_name_first_argument(module))
     if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.any()):
-        return False
+        return None
     before = value.clone()
     with _zeroed(module):
         output = module(*args, **kwargs)
+    items = len(output) if type(output) is tuple else 0
+    first = output[0] if items else output
     # what an operation in place has done to the input would be missing without the block
-    return torch.equal(value, before) and isinstance(output, Tensor) and torch.equal(output, before)
+    unchanged = torch.equal(value, before) and isinstance(first, Tensor) and torch.equal(first, before)
+    return items if unchanged else None
 
 
 @contextmanager

@@ -41,8 +41,8 @@ class Group:
     A channel may stand for several outputs that have to leave together, as those of an attention head. `name` is the
     label of the first layer that computes them. `norms` are the names of the norms that read them. In a group of
     heads each channel is a head of an attention. In a group of blocks each is a block, to which all of its parameters
-    belong; `blocks` are the names of their modules, and `name` is the first one's label. `held` are numbers in the
-    model's code that change with the channels.
+    belong; `blocks` are the names of their modules, and `name` is the first one's label. They return a tuple of so many
+    `items`, or with 0 a tensor. `held` are numbers in the model's code that change with the channels.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Group:
     norms: tuple[str, ...] = ()
     are_heads: bool = False
     blocks: tuple[str, ...] = ()
+    items: int = 0
     held: tuple[HeldNumber, ...] = ()
 
     def in_norm(self, name: str) -> Tensor:

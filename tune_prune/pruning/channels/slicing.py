@@ -46,7 +46,7 @@ def remove_channels(model: nn.Module, groups: Sequence[Group], kept: Sequence[Te
     """Removes channels from a model: `kept` is bool [channels] of each group. Returns what is left of the groups."""
     for group, keep in zip(groups, kept, strict=True):
         for block in [name for name, stays in zip(group.blocks, keep.tolist(), strict=False) if not stays]:
-            skip_block(model.get_submodule(block))
+            skip_block(model.get_submodule(block), group.items)
     numbers = _count_numbers(model, groups, kept)
     tensors = named_tensors(model)
     staying = {axis: of_axis for axis, of_axis in find_staying(groups, kept).items() if axis[0] in tensors}
