@@ -11,7 +11,7 @@ import toys
 from searches import SPACE, Trials, points, resumed, searched, summary_of
 from toys import fault
 
-from tune_prune.cli.options import silent
+from tune_prune.cli.output import silent
 from tune_prune.export.latency.programs import record_program
 from tune_prune.export.latency.table import LatencyTable, TimedNetwork, fingerprint, read_table, write_table
 from tune_prune.hpo.space_reader import parse, read

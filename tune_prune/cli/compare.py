@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tune_prune.cli.options import AsJson, NoCode, echo
+from tune_prune.cli.options import AsJson, NoCode
+from tune_prune.cli.output import echo
 
 EXAMPLES = """Examples:
 

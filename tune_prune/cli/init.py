@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import (
-    GRANULARITIES,
-    Data,
-    Device,
-    Force,
-    Model,
-    NoCode,
-    announce,
-    echo,
-    silent,
-    takes_task,
-    waiting,
-)
+from tune_prune.cli.options import GRANULARITIES, Data, Device, Force, Model, NoCode, takes_task
+from tune_prune.cli.output import announce, echo, silent, waiting
 from tune_prune.common.errors import UserError
 from tune_prune.hpo.config import parse_duration
 from tune_prune.tasks.settings import TaskSettings

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tune_prune.cli.options import AsJson, Device, NoCode, echo, silent
+from tune_prune.cli.options import AsJson, Device, NoCode
+from tune_prune.cli.output import echo, silent
 
 
 def latency(

@@ -13,7 +13,7 @@ from typer.completion import get_completion_inspect_parameters, install_callback
 
 from tune_prune import __version__
 from tune_prune.cli import compare, init, latency, model, prune, search, sensitivity
-from tune_prune.cli.options import echo
+from tune_prune.cli.output import echo
 from tune_prune.common.errors import HeldError, UserError, find_nearest
 from tune_prune.common.import_path import add_working_directory
 from tune_prune.common.printable import make_printable

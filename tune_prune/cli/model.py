@@ -7,21 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import (
-    AsJson,
-    BatchSize,
-    Data,
-    Device,
-    Model,
-    NoCode,
-    TestBatchSize,
-    TrainingProgress,
-    announce,
-    echo,
-    silent,
-    takes_task,
-    waiting,
-)
+from tune_prune.cli.options import AsJson, BatchSize, Data, Device, Model, NoCode, TestBatchSize, takes_task
+from tune_prune.cli.output import TrainingProgress, announce, echo, silent, waiting
 from tune_prune.tasks.settings import TaskSettings
 
 FileData = Annotated[

@@ -15,13 +15,10 @@ from tune_prune.cli.options import (
     Device,
     Force,
     NoCode,
-    TrainingProgress,
-    announce,
-    echo,
     grouped,
-    silent,
     takes_settings,
 )
+from tune_prune.cli.output import TrainingProgress, announce, echo, silent
 from tune_prune.common.entrypoints import is_address
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.tasks.settings import DISTILL_SHARE, SEARCHING, TASK, TaskSettings

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from tune_prune.cli.init import Granularity, SearchedData, SearchedModel, Weights, propose_search
-from tune_prune.cli.options import NoCode, announce, echo, grouped, silent, takes_settings
+from tune_prune.cli.options import NoCode, grouped, takes_settings
+from tune_prune.cli.output import announce, echo, silent
 from tune_prune.hpo.config import FILES, PANELS, SEARCHED, Config
 from tune_prune.training.resources import MACHINE
 

@@ -8,20 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tune_prune.cli.options import (
-    GRANULARITIES,
-    AsJson,
-    BatchSize,
-    Data,
-    Device,
-    Force,
-    Model,
-    NoCode,
-    announce,
-    echo,
-    silent,
-    takes_task,
-)
+from tune_prune.cli.options import GRANULARITIES, AsJson, BatchSize, Data, Device, Force, Model, NoCode, takes_task
+from tune_prune.cli.output import announce, echo, silent
 from tune_prune.common.errors import UserError
 from tune_prune.tasks.settings import TaskSettings
 
