@@ -658,6 +658,42 @@ def test_progress(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -
     assert 0 < last.hypervolume < 1
 
 
+def test_a_best_that_its_estimate_does_not_uphold_is_taken_back(
+    tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, space, _ = run_files.start_run(str(toml), {"force": True})
+    info = preparation.prepare(settings, space, print).info
+    said: list[str] = []
+    screen = quiet()
+    monkeypatch.setattr(screen, "say", said.append)
+    shower = progress.Progress(info, screen, Budget(8), test=2.0, run_dir=tmp_path)
+
+    class Ended:
+        running = frozenset[int]()
+        started = 2
+        estimates = Estimates(info.limits, 10)
+
+    shower.update(Ended)  # type: ignore[arg-type]
+    limit = info.limits.max_cost
+    inside, lucky = ended(0, (0.5, limit - 20), limit=limit), ended(1, (0.9, limit - 0.1), limit=limit)
+    for record in (inside, lucky):
+        Ended.estimates.add(record)
+    shower.update(Ended)  # type: ignore[arg-type]
+    outside = replace(lucky, points=[replace(lucky.last, estimate=limit + 1, feasible=False)])
+    monkeypatch.setattr(Ended.estimates, "records", {0: inside, 1: outside})
+    monkeypatch.setattr(Ended.estimates, "fits", 1)
+    shower.update(Ended)  # type: ignore[arg-type]
+    shower.update(Ended)  # type: ignore[arg-type]
+    metric = info.metric
+    assert [line.partition(" (")[0] for line in said[:2]] == [
+        f"new best: 2.0x at {metric.format(limit - 20)}",
+        f"new best: 10.0x at {metric.format(limit - 0.1)}",
+    ]
+    assert said[2:] == [
+        f"by its estimate, 10.0x is outside the limit; best now: 2.0x at {metric.format(limit - 20)}",
+    ]
+
+
 def test_a_file_gets_plain_lines_that_name_every_phase(
     trials: Trials, toml: Path, monkeypatch: pytest.MonkeyPatch, small_statistics: None
 ) -> None:

@@ -76,6 +76,7 @@ class Progress:
             self._best_factor = max((p.factor for one in new for p in one.points if p.feasible), default=0.0)
         if new:
             self._add(new)
+        self._take_back_best()
         factor = masks.factor(tracker.best[0]) if tracker.best else None
         running = [self._describe_running(trials, number) for number in sorted(trials.running)]
         self._console.show_status(
@@ -127,6 +128,19 @@ class Progress:
         self._best_factor = best.factor
         where = f"trial {record.trial}, round {best.round}, {format_clock(self._budget.elapsed)}"
         self._console.say(f"new best: {best.factor:.1f}x at {self._metric.format(best.val_metric)} ({where})")
+
+    def _take_back_best(self) -> None:
+        """Says what is best now where the best so far is outside the limit by its new estimate."""
+        best = self._tracker.best
+        factor = masks.factor(best[0]) if best else 0.0
+        if factor < self._best_factor:
+            now = (
+                f"best now: {factor:.1f}x at {self._metric.format(self._metric.value(best[1]))}"
+                if best
+                else "none is left"
+            )
+            self._console.say(f"by its estimate, {self._best_factor:.1f}x is outside the limit; {now}")
+            self._best_factor = factor
 
     def _describe_running(self, trials: Trials, number: int) -> RunningTrial:
         """A running trial with its parameters, and with the last point that its worker has written."""
