@@ -156,6 +156,7 @@ NAMES = {
     "longer_global": "one global threshold, one trajectory of 2.2 times the steps",
     "longer_lamp": "LAMP, one trajectory of 2.2 times the steps",
     "long_erk": "ERK, one trajectory",
+    "grown": "this search, gradual pruning in rounds that grow",
     "equal_rounds": "this search, gradual pruning in rounds that train alike",
     "ten_refinements": "this search, without gradual pruning",
     "uniform": "one ratio for all layers",

@@ -6,7 +6,7 @@ import pytest
 from searches import SPACE, points, resumed, searched, trials_of, without_ray
 from toys import fault
 
-GRADUAL = "[gradual]\nrounds = 4\nmax_factor = 8\nsteps = 20\nlr = 0.05\n"
+GRADUAL = "[gradual]\nrounds = 4\nmax_factor = 8\nsteps = 20\ngrowth = 12\nlr = 0.05\n"
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ class GradualPruning:
     max_factor: float = 100.0
     steps: int = 0
     lr: float = 0.1
-    growth: float = 12.0
+    growth: float = 1.0
 
     @property
     def step_factor(self) -> float:
