@@ -153,8 +153,8 @@ NAMES = {
     "global": "one global threshold",
     "lamp": "LAMP",
     "long_global": "one global threshold, one trajectory",
-    "longer_global": "one global threshold, one trajectory of 2.2 times the steps",
-    "longer_lamp": "LAMP, one trajectory of 2.2 times the steps",
+    "longer_global": "one global threshold, one trajectory, 2.2 times as long",
+    "longer_lamp": "LAMP, one trajectory, 2.2 times as long",
     "long_erk": "ERK, one trajectory",
     "grown": "this search, gradual pruning in rounds that grow",
     "equal_rounds": "this search, gradual pruning in rounds that train alike",
@@ -237,7 +237,8 @@ def draw(out: Path, found: dict[str, list[Row]]) -> None:
     axes.text(1.01, len(found) - 0.45, "CPU", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.grid(axis="x", color="#E6E6E6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"Ahead by the median: {NAMES[max(medians, key=medians.__getitem__)]}", loc="left")
+    title = f"Ahead by the median: {NAMES[max(medians, key=medians.__getitem__)]}"
+    figure.suptitle(title, x=0.01, ha="left")  # over the names as well, which leave it too little room
     figure.savefig(out / "gradual" / "gradual.png")
 
 
