@@ -66,7 +66,7 @@ def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, hi
 
 
 def test_the_next_factor() -> None:
-    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400, growth=1.0))
+    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400))
     assert trials.pruning.step_factor == pytest.approx(2)
     assert trials.pruning.round_steps == [100] * 4
     assert trials.next_round([]) == (pytest.approx(2), None)
@@ -111,7 +111,7 @@ def test_the_rounds_share_the_steps(rounds: int, growth: float, steps: int) -> N
 
 
 def test_a_small_budget_has_fewer_and_larger_rounds() -> None:
-    whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600, growth=1.0)
+    whole = GradualPruning(rounds=16, max_factor=256.0, steps=1600)
     assert whole.within(100, 3.0) == whole
     fewer = whole.within(12, 0.75)
     assert (fewer.rounds, fewer.round_steps, fewer.max_factor) == (12, [100] * 12, 256.0)
@@ -142,7 +142,7 @@ data = "toys:images"
 
 # Within a search
 
-PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2, growth=1.0)
+PRUNING = GradualPruning(rounds=4, max_factor=16.0, steps=44, lr=0.2)
 
 
 def make(run_dir: Path, study: optuna.Study, budget: int = 40) -> Driver:

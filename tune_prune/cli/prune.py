@@ -135,12 +135,12 @@ def prune(
     model = choose_named(target, source, "--model", model, "lenet5")
     data = choose_named(target, source, "--data", data, "mnist")
     given = {"mode": mode, "granularity": granularity, "multiple_of": multiple_of, "min_width": min_width}
-    how = read_noted(target, source, ["sample"]) if sample is None else {"sample": sample}
+    samples = read_noted(target, source, ["sample"]) if sample is None else {"sample": sample}
     options = PruneOptions(
         iterations=iterations, epochs=(1.0 if epochs is None else epochs) if retrain else 0.0, pruner=pruner,
         schedule=schedule, lr=lr, l1=l1, l2=l2, distill=share, batch_size=batch_size, scale_dropout=scale_dropout,
         reload=reload, acc_tradeoff=acc_tradeoff, allow_empty=allow_empty, force=force, seed=seed,
-        **read_noted(target, source, flags=given), **how,
+        **read_noted(target, source, flags=given), **samples,
     )  # fmt: skip
     request = PruneRequest(model, data, checkpoint, target, options, TaskSettings(**settings, distill=function))
     with TrainingProgress(lambda done, steps: ("retraining", done, steps), quiet=json) as progress:

@@ -17,13 +17,21 @@ Params = Mapping[str, object]
 """A trial's parameters under the study's names."""
 
 
+def find_halfway(reached: float, failed: Sequence[float]) -> float:
+    """How many times fewer weights are left halfway from a compression to the nearest beyond it that has `failed`.
+
+    Halfway is in the logarithm of the factor. Infinite where nothing has failed beyond.
+    """
+    nearest = min((compression for compression in failed if compression > reached), default=1.0)
+    return math.sqrt((1 - reached) / (1 - nearest)) if nearest < 1.0 else math.inf
+
+
 def next_compression(reached: float, failed: Sequence[float]) -> float | None:
     """The compression to try beyond the one that is `reached`: at most halfway to the nearest that has `failed`.
 
-    Halfway is in the logarithm of the factor. None where no place is left.
+    None where no place is left.
     """
-    nearest = min((compression for compression in failed if compression > reached), default=1.0)
-    step = STEP if nearest >= 1.0 else min(STEP, math.sqrt((1 - reached) / (1 - nearest)))
+    step = min(STEP, find_halfway(reached, failed))
     return 1 - (1 - reached) / step if step >= LEAST_STEP else None
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tune_prune.hpo.front_extension import find_halfway
 from tune_prune.hpo.phases import GradualPruning
+from tune_prune.pruning import masks
 from tune_prune.results.records import PointRecord, TrialRecord
 from tune_prune.results.trial_params import TrialParams
 
@@ -49,12 +51,11 @@ class GradualTrials:
         within = find_furthest(rounds)
         if rounds and within is None:
             return None
-        reached = 1.0 if within is None else within.last.factor
-        outside = [one.last.factor for one in rounds if one.last.factor > reached]
-        if outside:
-            step = math.sqrt(min(outside) / reached)
-            return (reached * step, within) if step >= LEAST_STEP else None
-        return (reached * self.pruning.step_factor, within) if self.count_rounds(reached) else None
+        reached = 0.0 if within is None else within.last.compression
+        factor, halfway = masks.factor(reached), find_halfway(reached, [one.last.compression for one in rounds])
+        if math.isfinite(halfway):
+            return (factor * halfway, within) if halfway >= LEAST_STEP else None
+        return (factor * self.pruning.step_factor, within) if self.count_rounds(factor) else None
 
     def count_rounds(self, reached: float) -> int:
         """How many rounds follow a factor that was reached, as long as they stay within the limit."""

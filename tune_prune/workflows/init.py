@@ -121,8 +121,9 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
         f"{1000 * step:.3g} ms.",
         f"{schedule.describe()}, in batches of {batch_size}, at learning rates around {lr:g}.",
     ]
-    how = (schedule, training, exclude, request.granularity)
-    return space_proposal.write_proposal(_list_task(request), comments, ratios, *how)
+    return space_proposal.write_proposal(
+        _list_task(request), comments, ratios, schedule, training, exclude, request.granularity
+    )
 
 
 def propose_search(

@@ -127,20 +127,20 @@ class Progress:
         best = max(points, key=lambda point: point.factor)
         self._best_factor = best.factor
         where = f"trial {record.trial}, round {best.round}, {format_clock(self._budget.elapsed)}"
-        self._console.say(f"new best: {best.factor:.1f}x at {self._metric.format(best.val_metric)} ({where})")
+        self._console.say(f"new best: {self._describe(best.factor, best.val_metric)} ({where})")
 
     def _take_back_best(self) -> None:
         """Says what is best now where the best so far is outside the limit by its new estimate."""
         best = self._tracker.best
         factor = masks.factor(best[0]) if best else 0.0
         if factor < self._best_factor:
-            now = (
-                f"best now: {factor:.1f}x at {self._metric.format(self._metric.value(best[1]))}"
-                if best
-                else "none is left"
-            )
+            now = f"best now: {self._describe(factor, self._metric.value(best[1]))}" if best else "none is left"
             self._console.say(f"by its estimate, {self._best_factor:.1f}x is outside the limit; {now}")
             self._best_factor = factor
+
+    def _describe(self, factor: float, value: float) -> str:
+        """A point in words: its factor, and its metric with the unit."""
+        return f"{factor:.1f}x at {self._metric.format(value)}"
 
     def _describe_running(self, trials: Trials, number: int) -> RunningTrial:
         """A running trial with its parameters, and with the last point that its worker has written."""
@@ -149,7 +149,7 @@ class Progress:
         config, points = self._configs[number], []
         if self._run_dir is not None and (path := records.record_path(self._run_dir, number)).is_file():
             points = records.read(path).points
-        latest = f"{points[-1].factor:.1f}x at {self._metric.format(points[-1].val_metric)}" if points else ""
+        latest = self._describe(points[-1].factor, points[-1].val_metric) if points else ""
         rounds = config.params.to_plan().rounds
         params = select_params(config.params, self._varying)
         done = points[-1].round if points else 0

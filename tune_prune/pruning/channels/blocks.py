@@ -123,9 +123,10 @@ def _find_identities(model: nn.Module, inputs: Batch) -> dict[str, int]:
     for name, of_module in reversed(calls.items()):  # the innermost first
         if not of_module or any(other.startswith(f"{name}.") for other in found):
             continue
-        items = {_count_items(model.get_submodule(name), *call) for call in of_module}
-        if len(items) == 1 and (of_all := items.pop()) is not None:
-            found[name] = of_all
+        module = model.get_submodule(name)
+        items = _count_items(module, *of_module[0])
+        if items is not None and all(_count_items(module, *call) == items for call in of_module[1:]):
+            found[name] = items
     return dict(reversed(found.items()))
 
 
