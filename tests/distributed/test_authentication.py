@@ -22,10 +22,16 @@ import ray
 from tune_prune.distributed.session import ray_session
 from tune_prune.training.resources import Resources
 
-def children(parent):
-    pairs = [path.read_text().rpartition(")")[2].split()[1] for path in stats]
-    found = [int(path.parent.name) for path, above in zip(stats, pairs) if int(above) == parent]
-    return [*found, *(pid for child in found for pid in children(child))]
+def parents():
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # of a process that has ended since
+            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return found
+
+def children(parent, of):
+    found = [pid for pid, above in of.items() if above == parent]
+    return [*found, *(pid for child in found for pid in children(child, of))]
 
 def sockets(pid):
     found = set()
@@ -36,8 +42,7 @@ def sockets(pid):
 
 with ray_session(Resources(), 0, Path("ray.log")):
     assert ray.get(ray.remote(sockets).remote("self"))
-    stats = [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    own = set().union(*map(sockets, [*children(int(Path("/proc/self").readlink().name)), "self"]))
+    own = set().union(*map(sockets, [*children(int(Path("/proc/self").readlink().name), parents()), "self"]))
     rows = [row.split() for table in ("tcp", "tcp6") for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     listening = [row[1].rpartition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in own]
 print(json.dumps(listening))
