@@ -22,11 +22,11 @@ from tune_prune.results.records import TrialRecord
 SIZES = {"1": 20, "2": 300, "3": 80}
 
 
-def draw_weights(seed: int) -> dict[str, Tensor]:
-    """Weights of three layers, some of them removed already."""
+def draw_scores(seed: int) -> dict[str, Tensor]:
+    """Magnitudes of the weights of three layers, some of them removed already."""
     generator = seeded(seed)
     drawn = {label: torch.randn(size, generator=generator) for label, size in SIZES.items()}
-    return {label: weight * (weight.abs() > 0.3) for label, weight in drawn.items()}
+    return {label: weight.abs() * (weight.abs() > 0.3) for label, weight in drawn.items()}
 
 
 def compression(params: Params) -> float:
@@ -38,26 +38,26 @@ def bounded(low: float, high: float) -> GradualTrials:
         assert isinstance(ratios, dict)
         return {label: min(max(ratio, low), high) for label, ratio in ratios.items()}
 
-    return GradualTrials(GradualPruning(), lambda point: {}, to_params)
+    return GradualTrials(GradualPruning(), [*SIZES], lambda point: {}, to_params)
 
 
 @given(st.integers(0, 50), st.integers(120, 380))
 def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
-    weights = draw_weights(seed)
+    scores = draw_scores(seed)
     found = find_params(
-        SIZES, lambda: weights, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values())
+        SIZES, lambda: scores, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values())
     )
     assert found is not None
-    every = torch.cat([*weights.values()]).abs().sort().values
+    every = torch.cat([*scores.values()]).sort().values
     removed = max(count, int((every == 0).sum()))
     threshold = every[removed - 1]
-    expected = {label: float((weight.abs() <= threshold).sum()) / SIZES[label] for label, weight in weights.items()}
+    expected = {label: float((score <= threshold).sum()) / SIZES[label] for label, score in scores.items()}
     assert found == pytest.approx(expected)
 
 
 @given(st.integers(0, 50), st.floats(0.0, 0.5), st.floats(0.5, 0.98), st.floats(0.1, 0.99))
 def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, high: float, target: float) -> None:
-    found = find_params(SIZES, lambda: draw_weights(seed), bounded(low, high).to_params, compression, target)
+    found = find_params(SIZES, lambda: draw_scores(seed), bounded(low, high).to_params, compression, target)
     if found is None:
         assert compression(dict.fromkeys(SIZES, high)) < target
         return
@@ -75,6 +75,7 @@ def test_the_next_factor() -> None:
     assert trials.next_round([ended(0, (1 - 1 / 16, 1.0))]) is None  # the end
     assert trials.next_round([ended(0, (1 - 1 / 8, 99.0))]) is None  # outside the limit, and nothing within
     assert trials.next_round([replace(last, state="failed")]) is None
+    assert trials.next_round([last, ended(1, (1 - 1 / 8, 1.0))]) is None  # no further than the one before
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def make(run_dir: Path, study: optuna.Study, budget: int = 40) -> Driver:
         return {"ratio/2": min(max(ratios["2"], 0.1), 0.99), "pruner": "mag"}
 
     weights = {"2": torch.linspace(0.001, 1, 1000)}
-    gradual = GradualTrials(PRUNING, lambda point: weights, to_params)
+    gradual = GradualTrials(PRUNING, ["2"], lambda point: weights, to_params)
     features = Features(early_stopping=False)
     return Driver(run_dir, study, levels=[level(0.3)], features=features, gradual=gradual, budget=Budget(budget))
 

@@ -52,10 +52,40 @@ def test_a_resumed_search_is_one_that_was_not_interrupted(toml: Path) -> None:
     assert points(whole).equals(points(toml.parent / "parts"))
 
 
+NEURONS = (("lr = 0.05\n[space.ratio]", 'lr = 0.05\ngranularity = "neuron"\n[space.ratio]'), ('"4" =', '# "4" ='))
+CHANNELS = (
+    ('model = "toys:mlp"', 'model = "toys:Conv"'),
+    ("lr = 0.05\n[space.ratio]", 'lr = 0.05\ngranularity = "channel"\n[space.ratio]'),
+    ('"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}\n', '"*" = {low = 0.0, high = 0.9}\n'),
+)
+
+
+@pytest.mark.parametrize("changes", [NEURONS, CHANNELS], ids=["neurons", "channels"])
+def test_whole_units_leave_by_one_threshold_as_well(toml: Path, changes: tuple[tuple[str, str], ...], command) -> None:
+    text = toml.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    toml.write_text(text)
+    with without_ray():
+        code, run_dir = searched(toml)
+    assert code == 0
+    trials = trials_of(run_dir)
+    chain = trials[trials["kind"] == "gradual"]
+    assert len(chain) >= 2
+    assert chain["parent"].tolist()[1:] == chain["trial"].tolist()[:-1]
+    assert chain["factor"].is_monotonic_increasing
+    assert command("prune", "--conf", run_dir / "best.conf", "--replay") == 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("lr = 0.05\n[space.ratio]", 'lr = 0.05\ngranularity = "neuron"\n[space.ratio]', "with granularity neuron"),
+        (
+            "lr = 0.05\n[space.ratio]",
+            'lr = 0.05\ngranularity = ["weight", "neuron"]\n[space.ratio]',
+            "leave it out where trials choose of several",
+        ),
         (
             '[space.ratio]\n"2" = {low = 0.1, high = 0.95}\n"4" = {low = 0.0, high = 0.5}\n',
             'mode = "global"\n[space.ratio]\n"*" = {low = 0.1, high = 0.95}\n',
@@ -63,7 +93,7 @@ def test_a_resumed_search_is_one_that_was_not_interrupted(toml: Path) -> None:
         ),
     ],
 )
-def test_it_needs_single_weights_and_ratios_of_layers(toml: Path, old: str, new: str, message: str) -> None:
+def test_it_needs_units_of_one_kind_and_ratios_of_layers(toml: Path, old: str, new: str, message: str) -> None:
     text = toml.read_text()
     assert old in text
     toml.write_text(text.replace(old, new))

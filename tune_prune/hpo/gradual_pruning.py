@@ -1,7 +1,7 @@
 """Gradual pruning by one threshold: the parameters of the next round on the way from the dense model to the far end.
 
-One threshold for all layers, found again in every round on weights that were retrained meanwhile, is a strong rule for
-the layers (Han et al. 2015 with Zhu and Gupta 2017). Each of its rounds is a trial, from which others may start.
+One threshold for all layers, found again in every round on weights that were retrained meanwhile, is a strong rule (Han
+et al. 2015 with Zhu and Gupta 2017). Each of its rounds is a trial, from which others may start.
 """
 
 import math
@@ -29,27 +29,28 @@ LEAST_STEP = 1.1
 
 @dataclass(frozen=True)
 class GradualTrials:
-    """What makes the trials of gradual pruning: how they prune and train, and where their weights come from.
+    """What makes the trials of gradual pruning: how they prune and train, and where their scores come from.
 
-    `read_weights` reads the weights of the prunable layers, by label, from the checkpoint of a point, or those of the
-    dense model where there is none. `to_params` makes the parameters of a trial of ratios by layer, within the bounds
-    of the space.
+    `labels` are the layers or groups that it prunes. `read_scores` gives the scores of their units
+    (`score_globally`) in the checkpoint of a point, or in the dense model where there is none. `to_params` makes the
+    parameters of a trial of ratios by label, within the bounds of the space.
     """
 
     pruning: GradualPruning
-    read_weights: Callable[[PointRecord | None], Mapping[str, Tensor]]
+    labels: Sequence[str]
+    read_scores: Callable[[PointRecord | None], Mapping[str, Tensor]]
     to_params: Callable[[Mapping[str, float]], Params]
 
     def next_round(self, rounds: Sequence[TrialRecord]) -> tuple[float, TrialRecord | None] | None:
         """The factor of the round after these, and the round from which it starts, if any; None at the end.
 
         After a round outside the limit the next goes half as far from the last one within it, in the logarithm of the
-        factor, until that is nearer than `LEAST_STEP`.
+        factor, until that is nearer than `LEAST_STEP`. A round that came no further than the one before is the last.
         """
         if any(one.state != "complete" or one.last.checkpoint is None for one in rounds):
             return None
         within = find_furthest(rounds)
-        if rounds and within is None:
+        if rounds and (within is None or (rounds[-1].last.feasible and rounds[-1] is not within)):
             return None
         reached = 0.0 if within is None else within.last.compression
         factor, halfway = masks.factor(reached), find_halfway(reached, [one.last.compression for one in rounds])
@@ -75,28 +76,28 @@ def find_furthest(rounds: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def find_params(
-    layers: Iterable[str],
-    read_weights: Callable[[], Mapping[str, Tensor]],
+    labels: Iterable[str],
+    read_scores: Callable[[], Mapping[str, Tensor]],
     to_params: Callable[[Mapping[str, float]], Params],
     compression: Callable[[Params], float],
     target: float,
 ) -> Params | None:
     """The parameters that the lowest threshold makes whose `compression`, within the bounds, reaches the target.
 
-    `read_weights` reads the weights by layer; those that are zero count as removed. None where the bounds of the
-    `layers` end below the target: no weights are read then.
+    Of each layer or group, the share of its units leaves whose scores are not above the threshold. `read_scores` gives
+    them by label; units that are gone have 0. None where the bounds of the `labels` end below the target: nothing is
+    read then.
     """
-    if compression(to_params(dict.fromkeys(layers, 1.0))) < target:
+    if compression(to_params(dict.fromkeys(labels, 1.0))) < target:
         return None
-    weights = read_weights()
-    sizes = {label: weight.detach().abs().flatten().double().sort().values for label, weight in weights.items()}
+    scores = {label: values.detach().flatten().double().sort().values for label, values in read_scores().items()}
 
     def params_at(threshold: float) -> Params:
         bound = torch.tensor(threshold, dtype=torch.float64)
-        removed = {label: int(torch.searchsorted(values, bound, right=True)) for label, values in sizes.items()}
-        return to_params({label: count / len(sizes[label]) for label, count in removed.items()})
+        removed = {label: int(torch.searchsorted(values, bound, right=True)) for label, values in scores.items()}
+        return to_params({label: count / len(scores[label]) for label, count in removed.items()})
 
-    low, high = 0.0, max(float(values[-1]) for values in sizes.values())
+    low, high = 0.0, max(float(values[-1]) for values in scores.values())
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         if compression(params_at(middle)) < target:

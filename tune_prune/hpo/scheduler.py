@@ -88,8 +88,8 @@ class TrialScheduler:
         factor, last = found
         start, target = None if last is None else last.last, 1 - 1 / factor
         params = gradual_pruning.find_params(
-            self._settings.totals,
-            lambda: gradual.read_weights(start),
+            gradual.labels,
+            lambda: gradual.read_scores(start),
             gradual.to_params,
             lambda params: self._compression(to_study_params(params)),
             target,

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from tune_prune.hpo.groups import Shape
 from tune_prune.hpo.schedule_proposal import FEW_TRIALS_ROUNDS, Schedule
+from tune_prune.pruning.granularity import BLOCK, BLOCK_CHANNEL, CHANNEL, HEAD
 from tune_prune.pruning.plan import Plan
 
 MOST_PATTERNS = 12
@@ -21,6 +22,12 @@ LARGE = 100_000
 
 POINTS = (0.5, 0.75, 0.9, 0.95, 0.98)
 """Ratios of the initial points where measuring the layers would take too long."""
+
+WHOLE_UNITS = ("filter", "neuron", CHANNEL, HEAD, BLOCK, BLOCK_CHANNEL)
+"""Granularities that remove no single weights, and so fewer weights in all."""
+
+FAR_ENDS, FAR_ENDS_OF_UNITS = (50, 250), (16, 40)
+"""Factors at which a search ends that has time for few trials, and one that has more; and where whole units leave."""
 
 TEMPERATURE = 2
 """The temperature of distillation; a higher one lets gradients grow with its square, and lower rates alone go well."""
@@ -128,6 +135,7 @@ def write_proposal(
     `granularity` is what is removed as one, or several of which trials choose.
     """
     gradual, lr = schedule.rounds == FEW_TRIALS_ROUNDS, training.lr
+    far_end = find_far_end(schedule, granularity)
     pruners = '["mag", "taylor1"]    # by size; by what a weight does to the loss'
     rows = [
         *(f"# {line}" for line in comments),
@@ -152,8 +160,8 @@ def write_proposal(
         "[goal]",
         f"budget = {schedule.trials}    # trials",
         "",
-        *_write_initial(schedule, training),
-        *_write_gradual(schedule, training),
+        *_write_initial(schedule, training, far_end),
+        *_write_gradual(schedule, training, far_end),
         "",
         "[refine]",
         f"share = {schedule.refine_share:.3g}    # of the trials prune the most promising ones anew, in small steps",
@@ -174,7 +182,7 @@ def _write_rounds(schedule: Schedule, training: Training) -> list[str]:
     return [rounds, steps, f"final_steps = {2 * schedule.steps}"]
 
 
-def _write_gradual(schedule: Schedule, training: Training) -> list[str]:
+def _write_gradual(schedule: Schedule, training: Training, far_end: int) -> list[str]:
     """The lines of gradual pruning, where there is any."""
     if not schedule.chain_rounds:
         return []
@@ -182,25 +190,26 @@ def _write_gradual(schedule: Schedule, training: Training) -> list[str]:
         "",
         "[gradual]                      # one long way to the far end, by one threshold for all layers",
         f"rounds = {schedule.chain_rounds}",
-        f"max_factor = {_find_far_end(schedule)}",
+        f"max_factor = {far_end}",
         f"steps = {schedule.chain_rounds * schedule.chain_steps}    # over all rounds together",
         f"lr = {training.lr:g}",
     ]
 
 
-def _find_far_end(schedule: Schedule) -> int:
+def find_far_end(schedule: Schedule, granularity: object) -> int:
     """How many times fewer weights levels and gradual pruning end at."""
-    return 50 if schedule.is_short else 250
+    short, long = FAR_ENDS_OF_UNITS if granularity in WHOLE_UNITS else FAR_ENDS
+    return short if schedule.is_short else long
 
 
-def _write_initial(schedule: Schedule, training: Training) -> list[str]:
+def _write_initial(schedule: Schedule, training: Training, far_end: int) -> list[str]:
     """The lines of what is tried first: levels of compression, or fixed ratios where no layer is measured."""
     if training.measured:
         return [
             "[initial]",
             f"trials = {6 if schedule.is_short else 16}   # levels of compression that are tried first",
             "min_factor = 2",
-            f"max_factor = {_find_far_end(schedule)}",
+            f"max_factor = {far_end}",
         ]
     points = POINTS[-1:] if schedule.rounds == FEW_TRIALS_ROUNDS else POINTS
     lines = ["[initial]", "trials = 0    # levels would need each layer to be measured, which takes too long here"]

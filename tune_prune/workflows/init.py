@@ -94,7 +94,7 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
     if request.settings.distill is None and is_held_back(task, plan, lr, device, rate_steps):
         plan, step = choose_batches(task, device, resources.threads, seconds, distill=0.0)
     batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
-    if request.granularity == "weight":
+    if isinstance(request.granularity, str) and request.granularity not in MIXTURES:
         schedule = schedule_proposal.propose_gradual(steps, steps / concurrent, epoch, request.trials)
     else:
         schedule = schedule_proposal.propose_schedule(steps, epoch, request.trials)

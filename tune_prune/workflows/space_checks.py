@@ -168,11 +168,15 @@ def _check_granularity(space: Space, model: nn.Module, shapes: Mapping[str, Shap
 
 
 def _check_gradual(space: Space) -> None:
-    """Raises a `UserError` where gradual pruning by one threshold is asked for, and no single weights are pruned."""
-    granularity, what = space.parameters.get("granularity", "weight"), "[gradual] compares the weights of all layers"
-    if space.gradual.steps and granularity != "weight":
-        raise UserError(f"{space.source}: {what}, one by one; leave it out with granularity {granularity}")
-    if space.gradual.steps and space.parameters.get("mode") == "global":
+    """Raises a `UserError` where gradual pruning is asked for of units that one threshold cannot compare."""
+    if not space.gradual.steps:
+        return
+    granularity, what = space.parameters.get("granularity", "weight"), "[gradual] compares all layers by one threshold"
+    if isinstance(granularity, Choice):
+        raise UserError(f"{space.source}: {what}, of one granularity; leave it out where trials choose of several")
+    if granularity in MIXTURES:
+        raise UserError(f"{space.source}: {what}, not channels with weights; leave it out with {granularity!r}")
+    if space.parameters.get("mode") == "global":
         raise UserError(f'{space.source}: {what}, as all trials do in mode "global"; leave one of the two out')
 
 

@@ -1,6 +1,6 @@
 """Sets up what a search asks for trials, and what its workers share, once its task is prepared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,9 @@ from tune_prune.hpo.space import Space
 from tune_prune.hpo.study import STUDY_NAME, describe_study, load_or_store_initial, open_study
 from tune_prune.hpo.trials import Trials
 from tune_prune.pruning import checkpoint, masks
+from tune_prune.pruning.channels.finding import find_groups
+from tune_prune.pruning.channels.tracer import find_inputs
+from tune_prune.pruning.global_scores import score_globally
 from tune_prune.results.records import PointRecord
 from tune_prune.workflows import initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
@@ -90,16 +93,28 @@ def _make_gradual(config: Config, space: Space, prepared: Prepared, run_dir: Pat
     pruning = space.gradual_within(config.budget)
     if pruning is None:
         return None
-    shapes, pruner = prepared.info.ratio_shapes, initial_trials.choose_pruner(space)
+    info, task, pruner = prepared.info, prepared.task, initial_trials.choose_pruner(space)
+    granularity = str(space.midpoint(info.ratio_shapes).to_plan().granularity)
+    blocks = info.channels.blocks if info.channels else ()
+    params = space.parameters_for(info.ratio_shapes)
+    names = [name.removeprefix("ratio/") for name in params if name.startswith("ratio/")]
+    # of blocks and channels, the channels alone: a block is all or nothing, and is left to other trials
+    labels = [name for name in names if name not in blocks] or names
+    others = dict.fromkeys(set(names) - set(labels), 0.0)
 
-    def read_weights(point: PointRecord | None) -> dict[str, Tensor]:
-        model = prepared.task.dense_model(torch.device("cpu"))
+    def read_scores(point: PointRecord | None) -> dict[str, Tensor]:
+        model = task.dense_model(torch.device("cpu"))
+        found = find_groups(model, find_inputs(model, task.train), granularity) if info.channels else []
+        kept = masks.dense_masks(model)
         if point is not None:
             path = run_dir / str(point.checkpoint)
-            checkpoint.restore_into(model, checkpoint.read(path), str(path))
-        return masks.prunable(model)
+            kept = checkpoint.restore_into(model, checkpoint.read(path), str(path))
+        return score_globally(model, kept, granularity, labels, found)
 
-    return GradualTrials(pruning, read_weights, lambda ratios: space.level_params(ratios, pruner, shapes))
+    def to_params(ratios: Mapping[str, float]) -> dict[str, object]:
+        return space.level_params({**others, **ratios}, pruner, info.ratio_shapes)
+
+    return GradualTrials(pruning, labels, read_scores, to_params)
 
 
 def make_worker_data(

@@ -1,0 +1,57 @@
+"""Scores by magnitude that can be compared over all layers: of single weights, filters, or channels of groups.
+
+One threshold on these says how much of each layer, or of each group, leaves.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tune_prune.pruning.channels.groups import Group
+from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights, score_channels
+from tune_prune.pruning.granularity import GROUPED, TWO_OF_FOUR, granularities
+from tune_prune.pruning.masks import outputs_axes, prunable
+
+BY_WEIGHT = ("weight", TWO_OF_FOUR)
+"""Granularities whose units are single weights."""
+
+
+def score_globally(
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    granularity: str,
+    labels: Collection[str],
+    groups: Sequence[Group] = (),
+) -> dict[str, Tensor]:
+    """The score of each unit, [units], by the label of a layer or the name of a group; 0 where a unit is gone.
+
+    A single weight has its magnitude. Filters and channels have theirs as a multiple of the mean of those that are left
+    of the layer or the group: a channel of few weights would else seem small beside one of many, and whole layers would
+    leave. Layers and groups of `labels` alone are scored; `groups` are those of a granularity of groups.
+    """
+    if granularity in GROUPED:
+        names, by_name, weights = name_weights(model), masks_by_name(model, masks), prunable(model)
+        magnitudes = {name: weights[label].detach().abs() for name, label in names.items()}
+        return {
+            group.name: _relate(score_channels(group, magnitudes, by_name), find_kept(group, by_name))
+            for group in groups
+            if group.name in labels
+        }
+    axes, weights, found = outputs_axes(model), prunable(model), dict[str, Tensor]()
+    for label in labels:
+        magnitude, mask = weights[label].detach().abs(), masks[label]
+        if granularity in BY_WEIGHT:
+            found[label] = (magnitude * mask).flatten()
+        else:
+            oriented = mask.movedim(axes[label] or 0, 0)
+            units = granularities[granularity](magnitude.movedim(axes[label] or 0, 0), oriented)
+            found[label] = _relate(units.score, oriented.flatten(1).any(1))
+    return found
+
+
+def _relate(scores: Tensor, kept: Tensor) -> Tensor:
+    """Scores as multiples of the mean of those that are `kept`, bool of the same shape; 0 for the others."""
+    left = scores.masked_fill(~kept, 0.0)
+    total = float(left.sum())
+    return left * (int(kept.sum()) / total) if total else torch.where(kept, 1.0, 0.0)
