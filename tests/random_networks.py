@@ -220,10 +220,37 @@ class Tokens(nn.Module):
         return self.scores(self.norms[2](x).mean(1))
 
 
+class Sequences(nn.Module):
+    """[n, 6, 5] -> [n, 4]: recurrent layers in one or both directions; the second may begin where the first ended."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        kind, self.goes_on = draw.choice((nn.LSTM, nn.GRU, nn.RNN)), draw.random() < 0.3
+        self.is_first = draw.random() < 0.7
+        options = {"bias": draw.random() < 0.8, "batch_first": self.is_first, "bidirectional": draw.random() < 0.4}
+        if kind is nn.RNN:
+            options["nonlinearity"] = draw.choice(("tanh", "relu"))
+        width, layers = draw.choice(WIDTHS), draw.choice((1, 2))
+        self.read = nn.Linear(5, draw.choice(WIDTHS))
+        self.first = kind(self.read.out_features, width, layers, **options)
+        inputs = width * (1 + options["bidirectional"])
+        self.second = kind(inputs, width if self.goes_on else draw.choice(WIDTHS), layers, **options)
+        outputs = self.second.hidden_size * (1 + options["bidirectional"])
+        self.norm, self.scores = draw.choice((nn.Identity(), nn.LayerNorm(outputs))), nn.Linear(outputs, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.read(x)
+        x, state = self.first(x if self.is_first else x.transpose(0, 1))
+        x, _ = self.second(x, state) if self.goes_on else self.second(x)
+        return self.scores(self.norm(x).mean(1 if self.is_first else 0))
+
+
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor]]] = {
     "images": (Images, lambda: torch.randn(3, 3, 8, 8)),
     "residual": (Residual, lambda: torch.randn(3, 3, 8, 8)),
     "tokens": (Tokens, lambda: torch.randint(20, (3, 5))),
+    "sequences": (Sequences, lambda: torch.randn(3, 6, 5)),
 }
 """By kind: makes a network from a seed, and inputs for it."""
 

@@ -32,9 +32,9 @@ def main() -> None:
     model = load_dense_model("resnet20:resnet20(channels=1)", weights, "").eval()
     sample = data.train.draw(SAMPLE, torch.Generator().manual_seed(0))
     context, dense = Context(model, sample, torch.Generator().manual_seed(0)), masks.dense_masks(model)
-    labels, by_name = removal.name_weights(model), removal.masks_by_name(model, dense)
+    by_name = removal.join_by_name(model, dense)
     scores = {pruner: score_layers(dict.fromkeys(dense, pruner), context) for pruner in PRUNERS}
-    named = {pruner: {name: found[label] for name, label in labels.items()} for pruner, found in scores.items()}
+    named = {pruner: removal.join_by_name(model, found) for pruner, found in scores.items()}
     for group in find_groups(model, find_inputs(model, data.train), "block"):
         of_group = {pruner: removal.score_channels(group, found, by_name) for pruner, found in named.items()}
         for number, block in enumerate(group.blocks):

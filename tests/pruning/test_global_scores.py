@@ -10,7 +10,7 @@ from toys import Conv, mlp, seeded
 
 from tune_prune.pruning import masks
 from tune_prune.pruning.channels.finding import find_groups
-from tune_prune.pruning.channels.removal import find_kept, masks_by_name
+from tune_prune.pruning.channels.removal import find_kept, join_by_name
 from tune_prune.pruning.global_scores import score_globally
 from tune_prune.pruning.granularity import remove
 
@@ -65,7 +65,7 @@ def test_the_channels_that_are_left_have_a_mean_of_one(kind: str, seed: int) -> 
     found = score_globally(model, made, "channel", [group.name for group in groups], groups)
     assert list(found) == [group.name for group in groups]
     for group in groups:
-        kept, scores = find_kept(group, masks_by_name(model, made)), found[group.name]
+        kept, scores = find_kept(group, join_by_name(model, made)), found[group.name]
         assert float(scores[kept].mean()) == pytest.approx(1, rel=1e-6)
         assert not scores[~kept].any()
 

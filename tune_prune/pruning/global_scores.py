@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_prune.pruning.channels.groups import Group
-from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights, score_channels
+from tune_prune.pruning.channels.removal import find_kept, join_by_name, score_channels
 from tune_prune.pruning.granularity import GROUPED, TWO_OF_FOUR, granularities
 from tune_prune.pruning.masks import outputs_axes, prunable
 
@@ -31,8 +31,8 @@ def score_globally(
     leave. Layers and groups of `labels` alone are scored; `groups` are those of a granularity of groups.
     """
     if granularity in GROUPED:
-        names, by_name, weights = name_weights(model), masks_by_name(model, masks), prunable(model)
-        magnitudes = {name: weights[label].detach().abs() for name, label in names.items()}
+        by_name = join_by_name(model, masks)
+        magnitudes = join_by_name(model, {label: one.detach().abs() for label, one in prunable(model).items()})
         return {
             group.name: _relate(score_channels(group, magnitudes, by_name), find_kept(group, by_name))
             for group in groups

@@ -26,6 +26,11 @@ class LayerWeight:
         gates = len(self.weight.gates)
         return whole.chunk(gates, self.weight.outputs_axis or 0)[self.gate] if gates else whole
 
+    def select_along(self, values: Tensor, axis: int) -> Tensor:
+        """The part of a vector with an entry for each position along an axis of the parameter."""
+        gates = len(self.weight.gates)
+        return values.chunk(gates)[self.gate] if gates and axis == (self.weight.outputs_axis or 0) else values
+
     @property
     def tensor(self) -> Tensor:
         """The weights: the parameter itself; of one gate, a view of its values that takes no gradient."""

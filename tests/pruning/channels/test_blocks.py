@@ -108,6 +108,7 @@ def test_those_without_a_projection_are_blocks(seed: int) -> None:
 
 @pytest.mark.parametrize("granularity", KINDS)
 @given(seed=st.integers(0, 100_000), ratio=st.floats(0.1, 0.95))
+@example(seed=11094, ratio=0.625)  # what a relu after a sum gets is above zero by chance, as long as nothing is removed
 @settings(max_examples=30)
 def test_the_network_without_them_computes_the_same(granularity: str, seed: int, ratio: float) -> None:
     model, inputs = make("residual", seed)

@@ -19,7 +19,7 @@ from tune_prune.pruning import checkpoint, iterative, masks
 from tune_prune.pruning.channels import mixture, removal
 from tune_prune.pruning.channels.counting import count_channels
 from tune_prune.pruning.channels.finding import find_groups
-from tune_prune.pruning.channels.removal import find_kept, masks_by_name
+from tune_prune.pruning.channels.removal import find_kept, join_by_name
 from tune_prune.pruning.channels.slicing import narrowed
 from tune_prune.pruning.granularity import MIXTURES
 from tune_prune.pruning.iterative import State
@@ -78,7 +78,7 @@ def test_the_network_without_the_channels_computes_the_same(
     channels, _ = mixed(kind, seed, ratio, 0.0, granularity)
     state, inputs = mixed(kind, seed, ratio, share, granularity)
     kept, of_channels = (
-        [find_kept(group, masks_by_name(one.model, one.masks)) for group in one.groups] for one in (state, channels)
+        [find_kept(group, join_by_name(one.model, one.masks)) for group in one.groups] for one in (state, channels)
     )
     assert all(map(torch.equal, kept, of_channels))  # channels leave by their own ratios alone
     expected = state.model(inputs)

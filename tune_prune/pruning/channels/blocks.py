@@ -104,9 +104,28 @@ def _list_members(model: nn.Module, blocks: Sequence[str], names: dict[int, str]
 def _find_identities(model: nn.Module, inputs: Batch) -> dict[str, int]:
     """The innermost modules with weights that return their input in each call where these are zero, by name.
 
-    The number is that of `_count_items`.
+    The number is that of `_count_items`. They are called by the model as it is, and by the model with all parameters
+    negated: what relu(x + f(x)) is given may be above zero by chance, and another one without other blocks or channels.
     """
-    calls: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _list_candidates(model)}
+    names = [*_list_candidates(model)]
+    calls = _record_calls(model.eval(), inputs, names)
+    with _negated(model):
+        others = _record_calls(model, inputs, names) if names else {}
+    found: dict[str, int] = {}
+    for name, of_module in reversed(calls.items()):  # the innermost first
+        if not of_module or any(other.startswith(f"{name}.") for other in found):
+            continue
+        module = model.get_submodule(name)
+        items = _count_items(module, *of_module[0])
+        telling = [*of_module[1:], *(call for call in others[name] if _find_value(module, *call) is not None)]
+        if items is not None and all(_count_items(module, *call) == items for call in telling):
+            found[name] = items
+    return dict(reversed(found.items()))
+
+
+def _record_calls(model: nn.Module, inputs: Batch, names: Sequence[str]) -> dict[str, list[tuple[Any, ...]]]:
+    """What modules of these names are called with, by position and by name, while a model runs."""
+    calls: dict[str, list[tuple[Any, ...]]] = {name: [] for name in names}
     hooks = []
     for name, of_module in calls.items():
 
@@ -115,19 +134,23 @@ def _find_identities(model: nn.Module, inputs: Batch) -> dict[str, int]:
 
         hooks.append(model.get_submodule(name).register_forward_pre_hook(record, with_kwargs=True))
     try:
-        call_model(model.eval(), inputs)
+        call_model(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, int] = {}
-    for name, of_module in reversed(calls.items()):  # the innermost first
-        if not of_module or any(other.startswith(f"{name}.") for other in found):
-            continue
-        module = model.get_submodule(name)
-        items = _count_items(module, *of_module[0])
-        if items is not None and all(_count_items(module, *call) == items for call in of_module[1:]):
-            found[name] = items
-    return dict(reversed(found.items()))
+    return calls
+
+
+@contextmanager
+def _negated(model: nn.Module) -> Iterator[None]:
+    """Negates all parameters of a model in the block."""
+    for parameter in model.parameters():
+        parameter.neg_()
+    try:
+        yield
+    finally:
+        for parameter in model.parameters():
+            parameter.neg_()
 
 
 def _list_candidates(model: nn.Module) -> Iterator[str]:
@@ -155,8 +178,8 @@ def _count_items(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
     None where that tensor, or the tuple's first item, is not the first argument.
     """
-    value = args[0] if args else kwargs.get(_name_first_argument(module))
-    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.any()):
+    value = _find_value(module, args, kwargs)
+    if value is None:
         return None
     before = value.clone()
     with _zeroed(module):
@@ -166,6 +189,14 @@ def _count_items(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     # what an operation in place has done to the input would be missing without the block
     unchanged = torch.equal(value, before) and isinstance(first, Tensor) and torch.equal(first, before)
     return items if unchanged else None
+
+
+def _find_value(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The first argument of a call, where it can tell whether a block returns it: finite numbers, not all zero."""
+    value = args[0] if args else kwargs.get(_name_first_argument(module))
+    if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.any()):
+        return None
+    return value if bool(value.isfinite().all()) else None
 
 
 @contextmanager

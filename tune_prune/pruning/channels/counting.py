@@ -101,15 +101,16 @@ def count_channels(
     model: nn.Module, groups: Sequence[Group], staying: Mapping[str, str] | None = None
 ) -> ChannelCounts:
     """Describes the weights of a model by the groups of its channels; `staying` is kept as it is."""
-    labels = name_weights(model)
+    weights = name_weights(model)
     axes: dict[str, dict[int, dict[str, float]]] = {}
     for group in groups:
         for member in group.members:
-            if member.tensor in labels:
+            for part in weights.get(member.tensor, ()):
                 # a block leaves with all of its weights, whichever channels have left before
                 axis = BLOCK if group.blocks else member.axis
-                of_axis = axes.setdefault(labels[member.tensor], {}).setdefault(axis, {})
-                of_axis[group.name] = float((member.channels >= 0).double().mean())
+                of_axis = axes.setdefault(part.label, {}).setdefault(axis, {})
+                channels = part.select_along(member.channels, member.axis)
+                of_axis[group.name] = float((channels >= 0).double().mean())
     layers = {
         label: LayerCount(math.prod(shape), tuple(axes.get(label, {}).values()))
         for label, shape in shapes(model).items()

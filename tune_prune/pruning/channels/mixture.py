@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tune_prune.common.errors import UserError, format_names
 from tune_prune.pruning.channels import removal
 from tune_prune.pruning.channels.groups import Group, Member
-from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights
+from tune_prune.pruning.channels.removal import find_kept, join_by_name, name_weights, split_by_label
 from tune_prune.pruning.channels.slicing import find_positions, find_staying
 from tune_prune.pruning.criteria import score_layers
 from tune_prune.pruning.granularity import MIXTURES, TWO_OF_FOUR, halve_fours, shrink
@@ -58,10 +58,15 @@ def _find_left(
     model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor], labels: Mapping[str, float]
 ) -> dict[str, Positions]:
     """What channels leave of each of these layers."""
-    by_name, names = masks_by_name(model, masks), {label: name for name, label in name_weights(model).items()}
+    by_name = join_by_name(model, masks)
     staying = find_staying(groups, [find_kept(group, by_name).cpu() for group in groups])
-    # a weight in several parts, as gates, lists no channels of a group
-    return {label: find_positions(names[label], masks[label], staying) if label in names else ... for label in labels}
+    parts = {part.label: (name, part) for name, of_name in name_weights(model).items() for part in of_name}
+    found: dict[str, Positions] = {}
+    for label in labels:
+        name, part = parts[label]
+        of_part = {axis: part.select_along(kept, axis) for (tensor, axis), kept in staying.items() if tensor == name}
+        found[label] = find_positions(masks[label], of_part)
+    return found
 
 
 @torch.no_grad()
@@ -99,13 +104,15 @@ def _keep_channels(
 
     That layer has none of the channel's weights then, so that no 2:4 pattern has one too many.
     """
-    labels, was, now = name_weights(model), masks_by_name(model, before), masks_by_name(model, {**before, **made})
+    was, now = join_by_name(model, before), join_by_name(model, {**before, **made})
+    scored = join_by_name(model, scores)
     for group in groups:
         for channel in (find_kept(group, was) & ~find_kept(group, now)).nonzero().flatten().tolist():
             alive = ((one.tensor, _select(one, channel, was[one.tensor])) for one in _weights_of(group, was))
             name, weights = next((name, weights) for name, weights in alive if bool(weights.any()))
-            score = scores[labels[name]].double().masked_fill(~weights, -torch.inf)
+            score = scored[name].double().masked_fill(~weights, -torch.inf)
             now[name][torch.unravel_index(score.argmax(), score.shape)] = 1
+    made |= {label: mask for label, mask in split_by_label(model, now).items() if label in made}
 
 
 def _weights_of(group: Group, masks: Mapping[str, Tensor]) -> list[Member]:

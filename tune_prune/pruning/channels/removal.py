@@ -17,19 +17,35 @@ from tune_prune.pruning.criteria import score_layers
 from tune_prune.pruning.masks import apply, dense_masks
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import Context
-from tune_prune.pruning.weights import find_weights
+from tune_prune.pruning.weights import LayerWeight, find_weights
 
 
-def name_weights(model: nn.Module) -> dict[str, str]:
-    """The label of each weight by the name of its parameter; of weights in several parts, as gates, none."""
+def name_weights(model: nn.Module) -> dict[str, list[LayerWeight]]:
+    """The weights of each parameter by its name: one, or its gates in their order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = find_weights(model).items()
-    return {names[id(weight.stored.parameter)]: label for label, weight in found if not weight.weight.gates}
+    found: dict[str, list[LayerWeight]] = {}
+    for weight in find_weights(model).values():
+        found.setdefault(names[id(weight.stored.parameter)], []).append(weight)
+    return found
 
 
-def masks_by_name(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks by the name of a weight's parameter, from those by the label of a layer."""
-    return {name: masks[label] for name, label in name_weights(model).items()}
+def join_by_name(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks or scores by the name of a parameter, from those by the label of a layer; gates are joined.
+
+    Parameters are left out of which a part is not there.
+    """
+    found = {}
+    for name, parts in name_weights(model).items():
+        if all(part.label in tensors for part in parts):
+            values = [tensors[part.label] for part in parts]
+            found[name] = values[0] if len(values) == 1 else torch.cat(values, parts[0].weight.outputs_axis or 0)
+    return found
+
+
+def split_by_label(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks or scores by the label of a layer, from those by the name of a parameter; gates are views."""
+    named = name_weights(model).items()
+    return {part.label: part.select(tensors[name]) for name, parts in named if name in tensors for part in parts}
 
 
 def sum_by_channel(member: Member, values: Tensor, count: int) -> Tensor:
@@ -86,16 +102,15 @@ def _draw_scores(
     The scores of a channel's weights are alike in all layers and far from other channels', so that those which few
     layers list go no sooner than others.
     """
-    labels = name_weights(model)
-    scores = {label: torch.ones_like(mask) for label, mask in masks.items()}
+    scores = {name: torch.ones_like(mask) for name, mask in join_by_name(model, masks).items()}
     for group in groups:
         drawn = 10 ** (-6 * torch.rand(group.count, generator=generator))
         for member in group.members:
-            if member.tensor in labels:
-                of_weight = scores[labels[member.tensor]]
+            if member.tensor in scores:
+                of_weight = scores[member.tensor]
                 along = torch.where(member.channels >= 0, drawn[member.channels], 1.0).to(of_weight)
                 of_weight *= along.view([-1 if axis == member.axis else 1 for axis in range(of_weight.dim())])
-    return scores
+    return split_by_label(model, scores)
 
 
 def count_left(count: int, ratio: float, multiple_of: int = 1, least: int = 1) -> int:
@@ -129,8 +144,7 @@ def remove(
     those that are left the lowest scores go, of equal ones the first in position. Each layer keeps one channel, but for
     layers of blocks that leave.
     """
-    labels, by_name = name_weights(model), masks_by_name(model, masks)
-    scored = {name: scores[label] for name, label in labels.items() if label in scores}
+    by_name, scored = join_by_name(model, masks), join_by_name(model, scores)
     made = {name: mask.clone() for name, mask in by_name.items()}
     tensors = named_tensors(model)
     for group in groups:
@@ -152,7 +166,7 @@ def remove(
                 tensors[member.tensor].index_fill_(member.axis, positions.to(tensors[member.tensor].device), 0)
         if gone.any():
             _leave_out_of_norms(model, group, gone)
-    return {labels[name]: mask for name, mask in made.items()}
+    return split_by_label(model, made)
 
 
 def _leave_one(group: Group, order: Tensor, gone: Tensor) -> None:
@@ -185,7 +199,8 @@ def prune(
     for label in ratios:
         if label not in names:
             raise UserError(f"layer {label} names no group that can be removed; known: {format_names(names)}")
-    labels = [label for name, label in name_weights(context.model).items() if _is_touched(name, groups)]
+    named = name_weights(context.model).items()
+    labels = [part.label for name, parts in named if _is_touched(name, groups) for part in parts]
     made = dict(masks)
     for pruner in dict.fromkeys(plan.pruners[name] for name in ratios):
         scores = score_layers(dict.fromkeys(labels, pruner), context)
@@ -208,7 +223,7 @@ def actual_ratios(
 
     The share is another where a multiple or a least width has left more of them.
     """
-    by_name, found = masks_by_name(model, masks), {}
+    by_name, found = join_by_name(model, masks), {}
     for group in groups:
         if group.name in requested:
             left, ratio = int(find_kept(group, by_name).sum()), requested[group.name]

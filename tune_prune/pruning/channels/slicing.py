@@ -14,10 +14,9 @@ from tune_prune.pruning.channels.attention import narrow_attention
 from tune_prune.pruning.channels.blocks import skip_block
 from tune_prune.pruning.channels.groups import Group
 from tune_prune.pruning.channels.norms import keep_all_in_norm
-from tune_prune.pruning.channels.removal import find_kept, masks_by_name, name_weights
+from tune_prune.pruning.channels.removal import find_kept, join_by_name, name_weights, split_by_label
 from tune_prune.pruning.channels.tracer import find_owner, named_tensors
 from tune_prune.pruning.layers import TRANSPOSED
-from tune_prune.pruning.weights import find_weights
 
 CONV1D = "transformers.pytorch_utils.Conv1D"
 """A linear layer of Hugging Face's, whose weight is [inputs, outputs]."""
@@ -157,6 +156,10 @@ def set_tensor(module: nn.Module, name: str, value: Tensor, *, by_group: bool = 
         module.num_channels = len(value)
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and name == "weight":
         module.normalized_shape = tuple(value.shape)
+    elif isinstance(module, nn.RNNBase) and name == "weight_hh_l0":
+        module.hidden_size = value.shape[1]
+    elif isinstance(module, nn.RNNBase) and name == "weight_ih_l0":
+        module.input_size = value.shape[1]
     elif name == "weight" and isinstance(module, nn.Linear):
         module.out_features, module.in_features = value.shape
     elif name == "weight" and _is_conv1d(module):
@@ -178,33 +181,33 @@ def narrowed(
 
     It computes and learns the same in less time, up to rounding. Where no channel is gone, the model itself is yielded.
     """
-    by_name = masks_by_name(model, masks)
+    by_name = join_by_name(model, masks)
     kept = [find_kept(group, by_name).cpu() for group in groups]
     if all(bool(of_group.all()) for of_group in kept):
         yield model, dict(masks)
         return
     small, staying = copy.deepcopy(model), find_staying(groups, kept)
     remove_channels(small, groups, kept)
-    labels = name_weights(small)
-    small_masks = {label: mask for label, mask in masks.items() if label in find_weights(small)}
-    for name, label in labels.items():
-        for axis in range(masks[label].dim()):
+    small_masks = {name: by_name[name] for name in name_weights(small)}
+    for name, mask in small_masks.items():
+        for axis in range(mask.dim()):
             if (name, axis) in staying:
-                positions = staying[name, axis].nonzero().flatten().to(masks[label].device)
-                small_masks[label] = small_masks[label].index_select(axis, positions)
-    yield small, small_masks
+                positions = staying[name, axis].nonzero().flatten().to(mask.device)
+                small_masks[name] = small_masks[name].index_select(axis, positions)
+    yield small, split_by_label(small, small_masks)
     with torch.no_grad():
         whole = named_tensors(model)
         for name, value in named_tensors(small).items():
-            whole[name][find_positions(name, whole[name], staying)] = value
+            of_axes = {axis: kept for (tensor, axis), kept in staying.items() if tensor == name}
+            whole[name][find_positions(whole[name], of_axes)] = value
 
 
-def find_positions(name: str, tensor: Tensor, staying: Mapping[Axis, Tensor]) -> tuple[Tensor, ...] | EllipsisType:
-    """The positions of a parameter or buffer of this name that stay, as an index."""
-    if not any((name, axis) in staying for axis in range(tensor.dim())):
+def find_positions(tensor: Tensor, staying: Mapping[int, Tensor]) -> tuple[Tensor, ...] | EllipsisType:
+    """The positions of a tensor that stay, as an index; `staying` is bool [size] by axis, where not all do."""
+    if not staying:
         return ...
     positions = [
-        staying[name, axis].nonzero().flatten() if (name, axis) in staying else torch.arange(size)
+        staying[axis].nonzero().flatten() if axis in staying else torch.arange(size)
         for axis, size in enumerate(tensor.shape)
     ]
     shapes = [[-1 if at == axis else 1 for at in range(tensor.dim())] for axis in range(tensor.dim())]

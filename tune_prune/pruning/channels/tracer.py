@@ -15,6 +15,7 @@ from tune_prune.common.errors import UserError
 from tune_prune.pruning.channels import channelwise, products, rules
 from tune_prune.pruning.channels.labels import Constraints, number_axis
 from tune_prune.pruning.channels.norms import count_normalised, plain_norms
+from tune_prune.pruning.channels.recurrent import plain_recurrence
 from tune_prune.tasks.batches import Batch, Call, call_model, iterate_tensors, record_calls
 from tune_prune.tasks.splits import AnySplit
 
@@ -35,6 +36,7 @@ class Tracer(TorchDispatchMode):
         self.constraints = Constraints(self.path, norms)
         self.count = 0
         self.first_label: dict[tuple[str, int], int] = {}
+        self._names = {id(tensor): name for name, tensor in named_tensors(model).items()}
         self._labels = WeakIdKeyDictionary()
         self._from_inputs = WeakIdKeyDictionary()
         for name, tensor in named_tensors(model).items():
@@ -51,6 +53,12 @@ class Tracer(TorchDispatchMode):
         first, self.count = self.count, self.count + tensor.shape[axis]
         self.first_label[name, axis] = first
         return number_axis(first, tensor.shape, axis)
+
+    def mark_zero(self, zeros: Tensor, matrix: Tensor) -> None:
+        """Labels zeros [samples, units] as the channels that a parameter [rows, units] reads."""
+        first = self.first_label.get((self._names[id(matrix)], 1))
+        if first is not None:
+            self._labels[zeros] = [number_axis(first, zeros.shape, 1)]
 
     def labels(self, value: Any) -> list[Tensor]:
         """The labels of an argument of an operation."""
@@ -102,7 +110,13 @@ def trace(model: nn.Module, inputs: Batch) -> Tracer:
     """
     model.eval()
     tracer = Tracer(model, inputs)
-    with _plain_attention(), plain_norms(), _following(model, tracer.path), tracer:
+    with (
+        _plain_attention(),
+        plain_norms(),
+        plain_recurrence(model, tracer.mark_zero),
+        _following(model, tracer.path),
+        tracer,
+    ):
         output = call_model(model, inputs)
     tracer.constraints.operation = ""
     for tensor in iterate_tensors(output):
