@@ -16,7 +16,7 @@ State = tuple[Tensor, ...]
 """The state of a layer in one direction, each [samples, units]: what it returns, and an LSTM's cells."""
 
 MarkZero = Callable[[Tensor, nn.Parameter], None]
-"""Says of zeros [samples, units] that they are channels that a matrix [rows, units] reads."""
+"""Says of a state [samples, units], if it is zero, that its units are channels that a matrix [rows, units] reads."""
 
 
 def _step_lstm(inputs: Tensor, state: Tensor, before: State) -> State:
@@ -92,7 +92,9 @@ def _run(module: nn.RNNBase, steps: Tensor, given: list[Tensor] | None, mark: Ma
             place = f"l{layer}{direction}"
             of_inputs, of_state = getattr(module, f"weight_ih_{place}"), getattr(module, f"weight_hh_{place}")
             biases = [getattr(module, f"bias_{name}_{place}") if module.bias else None for name in ("ih", "hh")]
-            state = _begin(module, inputs[0], of_state, mark) if given is None else _select(given, len(found))
+            state = _begin(module, inputs[0]) if given is None else tuple(one[len(found)] for one in given)
+            for one in state:
+                mark(one, of_state)
             for one in inputs:
                 products = (
                     functional.linear(one, of_inputs, biases[0]),
@@ -105,13 +107,6 @@ def _run(module: nn.RNNBase, steps: Tensor, given: list[Tensor] | None, mark: Ma
     return inputs[0], [torch.stack(of_kind) for of_kind in zip(*found, strict=True)]
 
 
-def _select(given: list[Tensor], place: int) -> State:
-    return tuple(one[place] for one in given)
-
-
-def _begin(module: nn.RNNBase, inputs: Tensor, matrix: nn.Parameter, mark: MarkZero) -> State:
-    """States of zero, whose channels are those that the matrix reads."""
-    states = tuple(inputs.new_zeros(len(inputs), module.hidden_size) for _ in range(1 + isinstance(module, nn.LSTM)))
-    for state in states:
-        mark(state, matrix)
-    return states
+def _begin(module: nn.RNNBase, inputs: Tensor) -> State:
+    """States of zero."""
+    return tuple(inputs.new_zeros(len(inputs), module.hidden_size) for _ in range(1 + isinstance(module, nn.LSTM)))

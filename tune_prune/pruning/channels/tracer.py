@@ -54,11 +54,14 @@ class Tracer(TorchDispatchMode):
         self.first_label[name, axis] = first
         return number_axis(first, tensor.shape, axis)
 
-    def mark_zero(self, zeros: Tensor, matrix: Tensor) -> None:
-        """Labels zeros [samples, units] as the channels that a parameter [rows, units] reads."""
+    def mark_zero(self, state: Tensor, matrix: Tensor) -> None:
+        """Labels a state [samples, units] of zeros as the channels that a parameter [rows, units] reads.
+
+        One that has labels keeps them, as a learned state does, and one that follows from the inputs has none.
+        """
         first = self.first_label.get((self._names[id(matrix)], 1))
-        if first is not None:
-            self._labels[zeros] = [number_axis(first, zeros.shape, 1)]
+        if first is not None and not self.labels(state) and state not in self._from_inputs and not bool(state.any()):
+            self._labels[state] = [number_axis(first, state.shape, 1)]
 
     def labels(self, value: Any) -> list[Tensor]:
         """The labels of an argument of an operation."""
@@ -71,6 +74,7 @@ class Tracer(TorchDispatchMode):
         tensors = rules.list_tensors((args, kwargs or {}))
         outputs = rules.list_tensors(output)
         depends = name == "embedding" or any(tensor in self._from_inputs for tensor in tensors)
+        depends = depends and name not in rules.NEW
         if depends and name in ("_local_scalar_dense", "equal", "nonzero"):
             where = f"in {self.path[-1]}" if self.path and self.path[-1] else "in its forward method"
             why = "which channels hang together may differ from call to call"
