@@ -14,10 +14,11 @@ from toys import ended, seeded
 
 from tune_prune.hpo import space_reader
 from tune_prune.hpo.budget import Budget
-from tune_prune.hpo.gradual_pruning import GradualTrials, Params, find_params
+from tune_prune.hpo.gradual_pruning import GradualTrials, NextRound, Params, find_params
 from tune_prune.hpo.phases import Features, GradualPruning
 from tune_prune.hpo.trial_attrs import TrialAttrs
 from tune_prune.results.records import TrialRecord
+from tune_prune.results.trial_params import TrialParams
 
 SIZES = {"1": 20, "2": 300, "3": 80}
 
@@ -69,9 +70,9 @@ def test_the_next_factor() -> None:
     trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=4, max_factor=16.0, steps=400))
     assert trials.pruning.step_factor == pytest.approx(2)
     assert trials.pruning.round_steps == [100] * 4
-    assert trials.next_round([]) == (pytest.approx(2), None)
+    assert trials.next_round([]) == NextRound(pytest.approx(2), None)
     last = ended(0, (1 - 1 / 8, 1.0))
-    assert trials.next_round([last]) == (pytest.approx(16), last)
+    assert trials.next_round([last]) == NextRound(pytest.approx(16), last)
     assert trials.next_round([ended(0, (1 - 1 / 16, 1.0))]) is None  # the end
     assert trials.next_round([ended(0, (1 - 1 / 8, 99.0))]) is None  # outside the limit, and nothing within
     assert trials.next_round([replace(last, state="failed")]) is None
@@ -91,10 +92,24 @@ def test_outside_the_limit_it_goes_half_as_far_from_the_last_within(errors: list
     rounds, within = list[TrialRecord](), list[TrialRecord]()
     for error, expected in zip(errors, factors, strict=True):
         found = trials.next_round(rounds)
-        assert found == (pytest.approx(expected), within[-1] if within else None)
+        assert found == NextRound(pytest.approx(expected), within[-1] if within else None)
         rounds.append(ended(len(rounds), (1 - 1 / expected, error)))
         within += rounds[-1:] if error == 1 else []
     assert trials.next_round(rounds) is None
+
+
+def test_steps_that_are_left_at_the_limit_make_longer_rounds() -> None:
+    """A network that can keep one of 2.1 weights, and with twice the training one of 2.9."""
+    trials = replace(bounded(0, 1), pruning=GradualPruning(rounds=12, max_factor=2.0**12, steps=1200))
+    rounds, seen = list[TrialRecord](), list[tuple[float, int]]()
+    while (found := trials.next_round(rounds)) is not None:
+        params = trials.train(TrialParams({"2": 0.5}, "mag"), found.factor, found.times)
+        error = 1.0 if found.factor <= {1: 2.1, 2: 2.9}[found.times] else 99.0
+        rounds.append(replace(ended(len(rounds), (1 - 1 / found.factor, error)), params=params))
+        seen.append((round(found.factor, 2), found.times))
+    # the first rounds end at 2x; twice as long ones go where these have failed
+    assert seen == [(2.0, 1), (4.0, 1), (2.83, 1), (2.38, 1), (2.38, 2), (2.83, 2), (4.0, 2), (3.36, 2)]
+    assert sum(one.params.to_plan().final_steps for one in rounds) == 1200
 
 
 def test_each_round_trains_longer_than_the_one_before() -> None:

@@ -21,6 +21,7 @@ from tune_prune.workflows.init import (
     choose_batches,
     find_learning_rate,
     is_held_back,
+    raise_learning_rate,
     propose_space,
 )
 
@@ -162,9 +163,11 @@ def test_distillation_is_left_out_where_it_holds_back(
     assert is_held_back(task, Plan({}, {}, distill=0.5), 0.1, torch.device("cpu"), 7) == held_back
     monkeypatch.setattr(init, "find_learning_rate", lambda *_: 0.1)
     monkeypatch.setattr(init, "is_held_back", lambda *_: held_back)
+    monkeypatch.setattr(init, "raise_learning_rate", lambda *_: 0.3)
     request = ProposalRequest("toys:mlp", "toys:images", seconds=60, force=True)
     written = tomllib.loads(propose_space(request, Resources(device="cpu"), lambda line: None))
     assert written["space"]["distill"] == (0 if held_back else 0.5)
+    assert written["refine"]["lr"] == (0.3 if held_back else 0.1)
 
 
 def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
@@ -183,5 +186,9 @@ def test_the_learning_rate_is_the_highest_that_the_model_bears() -> None:
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu"), 7) == 0.03
         assert tried == [0.3, 0.1, 0.03]
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu"), 7, tradeoff=31.0) == 0.1
+        assert raise_learning_rate(task, Plan({}, {}), 0.03, torch.device("cpu"), 7) == 0.03
+        assert raise_learning_rate(task, Plan({}, {}), 0.03, torch.device("cpu"), 7, tradeoff=31.0) == 0.1
+        patch.setattr("tune_prune.workflows.init._train_at", lambda *_: task_dense)
+        assert raise_learning_rate(task, Plan({}, {}), 0.3, torch.device("cpu"), 7) == 0.3  # the highest of all
         patch.setattr("tune_prune.workflows.init._train_at", lambda *_: None)
         assert find_learning_rate(task, Plan({}, {}), torch.device("cpu")) == LEARNING_RATES[-1]

@@ -26,6 +26,21 @@ HALVINGS = 60
 LEAST_STEP = 1.1
 """After a round outside the limit, how many times fewer weights another tries at least."""
 
+LONGER = 2
+"""How many times as long rounds train once shorter ones have come as far as they can."""
+
+
+@dataclass(frozen=True)
+class NextRound:
+    """A round that comes next: the factor that it ends at, and the round from which it starts, if any.
+
+    It trains `times` as long as the steps of its place say.
+    """
+
+    factor: float
+    start: TrialRecord | None
+    times: int = 1
+
 
 @dataclass(frozen=True)
 class GradualTrials:
@@ -41,11 +56,13 @@ class GradualTrials:
     read_scores: Callable[[PointRecord | None], Mapping[str, Tensor]]
     to_params: Callable[[Mapping[str, float]], Params]
 
-    def next_round(self, rounds: Sequence[TrialRecord]) -> tuple[float, TrialRecord | None] | None:
-        """The factor of the round after these, and the round from which it starts, if any; None at the end.
+    def next_round(self, rounds: Sequence[TrialRecord]) -> NextRound | None:
+        """The round after these; None at the end.
 
         After a round outside the limit the next goes half as far from the last one within it, in the logarithm of the
-        factor, until that is nearer than `LEAST_STEP`. A round that came no further than the one before is the last.
+        factor, until that is nearer than `LEAST_STEP`. Where steps are left then, as where the limit is far from
+        `max_factor`, rounds train `LONGER` times as long, and go to the nearest place outside the limit first. A round
+        that came no further than the one before is the last.
         """
         if any(one.state != "complete" or one.last.checkpoint is None for one in rounds):
             return None
@@ -53,20 +70,39 @@ class GradualTrials:
         if rounds and (within is None or (rounds[-1].last.feasible and rounds[-1] is not within)):
             return None
         reached = 0.0 if within is None else within.last.compression
-        factor, halfway = masks.factor(reached), find_halfway(reached, [one.last.compression for one in rounds])
+        factor, times = masks.factor(reached), max(map(self._times, rounds), default=1)
+        beyond = [one for one in rounds if one.last.compression > reached]
+        halfway = find_halfway(reached, [one.last.compression for one in beyond if self._times(one) == times])
         if math.isfinite(halfway):
-            return (factor * halfway, within) if halfway >= LEAST_STEP else None
-        return (factor * self.pruning.step_factor, within) if self.count_rounds(factor) else None
+            if halfway >= LEAST_STEP:
+                return NextRound(factor * halfway, within, times)
+            times *= LONGER
+        elif not beyond:  # a longer round has come as far as any before, and goes on in smaller steps
+            step = self.pruning.step_factor ** (1 / times)
+            return NextRound(factor * step, within, times) if self.count_rounds(factor) else None
+        nearest = masks.factor(min(one.last.compression for one in beyond))
+        left = self.pruning.steps - sum(_steps(one) for one in rounds)
+        is_left = times * self.pruning.steps_to(nearest) <= left and len(rounds) < self.pruning.rounds
+        return NextRound(nearest, within, times) if is_left else None
+
+    def _times(self, one: TrialRecord) -> int:
+        """How many times as long a round has trained as the steps of its place say."""
+        return max(1, round(_steps(one) / self.pruning.steps_to(one.last.factor)))
 
     def count_rounds(self, reached: float) -> int:
         """How many rounds follow a factor that was reached, as long as they stay within the limit."""
         step = self.pruning.step_factor
         return max(0, int(math.log(self.pruning.max_factor * math.sqrt(step) / reached, step)))
 
-    def train(self, params: TrialParams, factor: float) -> TrialParams:
-        """The parameters of a trial, trained as the round of gradual pruning that ends at a factor."""
-        steps = self.pruning.steps_to(factor)
+    def train(self, params: TrialParams, factor: float, times: int = 1) -> TrialParams:
+        """The parameters of a trial, trained as the round that ends at a factor, `times` as long."""
+        steps = times * self.pruning.steps_to(factor)
         return params.with_training(rounds=1, steps=steps, final_steps=steps, lr=self.pruning.lr)
+
+
+def _steps(one: TrialRecord) -> int:
+    """The training steps of a round."""
+    return one.params.to_plan().recipe_at(1).steps
 
 
 def find_furthest(rounds: Iterable[TrialRecord]) -> TrialRecord | None:

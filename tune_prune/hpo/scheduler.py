@@ -70,7 +70,7 @@ class TrialScheduler:
         store, settings = self._trial_store, self._settings
         params, attrs = store.params(number), store.attrs(number)
         if attrs.gradual and settings.gradual is not None:
-            return settings.gradual.train(params, masks.factor(settings.compression(params)))
+            return settings.gradual.train(params, masks.factor(settings.compression(params)), attrs.times)
         if attrs.refines is None:
             return params
         start = store.start_of(number)
@@ -80,13 +80,13 @@ class TrialScheduler:
         """The next round of gradual pruning; None while one runs, without time for it, and once it has ended."""
         store, gradual = self._trial_store, self._settings.gradual
         numbers, records = store.gradual, store.estimates.records
-        if gradual is None or any(number not in records for number in numbers) or not self._has_time_for("gradual"):
+        if gradual is None or any(number not in records for number in numbers):
             return None
         found = gradual.next_round([records[number] for number in numbers])
-        if found is None:
+        if found is None or not self._has_time_for("gradual", found.times):
             return None
-        factor, last = found
-        start, target = None if last is None else last.last, 1 - 1 / factor
+        last, target = found.start, 1 - 1 / found.factor
+        start = None if last is None else last.last
         params = gradual_pruning.find_params(
             gradual.labels,
             lambda: gradual.read_scores(start),
@@ -97,7 +97,8 @@ class TrialScheduler:
         if params is None:
             return None
         parent, round_ = (None, None) if last is None else (last.trial, last.last.round)
-        return to_study_params(params), TrialAttrs(gradual=True, parent=parent, parent_round=round_)
+        attrs = TrialAttrs(gradual=True, times=found.times, parent=parent, parent_round=round_)
+        return to_study_params(params), attrs
 
     def should_wait(self) -> bool:
         """Whether the trials that are left of the budget are kept for gradual pruning, of which a round runs."""
@@ -180,11 +181,15 @@ class TrialScheduler:
         limit = self._settings.limits.max_cost
         return self._recovery().max_recoverable_error(limit, compression) if self._settings.refine.share else limit
 
-    def _has_time_for(self, kind: str) -> bool:
-        """Whether a refinement, or a round of gradual pruning, would end in time, judged by the longest that did."""
-        seconds = [record.seconds for record in self._trial_store.records.values() if record.kind == kind]
+    def _has_time_for(self, kind: str, times: int = 1) -> bool:
+        """Whether a refinement, or a round of gradual pruning that trains `times` as long as others, would end in time.
+
+        That is judged by the longest that did.
+        """
+        store = self._trial_store
+        seconds = [one.seconds / store.attrs(number).times for number, one in store.records.items() if one.kind == kind]
         expected = self._settings.refinement_seconds if kind == "refine" else 0.0
-        return max(seconds, default=expected) <= self._settings.budget.remaining
+        return times * max(seconds, default=expected) <= self._settings.budget.remaining
 
     def _trial_to_refine(self, beyond_front: bool) -> TrialRecord | None:
         """The trial to refine next, for the far end of the front where that is asked for."""

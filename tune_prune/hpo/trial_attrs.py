@@ -11,18 +11,20 @@ from tune_prune.common.typecheck import check_fields
 class TrialAttrs:
     """What the study notes of a trial beside its parameters.
 
-    `queued` is its number among the initial points and levels, None for a trial that was drawn. `refines` is the trial
-    that it refines, `extends` the one at the end of the front beyond which it goes; `gradual` says that it is a round
-    of gradual pruning. `parent` and `parent_round` are the round from which it starts. `starts` counts how often it was
-    started since its last round, of which `rounds_before` were recorded then; a start that ended in order, as by
-    SIGINT, is not counted. `exempt` says why it would have been stopped early, where it went on to measure what
-    stopping costs. `process` runs it, where several share the study.
+    `queued` is its number among the initial points and levels, None for a trial that was drawn. `refines` is the
+    trial that it refines, `extends` the one at the end of the front beyond which it goes; `gradual` says that it is
+    a round of gradual pruning, which trains `times` as long as others. `parent` and `parent_round` are the round
+    from which it starts. `starts` counts how often it was started since its last round, of which `rounds_before`
+    were recorded then; a start that ended in order, as by SIGINT, is not counted. `exempt` says why it would have
+    been stopped early, where it went on to measure what stopping costs. `process` runs it, where several share the
+    study.
     """
 
     queued: int | None = None
     refines: int | None = None
     extends: int | None = None
     gradual: bool = False
+    times: int = 1
     parent: int | None = None
     parent_round: int | None = None
     starts: int = 1

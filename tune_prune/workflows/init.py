@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ LEARNING_RATES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0
 
 RATE_STEPS, LEAST_RATE_STEPS = 30, 5
 """Steps of training by which a learning rate is judged, and the fewest where a step is slow."""
+
+RAISED = 3
+"""How many times as many steps a higher learning rate is tried for, of a model that training still improves."""
 
 RATE_SHARE = 0.015
 """The share of a search's time that the steps of one learning rate may take."""
@@ -93,6 +97,7 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
     lr = find_learning_rate(task, plan, device, rate_steps, request.acc_tradeoff)
     if request.settings.distill is None and is_held_back(task, plan, lr, device, rate_steps):
         plan, step = choose_batches(task, device, resources.threads, seconds, distill=0.0)
+        lr = raise_learning_rate(task, plan, lr, device, RAISED * rate_steps, request.acc_tradeoff)
     batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
     if isinstance(request.granularity, str) and request.granularity not in MIXTURES:
         schedule = schedule_proposal.propose_gradual(steps, steps / concurrent, epoch, request.trials)
@@ -193,15 +198,28 @@ def find_learning_rate(
 
     That is the metric's default where none is given. The lowest rate where the model bears none.
     """
-    on_device, metric = task.to(device), task.metric
+    bears = partial(_bears, task.to(device), plan, device, steps, tradeoff)
+    return next((lr for lr in LEARNING_RATES if bears(lr)), LEARNING_RATES[-1])
+
+
+def raise_learning_rate(
+    task: Task, plan: Plan, lr: float, device: torch.device, steps: int, tradeoff: float | None = None
+) -> float:
+    """The next higher of LEARNING_RATES, where the dense model bears it for so many steps, else the same.
+
+    A model that is not trained to the end gets worse at first at a rate by which it becomes better later.
+    """
+    higher = LEARNING_RATES[max(LEARNING_RATES.index(lr) - 1, 0)]
+    return higher if _bears(task.to(device), plan, device, steps, tradeoff, higher) else lr
+
+
+def _bears(task: Task, plan: Plan, device: torch.device, steps: int, tradeoff: float | None, lr: float) -> bool:
+    """Whether so many steps at a learning rate leave the dense model within the tradeoff."""
+    metric = task.metric
     if tradeoff is None:
         tradeoff = metric.default_tradeoff(task.dense.metric) or 0.0
-    limit = metric.cost(metric.limit(task.dense.metric, tradeoff))
-    for lr in LEARNING_RATES:
-        found = _train_at(on_device, plan, lr, device, steps)
-        if found is not None and metric.cost(found.metric) <= limit:
-            return lr
-    return LEARNING_RATES[-1]
+    found = _train_at(task, plan, lr, device, steps)
+    return found is not None and metric.cost(found.metric) <= metric.cost(metric.limit(task.dense.metric, tradeoff))
 
 
 def is_held_back(task: Task, plan: Plan, lr: float, device: torch.device, steps: int) -> bool:
