@@ -226,15 +226,17 @@ def test_a_loop_of_ones_own(install: Install, command: Command, tmp_path: Path) 
 
 
 def test_a_tuner_of_ones_own(tmp_path: Path) -> None:
-    """As printed, in a process of its own, in whose folder the space `lenet5` trains for few steps."""
-    space = (ROOT / "search_spaces" / "lenet5.toml").read_text()
-    space = re.sub(r"^(steps|final_steps|trials) = \d+", lambda match: f"{match[1]} = 3", space, flags=re.MULTILINE)
-    space = space.replace("acc_tradeoff = 0.5", "acc_tradeoff = 20")
-    space = re.sub(r"\n\[gradual\]\n.*?(?=\n\[)", "", space.replace("trials = 3", "trials = 0"), flags=re.DOTALL)
+    """As printed, in a process of its own, in whose folder the space `lenet5` is one of toys."""
     (tmp_path / "search_spaces").mkdir()
+    space = searches.SPACE.replace("acc_tradeoff = 5", "acc_tradeoff = 90")
+    space = space.replace("[space]", f"weights = '{tmp_path / 'mlp.pth'}'\n[space]", 1)
     (tmp_path / "search_spaces" / "lenet5.toml").write_text(space)
+    model = mlp()
+    fit(model, images().train, Recipe(steps=60, lr=0.05, batch_size=60), torch.Generator().manual_seed(0))
+    torch.save(model.state_dict(), tmp_path / "mlp.pth")
     (tmp_path / "own.py").write_text(RECIPES["tuner of your own"])
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": path, "HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "own.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -21,8 +21,8 @@ from tune_prune.workflows.init import (
     choose_batches,
     find_learning_rate,
     is_held_back,
-    raise_learning_rate,
     propose_space,
+    raise_learning_rate,
 )
 
 TOY = ("--model", "toys:mlp", "--data", "toys:images", "--force")

@@ -71,7 +71,7 @@ def mixed(kind: str, seed: int, ratio: float, share: float, granularity: str) ->
 @pytest.mark.parametrize("granularity", MIXTURES.values())
 @pytest.mark.parametrize("kind", NETWORKS)
 @given(seed=st.integers(0, 100_000), ratio=st.floats(0, 0.9), share=st.floats(0, 0.99))
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_the_network_without_the_channels_computes_the_same(
     kind: str, granularity: str, seed: int, ratio: float, share: float
 ) -> None:

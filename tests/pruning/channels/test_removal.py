@@ -29,7 +29,7 @@ def remove(model: nn.Module, inputs: torch.Tensor, ratio: float, seed: int = 0) 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 @given(seed=st.integers(0, 100_000), ratio=st.floats(0.1, 0.95))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_compacted_network_computes_what_the_masked_one_does(kind: str, seed: int, ratio: float) -> None:
     model, inputs = make(kind, seed)
     made = remove(model, inputs, ratio, seed)
