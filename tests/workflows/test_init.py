@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from searches import Trials
-from toys import mlp, task_of
+from toys import fault, mlp, task_of
 
+import tune_prune
 from tune_prune.hpo import space_reader
 from tune_prune.pruning.plan import Plan
 from tune_prune.tasks.metrics import Evaluation
@@ -101,6 +102,12 @@ def test_the_layer_of_the_scores_stays_whole(tmp_path: Path) -> None:
     written = tomllib.loads(propose_space(replace(request, granularity="channel"), *say))
     assert written["space"]["granularity"] == "channel"
     assert written["space"]["ratio"] == {"*": {"low": 0, "high": 0.9}}
+
+
+@pytest.mark.parametrize("granularity", ["chanel", ["weight", "chanel"]])
+def test_an_unknown_granularity_is_refused_before_anything_is_loaded(granularity: object) -> None:
+    said = fault(lambda: tune_prune.search("no_model:here", "no_data:here", granularity=granularity, time_budget=60))
+    assert "unknown granularity 'chanel'" in said
 
 
 def test_a_slow_step_is_timed_once_and_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:

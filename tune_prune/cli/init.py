@@ -49,8 +49,8 @@ def init(
     if out.exists():
         raise UserError(f"--out {out} exists already; name another file")
     seconds = parse_duration(time, "--time")
-    how = choose_granularity(granularity)
-    request = ProposalRequest(model, data, weights, TaskSettings(**settings), seconds, force, granularity=how)
+    how = TaskSettings(**settings)
+    request = ProposalRequest(model, data, weights, how, seconds, force, granularity=granularity or "weight")
     with waiting(MEASURED):
         text = propose_space(request, Resources(device=pick_device(device).type), echo)
     files.write_text(out, text)
@@ -76,15 +76,5 @@ def propose_search(
         raise UserError("--space names model and data already; leave out --model, --data and --weights")
     if model is None or data is None:
         raise UserError("--model and --data go together: name both, or a --space")
-    how = choose_granularity(granularity)
     with waiting(MEASURED, quiet=say is silent):
-        return init.propose_search(model, data, weights, given, say, granularity=how)
-
-
-def choose_granularity(name: str | None) -> str:
-    """The granularity of this name, by default that of single weights; a `UserError` where there is none."""
-    from tune_prune.pruning.granularity import check_name
-
-    if name is not None:
-        check_name(name)
-    return name or "weight"
+        return init.propose_search(model, data, weights, given, say, granularity=granularity or "weight")

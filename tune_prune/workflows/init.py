@@ -17,7 +17,7 @@ from tune_prune.hpo import run_files, schedule_proposal, space_proposal, space_r
 from tune_prune.hpo.config import Config
 from tune_prune.hpo.space_proposal import RatioLine, Training
 from tune_prune.pruning import masks
-from tune_prune.pruning.granularity import GROUPED, MIXTURES
+from tune_prune.pruning.granularity import GROUPED, MIXTURES, check_name
 from tune_prune.pruning.plan import WEIGHTS, Plan
 from tune_prune.tasks.metrics import Evaluation, evaluate
 from tune_prune.tasks.settings import DISTILL_SHARE, TaskSettings
@@ -54,8 +54,9 @@ BY_OUTPUT = ("filter", "neuron")
 class ProposalRequest:
     """What a space is to be for: `model`, `data` and `weights` as in [task], other settings, and seconds of search.
 
-    `trials` is the budget in trials where one is given, `granularity` what a trial removes as one, and `acc_tradeoff`
-    the accuracy to be given up, in the metric's unit, where it is not the default.
+    `trials` is the budget in trials where one is given, `granularity` what a trial removes as one, or a list of which
+    trials choose, and `acc_tradeoff` the accuracy to be given up, in the metric's unit, where it is not the default.
+    Raises a `UserError` for an unknown granularity.
     """
 
     model: str
@@ -67,6 +68,11 @@ class ProposalRequest:
     trials: int | None = None
     granularity: object = "weight"
     acc_tradeoff: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses an unknown granularity before anything is measured."""
+        for name in self.granularity if isinstance(self.granularity, list | tuple) else [self.granularity]:
+            check_name(str(name))
 
 
 def propose_space(request: ProposalRequest, resources: Resources, say: Callable[[str], None]) -> str:
