@@ -39,14 +39,14 @@ def bounded(low: float, high: float) -> GradualTrials:
         assert isinstance(ratios, dict)
         return {label: min(max(ratio, low), high) for label, ratio in ratios.items()}
 
-    return GradualTrials(GradualPruning(), [*SIZES], lambda point: {}, to_params)
+    return GradualTrials(GradualPruning(), [[*SIZES]], lambda point: {}, to_params)
 
 
 @given(st.integers(0, 50), st.integers(120, 380))
 def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
     scores = draw_scores(seed)
     found = find_params(
-        SIZES, lambda: scores, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values())
+        [[*SIZES]], lambda: scores, lambda ratios: dict(ratios), compression, (count - 0.5) / sum(SIZES.values())
     )
     assert found is not None
     every = torch.cat([*scores.values()]).sort().values
@@ -58,12 +58,31 @@ def test_without_bounds_it_is_one_threshold(seed: int, count: int) -> None:
 
 @given(st.integers(0, 50), st.floats(0.0, 0.5), st.floats(0.5, 0.98), st.floats(0.1, 0.99))
 def test_it_stays_within_bounds_and_reaches_the_target(seed: int, low: float, high: float, target: float) -> None:
-    found = find_params(SIZES, lambda: draw_scores(seed), bounded(low, high).to_params, compression, target)
+    found = find_params([[*SIZES]], lambda: draw_scores(seed), bounded(low, high).to_params, compression, target)
     if found is None:
         assert compression(dict.fromkeys(SIZES, high)) < target
         return
     assert all(low <= float(str(ratio)) <= high for ratio in found.values())
     assert compression(found) >= target
+
+
+@given(st.integers(0, 50), st.floats(0.3, 0.9), st.floats(0.5, 1.0))
+def test_each_stage_makes_the_same_share_of_the_factor(seed: int, target: float, high: float) -> None:
+    """Of a mixture whose second layer holds what the first leaves of it."""
+
+    def compression(params: Params) -> float:
+        first, second = (float(str(params[label])) for label in ("1", "2"))
+        return 1 - (1 - first) * (1 - second)
+
+    scores = {"1": torch.rand(2000, generator=seeded(seed)), "2": torch.rand(3000, generator=seeded(seed + 1))}
+    to_params = bounded(0.0, high).to_params
+    found = find_params([["1"], ["2"]], lambda: scores, to_params, compression, target)
+    if found is None:
+        assert compression({"1": high, "2": high}) < target
+        return
+    assert compression(found) == pytest.approx(target, abs=1e-3)
+    half = 1 - (1 - target) ** 0.5
+    assert found["1"] == pytest.approx(min(half, high), abs=1e-3)
 
 
 def test_the_next_factor() -> None:
@@ -169,7 +188,7 @@ def make(run_dir: Path, study: optuna.Study, budget: int = 40) -> Driver:
         return {"ratio/2": min(max(ratios["2"], 0.1), 0.99), "pruner": "mag"}
 
     weights = {"2": torch.linspace(0.001, 1, 1000)}
-    gradual = GradualTrials(PRUNING, ["2"], lambda point: weights, to_params)
+    gradual = GradualTrials(PRUNING, [["2"]], lambda point: weights, to_params)
     features = Features(early_stopping=False)
     return Driver(run_dir, study, levels=[level(0.3)], features=features, gradual=gradual, budget=Budget(budget))
 

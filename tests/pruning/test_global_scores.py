@@ -70,6 +70,20 @@ def test_the_channels_that_are_left_have_a_mean_of_one(kind: str, seed: int) -> 
         assert not scores[~kept].any()
 
 
+def test_of_a_mixture_weights_count_that_channels_leave() -> None:
+    model, inputs = make("images", 3)
+    groups = find_groups(model, inputs)
+    made = remove_at_random(model, groups, 0.5, 3)
+    found = score_globally(model, made, "channel+weight", [groups[0].name, "weights/scores"], groups)
+    assert list(found) == [groups[0].name, "weights/scores"]
+    left = masks.prunable(model)["scores"].abs()[made["scores"] != 0]
+    assert torch.equal(found["weights/scores"], left.detach())
+    made["scores"][0] = 0  # which is a row: the columns of channels are left, and hold a zero each
+    after = score_globally(model, made, "channel+weight", ["weights/scores"], groups)["weights/scores"]
+    assert len(after) == len(left)
+    assert int((after == 0).sum()) == len(left) // 4
+
+
 def test_units_without_any_weight_are_alike() -> None:
     model = mlp()
     with torch.no_grad():

@@ -60,7 +60,14 @@ CHANNELS = (
 )
 
 
-@pytest.mark.parametrize("changes", [NEURONS, CHANNELS], ids=["neurons", "channels"])
+MIXED = (
+    *CHANNELS[:1],
+    ("lr = 0.05\n[space.ratio]", 'lr = 0.05\ngranularity = "channel+weight"\n[space.ratio]'),
+    (CHANNELS[2][0], '"weights/*" = {low = 0.0, high = 0.9}\n"*" = {low = 0.0, high = 0.9}\n'),
+)
+
+
+@pytest.mark.parametrize("changes", [NEURONS, CHANNELS, MIXED], ids=["neurons", "channels", "mixture"])
 def test_whole_units_leave_by_one_threshold_as_well(toml: Path, changes: tuple[tuple[str, str], ...], command) -> None:
     text = toml.read_text()
     for old, new in changes:

@@ -46,13 +46,14 @@ class NextRound:
 class GradualTrials:
     """What makes the trials of gradual pruning: how they prune and train, and where their scores come from.
 
-    `labels` are the layers or groups that it prunes. `read_scores` gives the scores of their units
-    (`score_globally`) in the checkpoint of a point, or in the dense model where there is none. `to_params` makes the
-    parameters of a trial of ratios by label, within the bounds of the space.
+    `stages` are the labels of what it prunes, each with a threshold of its own (`find_params`): all layers, or all
+    groups and then all layers. `read_scores` gives the scores of their units (`score_globally`) in the checkpoint of a
+    point, or in the dense model where there is none. `to_params` makes the parameters of a trial of ratios by label,
+    within the bounds of the space.
     """
 
     pruning: GradualPruning
-    labels: Sequence[str]
+    stages: Sequence[Sequence[str]]
     read_scores: Callable[[PointRecord | None], Mapping[str, Tensor]]
     to_params: Callable[[Mapping[str, float]], Params]
 
@@ -112,32 +113,49 @@ def find_furthest(rounds: Iterable[TrialRecord]) -> TrialRecord | None:
 
 
 def find_params(
-    labels: Iterable[str],
+    stages: Sequence[Sequence[str]],
     read_scores: Callable[[], Mapping[str, Tensor]],
     to_params: Callable[[Mapping[str, float]], Params],
     compression: Callable[[Params], float],
     target: float,
 ) -> Params | None:
-    """The parameters that the lowest threshold makes whose `compression`, within the bounds, reaches the target.
+    """The parameters that the lowest thresholds make whose `compression`, within the bounds, reaches the target.
 
-    Of each layer or group, the share of its units leaves whose scores are not above the threshold. `read_scores` gives
-    them by label; units that are gone have 0. None where the bounds of the `labels` end below the target: nothing is
-    read then.
+    Of each layer or group, the share of its units leaves whose scores are not above a threshold. Each of the `stages`,
+    layers or groups by label, has a threshold of its own and makes the same share of the factor, in its logarithm.
+    `read_scores` gives scores by label; units that are gone have 0. None where the bounds end below the target: nothing
+    is read then.
     """
-    if compression(to_params(dict.fromkeys(labels, 1.0))) < target:
+    ratios = {label: 1.0 for stage in stages for label in stage}
+    if compression(to_params(ratios)) < target:
         return None
-    scores = {label: values.detach().flatten().double().sort().values for label, values in read_scores().items()}
+    scores, ratios = read_scores(), dict.fromkeys(ratios, 0.0)
 
-    def params_at(threshold: float) -> Params:
+    def compression_with(found: Mapping[str, float]) -> float:
+        return compression(to_params({**ratios, **found}))
+
+    for place, stage in enumerate(stages, start=1):
+        of_stage = {label: scores[label] for label in stage}
+        ratios.update(_find_ratios(of_stage, compression_with, 1 - (1 - target) ** (place / len(stages))))
+    return to_params(ratios)
+
+
+def _find_ratios(
+    scores: Mapping[str, Tensor], compression: Callable[[Mapping[str, float]], float], target: float
+) -> dict[str, float]:
+    """The ratios that the lowest threshold makes whose `compression` reaches the target, or that of all units."""
+    ascending = {label: values.detach().flatten().double().sort().values for label, values in scores.items()}
+
+    def ratios_at(threshold: float) -> dict[str, float]:
         bound = torch.tensor(threshold, dtype=torch.float64)
-        removed = {label: int(torch.searchsorted(values, bound, right=True)) for label, values in scores.items()}
-        return to_params({label: count / len(scores[label]) for label, count in removed.items()})
+        removed = {label: int(torch.searchsorted(values, bound, right=True)) for label, values in ascending.items()}
+        return {label: count / len(ascending[label]) for label, count in removed.items()}
 
-    low, high = 0.0, max(float(values[-1]) for values in scores.values())
+    low, high = 0.0, max(float(values[-1]) for values in ascending.values())
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        if compression(params_at(middle)) < target:
+        if compression(ratios_at(middle)) < target:
             low = middle
         else:
             high = middle
-    return params_at(high)
+    return ratios_at(high)

@@ -88,7 +88,7 @@ class TrialScheduler:
         last, target = found.start, 1 - 1 / found.factor
         start = None if last is None else last.last
         params = gradual_pruning.find_params(
-            gradual.labels,
+            gradual.stages,
             lambda: gradual.read_scores(start),
             gradual.to_params,
             lambda params: self._compression(to_study_params(params)),

@@ -105,7 +105,7 @@ def _write_space(request: ProposalRequest, resources: Resources, loaded: LoadedT
         plan, step = choose_batches(task, device, resources.threads, seconds, distill=0.0)
         lr = raise_learning_rate(task, plan, lr, device, RAISED * rate_steps, request.acc_tradeoff)
     batch_size, epoch, steps = plan.batch_size, task.train.steps(plan.batch_size), seconds / step
-    if isinstance(request.granularity, str) and request.granularity not in MIXTURES:
+    if isinstance(request.granularity, str):
         schedule = schedule_proposal.propose_gradual(steps, steps / concurrent, epoch, request.trials)
     else:
         schedule = schedule_proposal.propose_schedule(steps, epoch, request.trials)

@@ -174,8 +174,6 @@ def _check_gradual(space: Space) -> None:
     granularity, what = space.parameters.get("granularity", "weight"), "[gradual] compares all layers by one threshold"
     if isinstance(granularity, Choice):
         raise UserError(f"{space.source}: {what}, of one granularity; leave it out where trials choose of several")
-    if granularity in MIXTURES:
-        raise UserError(f"{space.source}: {what}, not channels with weights; leave it out with {granularity!r}")
     if space.parameters.get("mode") == "global":
         raise UserError(f'{space.source}: {what}, as all trials do in mode "global"; leave one of the two out')
 

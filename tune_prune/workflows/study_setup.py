@@ -22,6 +22,7 @@ from tune_prune.pruning import checkpoint, masks
 from tune_prune.pruning.channels.finding import find_groups
 from tune_prune.pruning.channels.tracer import find_inputs
 from tune_prune.pruning.global_scores import score_globally
+from tune_prune.pruning.plan import WEIGHTS
 from tune_prune.results.records import PointRecord
 from tune_prune.workflows import initial_trials, profiling
 from tune_prune.workflows.console import SearchConsole
@@ -101,6 +102,8 @@ def _make_gradual(config: Config, space: Space, prepared: Prepared, run_dir: Pat
     # of blocks and channels, the channels alone: a block is all or nothing, and is left to other trials
     labels = [name for name in names if name not in blocks] or names
     others = dict.fromkeys(set(names) - set(labels), 0.0)
+    # in a mixture the channels first, then the weights that they leave
+    stages = [[name for name in labels if name.startswith(WEIGHTS) == are_weights] for are_weights in (False, True)]
 
     def read_scores(point: PointRecord | None) -> dict[str, Tensor]:
         model = task.dense_model(torch.device("cpu"))
@@ -114,7 +117,7 @@ def _make_gradual(config: Config, space: Space, prepared: Prepared, run_dir: Pat
     def to_params(ratios: Mapping[str, float]) -> dict[str, object]:
         return space.level_params({**others, **ratios}, pruner, info.ratio_shapes)
 
-    return GradualTrials(pruning, labels, read_scores, to_params)
+    return GradualTrials(pruning, [stage for stage in stages if stage], read_scores, to_params)
 
 
 def make_worker_data(

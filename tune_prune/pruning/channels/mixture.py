@@ -4,7 +4,7 @@ A ratio of weights is a share of those that channels leave, so that any ratios o
 channel leaves by the ratio of its group alone: one that would lose all of its weights keeps the best of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType
 
 import torch
@@ -54,8 +54,8 @@ def _find_own(plan: Plan, ratios: Mapping[str, float]) -> dict[str, str]:
     return {name.removeprefix(WEIGHTS): name for name in ratios if name.startswith(WEIGHTS)}
 
 
-def _find_left(
-    model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor], labels: Mapping[str, float]
+def find_left(
+    model: nn.Module, groups: Sequence[Group], masks: Mapping[str, Tensor], labels: Iterable[str]
 ) -> dict[str, Positions]:
     """What channels leave of each of these layers."""
     by_name = join_by_name(model, masks)
@@ -84,7 +84,7 @@ def remove_weights(
     that are gone. The zeros of `masks` stay; a layer that has more of them than its ratio asks for stays as it is.
     """
     axes, made = outputs_axes(model), {label: masks[label].clone() for label in ratios}
-    for label, left in _find_left(model, groups, masks, ratios).items():
+    for label, left in find_left(model, groups, masks, ratios).items():
         mask, score, ratio, axis = masks[label][left], scores[label][left], ratios[label], axes[label]
         if granularity == TWO_OF_FOUR and ratio >= 0.5:
             mask = halve_fours(mask, score, axis)
@@ -137,6 +137,6 @@ def actual_ratios(
     own = _find_own(plan, requested)
     found = removal.actual_ratios(model, groups, masks, requested)
     shares = {label: requested[name] for label, name in own.items()}
-    left = {label: masks[label][at] for label, at in _find_left(model, groups, masks, shares).items()} if own else {}
+    left = {label: masks[label][at] for label, at in find_left(model, groups, masks, shares).items()} if own else {}
     found |= {own[label]: ratio for label, ratio in ratios_of_masks(left, shares).items()}
     return {name: found[name] for name in requested}
