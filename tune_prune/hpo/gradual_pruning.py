@@ -78,9 +78,8 @@ class GradualTrials:
             if halfway >= LEAST_STEP:
                 return NextRound(factor * halfway, within, times)
             times *= LONGER
-        elif not beyond:  # a longer round has come as far as any before, and goes on in smaller steps
-            step = self.pruning.step_factor ** (1 / times)
-            return NextRound(factor * step, within, times) if self.count_rounds(factor) else None
+        elif not beyond:
+            return NextRound(factor * self.pruning.step_factor, within, times) if self.count_rounds(factor) else None
         nearest = masks.factor(min(one.last.compression for one in beyond))
         left = self.pruning.steps - sum(_steps(one) for one in rounds)
         is_left = times * self.pruning.steps_to(nearest) <= left and len(rounds) < self.pruning.rounds
