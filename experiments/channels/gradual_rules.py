@@ -57,12 +57,12 @@ class Case:
 CASES = {"small": Case(8, 20, 100, 0.05), "resnet20": Case(8, 16, 150, 0.08)}
 
 
-def load(name: str) -> tuple[nn.Module, Data]:
+def load(name: str, seed: int) -> tuple[nn.Module, Data]:
     """The dense model and its data."""
     if name == "small":
         data = load_data("mnist")
         assert isinstance(data.train, Split)
-        return train_dense(data.train, 0), data
+        return train_dense(data.train, seed), data
     from fashion import dense_model
 
     return dense_model(), load_data("resnet20_fashion:data", print, TaskSettings(precision="bf16"))
@@ -95,9 +95,9 @@ def relative(group: Group, values: Scores, by_name: Scores) -> Tensor:
 
 def ranks(group: Group, values: Scores, by_name: Scores) -> Tensor:
     """The place of a channel in its group, from the lowest score on, as a share; those that are gone come first."""
-    kept = find_kept(group, by_name)
-    order = score_channels(group, values, by_name).masked_fill(~kept, -1).argsort(stable=True)
-    return torch.empty(group.count, dtype=torch.float64).index_copy_(0, order, torch.arange(group.count) / group.count)
+    order = score_channels(group, values, by_name).masked_fill(~find_kept(group, by_name), -1).argsort(stable=True)
+    places = torch.arange(group.count, dtype=torch.float64) / group.count
+    return torch.empty_like(places).index_copy_(0, order, places)
 
 
 RULES: dict[str, Rule] = {
@@ -127,14 +127,14 @@ def find_ratios(
     def to_params(ratios: Mapping[str, float]) -> Mapping[str, object]:
         return {name: min(ratios[name], 1 - 1 / counts.groups[name]) for name in names}
 
-    made = find_params(names, read, to_params, counts.compression, target)  # type: ignore[arg-type]
+    made = find_params([names], read, to_params, counts.compression, target)  # type: ignore[arg-type]
     assert made is not None
     return made  # type: ignore[return-value]
 
 
 def run(name: str, rule: str, seed: int) -> None:
     """Prunes gradually by a rule, and adds a row a round."""
-    case, (dense, data) = CASES[name], load(name)
+    case, (dense, data) = CASES[name], load(name, seed)
     inputs = find_inputs(dense, data.train)
     groups = find_removable(dense, inputs).groups
     counts = count_channels(dense, groups)

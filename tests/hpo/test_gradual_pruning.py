@@ -93,7 +93,7 @@ def test_the_next_factor() -> None:
     last = ended(0, (1 - 1 / 8, 1.0))
     assert trials.next_round([last]) == NextRound(pytest.approx(16), last)
     assert trials.next_round([ended(0, (1 - 1 / 16, 1.0))]) is None  # the end
-    assert trials.next_round([ended(0, (1 - 1 / 8, 99.0))]) is None  # outside the limit, and nothing within
+    assert trials.next_round([ended(0, (1 - 1 / 8, 99.0))]) == NextRound(pytest.approx(8**0.5), None)  # half as far
     assert trials.next_round([replace(last, state="failed")]) is None
     assert trials.next_round([last, ended(1, (1 - 1 / 8, 1.0))]) is None  # no further than the one before
 
@@ -218,9 +218,18 @@ def test_one_round_at_a_time_each_from_the_one_before(tmp_path: Path, study: opt
 
 def test_it_ends_outside_the_limit(tmp_path: Path, study: optuna.Study) -> None:
     driver = make(tmp_path, study)
-    config = driver.suggest()
-    driver.end(config, replace(measured(config), points=ended(0, (0.5, 99.0)).points))
+    assert fail_all_rounds(driver) == pytest.approx([1 / 2, 1 - 2**-0.5, 1 - 2**-0.25], abs=1e-3)
     assert not any(config["gradual"] for config in driver.run(6))
+
+
+def fail_all_rounds(driver: Driver) -> list[float]:
+    """Runs gradual pruning as if no round were within the limit, until another trial comes; returns the ratios."""
+    ratios = []
+    while (config := driver.suggest())["gradual"]:
+        ratios.append(config["params"]["ratio/2"])
+        points = ended(config["trial"], (ratios[-1], 99.0)).points
+        driver.end(config, replace(measured(config), points=points))
+    return ratios
 
 
 def test_a_resumed_search_goes_on(tmp_path: Path, study: optuna.Study) -> None:
@@ -256,8 +265,6 @@ def test_the_last_trials_of_the_budget_are_kept_for_it(tmp_path: Path, study: op
 
 def test_nothing_waits_for_rounds_outside_the_limit(tmp_path: Path, study: optuna.Study) -> None:
     driver = make(tmp_path, study, budget=6)
-    first, other = driver.suggest(), driver.suggest()
-    driver.end(first, replace(measured(first), points=ended(0, (0.5, 99.0)).points))
+    assert len(fail_all_rounds(driver)) == 3  # and another trial was asked for
     assert not driver.trials.should_wait()
-    assert [driver.suggest()["gradual"] for _ in range(4)] == [False] * 4
-    driver.end(other, measured(other))
+    assert [driver.suggest()["gradual"] for _ in range(2)] == [False] * 2

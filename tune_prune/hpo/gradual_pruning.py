@@ -60,15 +60,15 @@ class GradualTrials:
     def next_round(self, rounds: Sequence[TrialRecord]) -> NextRound | None:
         """The round after these; None at the end.
 
-        After a round outside the limit the next goes half as far from the last one within it, in the logarithm of the
-        factor, until that is nearer than `LEAST_STEP`. Where steps are left then, as where the limit is far from
-        `max_factor`, rounds train `LONGER` times as long, and go to the nearest place outside the limit first. A round
-        that came no further than the one before is the last.
+        After a round outside the limit the next goes half as far from the last one within it, or from the dense
+        model, in the logarithm of the factor, until that is nearer than `LEAST_STEP`. Where steps are left then, as
+        where the limit is far from `max_factor`, rounds train `LONGER` times as long, and go to the nearest place
+        outside the limit first. A round that came no further than the one before is the last.
         """
         if any(one.state != "complete" or one.last.checkpoint is None for one in rounds):
             return None
         within = find_furthest(rounds)
-        if rounds and (within is None or (rounds[-1].last.feasible and rounds[-1] is not within)):
+        if rounds and rounds[-1].last.feasible and rounds[-1] is not within:
             return None
         reached = 0.0 if within is None else within.last.compression
         factor, times = masks.factor(reached), max(map(self._times, rounds), default=1)
