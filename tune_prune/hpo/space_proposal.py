@@ -135,7 +135,7 @@ def write_proposal(
     `granularity` is what is removed as one, or several of which trials choose.
     """
     gradual, lr = schedule.rounds == FEW_TRIALS_ROUNDS, training.lr
-    far_end = find_far_end(schedule, granularity)
+    far_end = _find_far_end(schedule, granularity)
     pruners = '["mag", "taylor1"]    # by size; by what a weight does to the loss'
     rows = [
         *(f"# {line}" for line in comments),
@@ -196,7 +196,7 @@ def _write_gradual(schedule: Schedule, training: Training, far_end: int) -> list
     ]
 
 
-def find_far_end(schedule: Schedule, granularity: object) -> int:
+def _find_far_end(schedule: Schedule, granularity: object) -> int:
     """How many times fewer weights levels and gradual pruning end at."""
     short, long = FAR_ENDS_OF_UNITS if granularity in WHOLE_UNITS else FAR_ENDS
     return short if schedule.is_short else long
