@@ -3,7 +3,7 @@
 A mask has its weight's shape and dtype: 1 keeps a weight, 0 removes it. Masks are keyed by layer label.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,21 +36,25 @@ def effective(model: nn.Module) -> dict[str, Tensor]:
 
 def parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that hold the weights, each once, in the order of their labels."""
-    return [group[0].stored.parameter for group in _by_parameter(model)]
+    return [group[0].stored.parameter for group in by_parameter(model)]
 
 
 def by_label(model: nn.Module, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
     """Divides tensors of the shapes of `parameters`, such as their gradients, into those of the weights, by label."""
-    groups = zip(_by_parameter(model), tensors, strict=True)
+    groups = zip(by_parameter(model), tensors, strict=True)
     return {weight.label: weight.select(tensor) for group, tensor in groups for weight in group}
 
 
 def join(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[tuple[Stored, Tensor]]:
     """Yields each stored weight with its whole mask, which is the masks of its gates one after the other."""
-    for group in _by_parameter(model):
-        parts = [masks[weight.label] for weight in group]
-        axis = group[0].weight.outputs_axis or 0
-        yield group[0].stored, parts[0] if len(parts) == 1 else torch.cat(parts, axis)
+    for group in by_parameter(model):
+        yield group[0].stored, join_parts(group, masks)
+
+
+def join_parts(group: Sequence[LayerWeight], tensors: Mapping[str, Tensor]) -> Tensor:
+    """The masks or scores, by label, of the weights of a parameter as one: of gates, one after the other."""
+    parts = [tensors[weight.label] for weight in group]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, group[0].weight.outputs_axis or 0)
 
 
 def pairs(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -118,7 +122,7 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 def find_damaged(model: nn.Module, masks: Mapping[str, Tensor]) -> str | None:
     """Finds a layer with a weight that its mask removes and that is not zero; None where there is none."""
-    for group, (stored, mask) in zip(_by_parameter(model), join(model, masks), strict=True):
+    for group, (stored, mask) in zip(by_parameter(model), join(model, masks), strict=True):
         if not stored.holds(mask):
             return group[0].label
     return None
@@ -164,7 +168,7 @@ def factor(compressed: float) -> float:
     return 1 / (1 - compressed) if compressed < 1 else float("inf")
 
 
-def _by_parameter(model: nn.Module) -> list[list[LayerWeight]]:
+def by_parameter(model: nn.Module) -> list[list[LayerWeight]]:
     """The weights of each parameter: one, or its gates in their order."""
     groups: dict[int, list[LayerWeight]] = {}
     for weight in find_weights(model).values():

@@ -107,10 +107,12 @@ def _find_identities(model: nn.Module, inputs: Batch) -> dict[str, int]:
     The number is that of `_count_items`. They are called by the model as it is, and by the model with all parameters
     negated: what relu(x + f(x)) is given may be above zero by chance, and another one without other blocks or channels.
     """
-    names = [*_list_candidates(model)]
-    calls = _record_calls(model.eval(), inputs, names)
+    names = [*_list_candidates(model.eval())]
+    if not names:
+        return {}
+    calls = _record_calls(model, inputs, names)
     with _negated(model):
-        others = _record_calls(model, inputs, names) if names else {}
+        others = _record_calls(model, inputs, names)
     found: dict[str, int] = {}
     for name, of_module in reversed(calls.items()):  # the innermost first
         if not of_module or any(other.startswith(f"{name}.") for other in found):

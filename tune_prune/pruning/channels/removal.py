@@ -14,19 +14,16 @@ from tune_prune.pruning.channels.groups import Group, Member
 from tune_prune.pruning.channels.norms import keep_in_norm, kept_in_norm
 from tune_prune.pruning.channels.tracer import named_tensors
 from tune_prune.pruning.criteria import score_layers
-from tune_prune.pruning.masks import apply, dense_masks
+from tune_prune.pruning.masks import apply, by_parameter, dense_masks, join_parts
 from tune_prune.pruning.plan import Plan
 from tune_prune.pruning.statistics import Context
-from tune_prune.pruning.weights import LayerWeight, find_weights
+from tune_prune.pruning.weights import LayerWeight
 
 
 def name_weights(model: nn.Module) -> dict[str, list[LayerWeight]]:
     """The weights of each parameter by its name: one, or its gates in their order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found: dict[str, list[LayerWeight]] = {}
-    for weight in find_weights(model).values():
-        found.setdefault(names[id(weight.stored.parameter)], []).append(weight)
-    return found
+    return {names[id(group[0].stored.parameter)]: group for group in by_parameter(model)}
 
 
 def join_by_name(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,12 +31,8 @@ def join_by_name(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, T
 
     Parameters are left out of which a part is not there.
     """
-    found = {}
-    for name, parts in name_weights(model).items():
-        if all(part.label in tensors for part in parts):
-            values = [tensors[part.label] for part in parts]
-            found[name] = values[0] if len(values) == 1 else torch.cat(values, parts[0].weight.outputs_axis or 0)
-    return found
+    named = name_weights(model).items()
+    return {name: join_parts(parts, tensors) for name, parts in named if all(part.label in tensors for part in parts)}
 
 
 def split_by_label(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
